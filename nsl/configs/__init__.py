@@ -1,0 +1,49 @@
+"""What the user chooses: typed settings of every part of nsl."""
+
+from nsl.configs.adversarial import (
+    DEFAULT_ADVERSARIAL_PARAMS,
+    AdvNeighborConfig,
+    AdvRegConfig,
+    AdvTargetConfig,
+    AdvTargetType,
+    NormType,
+    VirtualAdvConfig,
+    make_adv_reg_config,
+)
+from nsl.configs.decay import DecayConfig, DecayType
+from nsl.configs.distance import (
+    DEFAULT_DISTANCE_PARAMS,
+    DistanceConfig,
+    DistanceType,
+    TransformType,
+)
+from nsl.configs.graph import (
+    GraphNeighborConfig,
+    GraphRegConfig,
+    make_graph_reg_config,
+)
+from nsl.configs.graph_builder import GraphBuilderConfig
+from nsl.configs.integration import IntegrationConfig, IntegrationType
+
+__all__ = [
+    "DEFAULT_ADVERSARIAL_PARAMS",
+    "DEFAULT_DISTANCE_PARAMS",
+    "AdvNeighborConfig",
+    "AdvRegConfig",
+    "AdvTargetConfig",
+    "AdvTargetType",
+    "DecayConfig",
+    "DecayType",
+    "DistanceConfig",
+    "DistanceType",
+    "GraphBuilderConfig",
+    "GraphNeighborConfig",
+    "GraphRegConfig",
+    "IntegrationConfig",
+    "IntegrationType",
+    "NormType",
+    "TransformType",
+    "VirtualAdvConfig",
+    "make_adv_reg_config",
+    "make_graph_reg_config",
+]

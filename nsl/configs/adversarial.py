@@ -1,0 +1,190 @@
+"""Settings of adversarial neighbors and of the losses built on them."""
+
+import numbers
+from typing import Any
+
+import attrs
+
+from nsl.configs import fields
+from nsl.configs.choice import Choice
+from nsl.configs.distance import DistanceConfig
+
+
+class NormType(Choice):
+    """The norm that measures a perturbation."""
+
+    L1 = "l1"
+    L2 = "l2"
+    INFINITY = "infinity"
+
+
+@attrs.define
+class AdvNeighborConfig:
+    """How the adversarial neighbor of a sample is found.
+
+    `feature_mask`, the two clip values, the step size and the radius may each be a
+    number, an array, or a structure of them keyed by feature; a feature without an
+    entry is left unmasked or unbounded.
+
+    One step is the fast gradient (sign) method of Goodfellow et al. (2015,
+    https://arxiv.org/abs/1412.6572); several are projected gradient ascent as in
+    Madry et al. (2018, https://arxiv.org/abs/1706.06083).
+
+    Attributes:
+      feature_mask: Factors in [0, 1] of the gradient, broadcastable to the features.
+        None masks nothing.
+      adv_step_size: The norm of the perturbation that one step adds.
+      adv_grad_norm: The norm of the step and of the ball, a `NormType` or its value.
+      clip_value_min: Lower bound of the perturbed features. None sets no bound.
+      clip_value_max: Upper bound of the perturbed features. None sets no bound.
+      pgd_iterations: The number of ascent steps.
+      pgd_epsilon: The radius of the ball around the original features that the
+        perturbed ones stay in. None sets no bound.
+      random_init: Whether the ascent starts at a random point of that ball instead of
+        at the features. Needs `pgd_epsilon`.
+    """
+
+    feature_mask: Any = attrs.field(
+        default=None, validator=fields.per_feature(0, 1), eq=fields.comparable
+    )
+    adv_step_size: Any = attrs.field(
+        default=0.001, validator=fields.per_feature(0), eq=fields.comparable
+    )
+    adv_grad_norm: NormType = attrs.field(default=NormType.L2, converter=NormType)
+    clip_value_min: Any = attrs.field(
+        default=None, validator=fields.per_feature(), eq=fields.comparable
+    )
+    clip_value_max: Any = attrs.field(
+        default=None, validator=fields.per_feature(), eq=fields.comparable
+    )
+    pgd_iterations: int = attrs.field(default=1, validator=fields.integer(1))
+    pgd_epsilon: Any = attrs.field(
+        default=None, validator=fields.per_feature(0), eq=fields.comparable
+    )
+    random_init: bool = attrs.field(default=False)
+
+    def __attrs_post_init__(self) -> None:
+        low, high = self.clip_value_min, self.clip_value_max
+        plain = isinstance(low, numbers.Real) and isinstance(high, numbers.Real)
+        if plain and low > high:
+            raise ValueError(
+                "AdvNeighborConfig.clip_value_min must not exceed clip_value_max, but "
+                f"received {low!r} and {high!r}."
+            )
+        if self.random_init and self.pgd_epsilon is None:
+            raise ValueError(
+                "AdvNeighborConfig.random_init=True draws the start from the ball of "
+                "radius pgd_epsilon, but pgd_epsilon is None: set it to a number."
+            )
+
+
+@attrs.define
+class AdvRegConfig:
+    """Settings of adversarial regularization.
+
+    Attributes:
+      multiplier: Factor of the adversarial loss in the total loss, at least 0.
+      adv_neighbor_config: How the adversarial neighbors are found.
+    """
+
+    multiplier: float = attrs.field(default=0.2, validator=fields.number(0))
+    adv_neighbor_config: AdvNeighborConfig = attrs.field(
+        factory=AdvNeighborConfig, validator=fields.instance_of(AdvNeighborConfig)
+    )
+
+
+def make_adv_reg_config(
+    multiplier: float = 0.2,
+    feature_mask: Any = None,
+    adv_step_size: Any = 0.001,
+    adv_grad_norm: NormType | str = NormType.L2,
+    clip_value_min: Any = None,
+    clip_value_max: Any = None,
+    pgd_iterations: int = 1,
+    pgd_epsilon: Any = None,
+    random_init: bool = False,
+) -> AdvRegConfig:
+    """Makes an `AdvRegConfig` from a flat list of settings.
+
+    Args:
+      multiplier: See `AdvRegConfig`.
+      feature_mask: See `AdvNeighborConfig`, as for all that follow.
+      adv_step_size: The norm of the perturbation that one step adds.
+      adv_grad_norm: The norm of the step and of the ball.
+      clip_value_min: Lower bound of the perturbed features.
+      clip_value_max: Upper bound of the perturbed features.
+      pgd_iterations: The number of ascent steps.
+      pgd_epsilon: The radius of the ball around the original features.
+      random_init: Whether the ascent starts at a random point of that ball.
+
+    Returns:
+      The config.
+    """
+    return AdvRegConfig(
+        multiplier=multiplier,
+        adv_neighbor_config=AdvNeighborConfig(
+            feature_mask=feature_mask,
+            adv_step_size=adv_step_size,
+            adv_grad_norm=adv_grad_norm,
+            clip_value_min=clip_value_min,
+            clip_value_max=clip_value_max,
+            pgd_iterations=pgd_iterations,
+            pgd_epsilon=pgd_epsilon,
+            random_init=random_init,
+        ),
+    )
+
+
+class AdvTargetType(Choice):
+    """Which class an attack is aimed at."""
+
+    SECOND = "second"
+    LEAST = "least"
+    RANDOM = "random"
+    GROUND_TRUTH = "ground_truth"
+
+
+@attrs.define
+class AdvTargetConfig:
+    """How the class an attack is aimed at is chosen.
+
+    Attributes:
+      target_method: The second most likely class, the least likely, a random one, or
+        the true label; an `AdvTargetType` or its value.
+      random_seed: Seed of the random choice.
+    """
+
+    target_method: AdvTargetType = attrs.field(
+        default=AdvTargetType.GROUND_TRUTH, converter=AdvTargetType
+    )
+    random_seed: float = attrs.field(default=0.0, validator=fields.number())
+
+
+@attrs.define
+class VirtualAdvConfig:
+    """Settings of virtual adversarial training.
+
+    Miyato et al. (2018), https://arxiv.org/abs/1704.03976.
+
+    Attributes:
+      adv_neighbor_config: Norm and length of the perturbation.
+      distance_config: The distance between clean and perturbed outputs.
+      num_approx_steps: Number of power iterations that approximate the direction of
+        largest change. With 0 the direction stays random.
+      approx_difference: Length of the finite difference that approximates the
+        Hessian's product with a vector (xi in equation 12).
+    """
+
+    adv_neighbor_config: AdvNeighborConfig = attrs.field(
+        factory=AdvNeighborConfig, validator=fields.instance_of(AdvNeighborConfig)
+    )
+    distance_config: DistanceConfig = attrs.field(
+        factory=DistanceConfig, validator=fields.instance_of(DistanceConfig)
+    )
+    num_approx_steps: int = attrs.field(default=1, validator=fields.integer(0))
+    approx_difference: float = attrs.field(
+        default=1e-6, validator=fields.number(0, exclusive=True)
+    )
+
+
+DEFAULT_ADVERSARIAL_PARAMS: dict[str, Any] = attrs.asdict(AdvNeighborConfig())

@@ -1,0 +1,188 @@
+"""What several configs demand of their fields: allowed values and clear errors."""
+
+import math
+import numbers
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+
+_Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
+
+
+def _where(instance: Any, attribute: "attrs.Attribute[Any]") -> str:
+    return f"{type(instance).__name__}.{attribute.name}"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _check_bounds(
+    value: Any, where: str, minimum: float | None, maximum: float | None, open_: bool
+) -> None:
+    if not math.isfinite(value):
+        raise ValueError(f"{where} must be a finite number, but received {value!r}.")
+    if minimum is not None and (value < minimum or (open_ and value == minimum)):
+        relation = "greater than" if open_ else "at least"
+        raise ValueError(f"{where} must be {relation} {minimum}, received {value!r}.")
+    if maximum is not None and value > maximum:
+        raise ValueError(f"{where} must be at most {maximum}, received {value!r}.")
+
+
+def number(
+    minimum: float | None = None,
+    maximum: float | None = None,
+    *,
+    exclusive: bool = False,
+) -> _Validator:
+    """Returns a validator of one finite number.
+
+    Tensors and variables pass unchecked, for their value may not be known yet.
+
+    Args:
+      minimum: The smallest allowed value, if there is one.
+      maximum: The largest allowed value, if there is one.
+      exclusive: Whether `minimum` itself is refused.
+
+    Returns:
+      An attrs validator that raises TypeError for what is no number and ValueError
+      for a number out of bounds.
+    """
+
+    def validate(instance: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+        where = _where(instance, attribute)
+        if _is_number(value):
+            _check_bounds(value, where, minimum, maximum, exclusive)
+        elif not hasattr(value, "dtype"):
+            raise TypeError(
+                f"{where} must be a number, but received {value!r} "
+                f"({type(value).__name__})."
+            )
+
+    return validate
+
+
+def integer(minimum: int | None = None) -> _Validator:
+    """Returns a validator of one integer of at least `minimum`.
+
+    Args:
+      minimum: The smallest allowed value, if there is one.
+
+    Returns:
+      An attrs validator that raises TypeError for what is no integer and ValueError
+      for one that is too small.
+    """
+
+    def validate(instance: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+        where = _where(instance, attribute)
+        if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+            raise TypeError(
+                f"{where} must be an integer, but received {value!r} "
+                f"({type(value).__name__})."
+            )
+        _check_bounds(value, where, minimum, None, False)
+
+    return validate
+
+
+def per_feature(
+    minimum: float | None = None, maximum: float | None = None
+) -> _Validator:
+    """Returns a validator of a value given once or per feature.
+
+    Plain numbers are checked wherever they stand. Arrays and tensors, whose shape
+    only the features can judge, pass.
+
+    Args:
+      minimum: The smallest allowed number, if there is one.
+      maximum: The largest allowed number, if there is one.
+
+    Returns:
+      An attrs validator that raises TypeError for strings and ValueError for a
+      number out of bounds.
+    """
+
+    def validate_at(value: Any, where: str) -> None:
+        if _is_number(value):
+            _check_bounds(value, where, minimum, maximum, False)
+        elif isinstance(value, Mapping):
+            for key, item in value.items():
+                validate_at(item, f"{where}[{key!r}]")
+        elif isinstance(value, list | tuple):
+            for index, item in enumerate(value):
+                validate_at(item, f"{where}[{index}]")
+        elif isinstance(value, str | bytes):
+            raise TypeError(
+                f"{where} must be a number, an array, or a structure of them keyed "
+                f"by feature, but received {value!r}."
+            )
+
+    def validate(instance: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+        validate_at(value, _where(instance, attribute))
+
+    return validate
+
+
+def string(*, empty: bool = True) -> _Validator:
+    """Returns a validator of a string.
+
+    Args:
+      empty: Whether the empty string is allowed.
+
+    Returns:
+      An attrs validator that raises TypeError for what is no string and ValueError
+      for an empty one that is not allowed.
+    """
+
+    def validate(instance: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+        where = _where(instance, attribute)
+        if not isinstance(value, str):
+            raise TypeError(f"{where} must be a string, but received {value!r}.")
+        if not value and not empty:
+            raise ValueError(f"{where} must not be empty.")
+
+    return validate
+
+
+def instance_of(kind: type) -> _Validator:
+    """Returns a validator of an instance of a config class.
+
+    Args:
+      kind: The class.
+
+    Returns:
+      An attrs validator that raises TypeError for anything else.
+    """
+
+    def validate(instance: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+        if not isinstance(value, kind):
+            raise TypeError(
+                f"{_where(instance, attribute)} must be an instance of "
+                f"{kind.__name__}, but received {value!r} ({type(value).__name__})."
+            )
+
+    return validate
+
+
+def comparable(value: Any) -> Any:
+    """Returns a form of a field's value that `==` compares to one boolean.
+
+    Arrays and tensors compare element by element, so two configs that hold them
+    could not be compared without this.
+
+    Args:
+      value: A number, an array, or a structure of them.
+
+    Returns:
+      The same with arrays as (type, shape, values).
+    """
+    if isinstance(value, Mapping):
+        return {key: comparable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value).__name__, [comparable(item) for item in value]
+    if hasattr(value, "numpy"):
+        value = value.numpy()
+    if hasattr(value, "tolist") and hasattr(value, "shape"):
+        return str(value.dtype), tuple(value.shape), value.tolist()
+    return value

@@ -1,0 +1,87 @@
+"""Settings of graph regularization."""
+
+import attrs
+
+from nsl.configs import fields
+from nsl.configs.distance import DistanceConfig, DistanceType, TransformType
+
+
+@attrs.define
+class GraphNeighborConfig:
+    """Where a batch holds the neighbors of its samples.
+
+    With the defaults, feature `x` of the first neighbor is `NL_nbr_0_x` and the
+    weight of the edge to it `NL_nbr_0_weight`.
+
+    Attributes:
+      prefix: What the names of neighbor features and weights begin with.
+      weight_suffix: What the names of neighbor weights end with.
+      max_neighbors: How many neighbors each sample has in the batch. 0 turns graph
+        regularization off.
+    """
+
+    prefix: str = attrs.field(default="NL_nbr_", validator=fields.string(empty=False))
+    weight_suffix: str = attrs.field(
+        default="_weight", validator=fields.string(empty=False)
+    )
+    max_neighbors: int = attrs.field(default=0, validator=fields.integer(0))
+
+
+@attrs.define
+class GraphRegConfig:
+    """Settings of graph regularization.
+
+    Attributes:
+      neighbor_config: Where a batch holds the neighbors.
+      multiplier: Factor of the graph loss in the total loss, at least 0.
+      distance_config: The distance between a sample and its neighbor.
+    """
+
+    neighbor_config: GraphNeighborConfig = attrs.field(
+        factory=GraphNeighborConfig, validator=fields.instance_of(GraphNeighborConfig)
+    )
+    multiplier: float = attrs.field(default=0.01, validator=fields.number(0))
+    distance_config: DistanceConfig = attrs.field(
+        factory=DistanceConfig, validator=fields.instance_of(DistanceConfig)
+    )
+
+
+def make_graph_reg_config(
+    neighbor_prefix: str = "NL_nbr_",
+    neighbor_weight_suffix: str = "_weight",
+    max_neighbors: int = 0,
+    multiplier: float = 0.01,
+    distance_type: DistanceType | str = DistanceType.L2,
+    reduction: str = "weighted_sum_by_nonzero_weights",
+    sum_over_axis: int | None = None,
+    transform_fn: TransformType | str = TransformType.NONE,
+) -> GraphRegConfig:
+    """Makes a `GraphRegConfig` from a flat list of settings.
+
+    Args:
+      neighbor_prefix: `GraphNeighborConfig.prefix`.
+      neighbor_weight_suffix: `GraphNeighborConfig.weight_suffix`.
+      max_neighbors: `GraphNeighborConfig.max_neighbors`.
+      multiplier: `GraphRegConfig.multiplier`.
+      distance_type: See `DistanceConfig`, as for all that follow.
+      reduction: How the distances become one number.
+      sum_over_axis: The axis along which differences are summed.
+      transform_fn: What is applied to both sides first.
+
+    Returns:
+      The config.
+    """
+    return GraphRegConfig(
+        neighbor_config=GraphNeighborConfig(
+            prefix=neighbor_prefix,
+            weight_suffix=neighbor_weight_suffix,
+            max_neighbors=max_neighbors,
+        ),
+        multiplier=multiplier,
+        distance_config=DistanceConfig(
+            distance_type=distance_type,
+            reduction=reduction,
+            sum_over_axis=sum_over_axis,
+            transform_fn=transform_fn,
+        ),
+    )

@@ -1,0 +1,47 @@
+"""Settings of building a graph from embeddings."""
+
+import attrs
+
+from nsl.configs import fields
+
+
+def _validate_rounds(
+    instance: "GraphBuilderConfig", attribute: "attrs.Attribute[int]", value: int
+) -> None:
+    fields.integer()(instance, attribute, value)
+    if instance.lsh_splits > 0 and value < 1:
+        raise ValueError(
+            "GraphBuilderConfig.lsh_rounds must be at least 1 when lsh_splits is "
+            f"{instance.lsh_splits}, but received {value!r}."
+        )
+
+
+@attrs.define
+class GraphBuilderConfig:
+    """Which pairs of embeddings become edges, and how pairs are searched.
+
+    Attributes:
+      id_feature_name: The feature that holds an example's id.
+      embedding_feature_name: The feature that holds its embedding.
+      similarity_threshold: Pairs of at least this cosine similarity become edges.
+      lsh_splits: The number of random hyperplanes that split the examples into
+        buckets (locality-sensitive hashing); only pairs within a bucket are compared.
+        0 compares every pair.
+      lsh_rounds: How often the splitting is repeated with new hyperplanes.
+      random_seed: Seed of the hyperplanes. None draws a new one.
+    """
+
+    id_feature_name: str = attrs.field(
+        default="id", validator=fields.string(empty=False)
+    )
+    embedding_feature_name: str = attrs.field(
+        default="embedding", validator=fields.string(empty=False)
+    )
+    similarity_threshold: float = attrs.field(
+        default=0.8, validator=fields.number(-1, 1)
+    )
+    lsh_splits: int = attrs.field(default=0, validator=fields.integer(0))
+    lsh_rounds: int = attrs.field(default=1, validator=_validate_rounds)
+    random_seed: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(fields.integer())
+    )
