@@ -1,0 +1,45 @@
+# Each command prepares .venv in this checkout first, when it is missing or when
+# pyproject.toml has changed since.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+
+# TensorFlow's start-up messages would hide our own output.
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.PHONY: test demo lint format clean
+
+test: lint
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+demo: $(STAMP)
+	$(BIN)/python examples/digits.py --output_dir=demo
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) demo
+
+$(STAMP): pyproject.toml
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+	  for python in python3 python3.13 python3.12 python3.11; do \
+	    if $$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+	      2>/dev/null; then \
+	      echo "making $(VENV) with $$($$python --version)"; \
+	      $$python -m venv --clear $(VENV); exit; \
+	    fi; \
+	  done; \
+	  echo "nsl needs Python 3.11, 3.12 or 3.13 (TensorFlow 2.21 runs on these);" \
+	    "none was found on PATH. Install one, for example with" \
+	    "'apt install python3.12 python3.12-venv' or from python.org." >&2; \
+	  exit 1; }
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
