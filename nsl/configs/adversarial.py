@@ -40,8 +40,8 @@ class AdvNeighborConfig:
       pgd_iterations: The number of ascent steps.
       pgd_epsilon: The radius of the ball around the original features that the
         perturbed ones stay in. None sets no bound.
-      random_init: Whether the ascent starts at a random point of that ball instead of
-        at the features. Needs `pgd_epsilon`.
+      random_init: Whether the ascent starts at a random point of that ball, of radius
+        `adv_step_size` where `pgd_epsilon` is None, instead of at the features.
     """
 
     feature_mask: Any = attrs.field(
@@ -70,11 +70,6 @@ class AdvNeighborConfig:
             raise ValueError(
                 "AdvNeighborConfig.clip_value_min must not exceed clip_value_max, but "
                 f"received {low!r} and {high!r}."
-            )
-        if self.random_init and self.pgd_epsilon is None:
-            raise ValueError(
-                "AdvNeighborConfig.random_init=True draws the start from the ball of "
-                "radius pgd_epsilon, but pgd_epsilon is None: set it to a number."
             )
 
 

@@ -35,6 +35,7 @@ class GraphRegConfig:
       neighbor_config: Where a batch holds the neighbors.
       multiplier: Factor of the graph loss in the total loss, at least 0.
       distance_config: The distance between a sample and its neighbor.
+      output_name: The output of the model that is compared; None compares all.
     """
 
     neighbor_config: GraphNeighborConfig = attrs.field(
@@ -43,6 +44,10 @@ class GraphRegConfig:
     multiplier: float = attrs.field(default=0.01, validator=fields.number(0))
     distance_config: DistanceConfig = attrs.field(
         factory=DistanceConfig, validator=fields.instance_of(DistanceConfig)
+    )
+    output_name: str | None = attrs.field(
+        default=None,
+        validator=attrs.validators.optional(fields.string(empty=False)),
     )
 
 
@@ -55,6 +60,7 @@ def make_graph_reg_config(
     reduction: str = "weighted_sum_by_nonzero_weights",
     sum_over_axis: int | None = None,
     transform_fn: TransformType | str = TransformType.NONE,
+    output_name: str | None = None,
 ) -> GraphRegConfig:
     """Makes a `GraphRegConfig` from a flat list of settings.
 
@@ -67,6 +73,7 @@ def make_graph_reg_config(
       reduction: How the distances become one number.
       sum_over_axis: The axis along which differences are summed.
       transform_fn: What is applied to both sides first.
+      output_name: `GraphRegConfig.output_name`.
 
     Returns:
       The config.
@@ -84,4 +91,5 @@ def make_graph_reg_config(
             sum_over_axis=sum_over_axis,
             transform_fn=transform_fn,
         ),
+        output_name=output_name,
     )

@@ -1,0 +1,23 @@
+"""The interface of what generates neighbors of samples."""
+
+import abc
+from typing import Any
+
+
+class GenNeighbor(abc.ABC):
+    """Generates a neighbor of each sample in a batch.
+
+    Subclasses implement `gen_neighbor`.
+    """
+
+    @abc.abstractmethod
+    def gen_neighbor(self, input_features: Any) -> tuple[Any, Any]:
+        """Generates neighbors.
+
+        Args:
+          input_features: A structure of tensors with the batch as first axis.
+
+        Returns:
+          The neighbors, in the structure of `input_features`, and their weights, of
+          shape [batch, 1].
+        """

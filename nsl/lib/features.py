@@ -1,0 +1,155 @@
+"""Structures of features: names of their leaves, and values given per feature."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+
+def is_perturbable(tensor: Any) -> bool:
+    """Returns whether a feature can be perturbed: dense and floating.
+
+    Args:
+      tensor: A tensor or NumPy array.
+
+    Returns:
+      False for integers, strings, ragged and sparse tensors.
+    """
+    if isinstance(tensor, np.ndarray):
+        return bool(tensor.dtype.kind == "f" or tensor.dtype.name == "bfloat16")
+    return isinstance(tensor, tf.Tensor) and tensor.dtype.is_floating
+
+
+def names(features: Any) -> list[str]:
+    """Returns what to call each leaf of a structure in messages.
+
+    Args:
+      features: A structure of tensors.
+
+    Returns:
+      The keys and positions that lead to each leaf, joined by "/", in the order of
+      `tf.nest.flatten`; empty for a single tensor.
+    """
+    return ["/".join(map(str, path)) for path in _paths(features)]
+
+
+def spread(value: Any, features: Any, what: str) -> list[Any]:
+    """Returns the part of `value` that belongs to each leaf of `features`.
+
+    A number or an array belongs to every leaf. A dict gives values by name (by
+    position where the features are a list or tuple), a list or tuple by position;
+    what they leave out, or give as None, is None. Both may be nested as the features
+    are.
+
+    Args:
+      value: A number, an array, None, or a structure of them.
+      features: A structure of tensors.
+      what: What the value is, for messages.
+
+    Returns:
+      One value for each leaf, in the order of `tf.nest.flatten`.
+
+    Raises:
+      ValueError: If `value` names a feature that there is not.
+    """
+    return list(_spread(value, features, what, ()))
+
+
+def spread_tensors(
+    value: Any, features: Any, what: str, dtypes: list[tf.DType]
+) -> list[tf.Tensor | None]:
+    """Returns `spread` as tensors that broadcast to the leaves of `features`.
+
+    Args:
+      value: A number, an array, None, or a structure of them.
+      features: A structure of tensors.
+      what: What the value is, for messages.
+      dtypes: The dtype to give the value of each leaf.
+
+    Returns:
+      One tensor or None for each leaf, in the order of `tf.nest.flatten`.
+
+    Raises:
+      ValueError: If `value` names a feature that there is not, or has a shape that
+        does not broadcast to its feature's.
+    """
+    tensors: list[tf.Tensor | None] = []
+    leaves = tf.nest.flatten(features)
+    parts = spread(value, features, what)
+    for part, leaf, name, dtype in zip(
+        parts, leaves, names(features), dtypes, strict=True
+    ):
+        if part is None or not is_perturbable(leaf):
+            tensors.append(None)
+            continue
+        tensor = tf.cast(part, dtype)
+        _check_broadcast(tensor.shape, tf.TensorShape(leaf.shape), what, name)
+        tensors.append(tensor)
+    return tensors
+
+
+def _children(features: Any) -> list[tuple[Any, Any]] | None:
+    """Returns keys and children in the order of `tf.nest`, or None for a leaf."""
+    if not tf.nest.is_nested(features):
+        return None
+    if isinstance(features, Mapping):
+        return sorted(features.items())
+    if isinstance(features, list | tuple):
+        return list(enumerate(features))
+    return list(enumerate(tf.nest.flatten(features)))
+
+
+def _paths(features: Any) -> Iterator[tuple[Any, ...]]:
+    children = _children(features)
+    if children is None:
+        yield ()
+    else:
+        for key, child in children:
+            for path in _paths(child):
+                yield (key, *path)
+
+
+def _spread(
+    value: Any, features: Any, what: str, path: tuple[Any, ...]
+) -> Iterator[Any]:
+    children = _children(features)
+    by_name = isinstance(value, Mapping)
+    by_position = isinstance(value, list | tuple) and isinstance(features, list | tuple)
+    if children is None:
+        if by_name:
+            where = f"feature {'/'.join(map(str, path))!r}" if path else "the features"
+            raise ValueError(
+                f"{what} has entries for {sorted(map(str, value))}, but {where} "
+                "is a single tensor: give a number or an array."
+            )
+        yield value
+        return
+    if by_name or by_position:
+        parts = dict(value) if by_name else dict(enumerate(value))
+        known = [key for key, _ in children]
+        unknown = [key for key in parts if key not in known]
+        if unknown:
+            raise ValueError(
+                f"{what} has entries for features {unknown} that there are not: the "
+                f"features are {known}."
+            )
+    else:
+        parts = {key: value for key, _ in children}
+    for key, child in children:
+        yield from _spread(parts.get(key), child, what, (*path, key))
+
+
+def _check_broadcast(
+    shape: tf.TensorShape, target: tf.TensorShape, what: str, name: str
+) -> None:
+    try:
+        fits = tf.broadcast_static_shape(shape, target).is_compatible_with(target)
+    except ValueError:
+        fits = False
+    if not fits:
+        feature = f" of feature {name!r}" if name else ""
+        raise ValueError(
+            f"{what}{feature} has shape {tuple(shape)}, which does not broadcast to "
+            f"the feature's shape {tuple(target)}."
+        )

@@ -1,0 +1,346 @@
+"""Geometry of norm balls: steepest steps, projections and uniform samples.
+
+Every function takes a structure of tensors whose first axis is the batch, and measures
+all tensors of one example together: the norm is that of their concatenation. A new
+norm is one new subclass of `Norm`.
+"""
+
+import abc
+from typing import Any, ClassVar
+
+import tensorflow as tf
+
+from nsl import configs
+
+# Named, so that a seed draws the same numbers with and without XLA.
+_ALGORITHM = "philox"
+
+
+class Norm(abc.ABC):
+    """A norm on the rows of a matrix, and the geometry of its balls.
+
+    One row holds all coordinates of one example. A radius is a scalar or a column.
+    """
+
+    _of: ClassVar[dict[configs.NormType, "Norm"]] = {}
+
+    def __init_subclass__(cls, norm_type: configs.NormType, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        Norm._of[norm_type] = cls()
+
+    @staticmethod
+    def of(norm_type: configs.NormType | str) -> "Norm":
+        """Returns the norm of a type.
+
+        Args:
+          norm_type: A `NormType` or its value.
+
+        Returns:
+          The norm.
+
+        Raises:
+          ValueError: If there is no such norm; lists those there are.
+        """
+        return Norm._of[configs.NormType(norm_type)]
+
+    @abc.abstractmethod
+    def length(self, rows: tf.Tensor) -> tf.Tensor:
+        """Returns the norm of each row, of shape [batch, 1]."""
+
+    @abc.abstractmethod
+    def project(self, perturbation: tf.Tensor, radius: Any) -> tf.Tensor:
+        """Returns the point of the ball that is nearest in L2 to each row."""
+
+    @abc.abstractmethod
+    def steepest_step(self, gradient: tf.Tensor) -> tf.Tensor:
+        """Returns the vector of norm 1 along which each row's objective grows most.
+
+        A row of zeros stays zero.
+        """
+
+    @abc.abstractmethod
+    def random_start(
+        self, shape: tf.Tensor, radius: Any, seed: tf.Tensor, dtype: tf.DType
+    ) -> tf.Tensor:
+        """Returns rows drawn uniformly from the ball."""
+
+    def normalize(self, rows: tf.Tensor, epsilon: float) -> tf.Tensor:
+        """Returns each row divided by its norm, or by `epsilon` if that is larger."""
+        return rows / tf.maximum(self.length(rows), epsilon)
+
+
+class _L1(Norm, norm_type=configs.NormType.L1):
+    def length(self, rows: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_sum(tf.abs(rows), axis=1, keepdims=True)
+
+    def project(self, perturbation: tf.Tensor, radius: Any) -> tf.Tensor:
+        # Duchi et al. (2008), figure 1. Their threshold is the largest of the values
+        # that each count of non-zero coordinates would ask for, so no search for the
+        # count is needed; it is negative exactly for rows inside the ball.
+        size = tf.abs(perturbation)
+        descending = tf.sort(size, axis=1, direction="DESCENDING")
+        count = tf.range(1, tf.shape(size)[1] + 1)
+        excess = tf.cumsum(descending, axis=1) - radius
+        threshold = tf.reduce_max(
+            excess / tf.cast(count, size.dtype), axis=1, keepdims=True
+        )
+        shrunk = tf.maximum(size - tf.maximum(threshold, 0.0), 0.0)
+        return tf.sign(perturbation) * shrunk
+
+    def steepest_step(self, gradient: tf.Tensor) -> tf.Tensor:
+        size = tf.abs(gradient)
+        largest = tf.equal(size, tf.reduce_max(size, axis=1, keepdims=True))
+        share = tf.cast(largest, gradient.dtype)
+        share /= tf.reduce_sum(share, axis=1, keepdims=True)
+        return tf.sign(gradient) * share
+
+    def random_start(
+        self, shape: tf.Tensor, radius: Any, seed: tf.Tensor, dtype: tf.DType
+    ) -> tf.Tensor:
+        # Coordinates of the density exp(-|x|), divided by the norm of themselves and
+        # one more: Barthe et al. (2005), corollary 4.
+        sizes_seed, signs_seed = tf.unstack(tf.random.split(seed, 2))
+        uniform = tf.random.stateless_uniform(
+            _widen(shape, 1), sizes_seed, dtype=dtype, alg=_ALGORITHM
+        )
+        sizes = -tf.math.log1p(-uniform)
+        signs = tf.sign(
+            tf.random.stateless_uniform(
+                shape, signs_seed, -1.0, 1.0, dtype=dtype, alg=_ALGORITHM
+            )
+        )
+        return radius * signs * sizes[:, :-1] / self.length(sizes)
+
+
+class _L2(Norm, norm_type=configs.NormType.L2):
+    def length(self, rows: tf.Tensor) -> tf.Tensor:
+        # Scaled by the largest coordinate, so that no square over- or underflows.
+        largest = tf.reduce_max(tf.abs(rows), axis=1, keepdims=True)
+        scaled = tf.math.divide_no_nan(rows, largest)
+        return largest * tf.sqrt(
+            tf.maximum(tf.reduce_sum(tf.square(scaled), axis=1, keepdims=True), 1.0)
+        )
+
+    def project(self, perturbation: tf.Tensor, radius: Any) -> tf.Tensor:
+        length = self.length(perturbation)
+        outside = length > radius
+        scale = tf.math.divide_no_nan(tf.cast(radius, length.dtype), length)
+        return perturbation * tf.where(outside, scale, tf.ones_like(length))
+
+    def steepest_step(self, gradient: tf.Tensor) -> tf.Tensor:
+        return tf.math.divide_no_nan(gradient, self.length(gradient))
+
+    def random_start(
+        self, shape: tf.Tensor, radius: Any, seed: tf.Tensor, dtype: tf.DType
+    ) -> tf.Tensor:
+        # As for L1, with the density exp(-x^2 / 2) and two more coordinates.
+        normal = tf.random.stateless_normal(
+            _widen(shape, 2), seed, dtype=dtype, alg=_ALGORITHM
+        )
+        return radius * normal[:, :-2] / self.length(normal)
+
+
+class _Infinity(Norm, norm_type=configs.NormType.INFINITY):
+    def length(self, rows: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_max(tf.abs(rows), axis=1, keepdims=True)
+
+    def project(self, perturbation: tf.Tensor, radius: Any) -> tf.Tensor:
+        return tf.clip_by_value(perturbation, -radius, radius)
+
+    def steepest_step(self, gradient: tf.Tensor) -> tf.Tensor:
+        return tf.sign(gradient)
+
+    def random_start(
+        self, shape: tf.Tensor, radius: Any, seed: tf.Tensor, dtype: tf.DType
+    ) -> tf.Tensor:
+        return radius * tf.random.stateless_uniform(
+            shape, seed, -1.0, 1.0, dtype=dtype, alg=_ALGORITHM
+        )
+
+
+def maximize_within_unit_norm(
+    weights: Any, norm_type: configs.NormType | str, epsilon: float = 1e-6
+) -> Any:
+    """Maximizes the inner product with `weights` over vectors of norm at most 1.
+
+    With the gradient of a loss as weights this is the steepest step: their sign for
+    the infinity norm, the unit vector for L2, and for L1 the coordinate of largest
+    absolute value, shared evenly where several are equal.
+
+    Args:
+      weights: A structure of floating tensors with the batch as first axis.
+      norm_type: A `NormType` or its value.
+      epsilon: Under L2, weights of a smaller norm are divided by this instead.
+
+    Returns:
+      A structure like `weights`. Where all weights of an example are zero, zeros.
+
+    Raises:
+      ValueError: If `norm_type` is no norm.
+    """
+    norm = Norm.of(norm_type)
+    if not tf.nest.flatten(weights):
+        return weights
+    rows = _to_rows(weights)
+    if isinstance(norm, _L2):
+        return _from_rows(norm.normalize(rows, epsilon), weights)
+    return _from_rows(norm.steepest_step(rows), weights)
+
+
+def steepest_step(gradient: Any, norm_type: configs.NormType | str) -> Any:
+    """Returns `maximize_within_unit_norm` without its lower bound of the norm.
+
+    However small the gradient of an example is, the step has norm 1; only for a
+    gradient of zeros it is zero.
+
+    Args:
+      gradient: A structure of floating tensors with the batch as first axis.
+      norm_type: A `NormType` or its value.
+
+    Returns:
+      A structure like `gradient`.
+    """
+    return _from_rows(Norm.of(norm_type).steepest_step(_to_rows(gradient)), gradient)
+
+
+def normalize(
+    tensor: Any, norm_type: configs.NormType | str, epsilon: float = 1e-6
+) -> Any:
+    """Divides each example by its norm.
+
+    Args:
+      tensor: A floating tensor with the batch as first axis, or a structure of them,
+        which has one joint norm.
+      norm_type: A `NormType` or its value.
+      epsilon: Lower bound of the divisor.
+
+    Returns:
+      A structure like `tensor`.
+
+    Raises:
+      ValueError: If `norm_type` is no norm.
+    """
+    return _from_rows(Norm.of(norm_type).normalize(_to_rows(tensor), epsilon), tensor)
+
+
+def project_to_ball(
+    tensors: Any, radius: Any, norm_type: configs.NormType | str, epsilon: float = 1e-6
+) -> Any:
+    """Projects each example onto the ball around the origin.
+
+    The L1 projection is exact: Duchi et al., "Efficient projections onto the l1-ball
+    for learning in high dimensions" (2008).
+
+    Args:
+      tensors: A structure of floating tensors with the batch as first axis.
+      radius: The radius, a number or a tensor of shape [batch].
+      norm_type: A `NormType` or its value.
+      epsilon: Unused, for no division can fail. NSL 1.4 had it.
+
+    Returns:
+      A structure like `tensors`: for each example the point of the ball nearest to
+      it in L2.
+
+    Raises:
+      ValueError: If `norm_type` is no norm.
+    """
+    del epsilon
+    rows = _to_rows(tensors)
+    return _from_rows(
+        Norm.of(norm_type).project(rows, _to_column(radius, rows.dtype)), tensors
+    )
+
+
+def random_in_norm_ball(
+    tensor_structure: Any,
+    radius: Any,
+    norm_type: configs.NormType | str,
+    seed: Any = None,
+) -> Any:
+    """Draws each example uniformly from the ball around the origin.
+
+    For L1 and L2, the first n coordinates of a uniform point on the unit sphere of n+p
+    dimensions are uniform in the unit ball of n: Barthe et al., "A probabilistic
+    approach to the geometry of the l_p^n-ball" (2005), corollary 4.
+
+    Args:
+      tensor_structure: A structure of floating tensors with the batch as first axis.
+        Their shapes and dtypes count, not their values.
+      radius: The radius, a number or a tensor of shape [batch].
+      norm_type: A `NormType` or its value.
+      seed: An integer tensor of shape [2] that alone determines what is drawn. None
+        draws one, which `tf.random.set_seed` governs.
+
+    Returns:
+      A structure like `tensor_structure`.
+
+    Raises:
+      ValueError: If a tensor is not floating, first axes differ, or `norm_type` is no
+        norm.
+    """
+    norm = Norm.of(norm_type)
+    tensors = [tf.convert_to_tensor(t) for t in tf.nest.flatten(tensor_structure)]
+    if not all(t.dtype.is_floating for t in tensors):
+        raise ValueError(
+            "random_in_norm_ball needs floating tensors, but received dtypes "
+            f"{[t.dtype.name for t in tensors]}."
+        )
+    batch_sizes = {t.shape[0] for t in tensors} - {None}
+    if len(batch_sizes) > 1:
+        raise ValueError(
+            "random_in_norm_ball needs tensors of one batch size, but received shapes "
+            f"{[tuple(t.shape) for t in tensors]}."
+        )
+    if seed is None:
+        seed = tf.random.uniform([2], maxval=tf.int32.max, dtype=tf.int32)
+    dtype = _joint_dtype(tensors)
+    columns = sum(_width(t) for t in tensors)
+    shape = tf.stack([tf.shape(tensors[0])[0], columns])
+    rows = norm.random_start(
+        shape, _to_column(radius, dtype), tf.convert_to_tensor(seed), dtype
+    )
+    return _from_rows(rows, tensor_structure)
+
+
+def _joint_dtype(tensors: list[tf.Tensor]) -> tf.DType:
+    """Returns the dtype to compute in: at least float32."""
+    wide = any(t.dtype == tf.float64 for t in tensors)
+    return tf.float64 if wide else tf.float32
+
+
+def _widen(shape: tf.Tensor, columns: int) -> tf.Tensor:
+    return tf.stack([shape[0], shape[1] + columns])
+
+
+def _width(tensor: tf.Tensor) -> Any:
+    """Returns the number of coordinates that an example has in `tensor`."""
+    size = tensor.shape[1:].num_elements()
+    return tf.reduce_prod(tf.shape(tensor)[1:]) if size is None else size
+
+
+def _to_column(radius: Any, dtype: tf.DType) -> tf.Tensor:
+    radius = tf.cast(radius, dtype)
+    return radius if radius.shape.rank == 0 else tf.reshape(radius, [-1, 1])
+
+
+def _to_rows(structure: Any) -> tf.Tensor:
+    """Returns a structure as one matrix with all coordinates of an example in a row."""
+    tensors = [tf.convert_to_tensor(t) for t in tf.nest.flatten(structure)]
+    dtype = _joint_dtype(tensors)
+    rows = [
+        tf.reshape(tf.cast(t, dtype), tf.stack([tf.shape(t)[0], _width(t)]))
+        for t in tensors
+    ]
+    return rows[0] if len(rows) == 1 else tf.concat(rows, axis=1)
+
+
+def _from_rows(rows: tf.Tensor, structure: Any) -> Any:
+    """Undoes `_to_rows`: same structure, shapes and dtypes."""
+    tensors = [tf.convert_to_tensor(t) for t in tf.nest.flatten(structure)]
+    widths = [_width(t) for t in tensors]
+    parts = [rows] if len(tensors) == 1 else tf.split(rows, widths, axis=1)
+    restored = []
+    for part, tensor in zip(parts, tensors, strict=True):
+        part = tf.cast(tf.reshape(part, tf.shape(tensor)), tensor.dtype)
+        restored.append(tf.ensure_shape(part, tensor.shape))
+    return tf.nest.pack_sequence_as(structure, restored)
