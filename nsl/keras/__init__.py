@@ -1,0 +1,23 @@
+"""Keras models and layers that train with a structured signal."""
+
+import keras as _keras
+
+if _keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        "nsl.keras runs on Keras's TensorFlow backend, but Keras is set to "
+        f"'{_keras.backend.backend()}'. Set the environment variable "
+        "KERAS_BACKEND=tensorflow before keras is first imported, or the entry "
+        '"backend": "tensorflow" in ~/.keras/keras.json.'
+    )
+
+from nsl.keras import layers
+from nsl.keras.adversarial_loss import adversarial_loss
+from nsl.keras.adversarial_regularization import AdversarialRegularization
+from nsl.keras.graph_regularization import GraphRegularization
+
+__all__ = [
+    "AdversarialRegularization",
+    "GraphRegularization",
+    "adversarial_loss",
+    "layers",
+]

@@ -1,0 +1,221 @@
+"""Adversarial regularization of a Keras model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+import keras
+import tensorflow as tf
+
+from nsl.configs import AdvRegConfig, serialization
+from nsl.keras.base_inputs import input_names
+from nsl.keras.recurrent_state import RecurrentState
+from nsl.keras.regularized_model import RegularizedModel
+from nsl.keras.terms import AdversarialTerm, CleanPass
+
+
+@keras.saving.register_keras_serializable(package="nsl")
+class AdversarialRegularization(RegularizedModel):
+    """Trains a base model on its samples and on their adversarial neighbors.
+
+    The loss is the labeled loss plus `multiplier` times the labeled loss at the
+    adversarial neighbor of each sample (Goodfellow et al., 2015,
+    https://arxiv.org/abs/1412.6572; with several iterations Madry et al., 2018,
+    https://arxiv.org/abs/1706.06083). Training and evaluation log
+    `scaled_adversarial_loss`. Prediction and export need no labels.
+
+    Data comes as in any Keras model. One dict that holds features and labels, as in
+    NSL 1.4, is understood too: then `label_keys` tells which of its entries are the
+    labels.
+
+    ```python
+    adv_config = nsl.configs.make_adv_reg_config(multiplier=0.2, adv_step_size=0.05)
+    adv_model = nsl.keras.AdversarialRegularization(base_model, adv_config=adv_config)
+    adv_model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    adv_model.fit(x_train, y_train, epochs=5)
+    adv_model.predict(x_test)
+    ```
+
+    Args:
+      base_model: The model to regularize, a sequential, functional or subclassed
+        `keras.Model`. It shares its weights with the wrapper.
+      label_keys: Keys of the labels in a batch that is one dict, in the order of the
+        outputs. Features of these names are never perturbed. A config in this place
+        is taken as `adv_config`.
+      sample_weight_key: Key of the sample weights in a dict batch, or None.
+      adv_config: A `nsl.configs.AdvRegConfig`, by default `AdvRegConfig()`.
+      base_with_labels_in_features: Whether a subclassed base model gets the labels
+        of a dict batch among its features. A functional one gets them if it has an
+        input of that name.
+      **kwargs: Arguments of `keras.Model`, as `name`.
+
+    Raises:
+      TypeError: If an argument is of the wrong type.
+    """
+
+    def __init__(
+        self,
+        base_model: keras.Model,
+        label_keys: Sequence[str] = ("label",),
+        sample_weight_key: str | None = None,
+        adv_config: AdvRegConfig | None = None,
+        base_with_labels_in_features: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(label_keys, AdvRegConfig) and adv_config is None:
+            label_keys, adv_config = ("label",), label_keys
+        if adv_config is None:
+            adv_config = AdvRegConfig()
+        _check_arguments(label_keys, sample_weight_key, adv_config)
+        keys = (*label_keys, *([sample_weight_key] if sample_weight_key else ()))
+        kwargs.setdefault("name", "AdversarialRegularization")
+        term = AdversarialTerm(adv_config, protected_keys=keys)
+        super().__init__(base_model, [term], **kwargs)
+        self._adversarial_term = term
+        # Keras saves the state of a random start with the model.
+        self._seed_generator = term.seed_generator
+        self.label_keys = tuple(label_keys)
+        self.sample_weight_key = sample_weight_key
+        self.adv_config = adv_config
+        self.base_with_labels_in_features = base_with_labels_in_features
+
+    def unpack(self, data: Any) -> tuple[Any, Any, Any]:
+        """Splits a batch, in Keras's form or one dict, into x, y and weights."""
+        x, y, sample_weight = super().unpack(data)
+        if not isinstance(x, Mapping):
+            return x, y, sample_weight
+        if sample_weight is None and self.sample_weight_key:
+            sample_weight = x.get(self.sample_weight_key)
+        beside = {self.sample_weight_key}
+        if y is None and all(key in x for key in self.label_keys):
+            y = self._labels(x)
+            if not self.base_with_labels_in_features:
+                beside.update(self.label_keys)
+        beside.difference_update(input_names(self._core))
+        return {k: v for k, v in x.items() if k not in beside}, y, sample_weight
+
+    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Trains the model; takes the arguments of `keras.Model.fit`."""
+        # Keras looks for the labels that class weights belong to in y alone.
+        if kwargs.get("class_weight") is not None and y is None:
+            if isinstance(x, Mapping):
+                x, y, sample_weight = self.unpack(x)
+                kwargs.setdefault("sample_weight", sample_weight)
+            elif isinstance(x, tf.data.Dataset) and isinstance(x.element_spec, dict):
+                x = x.map(self._without_absent)
+        return super().fit(x, y, *args, **kwargs)
+
+    def perturb_on_batch(
+        self, x: Any, y: Any = None, sample_weight: Any = None, **config_kwargs: Any
+    ) -> Any:
+        """Finds the adversarial neighbors of a batch.
+
+        All passes run with `training=False` and change no state of the model.
+
+        Args:
+          x: The features, or one dict that holds the labels too.
+          y: The labels, if `x` does not hold them.
+          sample_weight: Weights of the samples. They do not change the direction in
+            which a sample is perturbed, but one of weight 0 stays as it is.
+          **config_kwargs: Fields of `AdvNeighborConfig` that differ from the wrapper's
+            config for this call; None leaves the config's value.
+
+        Returns:
+          The perturbed features in the structure of `x`, as NumPy arrays; features
+          that cannot be perturbed, labels and weights are returned as they came.
+
+        Raises:
+          ValueError: If the labels are missing or no feature can be perturbed.
+        """
+        self._assert_compile_called("perturb_on_batch")
+        chosen = {key: v for key, v in config_kwargs.items() if v is not None}
+        config = attrs.evolve(self.adv_config.adv_neighbor_config, **chosen)
+        features, y, sample_weight = self._tensors((x, y, sample_weight))
+        features = self.strip(features)
+        if not self._core.built:
+            self.run_base(features, training=False)
+        clean = CleanPass(
+            x=features,
+            y=y,
+            sample_weight=sample_weight,
+            training=False,
+            recurrent_state=RecurrentState(self._core),
+        )
+        clean.input_gradient = self.input_gradient(features, clean)
+        perturbed = self._adversarial_term.perturb(self, clean, config)
+        perturbed = tf.nest.map_structure(_to_numpy, perturbed)
+        return {**x, **perturbed} if isinstance(x, Mapping) else perturbed
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what `from_config` needs: the base model and all arguments."""
+        return {
+            **super().get_config(),
+            "label_keys": list(self.label_keys),
+            "sample_weight_key": self.sample_weight_key,
+            "adv_config": serialization.to_dict(self.adv_config),
+            "base_with_labels_in_features": self.base_with_labels_in_features,
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], **kwargs: Any
+    ) -> AdversarialRegularization:
+        """Makes the wrapper from what `get_config` returned."""
+        config = dict(config)
+        base_model = keras.saving.deserialize_keras_object(
+            config.pop("base_model"), **kwargs
+        )
+        adv_config = serialization.from_dict(AdvRegConfig, config.pop("adv_config"))
+        return cls(base_model, adv_config=adv_config, **config)
+
+    def _labels(self, x: Mapping[str, Any]) -> Any:
+        """The labels of a dict batch in the structure of the outputs."""
+        if len(self.label_keys) == 1:
+            return x[self.label_keys[0]]
+        if set(self.label_keys) == set(getattr(self._core, "output_names", ())):
+            return {key: x[key] for key in self.label_keys}
+        return [x[key] for key in self.label_keys]
+
+    def _without_absent(self, x: Any) -> tuple[Any, ...]:
+        """A dict batch as a tuple that ends where nothing follows."""
+        x, y, sample_weight = self.unpack(x)
+        return (x, y) if sample_weight is None else (x, y, sample_weight)
+
+    def _keys_beside_features(self) -> tuple[str, ...]:
+        return (
+            *super()._keys_beside_features(),
+            *self.label_keys,
+            *([self.sample_weight_key] if self.sample_weight_key else ()),
+        )
+
+    def _expected_data(self) -> str:
+        keys = [*self.label_keys]
+        if self.sample_weight_key:
+            keys.append(self.sample_weight_key)
+        return f"{super()._expected_data()}, or one dict with the keys {keys}"
+
+
+def _check_arguments(label_keys: Any, sample_weight_key: Any, adv_config: Any) -> None:
+    listed = isinstance(label_keys, Sequence) and not isinstance(label_keys, str)
+    if not listed or not all(isinstance(key, str) for key in label_keys):
+        raise TypeError(
+            "label_keys must be a list or tuple of strings, such as ('label',), but "
+            f"received {label_keys!r}."
+        )
+    if sample_weight_key is not None and not isinstance(sample_weight_key, str):
+        raise TypeError(
+            "sample_weight_key must be a string or None, but received "
+            f"{sample_weight_key!r}. A config is passed as adv_config=..."
+        )
+    if not isinstance(adv_config, AdvRegConfig):
+        raise TypeError(
+            "adv_config must be a nsl.configs.AdvRegConfig (see "
+            f"nsl.configs.make_adv_reg_config), but received {adv_config!r}."
+        )
+
+
+def _to_numpy(value: Any) -> Any:
+    dense = isinstance(value, tf.Tensor) and hasattr(value, "numpy")
+    return value.numpy() if dense else value

@@ -1,0 +1,74 @@
+"""From the features of a batch to what a base model is called with."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import keras
+
+
+def input_names(base_model: keras.Model) -> list[str]:
+    """Lists the names under which a base model takes its inputs.
+
+    Args:
+      base_model: A Keras model.
+
+    Returns:
+      The keys of a dict input, or else the names of the inputs; an empty list for a
+      model that does not know them, as a subclassed one.
+    """
+    structure = _input_structure(base_model)
+    if structure is None:
+        return []
+    if isinstance(structure, Mapping):
+        return list(structure)
+    return [tensor.name for tensor in keras.tree.flatten(structure)]
+
+
+def to_base_inputs(
+    base_model: keras.Model, features: Any, ignored_keys: Collection[str] = ()
+) -> Any:
+    """Arranges features the way a base model takes them.
+
+    A dict is matched with the inputs of a functional model by name, or, where model
+    and dict hold one feature only, without. All else is handed on as it is.
+
+    Args:
+      base_model: A Keras model.
+      features: The features of a batch.
+      ignored_keys: Features that are no input unless one has their name.
+
+    Returns:
+      The inputs of the model.
+
+    Raises:
+      KeyError: If the dict lacks an input; the message lists both sides.
+    """
+    if not isinstance(features, Mapping):
+        return features
+    candidates = [key for key in features if key not in ignored_keys]
+    structure = _input_structure(base_model)
+    if structure is None:
+        # A sequential model takes one tensor; only a subclassed one may take a dict.
+        if isinstance(base_model, keras.Sequential) and len(candidates) == 1:
+            return features[candidates[0]]
+        return features
+    names = input_names(base_model)
+    if set(names) <= set(features):
+        values = [features[name] for name in names]
+    elif len(names) == 1 and len(candidates) == 1:
+        values = [features[candidates[0]]]
+    else:
+        raise KeyError(
+            f"The base model '{base_model.name}' takes the inputs {sorted(names)}, but "
+            f"received the features {sorted(features)}. Name the inputs like the "
+            "features, or pass x as a list in the order of the inputs."
+        )
+    if isinstance(structure, Mapping):
+        return dict(zip(names, values, strict=True))
+    return keras.tree.pack_sequence_as(structure, values)
+
+
+def _input_structure(base_model: keras.Model) -> Any:
+    """The structure of a functional model's inputs, None for other models."""
+    functional = getattr(base_model, "_functional", base_model)
+    return getattr(functional, "_inputs_struct", None)

@@ -1,0 +1,89 @@
+"""Graph regularization of a Keras model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from nsl.configs import GraphRegConfig, serialization
+from nsl.keras.regularized_model import RegularizedModel
+from nsl.keras.terms import GraphTerm
+from nsl.lib.neighbor_features import strip_neighbor_features
+
+
+@keras.saving.register_keras_serializable(package="nsl")
+class GraphRegularization(RegularizedModel):
+    """Trains a base model so that neighbors in a graph get similar outputs.
+
+    The loss is the labeled loss plus `multiplier` times the distance between the
+    outputs of each sample and of its neighbors (Bui et al., 2018,
+    https://research.google/pubs/pub46568). Training batches hold the features of the
+    neighbors and the weights of the edges beside those of the samples, as
+    `nsl.tools.pack_nbrs` writes them; a weight of 0 masks a neighbor that is not
+    there. Evaluation, prediction and export need no neighbors and compute no graph
+    loss. Training logs `scaled_graph_loss`.
+
+    ```python
+    graph_config = nsl.configs.make_graph_reg_config(max_neighbors=1, multiplier=0.1)
+    graph_model = nsl.keras.GraphRegularization(base_model, graph_config)
+    graph_model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    graph_model.fit({"x": x, "NL_nbr_0_x": x_nbr, "NL_nbr_0_weight": weight}, y)
+    graph_model.evaluate(x_test, y_test)
+    ```
+
+    Args:
+      base_model: The model to regularize, a sequential, functional or subclassed
+        `keras.Model`. It shares its weights with the wrapper.
+      graph_reg_config: A `nsl.configs.GraphRegConfig`. The default has no neighbors.
+      **kwargs: Arguments of `keras.Model`, as `name`.
+
+    Raises:
+      TypeError: If `base_model` is no Keras model or `graph_reg_config` no
+        `GraphRegConfig`.
+      ValueError: If the distance is not reduced to one number.
+    """
+
+    def __init__(
+        self,
+        base_model: keras.Model,
+        graph_reg_config: GraphRegConfig | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if graph_reg_config is None:
+            graph_reg_config = GraphRegConfig()
+        if not isinstance(graph_reg_config, GraphRegConfig):
+            raise TypeError(
+                "graph_reg_config must be a nsl.configs.GraphRegConfig (see "
+                "nsl.configs.make_graph_reg_config), but received "
+                f"{graph_reg_config!r}."
+            )
+        kwargs.setdefault("name", "GraphRegularization")
+        super().__init__(base_model, [GraphTerm(graph_reg_config)], **kwargs)
+        self.graph_reg_config = graph_reg_config
+
+    def strip(self, x: Any) -> Any:
+        """Removes the features and weights of neighbors."""
+        if isinstance(x, Mapping):
+            x = strip_neighbor_features(x, self.graph_reg_config.neighbor_config)
+        return super().strip(x)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what `from_config` needs: the base model and the config."""
+        return {
+            **super().get_config(),
+            "graph_reg_config": serialization.to_dict(self.graph_reg_config),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], **kwargs: Any) -> GraphRegularization:
+        """Makes the wrapper from what `get_config` returned."""
+        config = dict(config)
+        base_model = keras.saving.deserialize_keras_object(
+            config.pop("base_model"), **kwargs
+        )
+        graph_reg_config = serialization.from_dict(
+            GraphRegConfig, config.pop("graph_reg_config")
+        )
+        return cls(base_model, graph_reg_config, **config)

@@ -1,0 +1,9 @@
+"""Layers for models that build graph regularization by hand."""
+
+from nsl.keras.layers.neighbor_features import (
+    NeighborFeatures,
+    make_missing_neighbor_inputs,
+)
+from nsl.keras.layers.pairwise_distance import PairwiseDistance
+
+__all__ = ["NeighborFeatures", "PairwiseDistance", "make_missing_neighbor_inputs"]

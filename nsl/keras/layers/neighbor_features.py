@@ -1,0 +1,137 @@
+"""A layer that tells samples from their neighbors."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, MutableMapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from nsl.configs import GraphNeighborConfig, serialization
+from nsl.lib.neighbor_features import unpack_features
+
+
+def make_missing_neighbor_inputs(
+    neighbor_config: GraphNeighborConfig,
+    inputs: Mapping[str, Any],
+    weight_dtype: Any = tf.float32,
+) -> dict[str, Any]:
+    """Makes a `keras.Input` for each neighbor feature and weight that is missing.
+
+    Args:
+      neighbor_config: How many neighbors there are and how their features are named.
+      inputs: The inputs of a functional model by name; those that begin with the
+        prefix of neighbors exist already.
+      weight_dtype: The dtype of the neighbors' weights, whose shape is `[batch, 1]`.
+
+    Returns:
+      The new inputs by name.
+    """
+    samples = {
+        name: tensor
+        for name, tensor in inputs.items()
+        if not name.startswith(neighbor_config.prefix)
+    }
+    made = {}
+    for i in range(neighbor_config.max_neighbors):
+        prefix = f"{neighbor_config.prefix}{i}"
+        weight = f"{prefix}{neighbor_config.weight_suffix}"
+        if weight not in inputs:
+            dtype = keras.backend.standardize_dtype(weight_dtype)
+            made[weight] = keras.Input((1,), dtype=dtype, name=weight)
+        for name, tensor in samples.items():
+            neighbor = f"{prefix}_{name}"
+            if neighbor not in inputs:
+                made[neighbor] = keras.Input(
+                    batch_shape=tensor.shape,
+                    dtype=keras.backend.standardize_dtype(tensor.dtype),
+                    sparse=getattr(tensor, "sparse", False),
+                    name=neighbor,
+                )
+    return made
+
+
+@keras.saving.register_keras_serializable(package="nsl")
+class NeighborFeatures(keras.layers.Layer):
+    """Unpacks a dict of features into those of samples and those of neighbors.
+
+    In a functional model, inputs for neighbors that are not in the dict are made and
+    put into it, so that they can be given to `keras.Model(inputs, ...)`.
+
+    ```python
+    inputs = {"x": keras.Input((2,), name="x")}
+    unpack = nsl.keras.layers.NeighborFeatures(
+        nsl.configs.GraphNeighborConfig(max_neighbors=1))
+    samples, neighbors, weights = unpack(inputs)
+    sorted(inputs)  # ['NL_nbr_0_weight', 'NL_nbr_0_x', 'x']
+    ```
+
+    Args:
+      neighbor_config: How many neighbors there are and how their features are named.
+      feature_names: The features of the samples that count; None for all.
+      weight_dtype: The dtype of the weights' inputs, float32 by default.
+      **kwargs: Arguments of `keras.layers.Layer`.
+    """
+
+    def __init__(
+        self,
+        neighbor_config: GraphNeighborConfig | None = None,
+        feature_names: Collection[str] | None = None,
+        weight_dtype: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        if weight_dtype is not None:
+            kwargs.setdefault("dtype", keras.backend.standardize_dtype(weight_dtype))
+        super().__init__(autocast=False, **kwargs)
+        self._neighbor_config = neighbor_config or GraphNeighborConfig()
+        self._feature_names = None if feature_names is None else sorted(feature_names)
+
+    def __call__(self, inputs: MutableMapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Unpacks `inputs`, which gets the missing inputs of neighbors."""
+        prefix = self._neighbor_config.prefix
+        chosen = {
+            name: tensor
+            for name, tensor in inputs.items()
+            if self._feature_names is None
+            or name in self._feature_names
+            or name.startswith(prefix)
+        }
+        if any(keras.backend.is_keras_tensor(tensor) for tensor in inputs.values()):
+            missing = make_missing_neighbor_inputs(
+                self._neighbor_config, chosen, self.variable_dtype
+            )
+            inputs.update(missing)
+            chosen.update(missing)
+        return super().__call__(chosen, *args, **kwargs)
+
+    def call(self, inputs: Mapping[str, Any], keep_rank: bool = True) -> Any:
+        """Unpacks the features.
+
+        Args:
+          inputs: Features of samples and neighbors and weights of neighbors by name.
+          keep_rank: Whether neighbors are merged into the batch dimension, sample by
+            sample, or stand in a dimension of their own at axis 1.
+
+        Returns:
+          `(sample_features, neighbor_features, neighbor_weights)` as
+          `nsl.lib.unpack_neighbor_features` returns them.
+        """
+        return unpack_features(inputs, self._neighbor_config, keep_rank=keep_rank)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what `from_config` needs."""
+        return {
+            **super().get_config(),
+            "neighbor_config": serialization.to_dict(self._neighbor_config),
+            "feature_names": self._feature_names,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> NeighborFeatures:
+        """Makes the layer from what `get_config` returned."""
+        config = dict(config)
+        neighbor_config = serialization.from_dict(
+            GraphNeighborConfig, config.pop("neighbor_config")
+        )
+        return cls(neighbor_config, **config)

@@ -1,0 +1,93 @@
+"""A layer that computes the distance between samples and their neighbors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from nsl.configs import DistanceConfig, serialization
+from nsl.lib.distances import pairwise_distance_wrapper
+from nsl.lib.neighbor_features import replicate_embeddings
+
+
+@keras.saving.register_keras_serializable(package="nsl")
+class PairwiseDistance(keras.layers.Layer):
+    """Computes the distance between samples and their neighbors.
+
+    Each sample is compared with every one of its neighbors. These stand either in the
+    batch dimension, sample by sample, or in a dimension of their own at axis -2.
+
+    ```python
+    distance = nsl.keras.layers.PairwiseDistance(
+        nsl.configs.DistanceConfig(sum_over_axis=-1))
+    graph_loss = distance(base(samples), base(neighbors), weights)
+    ```
+
+    Args:
+      distance_config: The distance and how it is reduced, by default
+        `DistanceConfig()`.
+      **kwargs: Arguments of `keras.layers.Layer`.
+    """
+
+    def __init__(
+        self, distance_config: DistanceConfig | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self._distance_config = distance_config or DistanceConfig()
+
+    def call(self, sources: Any, targets: Any = None, weights: Any = 1.0) -> tf.Tensor:
+        """Computes the distance.
+
+        Args:
+          sources: Outputs for the samples, of shape `[batch, ..., d]`; or a pair
+            `(sources, targets)` or triple `(sources, targets, weights)`.
+          targets: Outputs for the neighbors, of shape `[batch * k, ..., d]` or
+            `[batch, ..., k, d]`.
+          weights: Weights of the neighbors, broadcastable to the distances: a number,
+            or `[batch * k, 1]` or `[batch, k, 1]`.
+
+        Returns:
+          The distance, a scalar unless the reduction is 'none'.
+
+        Raises:
+          ValueError: If there are no targets.
+        """
+        if targets is None:
+            if not isinstance(sources, list | tuple) or len(sources) not in (2, 3):
+                raise ValueError(
+                    "PairwiseDistance needs sources and targets: expected "
+                    "(sources, targets) or (sources, targets, weights), but received "
+                    f"{sources!r}."
+                )
+            sources, targets, *rest = sources
+            weights = rest[0] if rest else weights
+        return pairwise_distance_wrapper(
+            self._replicated(sources, targets),
+            targets,
+            weights=weights,
+            distance_config=self._distance_config,
+        )
+
+    def _replicated(self, sources: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+        """The sources once for each of their targets."""
+        if targets.shape.rank == sources.shape.rank + 1:
+            return tf.broadcast_to(sources[..., tf.newaxis, :], tf.shape(targets))
+        return replicate_embeddings(sources, tf.shape(targets)[0] // tf.shape(sources)[0])
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what `from_config` needs."""
+        return {
+            **super().get_config(),
+            "distance_config": serialization.to_dict(self._distance_config),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> PairwiseDistance:
+        """Makes the layer from what `get_config` returned."""
+        config = dict(config)
+        distance_config = serialization.from_dict(
+            DistanceConfig, config.pop("distance_config")
+        )
+        return cls(distance_config, **config)

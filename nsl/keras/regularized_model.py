@@ -1,0 +1,513 @@
+"""The base class of the wrappers: one train step for every regularization term."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from nsl.keras.base_inputs import to_base_inputs
+from nsl.keras.recurrent_state import RecurrentState, recurrent_states
+from nsl.keras.terms.term import CleanPass, Term
+from nsl.lib.adversarial_neighbor import is_perturbable
+
+
+class RegularizedModel(keras.Model):
+    """A Keras model whose loss is a base model's loss plus regularization terms.
+
+    It owns no weights but the base model's. Loss, metrics and sample weights are
+    handled by Keras as for any model; this class adds the terms. Wrapping a
+    `RegularizedModel` adds to its terms.
+
+    Args:
+      base_model: The model to train, a sequential, functional or subclassed
+        `keras.Model`.
+      terms: The terms that are added to the labeled loss.
+      **kwargs: Arguments of `keras.Model`, as `name`.
+    """
+
+    def __init__(
+        self, base_model: keras.Model, terms: Sequence[Term], **kwargs: Any
+    ) -> None:
+        _check_base_model(base_model)
+        kwargs.setdefault("dtype", base_model.dtype_policy)
+        # The base model casts its inputs itself. Cast here, labels would suffer too.
+        super().__init__(autocast=False, **kwargs)
+        self.base_model = base_model
+        wrapped = isinstance(base_model, RegularizedModel)
+        self._core = base_model._core if wrapped else base_model
+        self._terms = (*(base_model._terms if wrapped else ()), *terms)
+        self._term_metrics = {
+            term.name: keras.metrics.Mean(name=f"scaled_{term.name}_loss")
+            for term in self._terms
+        }
+        self.built = base_model.built
+
+    def unpack(self, data: Any) -> tuple[Any, Any, Any]:
+        """Splits a batch into features, labels and weights of its samples.
+
+        Args:
+          data: `x`, `(x,)`, `(x, y)` or `(x, y, sample_weight)`.
+
+        Returns:
+          `(x, y, sample_weight)`, where y and sample_weight may be None.
+        """
+        if isinstance(self.base_model, RegularizedModel):
+            return self.base_model.unpack(data)
+        return keras.utils.unpack_x_y_sample_weight(data)
+
+    def strip(self, x: Any) -> Any:
+        """Removes what only training uses from features, as those of neighbors.
+
+        Args:
+          x: Features as `predict` and `evaluate` receive them.
+
+        Returns:
+          The features of the samples themselves.
+        """
+        if isinstance(self.base_model, RegularizedModel):
+            return self.base_model.strip(x)
+        return x
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Runs the base model; labels and neighbor features are not needed."""
+        return self.run_base(self.strip(inputs), training=training)
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """Runs the clean pass, the terms' own passes and one optimizer update."""
+        x, y, sample_weight = self._tensors(data)
+        terms = [term for term in self._terms if term.multiplier]
+        taken = {}
+        for term in terms:
+            x, taken[term.name] = term.take_features(x)
+        early = [term for term in terms if not term.needs_input_gradient]
+        late = [term for term in terms if term.needs_input_gradient]
+        weights = self.trainable_weights
+
+        with tf.GradientTape(persistent=bool(late)) as tape:
+            if late:
+                tape.watch(_perturbable(x))
+            clean = self._clean_pass(x, y, sample_weight, taken, training=True)
+            losses = [clean.labeled_loss, *self._own_losses()]
+            losses += [self._term_loss(term, clean, tape) for term in early]
+            targets = [self._scale(loss) for loss in losses]
+        if late:
+            # One backward pass gives the gradient of the weights and of the input.
+            # The losses besides the labeled one must not bend the attack.
+            gradients, input_gradient = tape.gradient(
+                targets[0], (weights, _perturbable(x))
+            )
+            clean.input_gradient = self._unscale(x, input_gradient)
+            if targets[1:]:
+                gradients = _add(gradients, tape.gradient(targets[1:], weights))
+        else:
+            gradients = tape.gradient(targets, weights)
+        del tape
+        for term in late:
+            with tf.GradientTape() as tape:
+                losses.append(self._term_loss(term, clean, tape))
+                target = self._scale(losses[-1])
+            gradients = _add(gradients, tape.gradient(target, weights))
+
+        self._track_loss(losses, x)
+        if weights:
+            self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
+        else:
+            warnings.warn("The model does not have any trainable weights.", stacklevel=2)
+        return self.compute_metrics(x, y, clean.y_pred, sample_weight=sample_weight)
+
+    def test_step(self, data: Any) -> dict[str, Any]:
+        """Runs the clean pass and the passes of terms that count in evaluation."""
+        x, y, sample_weight = self._tensors(data)
+        x = self.strip(x)
+        terms = [term for term in self._terms if term.multiplier and term.in_evaluation]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            if terms:
+                tape.watch(_perturbable(x))
+            clean = self._clean_pass(x, y, sample_weight, {}, training=False)
+            losses = [clean.labeled_loss, *self._own_losses()]
+            target = self._scale(clean.labeled_loss)
+        if terms:
+            input_gradient = tape.gradient(target, _perturbable(x))
+            clean.input_gradient = self._unscale(x, input_gradient)
+        losses += [self._term_loss(term, clean) for term in terms]
+        self._track_loss(losses, x)
+        logs = self.compute_metrics(x, y, clean.y_pred, sample_weight=sample_weight)
+        for term in self._terms:
+            if not term.in_evaluation:
+                logs.pop(self._term_metrics[term.name].name, None)
+        return logs
+
+    def run_base(self, x: Any, training: bool | None) -> Any:
+        """Runs the base model on features in the structure the user chose.
+
+        Args:
+          x: Features of a batch.
+          training: Whether layers such as Dropout run in training mode.
+
+        Returns:
+          The outputs of the base model.
+        """
+        inputs = to_base_inputs(self._core, x, self._keys_beside_features())
+        if self._core._call_has_training_arg:
+            return self._core(inputs, training=training)
+        return self._core(inputs)
+
+    def run_neighbors(self, x: Any, clean: CleanPass, count: int = 1) -> Any:
+        """Runs the base model on neighbors of the samples of the clean pass.
+
+        Stateful recurrent layers begin where the clean pass began, and the next batch
+        goes on where the clean pass ended.
+
+        Args:
+          x: Features of `count` neighbors a sample, sample by sample, of first
+            dimension `batch_size * count`.
+          clean: The clean pass, which also tells whether this is training.
+          count: The number of neighbors a sample.
+
+        Returns:
+          The outputs of the base model, of first dimension `batch_size * count`.
+        """
+        if count == 1 or not _has_fixed_batch_size(self._core):
+            with clean.recurrent_state.restored():
+                return self.run_base(x, training=clean.training)
+        outputs = []
+        for i in range(count):
+            part = tf.nest.map_structure(lambda t, i=i: t[i::count], x)
+            with clean.recurrent_state.restored():
+                outputs.append(self.run_base(part, training=clean.training))
+        return tf.nest.map_structure(
+            lambda *parts: tf.reshape(tf.stack(parts, 1), [-1, *parts[0].shape[1:]]),
+            *outputs,
+        )
+
+    def input_gradient(self, x: Any, clean: CleanPass) -> Any:
+        """Differentiates the labeled loss with respect to features.
+
+        The pass runs with `training=False`, changes no state and is seen by no tape
+        but its own.
+
+        Args:
+          x: Features, as `clean.x`, at which the gradient is taken.
+          clean: The clean pass, for labels and sample weights.
+
+        Returns:
+          The gradients in the structure of `x`, in float32 or float64; None for a
+          feature that has none.
+        """
+        state = clean.recurrent_state.before()
+        with (
+            keras.StatelessScope(state_mapping=state),
+            tf.GradientTape(watch_accessed_variables=False) as tape,
+        ):
+            tape.watch(_perturbable(x))
+            y_pred = self.run_base(x, training=False)
+            loss = self.labeled_loss(x, clean.y, y_pred, clean.sample_weight, False)
+            target = self._scale(loss)
+        return self._unscale(x, tape.gradient(target, _perturbable(x)))
+
+    def labeled_loss(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool
+    ) -> tf.Tensor:
+        """Computes the compiled loss without the base model's own losses.
+
+        Args:
+          x: Features.
+          y: Labels.
+          y_pred: Outputs of the base model at `x`.
+          sample_weight: Weights of the samples, or None.
+          training: Whether this is a training step.
+
+        Returns:
+          The loss, reduced as compiled.
+        """
+        # Whatever the loss writes down, as the loss of each output, it has written
+        # down for the clean pass.
+        with keras.StatelessScope(), _own_losses_hidden(self, self._core):
+            return self._compute_loss(
+                x=x,
+                y=y,
+                y_pred=y_pred,
+                sample_weight=sample_weight,
+                training=training,
+            )
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> tf.Tensor:
+        """Computes the loss of one pass as the base model computes it."""
+        if self._base_computes_loss():
+            return self._core._compute_loss(x, y, y_pred, sample_weight, training)
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Configures training; takes the arguments of `keras.Model.compile`."""
+        super().compile(*args, **kwargs)
+        if self._base_computes_loss():
+            settings = inspect.signature(super().compile).bind(*args, **kwargs)
+            self._core.compile(
+                optimizer=self.optimizer,
+                loss=settings.arguments.get("loss"),
+                loss_weights=settings.arguments.get("loss_weights"),
+            )
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles a loaded model as it was compiled when saved."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    @property
+    def output_names(self) -> list[str]:
+        """Names of the outputs, where the base model knows them."""
+        return self._core.output_names
+
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        """Restores the built state, which is that of the base model."""
+        del config
+        self.built = self.base_model.built
+
+    def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """Saves the base model, so that serving needs no nsl.
+
+        `keras.saving.save_model(model, path)` saves the whole wrapper instead.
+
+        Args:
+          filepath: Where to, as in `keras.Model.save`.
+          *args: Further arguments of `keras.Model.save`.
+          **kwargs: Further arguments of `keras.Model.save`.
+        """
+        self._core.save(filepath, *args, **kwargs)
+
+    def export(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
+        """Exports the base model for serving, as `keras.Model.export` does.
+
+        Args:
+          filepath: Where to.
+          *args: Further arguments of `keras.Model.export`.
+          **kwargs: Further arguments of `keras.Model.export`.
+
+        Returns:
+          What the export of the base model returns.
+        """
+        return self._core.export(filepath, *args, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what `from_config` needs, the base model included."""
+        return {
+            "name": self.name,
+            "base_model": keras.saving.serialize_keras_object(self.base_model),
+        }
+
+    def _keys_beside_features(self) -> tuple[str, ...]:
+        """Keys of a dict of features that are no feature unless an input's name."""
+        if isinstance(self.base_model, RegularizedModel):
+            return self.base_model._keys_beside_features()
+        return ()
+
+    def _expected_data(self) -> str:
+        """Names, for an error, the forms in which a batch may come."""
+        return "x and y, or batches (x, y) or (x, y, sample_weight)"
+
+    def _tensors(self, data: Any) -> tuple[Any, Any, Any]:
+        """Unpacks a batch and makes sure of tensors and labels."""
+        x, y, sample_weight = self.unpack(data)
+        if y is None and self.loss is not None:
+            raise ValueError(
+                f"{self.name} needs labels to compute its loss: expected "
+                f"{self._expected_data()}, but received no y and x = {_describe(x)}."
+            )
+        return keras.tree.map_structure(_to_tensor, (x, y, sample_weight))
+
+    def _symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        # Keras unpacks the batch here by itself, under a distribution strategy.
+        if data_batch is not None:
+            x, y, sample_weight = self.unpack(data_batch)
+            data_batch = (self.strip(x), y, sample_weight)
+        super()._symbolic_build(iterator=iterator, data_batch=data_batch)
+
+    def _clean_pass(
+        self,
+        x: Any,
+        y: Any,
+        sample_weight: Any,
+        taken: dict[str, Any],
+        training: bool,
+    ) -> CleanPass:
+        state = RecurrentState(self._core)
+        y_pred = self.run_base(x, training=training)
+        self.built = True
+        hidden = contextlib.nullcontext()
+        if not self._base_computes_loss():
+            hidden = _own_losses_hidden(self)
+        with hidden:
+            labeled_loss = self._compute_loss(
+                x=x,
+                y=y,
+                y_pred=y_pred,
+                sample_weight=sample_weight,
+                training=training,
+            )
+        return CleanPass(
+            x=x,
+            y=y,
+            sample_weight=sample_weight,
+            y_pred=y_pred,
+            labeled_loss=labeled_loss,
+            training=training,
+            taken=taken,
+            recurrent_state=state,
+        )
+
+    def _base_computes_loss(self) -> bool:
+        return type(self._core).compute_loss is not keras.Model.compute_loss
+
+    def _own_losses(self) -> list[tf.Tensor]:
+        """The base model's own losses, of the pass just done."""
+        if self._base_computes_loss():
+            return []
+        return [self._aggregate_additional_loss(loss) for loss in self.losses]
+
+    def _term_loss(
+        self, term: Term, clean: CleanPass, tape: tf.GradientTape | None = None
+    ) -> tf.Tensor:
+        with tape.stop_recording() if tape else contextlib.nullcontext():
+            prepared = term.prepare(self, clean)
+        loss = term.multiplier * term.loss(self, clean, prepared)
+        self._term_metrics[term.name].update_state(
+            _of_global_batch(loss), sample_weight=_batch_size(clean.x)
+        )
+        return loss
+
+    def _track_loss(self, losses: list[tf.Tensor], x: Any) -> None:
+        total = tf.add_n([tf.reduce_mean(_of_global_batch(loss)) for loss in losses])
+        self._loss_tracker.update_state(total, sample_weight=_batch_size(x))
+
+    def _scale(self, loss: tf.Tensor) -> tf.Tensor:
+        """Scales a loss so that half-precision gradients do not vanish."""
+        return loss if self.optimizer is None else self.optimizer.scale_loss(loss)
+
+    def _unscale(self, x: Any, gradients: list[tf.Tensor | None]) -> Any:
+        """Puts unscaled gradients of the perturbable features in the structure of x."""
+        scale = self._scale(tf.ones([]))
+        remaining = iter(gradients)
+
+        def gradient_of(feature: Any) -> tf.Tensor | None:
+            gradient = next(remaining) if is_perturbable(feature) else None
+            if gradient is None:
+                return None
+            if gradient.dtype != tf.float64:
+                gradient = tf.cast(gradient, tf.float32)
+            return gradient / tf.cast(scale, gradient.dtype)
+
+        return tf.nest.map_structure(gradient_of, x)
+
+
+def _check_base_model(base_model: Any) -> None:
+    kind = type(base_model)
+    if isinstance(base_model, keras.Model):
+        if kind.train_step is not keras.Model.train_step and not isinstance(
+            base_model, RegularizedModel
+        ):
+            warnings.warn(
+                f"The train_step of {kind.__name__} is not used: the wrapper runs its "
+                "own. Override compute_loss instead to change the labeled loss.",
+                stacklevel=3,
+            )
+        return
+    if any(base.__module__.startswith("tf_keras") for base in kind.__mro__):
+        raise TypeError(
+            "The base model comes from the legacy package tf_keras (Keras 2), but nsl "
+            "works with Keras 3. Build the model with `import keras`, and unset the "
+            "environment variable TF_USE_LEGACY_KERAS if tf.keras is Keras 2."
+        )
+    raise TypeError(
+        f"base_model must be a keras.Model, but received {base_model!r} "
+        f"({kind.__module__}.{kind.__name__})."
+    )
+
+
+@contextlib.contextmanager
+def _own_losses_hidden(*models: keras.Model) -> Iterator[None]:
+    """Lets `compute_loss` see no loss of the models' own."""
+    # An empty list would not count as an override.
+    for model in models:
+        model._losses_override.append(tf.zeros([]))
+    try:
+        yield
+    finally:
+        for model in models:
+            model._losses_override.clear()
+
+
+def _to_tensor(value: Any) -> Any:
+    if value is None or tf.is_tensor(value):
+        return value
+    return tf.convert_to_tensor(value)
+
+
+def _perturbable(x: Any) -> list[tf.Tensor]:
+    return [feature for feature in tf.nest.flatten(x) if is_perturbable(feature)]
+
+
+def _describe(x: Any) -> Any:
+    def describe(value: Any) -> Any:
+        return f"{type(value).__name__}{getattr(value, 'shape', '')}"
+
+    return keras.tree.map_structure(describe, x)
+
+
+def _batch_size(x: Any) -> tf.Tensor:
+    first = next(feature for feature in tf.nest.flatten(x) if feature is not None)
+    if isinstance(first, tf.RaggedTensor):
+        return first.nrows()
+    if isinstance(first, tf.SparseTensor):
+        return first.dense_shape[0]
+    return tf.shape(first)[0]
+
+
+def _has_fixed_batch_size(model: keras.Model) -> bool:
+    """Tells whether a model takes batches of one size only."""
+    shapes = [tensor.shape for tensor in getattr(model, "inputs", None) or []]
+    return bool(recurrent_states(model)) or any(
+        shape and shape[0] is not None for shape in shapes
+    )
+
+
+def _of_global_batch(loss: tf.Tensor) -> tf.Tensor:
+    """Undoes the division of a loss among replicas."""
+    return loss * tf.cast(
+        tf.distribute.get_strategy().num_replicas_in_sync, loss.dtype
+    )
+
+
+def _add(
+    left: list[tf.Tensor | tf.IndexedSlices | None],
+    right: list[tf.Tensor | tf.IndexedSlices | None],
+) -> list[tf.Tensor | tf.IndexedSlices | None]:
+    """Adds gradients variable by variable; None counts as zero."""
+    total = []
+    for a, b in zip(left, right, strict=True):
+        if a is None or b is None:
+            total.append(b if a is None else a)
+        elif isinstance(a, tf.IndexedSlices) and isinstance(b, tf.IndexedSlices):
+            total.append(
+                tf.IndexedSlices(
+                    tf.concat([a.values, b.values], 0),
+                    tf.concat([a.indices, b.indices], 0),
+                    a.dense_shape,
+                )
+            )
+        else:
+            total.append(tf.convert_to_tensor(a) + tf.convert_to_tensor(b))
+    return total

@@ -1,0 +1,7 @@
+"""The regularization terms that a `RegularizedModel` adds to its labeled loss."""
+
+from nsl.keras.terms.adversarial import AdversarialTerm
+from nsl.keras.terms.graph import GraphTerm
+from nsl.keras.terms.term import CleanPass, Term
+
+__all__ = ["AdversarialTerm", "CleanPass", "GraphTerm", "Term"]

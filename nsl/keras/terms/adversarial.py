@@ -1,0 +1,96 @@
+"""The labeled loss of the samples' adversarial neighbors."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+import keras
+import tensorflow as tf
+
+from nsl.configs import AdvNeighborConfig, AdvRegConfig
+from nsl.keras.terms.term import CleanPass, Term
+from nsl.lib.adversarial_neighbor import projected_gradient_ascent
+
+if TYPE_CHECKING:
+    from nsl.keras.regularized_model import RegularizedModel
+
+
+class AdversarialTerm(Term):
+    """The labeled loss at the adversarial neighbor of each sample.
+
+    The neighbor is found by gradient ascent on the labeled loss. The first gradient
+    is a by-product of the clean pass; those of further iterations are taken with
+    `training=False` and leave no trace in the model's state.
+
+    Args:
+      config: Multiplier and settings of the ascent.
+      protected_keys: Features of these names are never perturbed.
+    """
+
+    name = "adversarial"
+    needs_input_gradient = True
+    in_evaluation = True
+
+    def __init__(
+        self, config: AdvRegConfig, protected_keys: Collection[str] = ()
+    ) -> None:
+        self.config = config
+        self.multiplier = config.multiplier
+        self._protected_keys = frozenset(protected_keys)
+        self.seed_generator = (
+            keras.random.SeedGenerator() if config.adv_neighbor_config.random_init else None
+        )
+
+    def prepare(self, model: RegularizedModel, clean: CleanPass) -> Any:
+        """Finds the adversarial neighbors, in the structure of the features."""
+        return self.perturb(model, clean, self.config.adv_neighbor_config)
+
+    def perturb(
+        self, model: RegularizedModel, clean: CleanPass, config: AdvNeighborConfig
+    ) -> Any:
+        """Climbs the labeled loss from the samples of the clean pass.
+
+        Args:
+          model: The regularized model.
+          clean: The clean pass with its input gradient.
+          config: Settings of the ascent.
+
+        Returns:
+          The perturbed features, in the structure of `clean.x`.
+        """
+
+        def gradient_fn(attacked: Any) -> Any:
+            x = self._join(attacked, clean.x)
+            return self._attacked(model.input_gradient(x, clean))
+
+        seed = None
+        if config.random_init:
+            generator = self.seed_generator or keras.random.SeedGenerator()
+            seed = generator.next()
+        attacked = projected_gradient_ascent(
+            self._attacked(clean.x),
+            self._attacked(clean.input_gradient),
+            config,
+            gradient_fn=gradient_fn,
+            seed=seed,
+            use_while_loop=True,
+        )
+        return self._join(attacked, clean.x)
+
+    def loss(
+        self, model: RegularizedModel, clean: CleanPass, prepared: Any
+    ) -> tf.Tensor:
+        """Computes the labeled loss at the adversarial neighbors `prepared`."""
+        y_pred = model.run_neighbors(prepared, clean)
+        return model.labeled_loss(
+            prepared, clean.y, y_pred, clean.sample_weight, clean.training
+        )
+
+    def _attacked(self, x: Any) -> Any:
+        if isinstance(x, Mapping) and self._protected_keys:
+            return {k: v for k, v in x.items() if k not in self._protected_keys}
+        return x
+
+    def _join(self, attacked: Any, x: Any) -> Any:
+        return {**x, **attacked} if isinstance(x, Mapping) else attacked

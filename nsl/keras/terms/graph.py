@@ -1,0 +1,108 @@
+"""The distance between the outputs of samples and of their neighbors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import tensorflow as tf
+
+from nsl.configs import GraphRegConfig
+from nsl.keras.terms.term import CleanPass, Term
+from nsl.lib.distances import weighted_sum_and_normalizer
+from nsl.lib.neighbor_features import replicate_embeddings, unpack_features
+
+if TYPE_CHECKING:
+    from nsl.keras.regularized_model import RegularizedModel
+
+
+class GraphTerm(Term):
+    """The weighted distance between each sample's outputs and its neighbors'.
+
+    Bui et al. (2018), "Neural Graph Learning", https://research.google/pubs/pub46568.
+
+    Args:
+      config: Multiplier, names of the neighbor features and the distance.
+    """
+
+    name = "graph"
+
+    def __init__(self, config: GraphRegConfig) -> None:
+        if config.distance_config.reduction == "none":
+            raise ValueError(
+                "Graph regularization needs one number for the distance of a batch, "
+                "but received DistanceConfig(reduction='none'). Take a reduction such "
+                "as 'weighted_sum_by_nonzero_weights'."
+            )
+        self.config = config
+        enabled = config.neighbor_config.max_neighbors > 0
+        self.multiplier = config.multiplier if enabled else 0.0
+
+    def take_features(self, x: Any) -> tuple[Any, Any]:
+        """Splits a batch into its samples and their neighbors with weights."""
+        neighbor_config = self.config.neighbor_config
+        if not isinstance(x, Mapping):
+            raise ValueError(
+                "Graph regularization needs x to be a dict that holds, beside each "
+                "feature, the same feature of each neighbor and its weight: expected "
+                f"the keys '{neighbor_config.prefix}0_<feature>' and "
+                f"'{neighbor_config.prefix}0{neighbor_config.weight_suffix}', but "
+                f"received x: {x}."
+            )
+        samples, neighbors, weights = unpack_features(x, neighbor_config)
+        return samples, (neighbors, weights)
+
+    def loss(
+        self, model: RegularizedModel, clean: CleanPass, prepared: Any
+    ) -> tf.Tensor:
+        """Computes the mean distance, over all outputs of the model or the chosen."""
+        del prepared
+        neighbors, weights = clean.taken[self.name]
+        count = self.config.neighbor_config.max_neighbors
+        outputs = model.run_neighbors(neighbors, clean, count)
+        sources = self._compared(model, clean.y_pred)
+        targets = self._compared(model, outputs)
+        return tf.add_n(
+            [
+                self._distance(source, target, weights, count)
+                for source, target in zip(sources, targets, strict=True)
+            ]
+        )
+
+    def _compared(self, model: RegularizedModel, outputs: Any) -> list[tf.Tensor]:
+        """Lists the outputs that are compared."""
+        name = self.config.output_name
+        if name is None:
+            return tf.nest.flatten(outputs)
+        if isinstance(outputs, Mapping):
+            named = dict(outputs)
+        else:
+            names = getattr(model.base_model, "output_names", [])
+            named = dict(zip(names, tf.nest.flatten(outputs), strict=False))
+        if name not in named:
+            raise ValueError(
+                f"GraphRegConfig.output_name is '{name}', but the outputs of the base "
+                f"model are {sorted(named)}."
+            )
+        return [named[name]]
+
+    def _distance(
+        self, source: tf.Tensor, target: tf.Tensor, weights: tf.Tensor, count: int
+    ) -> tf.Tensor:
+        if source.shape.rank == 1:
+            source, target = source[:, tf.newaxis], target[:, tf.newaxis]
+        weights = tf.reshape(weights, [-1] + [1] * (source.shape.rank - 1))
+        total, normalizer = weighted_sum_and_normalizer(
+            replicate_embeddings(source, count),
+            target,
+            weights,
+            self.config.distance_config,
+        )
+        # The mean is over the global batch, so each replica divides by what all
+        # replicas count together.
+        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            replica = tf.distribute.get_replica_context()
+            summed = self.config.distance_config.reduction != "weighted_sum"
+            if summed and replica is not None:
+                normalizer = replica.all_reduce("sum", normalizer)
+        return tf.math.divide_no_nan(total, normalizer)

@@ -1,0 +1,103 @@
+"""What a regularization term is, and what it is told."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import tensorflow as tf
+
+from nsl.keras.recurrent_state import RecurrentState
+
+if TYPE_CHECKING:
+    from nsl.keras.regularized_model import RegularizedModel
+
+
+@dataclasses.dataclass
+class CleanPass:
+    """What the pass over the unperturbed samples gave.
+
+    Attributes:
+      x: The features of the samples, in the structure that the user chose.
+      y: The labels, or None.
+      sample_weight: The weights of the samples, or None.
+      training: Whether this is a training step.
+      recurrent_state: The state of stateful recurrent layers before the pass.
+      y_pred: The outputs of the base model.
+      labeled_loss: The compiled loss, without the base model's own losses.
+      taken: By term name, the features that the term took out of the batch.
+      input_gradient: The gradient of `labeled_loss` in the structure of `x`, None for
+        a feature without one. Known to terms that ask for it.
+    """
+
+    x: Any
+    y: Any
+    sample_weight: Any
+    training: bool
+    recurrent_state: RecurrentState
+    y_pred: Any = None
+    labeled_loss: tf.Tensor | None = None
+    taken: dict[str, Any] = dataclasses.field(default_factory=dict)
+    input_gradient: Any = None
+
+
+class Term(abc.ABC):
+    """One loss that is added to the labeled loss of a model.
+
+    A new term is a subclass with a `name`, a `multiplier` and a `loss`. The model
+    multiplies the loss, differentiates it and logs it as `scaled_<name>_loss`.
+
+    Attributes:
+      name: Stands in the name of the metric.
+      needs_input_gradient: Whether `CleanPass.input_gradient` must be known. If so,
+        the term's loss may not depend on `CleanPass.y_pred` through the weights.
+      in_evaluation: Whether the term counts in `evaluate` too.
+      multiplier: Factor of the loss. With 0 the term costs nothing.
+    """
+
+    name: ClassVar[str]
+    needs_input_gradient: ClassVar[bool] = False
+    in_evaluation: ClassVar[bool] = False
+    multiplier: float
+
+    def take_features(self, x: Any) -> tuple[Any, Any]:
+        """Splits the features of a training batch into the model's and the term's.
+
+        Args:
+          x: The features of the batch.
+
+        Returns:
+          The features of the samples alone, and what the term keeps for `loss`.
+        """
+        return x, None
+
+    def prepare(self, model: RegularizedModel, clean: CleanPass) -> Any:
+        """Does what no weight gradient is needed of, as searching a neighbor.
+
+        Args:
+          model: The regularized model.
+          clean: What the clean pass gave.
+
+        Returns:
+          What `loss` gets as `prepared`.
+        """
+        del model, clean
+
+    @abc.abstractmethod
+    def loss(
+        self, model: RegularizedModel, clean: CleanPass, prepared: Any
+    ) -> tf.Tensor:
+        """Computes the loss, before the multiplier.
+
+        With several replicas it is this replica's share: the replicas' losses sum up
+        to the loss of the global batch.
+
+        Args:
+          model: The regularized model, whose `run_base` runs the base model.
+          clean: What the clean pass gave.
+          prepared: What `prepare` returned.
+
+        Returns:
+          The loss, a scalar or, as the compiled loss may be, one value a sample.
+        """
