@@ -2,20 +2,43 @@
 
 from nsl.lib.abstract_gen_neighbor import GenNeighbor
 from nsl.lib.adversarial_neighbor import gen_adv_neighbor
+from nsl.lib.decay import decay_over_time
+from nsl.lib.distances import (
+    jensen_shannon_divergence,
+    kl_divergence,
+    pairwise_distance_wrapper,
+)
 from nsl.lib.feature_mask import apply_feature_mask
+from nsl.lib.neighbor_features import (
+    replicate_embeddings,
+    strip_neighbor_features,
+    unpack_neighbor_features,
+)
 from nsl.lib.norms import (
     maximize_within_unit_norm,
     normalize,
     project_to_ball,
     random_in_norm_ball,
 )
+from nsl.lib.regularizer import adv_regularizer, virtual_adv_regularizer
+from nsl.lib.targets import get_target_indices
 
 __all__ = [
     "GenNeighbor",
+    "adv_regularizer",
     "apply_feature_mask",
+    "decay_over_time",
     "gen_adv_neighbor",
+    "get_target_indices",
+    "jensen_shannon_divergence",
+    "kl_divergence",
     "maximize_within_unit_norm",
     "normalize",
+    "pairwise_distance_wrapper",
     "project_to_ball",
     "random_in_norm_ball",
+    "replicate_embeddings",
+    "strip_neighbor_features",
+    "unpack_neighbor_features",
+    "virtual_adv_regularizer",
 ]

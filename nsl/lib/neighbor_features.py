@@ -1,0 +1,183 @@
+"""Samples and their neighbors in one dict of features."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from nsl import configs
+
+
+def strip_neighbor_features(
+    features: Mapping[str, Any], neighbor_config: configs.GraphNeighborConfig
+) -> dict[str, Any]:
+    """Returns the features of the samples alone.
+
+    Args:
+      features: Features of samples, and of neighbors or not, by name.
+      neighbor_config: How neighbor features are named.
+
+    Returns:
+      The features whose name does not begin with the prefix.
+    """
+    prefix = neighbor_config.prefix
+    return {name: x for name, x in features.items() if not name.startswith(prefix)}
+
+
+def unpack_neighbor_features(
+    features: Mapping[str, Any],
+    neighbor_config: configs.GraphNeighborConfig,
+    keep_rank: bool = True,
+) -> tuple[dict[str, Any], dict[str, Any], tf.Tensor | None]:
+    """Tells the features of samples from those of their neighbors.
+
+    Example:
+    ```python
+    features = {
+        "x": [[0.0, 1.0]], "NL_nbr_0_x": [[2.0, 3.0]], "NL_nbr_0_weight": [[0.5]]
+    }
+    samples, neighbors, weights = nsl.lib.unpack_neighbor_features(
+        features, nsl.configs.GraphNeighborConfig(max_neighbors=1)
+    )  # {"x": [[0.0, 1.0]]}, {"x": [[2.0, 3.0]]}, [[0.5]]
+    ```
+
+    Args:
+      features: Dense, ragged or sparse tensors by name, of rank 2 or more. Beside each
+        feature of the samples, of shape [batch, ...], stands the same feature of each
+        neighbor, of the same shape, and a dense weight for each neighbor, of shape
+        [batch, 1].
+      neighbor_config: How neighbor features are named and how many there are.
+      keep_rank: Whether the k neighbors are merged into the batch axis, sample by
+        sample, or get an axis of their own.
+
+    Returns:
+      The features of the samples; those of the neighbors under the same names, of
+      shape [batch * k, ...], or [batch, k, ...] if not `keep_rank`; and the weights, of
+      shape [batch * k, 1] or [batch, k, 1]. With `max_neighbors` 0 the neighbors are an
+      empty dict and the weights None.
+
+    Raises:
+      KeyError: If a neighbor's feature or weight is missing.
+      ValueError: If a rank or shape is not as above.
+    """
+    for name, value in features.items():
+        shape = _as_tensor(value).shape
+        if shape.rank is not None and shape.rank < 2:
+            raise ValueError(
+                f"Feature {name!r} must be of rank 2 or more, [batch, ...], but has "
+                f"shape {tuple(shape)}."
+            )
+    return unpack_features(features, neighbor_config, keep_rank)
+
+
+def unpack_features(
+    features: Mapping[str, Any],
+    neighbor_config: configs.GraphNeighborConfig,
+    keep_rank: bool = True,
+) -> tuple[dict[str, Any], dict[str, Any], tf.Tensor | None]:
+    """Does as `unpack_neighbor_features`, and also takes tensors of shape [batch].
+
+    Args:
+      features: As there, but of any rank from 1 on; weights may be of shape [batch].
+      neighbor_config: As there.
+      keep_rank: As there.
+
+    Returns:
+      As there. The weights always end with an axis of size 1.
+
+    Raises:
+      KeyError: If a neighbor's feature or weight is missing.
+      ValueError: If a shape is not as described.
+    """
+    count = neighbor_config.max_neighbors
+    samples = {
+        name: _as_tensor(value)
+        for name, value in strip_neighbor_features(features, neighbor_config).items()
+    }
+    if not count:
+        return samples, {}, None
+    neighbors = {}
+    for name, sample in samples.items():
+        found = [
+            _look_up(features, f"{neighbor_config.prefix}{i}_{name}")
+            for i in range(count)
+        ]
+        for i, neighbor in enumerate(found):
+            if not neighbor.shape.is_compatible_with(sample.shape):
+                raise ValueError(
+                    f"Feature {name!r} of neighbor {i} has shape "
+                    f"{tuple(neighbor.shape)}, but that of the sample has shape "
+                    f"{tuple(sample.shape)}: they must be equal."
+                )
+        neighbors[name] = _interleave(found, keep_rank)
+    weights = []
+    for i in range(count):
+        name = f"{neighbor_config.prefix}{i}{neighbor_config.weight_suffix}"
+        weight = _look_up(features, name)
+        if weight.shape.rank == 1:
+            weight = tf.expand_dims(weight, 1)
+        if not weight.shape.is_compatible_with([None, 1]):
+            raise ValueError(
+                f"Neighbor weight {name!r} must be of shape [batch, 1], but has shape "
+                f"{tuple(weight.shape)}."
+            )
+        weights.append(weight)
+    return samples, neighbors, _interleave(weights, keep_rank)
+
+
+def replicate_embeddings(embeddings: Any, replicate_times: Any) -> tf.Tensor:
+    """Repeats each row.
+
+    Args:
+      embeddings: A tensor of shape [batch, ...].
+      replicate_times: How often each row is repeated, an integer or a tensor of shape
+        [batch].
+
+    Returns:
+      A tensor of shape [sum of `replicate_times`, ...] with copies of a row next to
+      each other.
+
+    Raises:
+      tf.errors.InvalidArgumentError: If a number is negative.
+    """
+    embeddings = tf.convert_to_tensor(embeddings)
+    if isinstance(replicate_times, int) and replicate_times >= 0:
+        return tf.repeat(embeddings, replicate_times, axis=0)
+    replicate_times = tf.cast(replicate_times, tf.int32)
+    check = tf.debugging.assert_non_negative(
+        replicate_times, "replicate_times must not be negative."
+    )
+    with tf.control_dependencies([] if check is None else [check]):
+        return tf.repeat(embeddings, replicate_times, axis=0)
+
+
+def _as_tensor(value: Any) -> Any:
+    return value if tf.is_tensor(value) else tf.convert_to_tensor(value)
+
+
+def _look_up(features: Mapping[str, Any], name: str) -> Any:
+    if name not in features:
+        raise KeyError(
+            f"Neighbor feature {name!r} is missing. The features received are "
+            f"{sorted(features)}."
+        )
+    return _as_tensor(features[name])
+
+
+def _interleave(tensors: list[Any], keep_rank: bool) -> Any:
+    """Stacks tensors at axis 1, and merges that into axis 0 if `keep_rank`."""
+    first = tensors[0]
+    if isinstance(first, tf.SparseTensor):
+        stacked = tf.sparse.concat(1, [tf.sparse.expand_dims(t, 1) for t in tensors])
+        if not keep_rank:
+            return stacked
+        shape = first.dense_shape
+        rows = shape[:1] * len(tensors)
+        return tf.sparse.reshape(stacked, tf.concat([rows, shape[1:]], axis=0))
+    stacked = tf.stack(tensors, axis=1)
+    if not keep_rank:
+        return stacked
+    if isinstance(stacked, tf.RaggedTensor):
+        return stacked.merge_dims(0, 1)
+    merged = tf.reshape(stacked, tf.concat([[-1], tf.shape(first)[1:]], axis=0))
+    return tf.ensure_shape(merged, [None, *first.shape[1:]])
