@@ -54,8 +54,9 @@ def gen_adv_neighbor(
       raise_invalid_gradient: Whether a feature that cannot be perturbed is an error.
         If not, it is warned of once.
       gradient_tape: The tape that watched the way from `input_features` to
-        `labeled_loss`. Not needed where a graph is built. While the tape is active,
-        nothing that happens in here is recorded on it.
+        `labeled_loss`. Not needed where a graph is built. Nothing that happens in here
+        is recorded on it. In eager mode any other active tape does record the
+        iterations, unless it is paused (`tape.stop_recording()`).
       pgd_model_fn: Predictions of features. Needed for more than one iteration and for
         `config.random_init`, like `pgd_loss_fn`.
       pgd_loss_fn: Loss of labels and predictions.

@@ -66,7 +66,7 @@ class Norm(abc.ABC):
 
     def normalize(self, rows: tf.Tensor, epsilon: float) -> tf.Tensor:
         """Returns each row divided by its norm, or by `epsilon` if that is larger."""
-        return rows / tf.maximum(self.length(rows), epsilon)
+        return tf.math.divide_no_nan(rows, tf.maximum(self.length(rows), epsilon))
 
 
 class _L1(Norm, norm_type=configs.NormType.L1):
@@ -215,7 +215,7 @@ def normalize(
       epsilon: Lower bound of the divisor.
 
     Returns:
-      A structure like `tensor`.
+      A structure like `tensor`. An example of zeros stays so.
 
     Raises:
       ValueError: If `norm_type` is no norm.

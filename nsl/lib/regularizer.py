@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from nsl import configs
-from nsl.lib import distances, norms
+from nsl.lib import distances, features, norms
 from nsl.lib.feature_mask import apply_feature_mask
 
 
@@ -92,7 +92,8 @@ def virtual_adversarial_loss(
 
     def direction(perturbation: Any) -> Any:
         masked = apply_feature_mask(perturbation, neighbor_config.feature_mask)
-        unit = norms.normalize(masked, neighbor_config.adv_grad_norm)
+        # No lower bound of the norm: the gradient of so small a change is itself small.
+        unit = norms.normalize(masked, neighbor_config.adv_grad_norm, epsilon=0.0)
         return tf.nest.map_structure(tf.stop_gradient, unit)
 
     def distance(perturbation: Any) -> tf.Tensor:
@@ -103,16 +104,22 @@ def virtual_adversarial_loss(
             distance_config=virtual_adv_config.distance_config,
         )
 
-    def scaled(perturbation: Any, length: float) -> Any:
-        return tf.nest.map_structure(
-            lambda t: t * tf.cast(length, t.dtype), perturbation
+    def scaled(perturbation: Any, lengths: list[Any]) -> Any:
+        parts = zip(tf.nest.flatten(perturbation), lengths, strict=True)
+        return tf.nest.pack_sequence_as(
+            perturbation, [t * tf.cast(length, t.dtype) for t, length in parts]
         )
 
+    steps = features.spread(neighbor_config.adv_step_size, input_layer, "adv_step_size")
+    differences = [virtual_adv_config.approx_difference] * len(steps)
     perturbation = direction(noise)
     for _ in range(virtual_adv_config.num_approx_steps):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            probe = scaled(perturbation, virtual_adv_config.approx_difference)
+            probe = scaled(perturbation, differences)
             tape.watch(probe)
             change = distance(probe)
-        perturbation = direction(tape.gradient(change, probe))
-    return distance(scaled(perturbation, neighbor_config.adv_step_size))
+        gradient = tape.gradient(
+            change, probe, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
+        perturbation = direction(gradient)
+    return distance(scaled(perturbation, steps))

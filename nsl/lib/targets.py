@@ -34,8 +34,8 @@ def get_target_indices(
         classes = logits.shape[-1]
         if classes is not None and classes < 2:
             raise ValueError(
-                "AdvTargetType.SECOND needs at least two classes, but logits have shape "
-                f"{tuple(logits.shape)}."
+                "AdvTargetType.SECOND needs at least two classes, but the logits have "
+                f"shape {tuple(logits.shape)}."
             )
         return tf.math.top_k(logits, k=2).indices[..., 1]
     return tf.random.uniform(
