@@ -99,7 +99,7 @@ class _L1(Norm, norm_type=configs.NormType.L1):
     ) -> tf.Tensor:
         # Coordinates of the density exp(-|x|), divided by the norm of themselves and
         # one more: Barthe et al. (2005), corollary 4.
-        sizes_seed, signs_seed = tf.unstack(tf.random.split(seed, 2))
+        sizes_seed, signs_seed = tf.unstack(tf.random.split(seed, 2, _ALGORITHM))
         uniform = tf.random.stateless_uniform(
             _widen(shape, 1), sizes_seed, dtype=dtype, alg=_ALGORITHM
         )

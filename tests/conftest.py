@@ -1,0 +1,23 @@
+"""What all tests share: quiet TensorFlow, a small search budget, golden figures."""
+
+import functools
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+hypothesis.settings.register_profile(
+    "nsl", max_examples=25, deadline=None, derandomize=True, database=None
+)
+hypothesis.settings.load_profile("nsl")
+
+
+@functools.cache
+def golden(name: str) -> list[dict[str, Any]]:
+    """Returns the cases that NSL 1.4 computed, as {config, inputs, expected}."""
+    path = Path(__file__).parent / "golden" / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8"))["cases"]
