@@ -32,6 +32,8 @@ _OLD_MODULES = {
     ),
     "tools": ("build_graph", "graph_utils", "pack_nbrs"),
 }
+# Names that stood in one of these files, and stand in another one of its package now.
+_MOVED_NAMES = {"keras": {"adversarial_regularization": ("adversarial_loss",)}}
 _OLD_PATHS = {
     f"{__name__}.{package}.{module}"
     for package, modules in _OLD_MODULES.items()
@@ -59,14 +61,18 @@ class _AliasLoader(InspectLoader):
             )
             return
         # importlib returns what stands in sys.modules after this call.
-        sys.modules[old_name] = importlib.import_module(new_name)
+        real = sys.modules[old_name] = importlib.import_module(new_name)
+        path = old_name.removeprefix(f"{__name__}.")
+        for child, names in _MOVED_NAMES.get(path, {}).items():
+            module = importlib.import_module(f"{new_name}.{child}")
+            vars(module).update({name: getattr(real, name) for name in names})
         # Importing them one by one would set each as an attribute of its package,
         # and hide a function of the same name there.
         for name, loaded in list(sys.modules.items()):
             if name.startswith(f"{new_name}."):
                 sys.modules.setdefault(old_name + name.removeprefix(new_name), loaded)
         # Old programs reach `nsl.lib.utils` as an attribute, without importing it.
-        for child in _OLD_MODULES.get(old_name.removeprefix(f"{__name__}."), ()):
+        for child in _OLD_MODULES.get(path, ()):
             if importlib.util.find_spec(f"{new_name}.{child}") is None:
                 importlib.import_module(f"{old_name}.{child}")
 
