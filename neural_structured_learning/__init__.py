@@ -67,10 +67,13 @@ class _AliasLoader(InspectLoader):
             module = importlib.import_module(f"{new_name}.{child}")
             vars(module).update({name: getattr(real, name) for name in names})
         # Importing them one by one would set each as an attribute of its package,
-        # and hide a function of the same name there.
-        for name, loaded in list(sys.modules.items()):
-            if name.startswith(f"{new_name}."):
-                sys.modules.setdefault(old_name + name.removeprefix(new_name), loaded)
+        # and hide a function of the same name there. While `python -m` looks for what
+        # it is to run, though, it asks our loader for the code.
+        if sys.argv[:1] != ["-m"]:
+            for name, loaded in list(sys.modules.items()):
+                if name.startswith(f"{new_name}."):
+                    alias = old_name + name.removeprefix(new_name)
+                    sys.modules.setdefault(alias, loaded)
         # Old programs reach `nsl.lib.utils` as an attribute, without importing it.
         for child in _OLD_MODULES.get(path, ()):
             if importlib.util.find_spec(f"{new_name}.{child}") is None:
