@@ -16,6 +16,17 @@ def _validate_rounds(
         )
 
 
+def _validate_mutual(
+    instance: "GraphBuilderConfig", attribute: "attrs.Attribute[bool]", value: bool
+) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(
+            f"GraphBuilderConfig.mutual must be True or False, but received {value!r}."
+        )
+    if value and instance.num_neighbors is None:
+        raise ValueError("GraphBuilderConfig.mutual needs num_neighbors to be set.")
+
+
 @attrs.define
 class GraphBuilderConfig:
     """Which pairs of embeddings become edges, and how pairs are searched.
@@ -29,6 +40,10 @@ class GraphBuilderConfig:
         0 compares every pair.
       lsh_rounds: How often the splitting is repeated with new hyperplanes.
       random_seed: Seed of the hyperplanes. None draws a new one.
+      num_neighbors: The most neighbours an example keeps: the most similar ones, at
+        or above the threshold. None keeps all.
+      mutual: With `num_neighbors`, whether an edge is kept only if each of its ends
+        has chosen the other.
     """
 
     id_feature_name: str = attrs.field(
@@ -45,3 +60,7 @@ class GraphBuilderConfig:
     random_seed: int | None = attrs.field(
         default=None, validator=attrs.validators.optional(fields.integer())
     )
+    num_neighbors: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(fields.integer(1))
+    )
+    mutual: bool = attrs.field(default=False, validator=_validate_mutual)

@@ -1,0 +1,35 @@
+"""Preparing data: building graphs and joining examples with their neighbours.
+
+Nothing here imports TensorFlow until a file or a device needs it.
+"""
+
+import warnings
+
+# `python -m nsl.tools.pack_nbrs` runs a module that this package has imported already
+# for the function of the same name. That is meant, and nothing to warn a user of.
+warnings.filterwarnings(
+    "ignore",
+    message=r".*\.tools\.(pack_nbrs|build_graph)' found in sys\.modules",
+    category=RuntimeWarning,
+)
+
+from nsl.tools.build_graph import build_graph, build_graph_from_config  # noqa: E402
+from nsl.tools.graph_utils import (  # noqa: E402
+    add_edge,
+    add_undirected_edges,
+    read_tsv_graph,
+    write_tsv_graph,
+)
+from nsl.tools.neighbor_lists import write_neighbors  # noqa: E402
+from nsl.tools.pack_nbrs import pack_nbrs  # noqa: E402
+
+__all__ = [
+    "add_edge",
+    "add_undirected_edges",
+    "build_graph",
+    "build_graph_from_config",
+    "pack_nbrs",
+    "read_tsv_graph",
+    "write_neighbors",
+    "write_tsv_graph",
+]

@@ -1,0 +1,375 @@
+"""Builds a graph whose edges join examples of similar embeddings.
+
+From the shell:
+  python -m nsl.tools.build_graph --similarity_threshold=0.9 embeddings.tfr graph.tsv
+"""
+
+import functools
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO
+
+import numpy as np
+from absl import flags, logging
+
+from nsl.configs import GraphBuilderConfig
+from nsl.tools import (
+    command_line,
+    edge_lines,
+    input_files,
+    output_files,
+    reports,
+    similarity,
+)
+from nsl.tools.embeddings import Embeddings, read_embeddings
+from nsl.tools.graph_statistics import GraphStatistics
+from nsl.tools.input_files import PathLike, Paths
+from nsl.tools.lsh import Buckets
+from nsl.tools.nearest_neighbors import NearestNeighbors, sample_pairs
+from nsl.tools.progress import Progress
+from nsl.tools.similarity import Pairs, Product
+
+_USAGE = """\
+Builds a graph whose edges join examples of similar embeddings.
+
+Usage: build_graph [flags] embeddings.tfr... graph.tsv
+
+Each input may be one file, a pattern, or several of these separated by commas; plain
+or gzip; local, or of any scheme that tf.io.gfile opens. A line of graph.tsv is
+source<TAB>target<TAB>cosine similarity."""
+
+_EDGES_AT_ONCE = 1 << 16
+_RECALL_SAMPLE = 1000
+
+
+def build_graph_from_config(
+    embedding_files: Paths,
+    output_graph_path: PathLike,
+    graph_builder_config: GraphBuilderConfig,
+    *,
+    label_feature_name: str | None = None,
+    report_path: PathLike | None = None,
+) -> dict[str, Any]:
+    """Builds a graph whose edges join examples of similar embeddings.
+
+    A pair of examples whose cosine similarity is at least the threshold becomes two
+    lines of the output, one in each direction, with the similarity as weight. With
+    `num_neighbors`, each example becomes the source of lines to its most similar
+    ones only. Similarities are decided in float64 arithmetic.
+
+    Args:
+      embedding_files: TFRecord files of `tf.train.Example`: a name, a pattern, or a
+        list of these; plain or gzip. An id that stands in several inputs of the list
+        is taken from the first.
+      output_graph_path: The TSV file to write.
+      graph_builder_config: Which pairs become edges, and how they are searched.
+      label_feature_name: A feature for the report on how many edges join equal labels.
+      report_path: A file that gets the report as JSON.
+
+    Returns:
+      The report: nodes, edges, isolated nodes, quantiles of the degree, the size of
+      the largest component; with labels the share of edges that join equal ones; with
+      locality-sensitive hashing an estimate of the share of edges it found.
+
+    Raises:
+      OSError: If a file cannot be read or written.
+      TypeError: If `graph_builder_config` is no `GraphBuilderConfig`.
+      ValueError: If the content of a file is wrong. No output file is left then.
+    """
+    config = graph_builder_config
+    if not isinstance(config, GraphBuilderConfig):
+        raise TypeError(
+            "graph_builder_config must be a GraphBuilderConfig, but received "
+            f"{config!r} ({type(config).__name__})."
+        )
+    arguments = (
+        [embedding_files]
+        if isinstance(embedding_files, str | os.PathLike)
+        else list(embedding_files)
+    )
+    inputs = [input_files.expand_paths(argument) for argument in arguments]
+    if not inputs:
+        raise ValueError("embedding_files must name at least one file.")
+    read_paths = [path for paths in inputs for path in paths]
+    output = os.fspath(output_graph_path)
+    output_files.check_output(output, read_paths)
+    if report_path is not None:
+        output_files.check_output(os.fspath(report_path), [*read_paths, output])
+
+    embeddings = read_embeddings(
+        inputs,
+        config.id_feature_name,
+        config.embedding_feature_name,
+        label_feature_name,
+    )
+    logging.info(
+        "%d embeddings of %d dimensions: %.0f MB; %d left out because their ids "
+        "stood in an earlier input.",
+        *embeddings.vectors.shape,
+        embeddings.vectors.nbytes / 1e6,
+        embeddings.duplicates,
+    )
+    statistics = GraphStatistics(len(embeddings), embeddings.labels)
+    buckets = None
+    if config.lsh_splits > 0:
+        buckets = Buckets(
+            embeddings, config.lsh_splits, config.lsh_rounds, config.random_seed
+        )
+    with (
+        output_files.whole_files([output]) as (file,),
+        similarity.fastest_product() as product,
+    ):
+        if config.num_neighbors is None:
+            for pairs in _similar_pairs(embeddings, config, buckets, product):
+                statistics.add_both_ways(pairs.sources, pairs.targets)
+                _write(file, embeddings, pairs, both_ways=True)
+        else:
+            pairs = _nearest_pairs(embeddings, config, buckets, product)
+            statistics.add(pairs.sources, pairs.targets)
+            _write(file, embeddings, pairs, both_ways=False)
+
+    report = statistics.report()
+    if buckets is not None:
+        sample = sample_pairs(
+            embeddings,
+            _RECALL_SAMPLE,
+            config.similarity_threshold,
+            config.num_neighbors,
+        )
+        report["estimated_recall"] = buckets.share_found(sample)
+    reports.log(f"Wrote {output}", report)
+    if report_path is not None:
+        reports.write_json(report_path, report)
+    return report
+
+
+def _candidates(
+    embeddings: Embeddings,
+    buckets: Buckets | None,
+    product: Product,
+    bound: similarity.Bound,
+    best: int = 0,
+) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+    """Yields pairs that may be similar enough, each once."""
+    rounds = 1 if buckets is None else len(buckets.codes)
+    for number in range(rounds):
+        if buckets is None:
+            title = "Comparing"
+            order = similarity.one_run(len(embeddings))
+        else:
+            title = f"Comparing, round {number + 1} of {rounds}"
+            order = buckets.order(number)
+        total = similarity.num_comparisons(order)
+        with Progress(title, total, "pairs") as progress:
+            for sources, targets in similarity.candidate_pairs(
+                embeddings, order, product, bound, progress, best
+            ):
+                if buckets is None:
+                    yield sources, targets
+                else:
+                    new = buckets.is_new(number, sources, targets)
+                    yield sources[new], targets[new]
+
+
+def _similar_pairs(
+    embeddings: Embeddings,
+    config: GraphBuilderConfig,
+    buckets: Buckets | None,
+    product: Product,
+) -> Iterator[Pairs]:
+    threshold = config.similarity_threshold
+    bound = threshold - 2 * embeddings.error
+    for sources, targets in _candidates(embeddings, buckets, product, bound):
+        similarities = embeddings.similarities(sources, targets)
+        similar = similarities >= threshold
+        yield Pairs(sources[similar], targets[similar], similarities[similar])
+
+
+def _nearest_pairs(
+    embeddings: Embeddings,
+    config: GraphBuilderConfig,
+    buckets: Buckets | None,
+    product: Product,
+) -> Pairs:
+    k = min(config.num_neighbors or 0, max(len(embeddings) - 1, 1))
+    nearest = NearestNeighbors(embeddings, k, config.similarity_threshold)
+    for sources, targets in _candidates(
+        embeddings, buckets, product, nearest.bound, best=k
+    ):
+        nearest.add(sources, targets)
+    return nearest.pairs(config.mutual)
+
+
+def _write(
+    file: BinaryIO, embeddings: Embeddings, pairs: Pairs, both_ways: bool
+) -> None:
+    ids = embeddings.ids
+    format_edges = (
+        edge_lines.format_edges_both_ways if both_ways else edge_lines.format_edges
+    )
+    for start in range(0, len(pairs.sources), _EDGES_AT_ONCE):
+        some = slice(start, start + _EDGES_AT_ONCE)
+        file.write(
+            format_edges(
+                [ids[node] for node in pairs.sources[some].tolist()],
+                [ids[node] for node in pairs.targets[some].tolist()],
+                pairs.similarities[some].tolist(),
+            )
+        )
+
+
+def build_graph(
+    embedding_files: Paths,
+    output_graph_path: PathLike,
+    similarity_threshold: float = 0.8,
+    id_feature_name: str = "id",
+    embedding_feature_name: str = "embedding",
+    lsh_splits: int = 0,
+    lsh_rounds: int = 2,
+    random_seed: int | None = None,
+    *,
+    num_neighbors: int | None = None,
+    mutual: bool = False,
+    label_feature_name: str | None = None,
+    report_path: PathLike | None = None,
+) -> dict[str, Any]:
+    """Does what `build_graph_from_config` does, with the config's fields given singly.
+
+    Args:
+      embedding_files: See `build_graph_from_config`.
+      output_graph_path: The TSV file to write.
+      similarity_threshold: See `nsl.configs.GraphBuilderConfig`, as for the next ones.
+      id_feature_name: The feature that holds an example's id.
+      embedding_feature_name: The feature that holds its embedding.
+      lsh_splits: The number of random hyperplanes, or 0 to compare every pair.
+      lsh_rounds: How often the splitting is repeated.
+      random_seed: Seed of the hyperplanes.
+      num_neighbors: The most neighbours an example keeps.
+      mutual: Whether each end of an edge must have chosen the other.
+      label_feature_name: See `build_graph_from_config`.
+      report_path: A file that gets the report as JSON.
+
+    Returns:
+      The report.
+
+    Raises:
+      OSError: If a file cannot be read or written.
+      ValueError: If an argument or the content of a file is wrong.
+    """
+    config = GraphBuilderConfig(
+        id_feature_name=id_feature_name,
+        embedding_feature_name=embedding_feature_name,
+        similarity_threshold=similarity_threshold,
+        lsh_splits=lsh_splits,
+        lsh_rounds=lsh_rounds,
+        random_seed=random_seed,
+        num_neighbors=num_neighbors,
+        mutual=mutual,
+    )
+    return build_graph_from_config(
+        embedding_files,
+        output_graph_path,
+        config,
+        label_feature_name=label_feature_name,
+        report_path=report_path,
+    )
+
+
+def _define_flags(values: flags.FlagValues) -> None:
+    string = functools.partial(flags.DEFINE_string, flag_values=values)
+    integer = functools.partial(flags.DEFINE_integer, flag_values=values)
+    string(
+        "id_feature_name",
+        "id",
+        "The feature that holds an example's id: one bytes value, in UTF-8.",
+    )
+    string(
+        "embedding_feature_name",
+        "embedding",
+        "The feature that holds an example's embedding: floats, equally many in all.",
+    )
+    flags.DEFINE_float(
+        "similarity_threshold",
+        0.8,
+        "Pairs of at least this cosine similarity become edges.",
+        lower_bound=-1.0,
+        upper_bound=1.0,
+        flag_values=values,
+    )
+    integer(
+        "lsh_splits",
+        0,
+        "Random hyperplanes that split the examples into buckets; only pairs within "
+        "a bucket are compared. 0 compares every pair. A good number makes buckets "
+        "of a few hundred: log2(examples / 500).",
+        lower_bound=0,
+    )
+    integer(
+        "lsh_rounds",
+        2,
+        "How often the splitting is repeated with new hyperplanes. More rounds find "
+        "more of the edges; the report estimates how many.",
+        lower_bound=0,
+    )
+    integer(
+        "random_seed", None, "Seed of the hyperplanes. Without it, they are random."
+    )
+    integer(
+        "num_neighbors",
+        None,
+        "The most neighbours an example keeps: the most similar, at or above the "
+        "threshold. Without it, all.",
+        lower_bound=1,
+    )
+    flags.DEFINE_bool(
+        "mutual",
+        False,
+        "With num_neighbors, keeps an edge only if each end has chosen the other.",
+        flag_values=values,
+    )
+    string(
+        "label_feature_name",
+        None,
+        "A feature that holds a label; the report then tells the share of edges that "
+        "join equal labels.",
+    )
+    string("report", None, "A file that gets the report as JSON.")
+
+
+def _run(values: flags.FlagValues, arguments: list[str]) -> None:
+    if len(arguments) < 2:
+        raise command_line.UsageError(
+            "Expected at least 2 arguments (embeddings.tfr... graph.tsv), but received "
+            f"{len(arguments)}."
+        )
+    build_graph(
+        arguments[:-1],
+        arguments[-1],
+        similarity_threshold=values.similarity_threshold,
+        id_feature_name=values.id_feature_name,
+        embedding_feature_name=values.embedding_feature_name,
+        lsh_splits=values.lsh_splits,
+        lsh_rounds=values.lsh_rounds,
+        random_seed=values.random_seed,
+        num_neighbors=values.num_neighbors,
+        mutual=values.mutual,
+        label_feature_name=values.label_feature_name,
+        report_path=values.report,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command `nsl-build-graph`.
+
+    Args:
+      argv: The arguments. None takes those of the process.
+
+    Returns:
+      The exit code.
+    """
+    return command_line.run("build_graph", _USAGE, _define_flags, _run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

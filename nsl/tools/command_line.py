@@ -1,0 +1,122 @@
+"""What both commands share: flags, help, one-line errors and exit codes."""
+
+import os
+import signal
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from absl import flags, logging
+
+_FAILED = 1
+_WRONG_USE = 2
+_INTERRUPTED = 128 + signal.SIGINT
+_TERMINATED = 128 + signal.SIGTERM
+_HELP_FLAGS = {"--help", "-help", "-h", "-?", "--helpfull", "--helpshort"}
+
+
+class UsageError(Exception):
+    """The command was given wrong flags or a wrong number of arguments."""
+
+
+def run(
+    program: str,
+    usage: str,
+    define_flags: Callable[[flags.FlagValues], None],
+    job: Callable[[flags.FlagValues, list[str]], None],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Runs a command.
+
+    Args:
+      program: The command's name.
+      usage: What it does and which arguments it takes.
+      define_flags: Defines the command's flags.
+      job: Does the work, given the flags and the arguments that are no flags. It
+        raises `UsageError` if these are not the ones it expects.
+      argv: The command line without the program's name. None takes `sys.argv`.
+
+    Returns:
+      The exit code: 0, 1 after an error, 2 for a wrong command line.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    values = flags.FlagValues()  # type: ignore[no-untyped-call]
+    values.set_gnu_getopt(True)  # flags may stand between and after the arguments
+    define_flags(values)
+    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    if _HELP_FLAGS.intersection(own):
+        print(f"{usage}\n\nFlags:\n{_describe(values)}")
+        return 0
+    logging.set_verbosity(logging.INFO)
+    try:
+        positional = values([program, *arguments])[1:]
+        _exit_on_termination()
+        job(values, positional)
+    except (flags.Error, UsageError) as error:
+        print(f"{program}: {error} Try --help.", file=sys.stderr)
+        return _WRONG_USE
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except Exception as error:
+        if not isinstance(error, _expected_errors()):
+            raise
+        print(f"{program}: {_one_line(error)}", file=sys.stderr)
+        return _FAILED
+    return 0
+
+
+def _describe(values: flags.FlagValues) -> str:
+    described = []
+    names = sorted({flag.name for flag in values._flags().values()})
+    for name in names:
+        if name in ("flagfile", "undefok"):
+            continue
+        flag: Any = values[name]
+        title = f"--[no]{name}" if flag.boolean else f"--{name}"
+        if flag.default not in (None, False):
+            title += f" (default {flag.default!r})"
+        described.append(title)
+        described.append(
+            textwrap.fill(
+                " ".join(flag.help.split()),
+                width=79,
+                initial_indent="    ",
+                subsequent_indent="    ",
+            )
+        )
+    return "\n".join(described)
+
+
+def _exit_on_termination() -> None:
+    """Makes a request to terminate unwind the program, so that it tidies up."""
+
+    def exit_now(number: int, frame: object) -> NoReturn:
+        raise SystemExit(_TERMINATED)
+
+    try:
+        signal.signal(signal.SIGTERM, exit_now)
+    except ValueError:
+        return  # not the main thread: the caller's own handling stays
+
+
+def _expected_errors() -> tuple[type[BaseException], ...]:
+    expected: tuple[type[BaseException], ...] = (
+        OSError,
+        ValueError,
+        TypeError,
+        ImportError,
+        MemoryError,
+    )
+    if "tensorflow" in sys.modules:  # only remote files and GPUs bring it in
+        expected += (sys.modules["tensorflow"].errors.OpError,)
+    return expected
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        where = f": {os.fspath(error.filename)}" if error.filename else ""
+        message = f"{error.strerror}{where}"
+    else:
+        message = str(error) or type(error).__name__
+    return " ".join(message.split("\n"))

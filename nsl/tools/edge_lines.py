@@ -1,0 +1,236 @@
+"""Edges as lines of text: `source<TAB>target[<TAB>weight]`, ids in UTF-8."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from nsl.tools import input_files
+from nsl.tools.progress import Progress
+
+_CHUNK_BYTES = 1 << 20
+_LARGEST_WEIGHT = float(np.finfo(np.float32).max)
+_TAB, _NEWLINE = b"\t\n"
+
+
+class Edges(NamedTuple):
+    """Some edges of a graph, as columns of equal length."""
+
+    sources: list[bytes]
+    targets: list[bytes]
+    weights: npt.NDArray[np.float64]
+
+
+class EdgeFile:
+    """A file of edges, read in chunks.
+
+    Attributes:
+      path: The file's name.
+      blank_lines: How many blank lines were passed over so far.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Names the file; nothing is read yet.
+
+        Args:
+          path: The file's name. It may be gzip, or remote.
+        """
+        self.path = path
+        self.blank_lines = 0
+        self._lines = 0
+
+    def __iter__(self) -> Iterator[Edges]:
+        """Reads all edges.
+
+        Yields:
+          The edges, about a megabyte of text at a time. Edges without a weight
+          have weight 1.0.
+
+        Raises:
+          OSError: If the file cannot be read.
+          ValueError: If a line is no edge.
+        """
+        file = input_files.open_input(self.path)
+        if input_files.starts_as_gzip(file.read(3)):
+            file.seek(0)
+            file = input_files.decompress(file, self.path)
+        with file:
+            size = file.seek(0, 2)
+            file.seek(0)
+            self.blank_lines = self._lines = 0
+            unfinished = b""
+            with Progress(f"Reading {self.path}", size, "bytes") as progress:
+                while chunk := file.read(_CHUNK_BYTES):
+                    progress.advance(len(chunk))
+                    end = chunk.rfind(b"\n") + 1
+                    if not end:
+                        unfinished += chunk
+                        continue
+                    text = unfinished + chunk[:end]
+                    unfinished = chunk[end:]
+                    yield self._parse(text)
+                if unfinished:
+                    yield self._parse(unfinished + b"\n")
+
+    def _parse(self, text: bytes) -> Edges:
+        """Parses whole lines, each with its line break."""
+        if b"\r" in text:
+            text = text.replace(b"\r\n", b"\n")
+        edges = _parse_regular(text)
+        if edges is None:
+            return self._parse_line_by_line(text)
+        self._lines += len(edges.sources)
+        return edges
+
+    def _parse_line_by_line(self, text: bytes) -> Edges:
+        sources, targets, weights = [], [], []
+        for line in text[:-1].split(b"\n"):
+            self._lines += 1
+            if not line.strip(b" "):
+                self.blank_lines += 1
+                continue
+            try:
+                source, target, weight = parse_edge(line)
+            except ValueError as error:
+                raise ValueError(f"{self.path}, line {self._lines}: {error}") from None
+            sources.append(source)
+            targets.append(target)
+            weights.append(weight)
+        return Edges(sources, targets, np.array(weights, np.float64))
+
+
+def _parse_regular(text: bytes) -> Edges | None:
+    """Parses lines that are all right and have the same number of columns.
+
+    Returns:
+      The edges, or None if some line is blank, wrong or of another form.
+    """
+    characters = np.frombuffer(text, np.uint8)
+    breaks = characters[(characters == _TAB) | (characters == _NEWLINE)]
+    columns = 3 if breaks[1:2] == _TAB else 2
+    if len(breaks) % columns:
+        return None
+    breaks = breaks.reshape(-1, columns)
+    if (breaks[:, :-1] != _TAB).any() or (breaks[:, -1] != _NEWLINE).any():
+        return None
+    if not text.isascii():
+        try:
+            text.decode()
+        except UnicodeDecodeError:
+            return None
+    fields = text[:-1].replace(b"\n", b"\t").split(b"\t")
+    sources = fields[::columns]
+    targets = fields[1::columns]
+    if not all(sources) or not all(targets):
+        return None
+    if columns == 2:
+        return Edges(sources, targets, np.ones(len(sources)))
+    try:
+        weights = np.fromiter(map(float, fields[2::3]), np.float64, len(sources))
+    except ValueError:
+        return None
+    if not (np.abs(weights) <= _LARGEST_WEIGHT).all():
+        return None
+    return Edges(sources, targets, weights)
+
+
+def parse_edge(line: bytes) -> tuple[bytes, bytes, float]:
+    """Parses one line.
+
+    Args:
+      line: The line without its line break.
+
+    Returns:
+      The source's id, the target's id and the weight, 1.0 if there is none.
+
+    Raises:
+      ValueError: If the line is no edge.
+    """
+    columns = line.split(b"\t")
+    if len(columns) not in (2, 3):
+        raise ValueError(
+            "expected source<TAB>target or source<TAB>target<TAB>weight, but received "
+            f"{len(columns)} column(s): {_quote(line)}"
+        )
+    for end, node in zip(("source", "target"), columns, strict=False):
+        if not node:
+            raise ValueError(f"the {end}'s id is empty: {_quote(line)}")
+        try:
+            node.decode()
+        except UnicodeDecodeError:
+            raise ValueError(f"the {end}'s id is not UTF-8: {_quote(line)}") from None
+    if len(columns) == 2:
+        return columns[0], columns[1], 1.0
+    return columns[0], columns[1], parse_weight(columns[2])
+
+
+def parse_weight(text: str | bytes | float) -> float:
+    """Returns an edge's weight as a float.
+
+    Args:
+      text: The weight, as a number or its text.
+
+    Raises:
+      ValueError: If it is no number, or not finite as a float32.
+    """
+    try:
+        weight = float(text)
+    except ValueError:
+        raise ValueError(f"the weight {_quote(text)} is no number") from None
+    if not math.isfinite(weight):
+        raise ValueError(f"the weight must be finite, but is {weight}")
+    if abs(weight) > _LARGEST_WEIGHT:
+        raise ValueError(f"the weight {weight} is too large for a float32")
+    return weight
+
+
+def _quote(value: object) -> str:
+    quoted = repr(value).removeprefix("b")
+    return quoted if len(quoted) <= 100 else quoted[:97] + "..."
+
+
+def check_node_id(node: bytes) -> None:
+    """Raises ValueError if an id cannot stand in a line of edges."""
+    if b"\t" in node or b"\n" in node or b"\r" in node:
+        raise ValueError(
+            f"the id {_quote(node)} holds a tab or a line break, which a TSV file of "
+            "edges cannot hold"
+        )
+
+
+def format_edges(
+    sources: Sequence[bytes], targets: Sequence[bytes], weights: Iterable[float]
+) -> bytes:
+    """Returns edges as lines, with six decimals of the weight.
+
+    Args:
+      sources: The ids of the sources.
+      targets: The ids of the targets.
+      weights: The weights.
+
+    Returns:
+      One line for each edge.
+    """
+    return b"".join(
+        map(b"%b\t%b\t%.6f\n".__mod__, zip(sources, targets, weights, strict=True))
+    )
+
+
+def format_edges_both_ways(
+    sources: Sequence[bytes], targets: Sequence[bytes], weights: Iterable[float]
+) -> bytes:
+    """Returns each edge as two lines: itself and its reverse.
+
+    Args:
+      sources: The ids of the sources.
+      targets: The ids of the targets.
+      weights: The weights.
+
+    Returns:
+      Two lines for each edge.
+    """
+    texts = list(map(b"%.6f".__mod__, weights))
+    columns = zip(sources, targets, texts, targets, sources, texts, strict=True)
+    return b"".join(map(b"%b\t%b\t%b\n%b\t%b\t%b\n".__mod__, columns))

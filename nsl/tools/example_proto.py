@@ -1,0 +1,134 @@
+"""The message `tf.train.Example`, without importing TensorFlow.
+
+The schema is rebuilt here because TensorFlow's own class comes only with all of
+TensorFlow, which takes seconds to import and hundreds of megabytes.
+"""
+
+import functools
+from typing import Any
+
+from google.protobuf import (  # type: ignore[import-untyped]
+    descriptor_pb2,
+    descriptor_pool,
+    message,
+    message_factory,
+)
+
+_PACKAGE = "nsl.tools"
+
+
+@functools.cache
+def example_class() -> Any:
+    """Returns a message class that reads and writes what `tf.train.Example` does."""
+    field = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(
+        name="nsl/tools/example.proto", package=_PACKAGE, syntax="proto3"
+    )
+    lists = {
+        "BytesList": field.TYPE_BYTES,
+        "FloatList": field.TYPE_FLOAT,
+        "Int64List": field.TYPE_INT64,
+    }
+    for name, value_type in lists.items():
+        file.message_type.add(name=name).field.add(
+            name="value", number=1, type=value_type, label=field.LABEL_REPEATED
+        )
+    feature = file.message_type.add(name="Feature")
+    feature.oneof_decl.add(name="kind")
+    for number, name in enumerate(lists, start=1):
+        feature.field.add(
+            name=name.removesuffix("List").lower() + "_list",
+            number=number,
+            type=field.TYPE_MESSAGE,
+            type_name=f".{_PACKAGE}.{name}",
+            label=field.LABEL_OPTIONAL,
+            oneof_index=0,
+        )
+    features = file.message_type.add(name="Features")
+    entry = features.nested_type.add(name="FeatureEntry")
+    entry.options.map_entry = True
+    entry.field.add(
+        name="key", number=1, type=field.TYPE_STRING, label=field.LABEL_OPTIONAL
+    )
+    entry.field.add(
+        name="value",
+        number=2,
+        type=field.TYPE_MESSAGE,
+        type_name=f".{_PACKAGE}.Feature",
+        label=field.LABEL_OPTIONAL,
+    )
+    features.field.add(
+        name="feature",
+        number=1,
+        type=field.TYPE_MESSAGE,
+        type_name=f".{_PACKAGE}.Features.FeatureEntry",
+        label=field.LABEL_REPEATED,
+    )
+    file.message_type.add(name="Example").field.add(
+        name="features",
+        number=1,
+        type=field.TYPE_MESSAGE,
+        type_name=f".{_PACKAGE}.Features",
+        label=field.LABEL_OPTIONAL,
+    )
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(file.SerializeToString())
+    return message_factory.GetMessageClass(
+        pool.FindMessageTypeByName(f"{_PACKAGE}.Example")
+    )
+
+
+def parse_features(data: bytes) -> Any:
+    """Parses a serialized Example.
+
+    Args:
+      data: The serialized message.
+
+    Returns:
+      Its map from feature names to features.
+
+    Raises:
+      ValueError: If `data` is no Example.
+    """
+    try:
+        return example_class().FromString(data).features.feature
+    except message.DecodeError:
+        raise ValueError("it is not a serialized tf.train.Example") from None
+
+
+def single_bytes(features: Any, name: str) -> bytes:
+    """Returns the one UTF-8 value of a feature that identifies an Example.
+
+    Args:
+      features: A map from feature names to features.
+      name: The feature's name.
+
+    Returns:
+      The value, which is not empty.
+
+    Raises:
+      ValueError: If the feature is missing or is anything but one such value.
+    """
+    if name not in features:
+        found = ", ".join(repr(key) for key in sorted(features)) or "none"
+        raise ValueError(f"it has no feature {name!r}; its features: {found}")
+    feature = features[name]
+    values = feature.bytes_list.value
+    if len(values) != 1:
+        kind = feature.WhichOneof("kind")
+        if kind not in (None, "bytes_list"):
+            raise ValueError(f"its feature {name!r} must be bytes, but is a {kind}")
+        raise ValueError(
+            f"its feature {name!r} must hold one value, but holds {len(values)}"
+        )
+    value: bytes = values[0]
+    if not value:
+        raise ValueError(f"its feature {name!r} is the empty string")
+    if not value.isascii():
+        try:
+            value.decode()
+        except UnicodeDecodeError:
+            raise ValueError(
+                f"its feature {name!r} must be UTF-8, but is {value!r}"
+            ) from None
+    return value

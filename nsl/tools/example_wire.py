@@ -1,0 +1,175 @@
+"""Adding features to a serialized `tf.train.Example` without parsing their values.
+
+An Example is a protobuf map from names to features. In serialized form each entry of
+the map stands for itself, and of two entries with one name the later holds; so an
+entry can be copied from one Example to another by writing a new name before its
+value. Only tags, lengths and names are touched. The wire format is described at
+https://protobuf.dev/programming-guides/encoding.
+
+The data must be a valid Example: these functions do not check it.
+"""
+
+import functools
+import struct
+from collections.abc import Iterable, Iterator
+
+_VARINT, _FIXED64, _BYTES, _START_GROUP, _END_GROUP, _FIXED32 = range(6)
+_FIELD_1 = b"\x0a"  # field 1, length-delimited
+_FIELD_2 = b"\x12"  # field 2, length-delimited
+
+
+def varint(number: int) -> bytes:
+    """Returns `number`, which is not negative, as a base-128 varint."""
+    if number < 0x80:
+        return number.to_bytes(1, "little")
+    encoded = bytearray()
+    while number >= 0x80:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
+
+
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """Returns the varint at `at` and the position after it."""
+    byte = data[at]
+    at += 1
+    if byte < 0x80:
+        return byte, at
+    number = byte & 0x7F
+    shift = 7
+    while True:
+        byte = data[at]
+        at += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number, at
+        shift += 7
+
+
+def _skip(data: bytes, at: int, wire_type: int) -> int:
+    """Returns the position after a value of a field that is not read."""
+    if wire_type == _VARINT:
+        return _read_varint(data, at)[1]
+    if wire_type == _FIXED64:
+        return at + 8
+    if wire_type == _FIXED32:
+        return at + 4
+    if wire_type == _BYTES:
+        length, at = _read_varint(data, at)
+        return at + length
+    while True:  # a group lasts until its end tag
+        tag, at = _read_varint(data, at)
+        if tag & 7 == _END_GROUP:
+            return at
+        at = _skip(data, at, tag & 7)
+
+
+def _fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yields (number if length-delimited else 0, start, value start, end)."""
+    while at < end:
+        start = at
+        tag, at = _read_varint(data, at)
+        if tag & 7 == _BYTES:
+            length, value = _read_varint(data, at)
+            at = value + length
+            yield tag >> 3, start, value, at
+        else:
+            value = at
+            at = _skip(data, at, tag & 7)
+            yield 0, start, value, at
+
+
+def split_features(example: bytes) -> list[tuple[bytes, bytes]]:
+    """Splits a serialized Example into its features.
+
+    Args:
+      example: A valid serialized Example.
+
+    Returns:
+      For each entry of the map, in order, the feature's name and the rest of the
+      entry: its value with its tag and length, and any field unknown to us.
+    """
+    features = []
+    for number, _, start, end in _fields(example, 0, len(example)):
+        if number != 1:
+            continue
+        for entry_number, _, entry, entry_end in _fields(example, start, end):
+            if entry_number == 1:
+                features.append(_split_entry(example, entry, entry_end))
+    return features
+
+
+def _split_entry(data: bytes, start: int, end: int) -> tuple[bytes, bytes]:
+    # As every serializer writes it: the name, then the value, and nothing else.
+    if data[start : start + 1] == _FIELD_1:
+        length, name_start = _read_varint(data, start + 1)
+        name_end = name_start + length
+        if data[name_end : name_end + 1] == _FIELD_2 and name_end < end:
+            length, value = _read_varint(data, name_end + 1)
+            if value + length == end:
+                return data[name_start:name_end], data[name_end:end]
+    name = b""
+    rest = []
+    for number, field, value, field_end in _fields(data, start, end):
+        if number == 1:
+            name = data[value:field_end]
+        else:
+            rest.append(data[field:field_end])
+    return name, b"".join(rest)
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _name_field(name: bytes) -> bytes:
+    return _FIELD_1 + varint(len(name)) + name
+
+
+def entry(name: bytes, rest: bytes) -> bytes:
+    """Returns one entry of the map of features.
+
+    Args:
+      name: The feature's name.
+      rest: The rest of an entry, as `split_features` gives it.
+
+    Returns:
+      The serialized entry with its tag and length.
+    """
+    named = _name_field(name)
+    return b"".join((_FIELD_1, varint(len(named) + len(rest)), named, rest))
+
+
+def float_value(value: float) -> bytes:
+    """Returns the rest of an entry whose feature is a list of one float32."""
+    return _value(_FIELD_2, b"\x0a\x04" + struct.pack("<f", value))
+
+
+def int64_value(value: int) -> bytes:
+    """Returns the rest of an entry whose feature is a list of one integer >= 0."""
+    packed = varint(value)
+    return _value(b"\x1a", _FIELD_1 + varint(len(packed)) + packed)
+
+
+def _value(kind: bytes, values: bytes) -> bytes:
+    feature = kind + varint(len(values)) + values
+    return _FIELD_2 + varint(len(feature)) + feature
+
+
+def add_entries(example: bytes, entries: Iterable[bytes]) -> bytes:
+    """Appends entries to the features of a serialized Example.
+
+    Args:
+      example: A valid serialized Example.
+      entries: Serialized entries. Each replaces a feature of the same name.
+
+    Returns:
+      The serialized Example with these entries too.
+    """
+    added = b"".join(entries)
+    if example[:1] == _FIELD_1:
+        length, start = _read_varint(example, 1)
+        if start + length == len(example):  # one map of features and nothing else
+            return b"".join(
+                (_FIELD_1, varint(length + len(added)), example[start:], added)
+            )
+    # Two messages of one kind, one after the other, merge when they are parsed.
+    return b"".join((example, _FIELD_1, varint(len(added)), added))

@@ -1,0 +1,127 @@
+r"""Weighted graphs as dictionaries and as TSV files.
+
+A graph is `{source: {target: weight}}` with string ids; of an edge given several
+times the largest weight stays. In a file each edge is a line
+`source<TAB>target[<TAB>weight]`.
+
+Example:
+  graph = {}
+  add_edge(graph, ["A", "B", 0.5])
+  add_undirected_edges(graph)
+  graph  # {"A": {"B": 0.5}, "B": {"A": 0.5}}
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+from absl import logging
+
+from nsl.tools import edge_lines, output_files
+
+Graph: TypeAlias = dict[str, dict[str, float]]
+
+_LINES_AT_ONCE = 1 << 16
+
+
+def add_edge(graph: Graph, edge: Sequence[Any]) -> bool:
+    """Adds an edge to a graph; an edge that is there keeps the larger weight.
+
+    Args:
+      graph: The graph, which is changed.
+      edge: `[source, target]` or `[source, target, weight]`. Without a weight it is
+        1.0; a weight may be a number or its text.
+
+    Returns:
+      Whether the edge was not in the graph before.
+
+    Raises:
+      ValueError: If `edge` has another length, or its weight is no finite number.
+    """
+    if len(edge) not in (2, 3):
+        raise ValueError(
+            "An edge must be [source, target] or [source, target, weight], but "
+            f"received {len(edge)} element(s): {edge!r}."
+        )
+    weight = edge_lines.parse_weight(edge[2]) if len(edge) == 3 else 1.0
+    targets = graph.setdefault(edge[0], {})
+    is_new = edge[1] not in targets
+    if is_new or weight > targets[edge[1]]:
+        targets[edge[1]] = weight
+    return is_new
+
+
+def add_undirected_edges(graph: Graph) -> None:
+    """Adds the reverse of each edge; of two opposite edges the larger weight stays.
+
+    Args:
+      graph: The graph, which is changed.
+    """
+    edges = [
+        (target, source, weight)
+        for source, targets in graph.items()
+        for target, weight in targets.items()
+    ]
+    for edge in edges:
+        add_edge(graph, edge)
+
+
+def read_tsv_graph(filename: str | os.PathLike[str]) -> Graph:
+    """Reads a graph from a TSV file.
+
+    Args:
+      filename: The file, which may be gzip. Blank lines and Windows line ends are
+        accepted.
+
+    Returns:
+      The graph.
+
+    Raises:
+      OSError: If the file cannot be read.
+      ValueError: If a line is no edge; the error names the line.
+    """
+    file = edge_lines.EdgeFile(os.fspath(filename))
+    graph: Graph = {}
+    edges = 0
+    for sources, targets, weights in file:
+        for source, target, weight in zip(
+            sources, targets, weights.tolist(), strict=True
+        ):
+            edges += add_edge(graph, (source.decode(), target.decode(), weight))
+    logging.info(
+        "Read %d edges from %s (%d blank lines).", edges, file.path, file.blank_lines
+    )
+    return graph
+
+
+def write_tsv_graph(filename: str | os.PathLike[str], graph: Graph) -> None:
+    """Writes a graph to a TSV file, weights with six decimals.
+
+    Args:
+      filename: The file, which appears under its name when all is written.
+      graph: The graph.
+
+    Raises:
+      OSError: If the file cannot be written.
+      ValueError: If an id is empty or holds a tab or a line break, or a weight is no
+        finite number.
+    """
+    path = os.fspath(filename)
+    output_files.check_output(path)
+    edges = [
+        (_encode(source), _encode(target), edge_lines.parse_weight(weight))
+        for source, targets in graph.items()
+        for target, weight in targets.items()
+    ]
+    with output_files.whole_files([path]) as (file,):
+        for start in range(0, len(edges), _LINES_AT_ONCE):
+            block = edges[start : start + _LINES_AT_ONCE]
+            file.write(edge_lines.format_edges(*zip(*block, strict=True)))
+
+
+def _encode(node: str) -> bytes:
+    encoded = node.encode()
+    if not encoded:
+        raise ValueError("An id is empty, which a TSV file of edges cannot hold.")
+    edge_lines.check_node_id(encoded)
+    return encoded

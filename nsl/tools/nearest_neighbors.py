@@ -1,0 +1,141 @@
+"""The k most similar nodes of each node, kept while pairs come in."""
+
+import numpy as np
+import numpy.typing as npt
+
+from nsl.tools.embeddings import Embeddings
+from nsl.tools.similarity import Pairs
+
+_COLUMNS_AT_ONCE = 8192
+_VALUES_AT_ONCE = 1 << 24
+
+
+class NearestNeighbors:
+    """Keeps for each node the k most similar of the pairs it was shown.
+
+    Of equally similar nodes those with larger ids are kept.
+
+    Attributes:
+      bound: float32 [nodes]; a float32 similarity below it cannot be among the
+        node's k largest any more, nor reach the threshold.
+    """
+
+    def __init__(self, embeddings: Embeddings, k: int, threshold: float) -> None:
+        """Starts without pairs.
+
+        Args:
+          embeddings: The vectors.
+          k: How many neighbours a node keeps.
+          threshold: The least similarity of a neighbour.
+        """
+        self._embeddings = embeddings
+        self._k = k
+        self._threshold = threshold
+        self._id_order = embeddings.id_order()
+        self._neighbors = np.full((len(embeddings), k), -1, np.int32)
+        self._similarities = np.full((len(embeddings), k), -np.inf)
+        self.bound = np.full(len(embeddings), self._with_margin(threshold), np.float32)
+
+    def _with_margin(
+        self, similarity: float | npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.float32]:
+        below = np.asarray(similarity - self._embeddings.error, np.float32)
+        return np.nextafter(below, np.float32(-2))
+
+    def add(
+        self, sources: npt.NDArray[np.integer], targets: npt.NDArray[np.integer]
+    ) -> None:
+        """Shows pairs that were not shown before, each in one direction."""
+        similarities = self._embeddings.similarities(sources, targets)
+        similar = similarities >= self._threshold
+        sources, targets = sources[similar], targets[similar]
+        similarities = similarities[similar]
+        if not len(sources):
+            return
+        touched = np.unique(np.concatenate((sources, targets)))
+        kept_row, kept_place = np.nonzero(self._neighbors[touched] >= 0)
+        kept = touched[kept_row]
+        nodes = np.concatenate((sources, targets, kept))
+        others = np.concatenate((targets, sources, self._neighbors[kept, kept_place]))
+        values = np.concatenate(
+            (similarities, similarities, self._similarities[kept, kept_place])
+        )
+        order = np.lexsort((-self._id_order[others], -values, nodes))
+        nodes, others, values = nodes[order], others[order], values[order]
+        place = np.arange(len(nodes)) - np.searchsorted(nodes, nodes)
+        best = place < self._k
+        nodes, place = nodes[best], place[best]
+        self._neighbors[nodes, place] = others[best]
+        self._similarities[nodes, place] = values[best]
+        worst = self._similarities[touched, -1]
+        full = worst > -np.inf
+        self.bound[touched[full]] = self._with_margin(worst[full])
+
+    def pairs(self, mutual: bool) -> Pairs:
+        """Returns each node with its neighbours, the most similar first.
+
+        Args:
+          mutual: Whether only pairs are wanted in which each has chosen the other.
+
+        Returns:
+          The pairs, in the order of the nodes.
+        """
+        rows, places = np.nonzero(self._neighbors >= 0)
+        targets = self._neighbors[rows, places]
+        similarities = self._similarities[rows, places]
+        if mutual:
+            size = len(self._neighbors)
+            back = np.isin(
+                targets.astype(np.int64) * size + rows, rows * size + targets
+            )
+            rows, targets, similarities = rows[back], targets[back], similarities[back]
+        return Pairs(rows, targets, similarities)
+
+
+def sample_pairs(
+    embeddings: Embeddings, size: int, threshold: float, k: int | None
+) -> Pairs:
+    """Finds all edges that start at a random sample of nodes.
+
+    Args:
+      embeddings: The vectors.
+      size: The number of nodes in the sample.
+      threshold: The least similarity of an edge.
+      k: How many neighbours a node keeps, or None for all.
+
+    Returns:
+      The edges.
+    """
+    total = len(embeddings)
+    random = np.random.default_rng(0)
+    sample = random.choice(total, min(size, total), replace=False)
+    columns = [
+        slice(start, start + _COLUMNS_AT_ONCE)
+        for start in range(0, total, _COLUMNS_AT_ONCE)
+    ]
+    rows_at_once = max(1, _VALUES_AT_ONCE // total) if total else 1
+    found = []
+    for start in range(0, len(sample), rows_at_once):
+        nodes = sample[start : start + rows_at_once]
+        rows = embeddings.unit_rows(nodes)
+        products = np.empty((len(nodes), total), np.float32)
+        for some in columns:
+            np.matmul(rows, embeddings.unit_rows(some).T, out=products[:, some])
+        products[np.arange(len(nodes)), nodes] = -np.inf
+        bound = np.full(len(nodes), threshold - 2 * embeddings.error)
+        if k is not None and k < total:
+            kth = np.partition(products, -k, axis=1)[:, -k]
+            np.maximum(bound, kth - 2 * embeddings.error, out=bound)
+        places, targets = np.nonzero(products >= bound[:, np.newaxis])
+        sources = nodes[places]
+        similarities = embeddings.similarities(sources, targets)
+        order = np.lexsort((-similarities, places))
+        place = np.arange(len(order)) - np.searchsorted(places[order], places[order])
+        wanted = similarities[order] >= threshold
+        if k is not None:
+            wanted &= place < k
+        order = order[wanted]
+        found.append((sources[order], targets[order], similarities[order]))
+    if not found:
+        return Pairs(np.empty(0, np.intp), np.empty(0, np.intp), np.empty(0))
+    return Pairs(*map(np.concatenate, zip(*found, strict=True)))

@@ -1,0 +1,140 @@
+"""The heaviest neighbours of each seed, as arrays."""
+
+import itertools
+
+import numpy as np
+import numpy.typing as npt
+
+from nsl.tools.edge_lines import Edges
+
+_PENDING_EDGES = 1 << 21
+_UNKNOWN_SHOWN = 5
+
+
+class NeighborTable:
+    """Collects edges and keeps the heaviest ones of each seed.
+
+    An edge takes 16 bytes. With a limit on the neighbours the surplus is dropped
+    again and again while edges come in, so that memory follows what is kept.
+
+    Attributes:
+      edges: How many edges were added.
+      unknown_edges: How many of them have an end that is no known id.
+      unknown_ids: The first few of these ids.
+    """
+
+    def __init__(
+        self,
+        numbers: dict[bytes, int],
+        num_seeds: int,
+        max_nbrs: int | None,
+        both_ways: bool,
+    ) -> None:
+        """Makes a table without edges.
+
+        Args:
+          numbers: The numbers of the known ids, counted from 0.
+          num_seeds: The examples of number 0 to `num_seeds - 1` are seeds; only
+            their neighbours are kept.
+          max_nbrs: The number of neighbours to keep for each seed, or None for all.
+          both_ways: Whether an edge makes each end a neighbour of the other.
+        """
+        self.edges = 0
+        self.unknown_edges = 0
+        self.unknown_ids: list[bytes] = []
+        self._numbers = numbers
+        self._num_seeds = num_seeds
+        self._max_nbrs = max_nbrs
+        self._both_ways = both_ways
+        self._rank: npt.NDArray[np.int32] | None = None
+        self._kept = self._no_edges()
+        self._pending: list[tuple[npt.NDArray[np.generic], ...]] = []
+        self._num_pending = 0
+
+    @staticmethod
+    def _no_edges() -> tuple[npt.NDArray[np.generic], ...]:
+        return np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.float64)
+
+    def add(self, edges: Edges) -> None:
+        """Adds edges."""
+        sources = self._look_up(edges.sources)
+        targets = self._look_up(edges.targets)
+        self.edges += len(sources)
+        unknown = np.flatnonzero((sources < 0) | (targets < 0))
+        self.unknown_edges += len(unknown)
+        for edge in unknown.tolist():
+            if len(self.unknown_ids) >= _UNKNOWN_SHOWN:
+                break
+            for node in (edges.sources[edge], edges.targets[edge]):
+                if node not in self._numbers and node not in self.unknown_ids:
+                    self.unknown_ids.append(node)
+        self._keep(sources, targets, edges.weights)
+        if self._both_ways:
+            self._keep(targets, sources, edges.weights)
+        if self._num_pending > max(_PENDING_EDGES, len(self._kept[0])):
+            self._settle()
+
+    def _look_up(self, nodes: list[bytes]) -> npt.NDArray[np.int32]:
+        found = map(self._numbers.get, nodes, itertools.repeat(-1))
+        return np.fromiter(found, np.int32, len(nodes))
+
+    def _keep(
+        self,
+        sources: npt.NDArray[np.int32],
+        targets: npt.NDArray[np.int32],
+        weights: npt.NDArray[np.float64],
+    ) -> None:
+        kept = (sources >= 0) & (sources < self._num_seeds) & (targets >= 0)
+        self._pending.append((sources[kept], targets[kept], weights[kept]))
+        self._num_pending += len(self._pending[-1][0])
+
+    def _settle(self) -> None:
+        """Merges the pending edges into the kept ones, which are in final order."""
+        parts = [self._kept, *self._pending]
+        self._kept = self._no_edges()
+        self._pending = []
+        self._num_pending = 0
+        sources, targets, weights = map(np.concatenate, zip(*parts, strict=True))
+        del parts
+        pairs = sources.astype(np.int64) * len(self._numbers) + targets
+        order = np.lexsort((-weights, pairs))
+        pairs = pairs[order]
+        first = np.ones(len(pairs), np.bool_)
+        first[1:] = pairs[1:] != pairs[:-1]
+        order = order[first]
+        sources, targets, weights = sources[order], targets[order], weights[order]
+        order = np.lexsort((-self._id_rank()[targets], -weights, sources))
+        sources, targets, weights = sources[order], targets[order], weights[order]
+        if self._max_nbrs is not None:
+            place = np.arange(len(sources)) - np.searchsorted(sources, sources)
+            kept = place < self._max_nbrs
+            sources, targets, weights = sources[kept], targets[kept], weights[kept]
+        self._kept = sources, targets, weights
+
+    def _id_rank(self) -> npt.NDArray[np.int32]:
+        """Returns the place of each example among all, sorted by id."""
+        if self._rank is None:
+            # UTF-8 sorts as its code points do.
+            ordered = np.fromiter(
+                map(self._numbers.__getitem__, sorted(self._numbers)),
+                np.int32,
+                len(self._numbers),
+            )
+            self._rank = np.empty_like(ordered)
+            self._rank[ordered] = np.arange(len(ordered), dtype=np.int32)
+        return self._rank
+
+    def rows(
+        self,
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float64]]:
+        """Returns the neighbours of all seeds.
+
+        Returns:
+          starts, targets and weights: the neighbours of seed i are
+          `targets[starts[i]:starts[i + 1]]`, the heaviest first, and of equally heavy
+          ones the larger id first.
+        """
+        self._settle()
+        sources, targets, weights = self._kept
+        starts = np.searchsorted(sources, np.arange(self._num_seeds + 1))
+        return starts, targets, weights  # type: ignore[return-value]

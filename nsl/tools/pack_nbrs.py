@@ -1,0 +1,296 @@
+"""Joins labeled examples with the features of their neighbours in a graph.
+
+From the shell:
+  python -m nsl.tools.pack_nbrs --max_nbrs=5 labeled.tfr unlabeled.tfr graph.tsv out.tfr
+"""
+
+import collections
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from absl import flags
+
+from nsl.tools import (
+    command_line,
+    edge_lines,
+    input_files,
+    output_files,
+    reports,
+    tfrecord,
+)
+from nsl.tools.example_index import ExampleIndex
+from nsl.tools.input_files import PathLike, Paths
+from nsl.tools.neighbor_table import NeighborTable
+from nsl.tools.packing import Packer
+from nsl.tools.progress import Progress
+
+_USAGE = """\
+Joins labeled examples with the features of their neighbours in a graph.
+
+Usage: pack_nbrs [flags] labeled.tfr unlabeled.tfr graph.tsv output.tfr
+
+The first three may be one file, a pattern, or several of these separated by commas;
+plain or gzip; local, or of any scheme that tf.io.gfile opens. unlabeled.tfr may be
+''. A line of graph.tsv is source<TAB>target[<TAB>weight]."""
+
+_SEEDS = ("labeled", "all")
+_COMPRESSIONS = ("none", "gzip")
+
+
+def pack_nbrs(
+    labeled_examples_path: Paths,
+    unlabeled_examples_path: Paths,
+    graph_path: Paths,
+    output_training_data_path: PathLike,
+    add_undirected_edges: bool = False,
+    max_nbrs: int | None = None,
+    id_feature_name: str = "id",
+    *,
+    seeds: str = "labeled",
+    neighbor_features: Sequence[str] | None = None,
+    num_shards: int | None = None,
+    compression: str | None = None,
+    dry_run: bool = False,
+    report_path: PathLike | None = None,
+) -> dict[str, Any]:
+    """Joins labeled examples with the features of their neighbours in a graph.
+
+    Each labeled example is written with its own features, `NL_num_nbrs`, and for its
+    i-th neighbour `NL_nbr_<i>_weight` and every feature of the neighbour as
+    `NL_nbr_<i>_<name>`. The heaviest edge comes first; of equally heavy ones the one
+    to the larger id. Of an edge given several times the largest weight holds. An edge
+    to an unknown id is left out and counted, and of an id in both sets the labeled
+    example is taken.
+
+    Args:
+      labeled_examples_path: TFRecord files of `tf.train.Example`: a name, a pattern
+        or a list of these; plain or gzip.
+      unlabeled_examples_path: The same for the examples that are only neighbours. May
+        be empty.
+      graph_path: TSV files of edges, `source<TAB>target[<TAB>weight]`.
+      output_training_data_path: The TFRecord file to write.
+      add_undirected_edges: Whether to add the reverse of each edge.
+      max_nbrs: The most neighbours an example gets. None is no limit.
+      id_feature_name: The feature that holds an example's id.
+      seeds: 'labeled', or 'all' to write the unlabeled examples as records with
+        neighbours too, after the labeled ones.
+      neighbor_features: The features of neighbours to copy. None copies all.
+      num_shards: Writes this many files `<output>-00000-of-0000N` instead of one.
+      compression: None or 'gzip'.
+      dry_run: Whether to do everything but write, to learn the output's size.
+      report_path: A file that gets the report as JSON.
+
+    Returns:
+      The report: numbers of examples, records, edges and neighbours, and the
+      output's size in bytes before compression.
+
+    Raises:
+      OSError: If a file cannot be read or written.
+      ValueError: If an argument or the content of a file is wrong. No output file is
+        left then.
+    """
+    if max_nbrs is not None and max_nbrs < 0:
+        raise ValueError(f"max_nbrs must be at least 0, but is {max_nbrs}.")
+    if num_shards is not None and num_shards < 1:
+        raise ValueError(f"num_shards must be at least 1, but is {num_shards}.")
+    if seeds not in _SEEDS:
+        raise ValueError(f"seeds must be one of {_SEEDS}, but is {seeds!r}.")
+    if compression not in (None, *_COMPRESSIONS):
+        raise ValueError(
+            f"compression must be one of {_COMPRESSIONS}, but is {compression!r}."
+        )
+    labeled = input_files.expand_paths(labeled_examples_path)
+    unlabeled = (
+        input_files.expand_paths(unlabeled_examples_path)
+        if unlabeled_examples_path
+        else []
+    )
+    graphs = input_files.expand_paths(graph_path)
+    inputs = [*labeled, *unlabeled, *graphs]
+    outputs = output_files.shard_names(os.fspath(output_training_data_path), num_shards)
+    for path in outputs:
+        output_files.check_output(path, inputs)
+    if report_path is not None:
+        output_files.check_output(os.fspath(report_path), [*inputs, *outputs])
+
+    with contextlib.closing(ExampleIndex(id_feature_name)) as index:
+        index.add(labeled)
+        num_labeled = len(index)
+        index.add(unlabeled)
+        num_seeds = len(index) if seeds == "all" else num_labeled
+        table = NeighborTable(index.numbers, num_seeds, max_nbrs, add_undirected_edges)
+        blank_lines = 0
+        for path in graphs:
+            file = edge_lines.EdgeFile(path)
+            for edges in file:
+                table.add(edges)
+            blank_lines += file.blank_lines
+
+        records = _Records(index, table, num_seeds, Packer(neighbor_features))
+        if dry_run:
+            for _ in records:
+                pass
+        else:
+            with output_files.whole_files(
+                outputs, "gzip" if compression == "gzip" else None
+            ) as files:
+                for number, record in enumerate(records):
+                    files[number * len(files) // num_seeds].write(record)
+
+        report = {
+            "labeled_examples": num_labeled,
+            "unlabeled_examples": len(index) - num_labeled,
+            "ids_in_both_sets": index.duplicates,
+            "edges": table.edges,
+            "blank_lines": blank_lines,
+            "edges_to_unknown_ids": table.unknown_edges,
+            "first_unknown_ids": [node.decode() for node in table.unknown_ids],
+            "records": num_seeds,
+            "records_by_number_of_neighbors": dict(sorted(records.degrees.items())),
+            "output_bytes": records.bytes,
+        }
+    title = "Would write" if dry_run else "Wrote"
+    reports.log(f"{title} {', '.join(outputs)}", report)
+    if report_path is not None:
+        reports.write_json(report_path, report)
+    return report
+
+
+class _Records:
+    """The framed records of the output, in order.
+
+    Attributes:
+      degrees: How many records had how many neighbours, when all were taken.
+      bytes: Their size.
+    """
+
+    def __init__(
+        self, index: ExampleIndex, table: NeighborTable, num_seeds: int, packer: Packer
+    ) -> None:
+        self.degrees: collections.Counter[int] = collections.Counter()
+        self.bytes = 0
+        self._index = index
+        self._table = table
+        self._num_seeds = num_seeds
+        self._packer = packer
+
+    def __iter__(self) -> Iterator[bytes]:
+        starts, targets, weights = self._table.rows()
+        read = self._index.read
+        with Progress("Packing", self._num_seeds, "records") as progress:
+            for seed in range(self._num_seeds):
+                row = slice(starts[seed], starts[seed + 1])
+                neighbors = [read(target) for target in targets[row].tolist()]
+                packed = self._packer.pack(read(seed), neighbors, weights[row].tolist())
+                record = tfrecord.frame(packed)
+                self.degrees[len(neighbors)] += 1
+                self.bytes += len(record)
+                progress.advance(1)
+                yield record
+        self._packer.check_features_found()
+
+
+def _define_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_bool(
+        "add_undirected_edges",
+        False,
+        "Adds the reverse of each edge; of two opposite edges the larger weight "
+        "holds for both.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "max_nbrs",
+        None,
+        "The most neighbours a record gets. Without it, there is no limit.",
+        lower_bound=0,
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "id_feature_name",
+        "id",
+        "The feature that holds an example's id: one bytes value, in UTF-8.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "seeds",
+        "labeled",
+        _SEEDS,
+        "Which examples become records: labeled, or all, which regularizes along "
+        "the edges of unlabeled examples too.",
+        flag_values=values,
+    )
+    flags.DEFINE_list(
+        "neighbor_features",
+        None,
+        "The features of neighbours to copy, separated by commas. Without it, all.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "num_shards",
+        None,
+        "Writes this many files <output>-00000-of-0000N instead of one.",
+        lower_bound=1,
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "compression",
+        "none",
+        _COMPRESSIONS,
+        "How the output is compressed: none or gzip.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "dry_run",
+        False,
+        "Reports what would be written, with its size, and writes nothing.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "report",
+        None,
+        "A file that gets the report as JSON.",
+        flag_values=values,
+    )
+
+
+def _run(values: flags.FlagValues, arguments: list[str]) -> None:
+    if len(arguments) != 4:
+        raise command_line.UsageError(
+            "Expected 4 arguments (labeled.tfr unlabeled.tfr graph.tsv output.tfr), "
+            f"but received {len(arguments)}."
+        )
+    labeled, unlabeled, graph, output = arguments
+    pack_nbrs(
+        labeled,
+        unlabeled,
+        graph,
+        output,
+        add_undirected_edges=values.add_undirected_edges,
+        max_nbrs=values.max_nbrs,
+        id_feature_name=values.id_feature_name,
+        seeds=values.seeds,
+        neighbor_features=values.neighbor_features,
+        num_shards=values.num_shards,
+        compression=values.compression,
+        dry_run=values.dry_run,
+        report_path=values.report,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command `nsl-pack-nbrs`.
+
+    Args:
+      argv: The arguments. None takes those of the process.
+
+    Returns:
+      The exit code.
+    """
+    return command_line.run("pack_nbrs", _USAGE, _define_flags, _run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

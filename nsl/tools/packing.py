@@ -1,0 +1,79 @@
+"""Joining an example with its neighbours."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from nsl.tools import example_wire
+
+_WEIGHT = b"weight"
+
+
+class Packer:
+    """Writes the features of neighbours into an example, under new names.
+
+    The i-th neighbour's features are named `NL_nbr_<i>_<name>`; to them come its
+    edge's weight, `NL_nbr_<i>_weight`, and the number of neighbours, `NL_num_nbrs`.
+    """
+
+    def __init__(self, neighbor_features: Iterable[str] | None = None) -> None:
+        """Makes a packer.
+
+        Args:
+          neighbor_features: The features that are copied, or None for all.
+        """
+        self._wanted: set[bytes] | None = None
+        if neighbor_features is not None:
+            self._wanted = {name.encode() for name in neighbor_features}
+        self._found: set[bytes] = set()
+        self._packed_neighbors = False
+
+    def pack(
+        self, example: bytes, neighbors: Sequence[bytes], weights: Sequence[float]
+    ) -> bytes:
+        """Joins an example with its neighbours.
+
+        Args:
+          example: The serialized example.
+          neighbors: Its neighbours, serialized.
+          weights: The weights of the edges to them.
+
+        Returns:
+          The serialized example with the features of its neighbours.
+
+        Raises:
+          ValueError: If a neighbour's feature would take the name of its weight.
+        """
+        return example_wire.add_entries(example, self._entries(neighbors, weights))
+
+    def _entries(
+        self, neighbors: Sequence[bytes], weights: Sequence[float]
+    ) -> Iterator[bytes]:
+        entry = example_wire.entry
+        yield entry(b"NL_num_nbrs", example_wire.int64_value(len(neighbors)))
+        for number, neighbor in enumerate(neighbors):
+            prefix = b"NL_nbr_%d_" % number
+            weight = example_wire.float_value(weights[number])
+            yield entry(prefix + _WEIGHT, weight)
+            for name, rest in example_wire.split_features(neighbor):
+                if self._wanted is not None:
+                    if name not in self._wanted:
+                        continue
+                    self._found.add(name)
+                if name == _WEIGHT:
+                    raise ValueError(
+                        "A neighbour has a feature named 'weight', whose copy would "
+                        f"replace the weight of its edge in {prefix.decode()}weight; "
+                        "rename it, or name the features to copy in "
+                        "neighbor_features."
+                    )
+                yield entry(prefix + name, rest)
+        self._packed_neighbors = self._packed_neighbors or bool(neighbors)
+
+    def check_features_found(self) -> None:
+        """Raises ValueError if a feature to copy was in no neighbour at all."""
+        if self._wanted is None or not self._packed_neighbors:
+            return
+        missing = sorted(name.decode() for name in self._wanted - self._found)
+        if missing:
+            raise ValueError(
+                f"No neighbour has the feature(s) {missing} of neighbor_features."
+            )

@@ -1,0 +1,263 @@
+"""Finding similar pairs by matrix products, block by block.
+
+Only one half of the similarity matrix is computed, and never more than one block of
+it is in memory. Float32 products find the candidates with a margin for their rounding
+error; float64 arithmetic decides.
+"""
+
+import contextlib
+import glob
+import os
+import sys
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from nsl.tools.embeddings import Embeddings
+from nsl.tools.progress import Progress
+
+_COLUMNS = 2048
+_ROWS = 512
+_MIN_COLUMNS = 64
+
+_Floats: TypeAlias = npt.NDArray[np.float32]
+_Ints: TypeAlias = npt.NDArray[np.integer]
+Bound: TypeAlias = float | _Floats
+
+
+class Pairs(NamedTuple):
+    """Pairs of nodes with their similarities, as columns of equal length."""
+
+    sources: npt.NDArray[np.integer]
+    targets: npt.NDArray[np.integer]
+    similarities: npt.NDArray[np.float64]
+
+
+class Order(NamedTuple):
+    """An order of the nodes in which only neighbours in one run are compared.
+
+    Attributes:
+      nodes: The nodes, those of a run one after the other.
+      run_ends: For each place in `nodes`, where its run ends.
+    """
+
+    nodes: npt.NDArray[np.integer]
+    run_ends: npt.NDArray[np.integer]
+
+
+class Product(Protocol):
+    """Finds the large entries of a matrix product."""
+
+    def __call__(
+        self,
+        rows: _Floats,
+        columns: _Floats,
+        bound: float | tuple[_Floats, _Floats],
+        best: int = 0,
+        margin: float = 0.0,
+    ) -> tuple[_Ints, _Ints]:
+        """Compares all rows with all columns.
+
+        Args:
+          rows: [m, d].
+          columns: [n, d].
+          bound: The least wanted product: one for all, or one for each row [m] and
+            one for each column [n], of which an entry must reach either.
+          best: If not 0, and very many entries reach the bounds, entries that are
+            not among the `best + 1` largest of their row or column (one of them may
+            be the node itself) are left out too.
+          margin: How far below the last of these an entry may be.
+
+        Returns:
+          The positions (row, column) of `rows @ columns.T` that reach a bound.
+        """
+
+
+def _are_many(count: int, shape: tuple[int, int], best: int) -> bool:
+    return 0 < best < min(shape) - 1 and count > 8 * best * sum(shape)
+
+
+class NumpyProduct:
+    """The product on the CPU, into buffers that are used again."""
+
+    def __init__(self) -> None:
+        self._product = np.empty(0, np.float32)
+        self._mask = np.empty(0, np.bool_)
+
+    def __call__(
+        self,
+        rows: _Floats,
+        columns: _Floats,
+        bound: float | tuple[_Floats, _Floats],
+        best: int = 0,
+        margin: float = 0.0,
+    ) -> tuple[_Ints, _Ints]:
+        """See `Product`."""
+        shape = len(rows), len(columns)
+        size = shape[0] * shape[1]
+        if size > len(self._product):
+            self._product = np.empty(size, np.float32)
+            self._mask = np.empty(-(-size // 8) * 8, np.bool_)
+        product = self._product[:size].reshape(shape)
+        mask = self._mask[:size].reshape(shape)
+        np.matmul(rows, columns.T, out=product)
+        if isinstance(bound, tuple):
+            row_bound, column_bound = bound
+            np.greater_equal(product, row_bound[:, np.newaxis], out=mask)
+            mask |= product >= column_bound
+            if _are_many(int(np.count_nonzero(mask)), shape, best):
+                kth = np.partition(product, -best - 1, axis=1)[:, -best - 1]
+                row_bound = np.maximum(row_bound, kth - margin)
+                kth = np.partition(product, -best - 1, axis=0)[-best - 1]
+                column_bound = np.maximum(column_bound, kth - margin)
+                np.greater_equal(product, row_bound[:, np.newaxis], out=mask)
+                mask |= product >= column_bound
+        else:
+            np.greater_equal(product, bound, out=mask)
+        # Almost all are False: looking at eight at a time is several times as fast.
+        words = -(-size // 8) * 8
+        self._mask[size:words] = False
+        (some,) = np.nonzero(self._mask[:words].view(np.uint64))
+        found = (some[:, np.newaxis] * 8 + np.arange(8)).ravel()
+        return np.divmod(found[self._mask[found]], shape[1])
+
+
+class TensorFlowProduct:
+    """The product on a device of TensorFlow; only the positions come back."""
+
+    def __init__(self, device: str) -> None:
+        """Chooses the device.
+
+        Args:
+          device: A device name such as '/GPU:0'.
+        """
+        self._device = device
+
+    def __call__(
+        self,
+        rows: _Floats,
+        columns: _Floats,
+        bound: float | tuple[_Floats, _Floats],
+        best: int = 0,
+        margin: float = 0.0,
+    ) -> tuple[_Ints, _Ints]:
+        """See `Product`."""
+        import tensorflow as tf
+
+        with tf.device(self._device):
+            product = tf.matmul(rows, columns, transpose_b=True)
+            if isinstance(bound, tuple):
+                row_bound, column_bound = bound[0][:, np.newaxis], bound[1]
+                mask = (product >= row_bound) | (product >= column_bound)
+                count = int(tf.math.count_nonzero(mask))
+                if _are_many(count, (len(rows), len(columns)), best):
+                    kth = tf.math.top_k(product, best + 1).values[:, -1:]
+                    row_bound = tf.maximum(row_bound, kth - margin)
+                    kth = tf.math.top_k(tf.transpose(product), best + 1).values[:, -1]
+                    column_bound = tf.maximum(column_bound, kth - margin)
+                    mask = (product >= row_bound) | (product >= column_bound)
+            else:
+                mask = product >= bound
+            found = tf.where(mask).numpy()
+        return found[:, 0], found[:, 1]
+
+
+@contextlib.contextmanager
+def fastest_product() -> Iterator[Product]:
+    """Gives a product on the GPU if TensorFlow sees one, else on the CPU.
+
+    TensorFlow is only asked, and imported, if the machine has a device for it.
+    """
+    devices = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/dxg")
+    if sys.platform == "darwin" or any(map(glob.glob, devices)):
+        with contextlib.suppress(ImportError):
+            os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+            import tensorflow as tf
+
+            if tf.config.list_physical_devices("GPU"):
+                # TensorFloat-32 rounds far more coarsely than `Embeddings.error`.
+                before = tf.config.experimental.tensor_float_32_execution_enabled()
+                tf.config.experimental.enable_tensor_float_32_execution(False)
+                try:
+                    yield TensorFlowProduct("/GPU:0")
+                finally:
+                    tf.config.experimental.enable_tensor_float_32_execution(before)
+                return
+    yield NumpyProduct()
+
+
+def one_run(num_nodes: int) -> Order:
+    """Returns the order in which every node is compared with every other."""
+    nodes = np.arange(num_nodes)
+    return Order(nodes, np.full(num_nodes, num_nodes))
+
+
+def candidate_pairs(
+    embeddings: Embeddings,
+    order: Order,
+    product: Product,
+    bound: Bound,
+    progress: Progress,
+    best: int = 0,
+) -> Iterator[tuple[_Ints, _Ints]]:
+    """Finds the pairs within runs whose float32 similarity reaches a bound.
+
+    Args:
+      embeddings: The vectors.
+      order: Which nodes are compared.
+      product: Multiplies two blocks.
+      bound: The least wanted float32 similarity: one for all pairs, or one for each
+        node (a pair is found if it reaches the bound of either end). The array may
+        grow while pairs are taken.
+      progress: Counts compared pairs.
+      best: If not 0, only the `best` most similar nodes of each node are wanted.
+
+    Yields:
+      The two nodes of each pair found; each pair comes once.
+    """
+    nodes, run_ends = order
+    length = len(nodes)
+    start = 0
+    while start < length:
+        # Long runs are cut into large blocks. Among short ones small blocks waste
+        # less, for a block is compared up to the end of its last run.
+        width = int(run_ends[start]) - start
+        columns = int(np.clip(width, _MIN_COLUMNS, _COLUMNS))
+        end = min(start + columns, length)
+        last = int(run_ends[end - 1])
+        column_nodes = nodes[start:end]
+        column_rows = embeddings.unit_rows(column_nodes)
+        for row_start in range(start, last, _ROWS):
+            row_end = min(row_start + _ROWS, last)
+            row_nodes = nodes[row_start:row_end]
+            found_rows, found_columns = product(
+                embeddings.unit_rows(row_nodes),
+                column_rows,
+                (bound[row_nodes], bound[column_nodes])
+                if isinstance(bound, np.ndarray)
+                else bound,
+                # In a block of several runs the largest entries may not be pairs.
+                best if run_ends[start] >= max(last, row_end) else 0,
+                2 * embeddings.error,
+            )
+            row_places = found_rows + row_start
+            column_places = found_columns + start
+            wanted = (row_places > column_places) & (
+                row_places < run_ends[column_places]
+            )
+            if wanted.any():
+                yield nodes[column_places[wanted]], nodes[row_places[wanted]]
+        progress.advance(_compared(order, start, end))
+        start = end
+
+
+def _compared(order: Order, start: int, end: int) -> int:
+    """Returns with how many later places those from `start` to `end` are compared."""
+    return int((order.run_ends[start:end] - np.arange(start, end)).sum())
+
+
+def num_comparisons(order: Order) -> int:
+    """Returns how many pairs `candidate_pairs` counts as progress."""
+    return _compared(order, 0, len(order.nodes))

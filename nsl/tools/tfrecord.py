@@ -1,0 +1,160 @@
+"""The TFRecord container: framed records with checksums.
+
+A record is its length (uint64), the masked CRC-32C of the length, the data, and the
+masked CRC-32C of the data, all little-endian; see
+https://www.tensorflow.org/tutorials/load_data/tfrecord.
+"""
+
+import os
+import struct
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import google_crc32c
+
+from nsl.tools import input_files
+
+_HEADER = struct.Struct("<QI")
+_CHECKSUM = struct.Struct("<I")
+_FRAME_BYTES = _HEADER.size + _CHECKSUM.size
+_CHUNK_BYTES = 1 << 22
+
+
+def _masked_crc(data: bytes) -> int:
+    crc = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _is_header(head: bytes) -> bool:
+    if len(head) < _HEADER.size:
+        return False
+    return _HEADER.unpack_from(head)[1] == _masked_crc(head[:8])
+
+
+class RecordFile:
+    """A TFRecord file, plain or gzip, read from start to end or at any record.
+
+    Attributes:
+      path: The file's name.
+      size: Its uncompressed bytes.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Opens `path`.
+
+        Args:
+          path: The file's name.
+
+        Raises:
+          OSError: If it cannot be read.
+          ValueError: If it is a damaged gzip file.
+        """
+        self.path = path
+        self._file: BinaryIO = input_files.open_input(path)
+        head = self._file.read(_HEADER.size)
+        self._file.seek(0)
+        # The length of a first record can look like gzip's magic number; its
+        # checksum cannot be right by chance too.
+        if input_files.starts_as_gzip(head) and not _is_header(head):
+            self._file = input_files.decompress(self._file, path)
+        self.size = os.fstat(self._file.fileno()).st_size
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+    def records(self) -> Iterator[tuple[int, bytes]]:
+        """Reads all records and verifies their checksums.
+
+        Yields:
+          The position of the record's data in the file, and the data.
+
+        Raises:
+          ValueError: If the file is no TFRecord file, corrupt or truncated.
+        """
+        self._file.seek(0)
+        start = 0  # the position of the chunk in the file
+        chunk = b""
+        at = 0  # the position of the next record in the chunk
+        number = 0
+        while True:
+            left = len(chunk) - at
+            if left >= _HEADER.size:
+                length, length_crc = _HEADER.unpack_from(chunk, at)
+                if _masked_crc(chunk[at : at + 8]) != length_crc:
+                    raise self._damage(number, start + at, "length")
+                end = at + _FRAME_BYTES + length
+                if start + end > self.size:
+                    raise self._truncation(number, start + at)
+                if end <= len(chunk):
+                    data = chunk[at + _HEADER.size : end - _CHECKSUM.size]
+                    (data_crc,) = _CHECKSUM.unpack_from(chunk, end - _CHECKSUM.size)
+                    if _masked_crc(data) != data_crc:
+                        raise self._damage(number, start + at, "data")
+                    yield start + at + _HEADER.size, data
+                    at = end
+                    number += 1
+                    continue
+                wanted = end - len(chunk)
+            else:
+                wanted = 0
+            more = self._file.read(max(wanted, _CHUNK_BYTES))
+            if not more:
+                if left:
+                    raise self._truncation(number, start + at)
+                return
+            start += at
+            chunk = chunk[at:] + more
+            at = 0
+
+    def read(self, position: int, length: int) -> bytes:
+        """Returns the `length` bytes at `position`, as `records` gave them.
+
+        Args:
+          position: The position of a record's data.
+          length: The data's bytes.
+
+        Raises:
+          ValueError: If the file has become shorter since it was opened.
+        """
+        data = os.pread(self._file.fileno(), length, position)
+        if len(data) != length:
+            raise ValueError(f"{self.path} was changed while it was read.")
+        return data
+
+    def _damage(self, number: int, position: int, what: str) -> ValueError:
+        if number == 0 and what == "length":
+            return ValueError(
+                f"{self.path} is not a TFRecord file: it does not start with a "
+                "record's length and its checksum."
+            )
+        return ValueError(
+            f"{self.path} is corrupt: the {what} of record {number} (at byte "
+            f"{position}) does not match its checksum."
+        )
+
+    def _truncation(self, number: int, position: int) -> ValueError:
+        return ValueError(
+            f"{self.path} is truncated: it ends within record {number}, which starts "
+            f"at byte {position} of {self.size}."
+        )
+
+
+def frame(data: bytes) -> bytes:
+    """Returns `data` as one record of a TFRecord file.
+
+    Args:
+      data: The record's content.
+
+    Returns:
+      Its length, the content and both checksums.
+    """
+    length = len(data).to_bytes(8, "little")
+    return b"".join(
+        (
+            length,
+            _CHECKSUM.pack(_masked_crc(length)),
+            data,
+            _CHECKSUM.pack(_masked_crc(data)),
+        )
+    )
