@@ -67,7 +67,7 @@ def gen_adv_neighbor(
         unrolled, which makes a smaller graph. `pgd_model_fn` must then have no Python
         side effects.
       seed: An integer tensor of shape [2] that determines the random start. None draws
-        one.
+        one, which `tf.random.set_seed` governs.
 
     Returns:
       The neighbors, in the structure, shapes and dtypes of `input_features`, with no

@@ -21,6 +21,23 @@ def is_perturbable(tensor: Any) -> bool:
     return isinstance(tensor, tf.Tensor) and tensor.dtype.is_floating
 
 
+def cast_exactly(value: Any, dtype: tf.DType) -> tf.Tensor:
+    """Returns a value as a tensor of a dtype.
+
+    Unlike `tf.cast`, which would round Python numbers to float32 on the way.
+
+    Args:
+      value: A number, an array, or a tensor.
+      dtype: A floating dtype.
+
+    Returns:
+      A tensor.
+    """
+    if tf.is_tensor(value):
+        return tf.cast(value, dtype)
+    return tf.cast(np.asarray(value, np.float64), dtype)
+
+
 def names(features: Any) -> list[str]:
     """Returns what to call each leaf of a structure in messages.
 
@@ -83,7 +100,7 @@ def spread_tensors(
         if part is None or not is_perturbable(leaf):
             tensors.append(None)
             continue
-        tensor = tf.cast(part, dtype)
+        tensor = cast_exactly(part, dtype)
         _check_broadcast(tensor.shape, tf.TensorShape(leaf.shape), what, name)
         tensors.append(tensor)
     return tensors

@@ -11,9 +11,7 @@ from typing import Any, ClassVar
 import tensorflow as tf
 
 from nsl import configs
-
-# Named, so that a seed draws the same numbers with and without XLA.
-_ALGORITHM = "philox"
+from nsl.lib.features import cast_exactly
 
 
 class Norm(abc.ABC):
@@ -99,15 +97,11 @@ class _L1(Norm, norm_type=configs.NormType.L1):
     ) -> tf.Tensor:
         # Coordinates of the density exp(-|x|), divided by the norm of themselves and
         # one more: Barthe et al. (2005), corollary 4.
-        sizes_seed, signs_seed = tf.unstack(tf.random.split(seed, 2, _ALGORITHM))
-        uniform = tf.random.stateless_uniform(
-            _widen(shape, 1), sizes_seed, dtype=dtype, alg=_ALGORITHM
-        )
+        sizes_seed, signs_seed = tf.unstack(tf.random.split(seed, 2))
+        uniform = tf.random.stateless_uniform(_widen(shape, 1), sizes_seed, dtype=dtype)
         sizes = -tf.math.log1p(-uniform)
         signs = tf.sign(
-            tf.random.stateless_uniform(
-                shape, signs_seed, -1.0, 1.0, dtype=dtype, alg=_ALGORITHM
-            )
+            tf.random.stateless_uniform(shape, signs_seed, -1.0, 1.0, dtype=dtype)
         )
         return radius * signs * sizes[:, :-1] / self.length(sizes)
 
@@ -134,9 +128,7 @@ class _L2(Norm, norm_type=configs.NormType.L2):
         self, shape: tf.Tensor, radius: Any, seed: tf.Tensor, dtype: tf.DType
     ) -> tf.Tensor:
         # As for L1, with the density exp(-x^2 / 2) and two more coordinates.
-        normal = tf.random.stateless_normal(
-            _widen(shape, 2), seed, dtype=dtype, alg=_ALGORITHM
-        )
+        normal = tf.random.stateless_normal(_widen(shape, 2), seed, dtype=dtype)
         return radius * normal[:, :-2] / self.length(normal)
 
 
@@ -153,9 +145,7 @@ class _Infinity(Norm, norm_type=configs.NormType.INFINITY):
     def random_start(
         self, shape: tf.Tensor, radius: Any, seed: tf.Tensor, dtype: tf.DType
     ) -> tf.Tensor:
-        return radius * tf.random.stateless_uniform(
-            shape, seed, -1.0, 1.0, dtype=dtype, alg=_ALGORITHM
-        )
+        return radius * tf.random.stateless_uniform(shape, seed, -1.0, 1.0, dtype=dtype)
 
 
 def maximize_within_unit_norm(
@@ -268,8 +258,9 @@ def random_in_norm_ball(
         Their shapes and dtypes count, not their values.
       radius: The radius, a number or a tensor of shape [batch].
       norm_type: A `NormType` or its value.
-      seed: An integer tensor of shape [2] that alone determines what is drawn. None
-        draws one, which `tf.random.set_seed` governs.
+      seed: An integer tensor of shape [2] that alone determines what is drawn (XLA
+        draws other numbers from it). None draws one, which `tf.random.set_seed`
+        governs.
 
     Returns:
       A structure like `tensor_structure`.
@@ -296,9 +287,7 @@ def random_in_norm_ball(
     dtype = _joint_dtype(tensors)
     columns = sum(_width(t) for t in tensors)
     shape = tf.stack([tf.shape(tensors[0])[0], columns])
-    rows = norm.random_start(
-        shape, _to_column(radius, dtype), tf.convert_to_tensor(seed), dtype
-    )
+    rows = norm.random_start(shape, _to_column(radius, dtype), seed, dtype)
     return _from_rows(rows, tensor_structure)
 
 
@@ -319,7 +308,7 @@ def _width(tensor: tf.Tensor) -> Any:
 
 
 def _to_column(radius: Any, dtype: tf.DType) -> tf.Tensor:
-    radius = tf.cast(radius, dtype)
+    radius = cast_exactly(radius, dtype)
     return radius if radius.shape.rank == 0 else tf.reshape(radius, [-1, 1])
 
 

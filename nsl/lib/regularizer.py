@@ -107,7 +107,8 @@ def virtual_adversarial_loss(
     def scaled(perturbation: Any, lengths: list[Any]) -> Any:
         parts = zip(tf.nest.flatten(perturbation), lengths, strict=True)
         return tf.nest.pack_sequence_as(
-            perturbation, [t * tf.cast(length, t.dtype) for t, length in parts]
+            perturbation,
+            [t * features.cast_exactly(length, t.dtype) for t, length in parts],
         )
 
     steps = features.spread(neighbor_config.adv_step_size, input_layer, "adv_step_size")
