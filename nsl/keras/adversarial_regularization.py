@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -58,17 +59,18 @@ class AdversarialRegularization(RegularizedModel):
     def __init__(
         self,
         base_model: keras.Model,
-        label_keys: Sequence[str] = ("label",),
+        label_keys: Sequence[str] | AdvRegConfig = ("label",),
         sample_weight_key: str | None = None,
         adv_config: AdvRegConfig | None = None,
         base_with_labels_in_features: bool = False,
         **kwargs: Any,
     ) -> None:
         if isinstance(label_keys, AdvRegConfig) and adv_config is None:
-            label_keys, adv_config = ("label",), label_keys
+            adv_config, label_keys = label_keys, ("label",)
         if adv_config is None:
             adv_config = AdvRegConfig()
-        _check_arguments(label_keys, sample_weight_key, adv_config)
+        label_keys = _checked_keys(label_keys)
+        _check_arguments(sample_weight_key, adv_config)
         keys = (*label_keys, *([sample_weight_key] if sample_weight_key else ()))
         kwargs.setdefault("name", "AdversarialRegularization")
         term = AdversarialTerm(adv_config, protected_keys=keys)
@@ -76,7 +78,7 @@ class AdversarialRegularization(RegularizedModel):
         self._adversarial_term = term
         # Keras saves the state of a random start with the model.
         self._seed_generator = term.seed_generator
-        self.label_keys = tuple(label_keys)
+        self.label_keys = label_keys
         self.sample_weight_key = sample_weight_key
         self.adv_config = adv_config
         self.base_with_labels_in_features = base_with_labels_in_features
@@ -103,9 +105,24 @@ class AdversarialRegularization(RegularizedModel):
             if isinstance(x, Mapping):
                 x, y, sample_weight = self.unpack(x)
                 kwargs.setdefault("sample_weight", sample_weight)
-            elif isinstance(x, tf.data.Dataset) and isinstance(x.element_spec, dict):
-                x = x.map(self._without_absent)
-        return super().fit(x, y, *args, **kwargs)
+            elif isinstance(x, tf.data.Dataset) and isinstance(x.element_spec, Mapping):
+                x = x.map(self._labeled)
+            elif isinstance(x, keras.utils.PyDataset) and isinstance(x[0], Mapping):
+                raise ValueError(
+                    "class_weight needs a PyDataset that returns (x, y), but this one "
+                    f"returns one dict with the keys {sorted(x[0])}."
+                )
+        if "validation_data" in kwargs:
+            kwargs["validation_data"] = _tuples(kwargs["validation_data"])
+        return super().fit(_tuples(x), y, *args, **kwargs)
+
+    def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Evaluates the model; takes the arguments of `keras.Model.evaluate`."""
+        return super().evaluate(_tuples(x), *args, **kwargs)
+
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """Predicts; takes the arguments of `keras.Model.predict`."""
+        return super().predict(_tuples(x), *args, **kwargs)
 
     def perturb_on_batch(
         self, x: Any, y: Any = None, sample_weight: Any = None, **config_kwargs: Any
@@ -178,8 +195,8 @@ class AdversarialRegularization(RegularizedModel):
             return {key: x[key] for key in self.label_keys}
         return [x[key] for key in self.label_keys]
 
-    def _without_absent(self, x: Any) -> tuple[Any, ...]:
-        """A dict batch as a tuple that ends where nothing follows."""
+    def _labeled(self, x: Any) -> tuple[Any, ...]:
+        """A dict batch as `(x, y)` or `(x, y, sample_weight)`."""
         x, y, sample_weight = self.unpack(x)
         return (x, y) if sample_weight is None else (x, y, sample_weight)
 
@@ -197,13 +214,17 @@ class AdversarialRegularization(RegularizedModel):
         return f"{super()._expected_data()}, or one dict with the keys {keys}"
 
 
-def _check_arguments(label_keys: Any, sample_weight_key: Any, adv_config: Any) -> None:
+def _checked_keys(label_keys: Any) -> tuple[str, ...]:
     listed = isinstance(label_keys, Sequence) and not isinstance(label_keys, str)
     if not listed or not all(isinstance(key, str) for key in label_keys):
         raise TypeError(
             "label_keys must be a list or tuple of strings, such as ('label',), but "
             f"received {label_keys!r}."
         )
+    return tuple(label_keys)
+
+
+def _check_arguments(sample_weight_key: Any, adv_config: Any) -> None:
     if sample_weight_key is not None and not isinstance(sample_weight_key, str):
         raise TypeError(
             "sample_weight_key must be a string or None, but received "
@@ -219,3 +240,10 @@ def _check_arguments(label_keys: Any, sample_weight_key: Any, adv_config: Any) -
 def _to_numpy(value: Any) -> Any:
     dense = isinstance(value, tf.Tensor) and hasattr(value, "numpy")
     return value.numpy() if dense else value
+
+
+def _tuples(x: Any) -> Any:
+    """Makes the dicts that a generator yields tuples, which Keras insists on."""
+    if not isinstance(x, types.GeneratorType):
+        return x
+    return ((batch,) if isinstance(batch, Mapping) else batch for batch in x)

@@ -87,7 +87,6 @@ class RegularizedModel(keras.Model):
             x, taken[term.name] = term.take_features(x)
         early = [term for term in terms if not term.needs_input_gradient]
         late = [term for term in terms if term.needs_input_gradient]
-        weights = self.trainable_weights
 
         with tf.GradientTape(persistent=bool(late)) as tape:
             if late:
@@ -96,6 +95,7 @@ class RegularizedModel(keras.Model):
             losses = [clean.labeled_loss, *self._own_losses()]
             losses += [self._term_loss(term, clean, tape) for term in early]
             targets = [self._scale(loss) for loss in losses]
+        weights = self.trainable_weights
         if late:
             # One backward pass gives the gradient of the weights and of the input.
             # The losses besides the labeled one must not bend the attack.
@@ -118,7 +118,9 @@ class RegularizedModel(keras.Model):
         if weights:
             self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
         else:
-            warnings.warn("The model does not have any trainable weights.", stacklevel=2)
+            warnings.warn(
+                "The model does not have any trainable weights.", stacklevel=2
+            )
         return self.compute_metrics(x, y, clean.y_pred, sample_weight=sample_weight)
 
     def test_step(self, data: Any) -> dict[str, Any]:
@@ -347,10 +349,8 @@ class RegularizedModel(keras.Model):
         state = RecurrentState(self._core)
         y_pred = self.run_base(x, training=training)
         self.built = True
-        hidden = contextlib.nullcontext()
-        if not self._base_computes_loss():
-            hidden = _own_losses_hidden(self)
-        with hidden:
+        # A loss that the base model computes itself includes its own losses.
+        with _own_losses_hidden(*([] if self._base_computes_loss() else [self])):
             labeled_loss = self._compute_loss(
                 x=x,
                 y=y,
@@ -441,12 +441,13 @@ def _check_base_model(base_model: Any) -> None:
 def _own_losses_hidden(*models: keras.Model) -> Iterator[None]:
     """Lets `compute_loss` see no loss of the models' own."""
     # An empty list would not count as an override.
-    for model in models:
+    hiding = [model for model in models if model.losses]
+    for model in hiding:
         model._losses_override.append(tf.zeros([]))
     try:
         yield
     finally:
-        for model in models:
+        for model in hiding:
             model._losses_override.clear()
 
 
@@ -486,9 +487,7 @@ def _has_fixed_batch_size(model: keras.Model) -> bool:
 
 def _of_global_batch(loss: tf.Tensor) -> tf.Tensor:
     """Undoes the division of a loss among replicas."""
-    return loss * tf.cast(
-        tf.distribute.get_strategy().num_replicas_in_sync, loss.dtype
-    )
+    return loss * tf.cast(tf.distribute.get_strategy().num_replicas_in_sync, loss.dtype)
 
 
 def _add(

@@ -87,7 +87,9 @@ class NeighborFeatures(keras.layers.Layer):
         self._neighbor_config = neighbor_config or GraphNeighborConfig()
         self._feature_names = None if feature_names is None else sorted(feature_names)
 
-    def __call__(self, inputs: MutableMapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+    def __call__(
+        self, inputs: MutableMapping[str, Any], *args: Any, **kwargs: Any
+    ) -> Any:
         """Unpacks `inputs`, which gets the missing inputs of neighbors."""
         prefix = self._neighbor_config.prefix
         chosen = {

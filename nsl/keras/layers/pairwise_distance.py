@@ -74,7 +74,9 @@ class PairwiseDistance(keras.layers.Layer):
         """The sources once for each of their targets."""
         if targets.shape.rank == sources.shape.rank + 1:
             return tf.broadcast_to(sources[..., tf.newaxis, :], tf.shape(targets))
-        return replicate_embeddings(sources, tf.shape(targets)[0] // tf.shape(sources)[0])
+        return replicate_embeddings(
+            sources, tf.shape(targets)[0] // tf.shape(sources)[0]
+        )
 
     def get_config(self) -> dict[str, Any]:
         """Returns what `from_config` needs."""

@@ -39,7 +39,9 @@ class AdversarialTerm(Term):
         self.multiplier = config.multiplier
         self._protected_keys = frozenset(protected_keys)
         self.seed_generator = (
-            keras.random.SeedGenerator() if config.adv_neighbor_config.random_init else None
+            keras.random.SeedGenerator()
+            if config.adv_neighbor_config.random_init
+            else None
         )
 
     def prepare(self, model: RegularizedModel, clean: CleanPass) -> Any:

@@ -1,0 +1,411 @@
+"""AdversarialRegularization: the contract of wrappers, NSL 1.4's figures, errors."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import nsl
+from tests.keras.contract import WrapperContract
+from tests.keras.contract.base import SAMPLES, X, Y, mlp
+
+
+class TestFgsmContract(WrapperContract):
+    term_metric = "scaled_adversarial_loss"
+    term_in_evaluation = True
+    term_is_weighted = True
+    takes_any_structure = True
+    neighbor_config = nsl.configs.AdvNeighborConfig(
+        adv_step_size=0.2, adv_grad_norm="infinity"
+    )
+
+    def wrap(self, base):
+        config = nsl.configs.AdvRegConfig(0.5, self.neighbor_config)
+        return nsl.keras.AdversarialRegularization(base, adv_config=config)
+
+
+class TestPgdContract(TestFgsmContract):
+    neighbor_config = nsl.configs.AdvNeighborConfig(
+        adv_step_size=0.1, pgd_iterations=3, pgd_epsilon=0.2
+    )
+
+
+def wrapped(base=None, **config):
+    settings = {"multiplier": 0.5, "adv_step_size": 0.2, "adv_grad_norm": "infinity"}
+    config = nsl.configs.make_adv_reg_config(**{**settings, **config})
+    model = nsl.keras.AdversarialRegularization(base or mlp(), adv_config=config)
+    model.compile(
+        keras.optimizers.SGD(0.1),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    return model
+
+
+class CountedPasses(keras.layers.Layer):
+    """Notes the training argument of every pass."""
+
+    def __init__(self, notes):
+        super().__init__()
+        # Keras would copy a list.
+        self.note = notes.append
+
+    def call(self, inputs, training=None):
+        self.note(training)
+        return inputs
+
+
+class TestCost:
+    @pytest.mark.parametrize("iterations", [1, 2, 5])
+    def test_passes_of_a_training_step(self, iterations):
+        notes = []
+        model = wrapped(
+            mlp(CountedPasses(notes)), pgd_iterations=iterations, pgd_epsilon=0.3
+        )
+        model.run_eagerly = True
+        notes.clear()
+        model.train_on_batch(X, Y)
+        inner = [False] * (iterations - 1)
+        assert notes == [True, *inner, True]
+
+    def test_multiplier_of_zero_costs_nothing(self):
+        notes = []
+        model = wrapped(mlp(CountedPasses(notes)), multiplier=0.0)
+        model.run_eagerly = True
+        notes.clear()
+        logs = model.train_on_batch(X, Y, return_dict=True)
+        assert notes == [True]
+        assert logs["scaled_adversarial_loss"] == 0
+
+    @pytest.mark.parametrize("jit_compile", [False, True])
+    def test_random_start_is_reproducible(self, jit_compile):
+        def weights():
+            keras.utils.set_random_seed(5)
+            model = wrapped(random_init=True, pgd_epsilon=0.3, pgd_iterations=2)
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+            model.compile("sgd", loss, jit_compile=jit_compile)
+            model.fit(X, Y, verbose=0, shuffle=False)
+            return model.get_weights()
+
+        for left, right in zip(weights(), weights(), strict=True):
+            np.testing.assert_array_equal(left, right)
+
+
+class DictBatches(keras.utils.PyDataset):
+    def __len__(self):
+        return SAMPLES // 8
+
+    def __getitem__(self, index):
+        rows = slice(8 * index, 8 * index + 8)
+        return {"x": X[rows], "label": Y[rows]}
+
+
+class TestDictForm:
+    """One dict that holds features and labels, as in NSL 1.4."""
+
+    def expected(self, **fit_args):
+        model = wrapped()
+        history = model.fit(X, Y, batch_size=8, shuffle=False, verbose=0, **fit_args)
+        return model.get_weights(), history.history
+
+    @pytest.mark.parametrize(
+        "source", ["arrays", "dataset", "generator", "batches", "py"]
+    )
+    def test_trains_like_keras_form(self, source):
+        batch = {"x": X, "label": Y}
+        dataset = tf.data.Dataset.from_tensor_slices(batch).batch(8)
+        model = wrapped()
+        if source == "arrays":
+            model.fit(batch, batch_size=8, shuffle=False, verbose=0)
+        elif source == "dataset":
+            model.fit(dataset, verbose=0)
+        elif source == "generator":
+            model.fit((b for b in dataset.as_numpy_iterator()), verbose=0)
+        elif source == "py":
+            model.fit(DictBatches(), shuffle=False, verbose=0)
+        else:
+            for b in dataset:
+                model.train_on_batch(b)
+        for left, right in zip(model.get_weights(), self.expected()[0], strict=True):
+            np.testing.assert_allclose(left, right, atol=1e-6)
+
+    def test_validation_evaluation_and_prediction(self):
+        batch = {"x": X, "label": Y}
+        model = wrapped()
+        history = model.fit(
+            batch, batch_size=8, shuffle=False, verbose=0, validation_data=batch
+        ).history
+        _, expected = self.expected(validation_data=(X, Y))
+        assert set(history) == set(expected)
+        for name, values in expected.items():
+            np.testing.assert_allclose(history[name], values, rtol=1e-5)
+        split = wrapped().fit(batch, verbose=0, validation_split=0.5).history
+        assert "val_accuracy" in split
+        np.testing.assert_allclose(
+            model.predict(batch, verbose=0), model.predict(X, verbose=0), rtol=1e-6
+        )
+        assert model.evaluate(batch, verbose=0) == model.evaluate(X, Y, verbose=0)
+
+    @pytest.mark.parametrize("source", ["arrays", "dataset"])
+    def test_class_weight(self, source):
+        class_weight = {0: 0.5, 1: 2.0, 2: 1.0}
+        x = {"x": X, "label": Y}
+        if source == "dataset":
+            x = tf.data.Dataset.from_tensor_slices(x).batch(8)
+        model = wrapped()
+        size = None if source == "dataset" else 8
+        model.fit(
+            x, batch_size=size, shuffle=False, verbose=0, class_weight=class_weight
+        )
+        expected, _ = self.expected(class_weight=class_weight)
+        for left, right in zip(model.get_weights(), expected, strict=True):
+            np.testing.assert_allclose(left, right, atol=1e-6)
+
+    def test_class_weight_of_dict_batches_is_refused(self):
+        with pytest.raises(ValueError, match=r"returns \(x, y\).*'label'"):
+            wrapped().fit(DictBatches(), class_weight={0: 2.0}, verbose=0)
+
+    def test_missing_labels_name_expected_and_received_keys(self):
+        model = wrapped()
+        with pytest.raises(ValueError, match=r"\['label'\].*received.*'target'"):
+            model.fit({"x": X, "target": Y}, verbose=0)
+
+    def test_missing_feature_names_expected_and_received_keys(self):
+        model = wrapped()
+        batch = {"a": X, "b": X, "label": Y}
+        with pytest.raises(KeyError, match=r"\['x'\].*\['a', 'b'\]"):
+            model.fit(batch, verbose=0)
+
+    def test_several_labels_in_order_of_outputs(self):
+        inputs = keras.Input((4,), name="x")
+        outputs = [keras.layers.Dense(3)(inputs), keras.layers.Dense(1)(inputs)]
+        model = nsl.keras.AdversarialRegularization(
+            keras.Model(inputs, outputs), label_keys=["kind", "size"]
+        )
+        model.compile(
+            loss=[keras.losses.SparseCategoricalCrossentropy(from_logits=True), "mse"]
+        )
+        batch = {"x": X, "kind": Y, "size": X[:, :1]}
+        assert np.isfinite(model.fit(batch, verbose=0).history["loss"]).all()
+
+
+class TestProtectedFeatures:
+    """Labels and sample weights are inputs of the base model, but never perturbed."""
+
+    def base(self):
+        keras.utils.set_random_seed(1)
+        inputs = {
+            name: keras.Input(shape, name=name)
+            for name, shape in {"x": (4,), "label": (3,), "weight": (1,)}.items()
+        }
+        hidden = keras.layers.Concatenate()(list(inputs.values()))
+        return keras.Model(inputs, keras.layers.Dense(3)(hidden))
+
+    @pytest.mark.parametrize("form", ["dict", "keras"])
+    def test_stay_as_they_are(self, form):
+        config = nsl.configs.make_adv_reg_config(adv_step_size=1.0)
+        model = nsl.keras.AdversarialRegularization(
+            self.base(), sample_weight_key="weight", adv_config=config
+        )
+        model.compile(loss="mse")
+        label = np.eye(3, dtype="float32")[Y]
+        x = {"x": X, "label": label, "weight": np.full((SAMPLES, 1), 2.0, "float32")}
+        perturbed = model.perturb_on_batch(x, None if form == "dict" else label)
+        np.testing.assert_array_equal(perturbed["label"], label)
+        np.testing.assert_array_equal(perturbed["weight"], x["weight"])
+        moved = np.linalg.norm(perturbed["x"] - X, axis=1)
+        np.testing.assert_allclose(moved, 1.0, rtol=1e-4)
+        model.fit(x, None if form == "dict" else label, verbose=0)
+
+    def test_subclassed_model_with_labels_in_features(self):
+        seen = []
+
+        class Base(keras.Model):
+            def __init__(self):
+                super().__init__()
+                self.out = keras.layers.Dense(3)
+
+            def call(self, inputs):
+                seen.append(sorted(inputs))
+                return self.out(inputs["x"])
+
+        for flag, expected in ((True, ["label", "x"]), (False, ["x"])):
+            seen.clear()
+            model = nsl.keras.AdversarialRegularization(
+                Base(), base_with_labels_in_features=flag
+            )
+            model.compile(
+                loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+            )
+            model.fit({"x": X, "label": Y}, verbose=0)
+            assert all(keys == expected for keys in seen)
+
+
+class TestPerturbOnBatch:
+    def test_against_the_gradient(self):
+        model = wrapped()
+        x = tf.constant(X)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(
+                Y, model.base_model(x)
+            )
+        expected = X + 0.2 * np.sign(tape.gradient(loss, x))
+        perturbed = model.perturb_on_batch(X, Y)
+        assert isinstance(perturbed, np.ndarray)
+        np.testing.assert_allclose(perturbed, expected, rtol=1e-5)
+        named = model.perturb_on_batch({"x": X, "label": Y})
+        assert sorted(named) == ["label", "x"]
+        np.testing.assert_allclose(named["x"], expected, rtol=1e-5)
+
+    def test_fields_of_the_config_can_be_given(self):
+        model = wrapped()
+        perturbed = model.perturb_on_batch(
+            X,
+            Y,
+            adv_grad_norm="l2",
+            adv_step_size=0.1,
+            pgd_iterations=5,
+            pgd_epsilon=0.25,
+            clip_value_max=1.0,
+            feature_mask=np.array([1.0, 1.0, 1.0, 0.0]),
+        )
+        inside = X.max(axis=1) < 1.0
+        assert inside.any()
+        assert not inside.all()
+        moved = np.linalg.norm(perturbed - X, axis=1)[inside]
+        assert moved.max() <= 0.25 + 1e-5
+        assert perturbed.max() <= 1.0
+        np.testing.assert_array_equal(perturbed[:, 3], np.minimum(X[:, 3], 1.0))
+
+    def test_moves_no_state(self):
+        model = wrapped(
+            mlp(keras.layers.BatchNormalization(), keras.layers.Dropout(0.5))
+        )
+        model.fit(X, Y, verbose=0)
+        before = [v.numpy() for v in model.variables]
+        first = model.perturb_on_batch(X, Y, pgd_iterations=3, pgd_epsilon=0.3)
+        np.testing.assert_array_equal(
+            first, model.perturb_on_batch(X, Y, pgd_iterations=3, pgd_epsilon=0.3)
+        )
+        for variable, value in zip(model.variables, before, strict=True):
+            np.testing.assert_array_equal(variable, value)
+
+    def test_before_the_base_model_is_built(self):
+        base = keras.Sequential([keras.layers.Dense(3)])
+        model = wrapped(base)
+        assert np.abs(model.perturb_on_batch(X, Y) - X).max() > 0.1
+
+    def test_labels_missing(self):
+        with pytest.raises(ValueError, match="needs labels"):
+            wrapped().perturb_on_batch(X)
+
+    def test_needs_compile(self):
+        model = nsl.keras.AdversarialRegularization(mlp())
+        with pytest.raises(ValueError, match="compile"):
+            model.perturb_on_batch(X, Y)
+
+    @pytest.mark.parametrize("dtype", ["float16", "float64"])
+    def test_keeps_the_dtype(self, dtype):
+        perturbed = wrapped().perturb_on_batch(X.astype(dtype), Y)
+        assert perturbed.dtype == dtype
+
+
+class TestNumbers:
+    def test_non_finite_gradient_coordinates_perturb_nothing(self):
+        class Root(keras.layers.Layer):
+            def call(self, inputs):
+                return keras.ops.sqrt(inputs)
+
+        base = keras.Sequential([keras.Input((4,), name="x"), Root(), mlp()])
+        x = np.abs(X)
+        x[:, 0] = 0.0
+        perturbed = wrapped(base).perturb_on_batch(x, Y)
+        np.testing.assert_array_equal(perturbed[:, 0], 0.0)
+        np.testing.assert_allclose(np.abs(perturbed - x)[:, 1:], 0.2, rtol=1e-4)
+
+    @pytest.mark.parametrize("norm", ["l1", "l2", "infinity"])
+    def test_zero_gradient_gives_no_nan(self, norm):
+        base = mlp()
+        base.layers[-1].set_weights([np.zeros((5, 3)), np.zeros(3)])
+        model = wrapped(base, adv_grad_norm=norm, pgd_iterations=2, pgd_epsilon=0.2)
+        np.testing.assert_array_equal(model.perturb_on_batch(X, Y), X)
+        model.fit(X, Y, verbose=0)
+        assert all(np.isfinite(weight).all() for weight in model.get_weights())
+
+    def test_attack_direction_under_loss_scaling(self):
+        full = wrapped().perturb_on_batch(X, Y)
+        keras.config.set_dtype_policy("mixed_float16")
+        try:
+            model = wrapped()
+        finally:
+            keras.config.set_dtype_policy("float32")
+        assert model.optimizer.initial_scale > 1000
+        half = model.perturb_on_batch(X, Y)
+        assert (np.sign(half - X) == np.sign(full - X)).mean() > 0.97
+        # Without scaling, a loss this small would have no gradient in half precision.
+        tiny = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(loss=lambda y, p: 1e-4 * tiny(y, p))
+        assert (model.perturb_on_batch(X, Y) != X).mean() > 0.97
+
+    def test_images_of_bytes_are_refused(self):
+        base = keras.Sequential(
+            [keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]
+        )
+        images = np.zeros((SAMPLES, 4, 4, 1), "uint8")
+        with pytest.raises(ValueError, match=r"uint8.*float32"):
+            wrapped(base).fit(images, Y, verbose=0)
+
+    def test_nothing_to_perturb(self):
+        base = keras.Sequential(
+            [keras.Input((4,), dtype="int32"), keras.layers.Embedding(9, 3)]
+        )
+        base.add(keras.layers.GlobalAveragePooling1D())
+        with pytest.raises(ValueError, match=r"int32.*float"):
+            wrapped(base).fit(np.zeros((SAMPLES, 4), "int32"), Y, verbose=0)
+
+
+class TestArguments:
+    def test_config_in_second_place(self):
+        config = nsl.configs.make_adv_reg_config(multiplier=0.7)
+        model = nsl.keras.AdversarialRegularization(mlp(), config)
+        assert model.adv_config is config
+        assert model.label_keys == ("label",)
+
+    @pytest.mark.parametrize(
+        ("arguments", "expected"),
+        [
+            ({"label_keys": "label"}, "list or tuple of strings"),
+            ({"label_keys": 3}, "list or tuple of strings"),
+            ({"label_keys": nsl.configs.AdvNeighborConfig()}, "label_keys"),
+            ({"sample_weight_key": nsl.configs.AdvRegConfig()}, "adv_config="),
+            ({"adv_config": nsl.configs.AdvNeighborConfig()}, "AdvRegConfig"),
+            ({"adv_config": {"multiplier": 0.2}}, "AdvRegConfig"),
+        ],
+    )
+    def test_wrong_types_say_what_was_expected(self, arguments, expected):
+        with pytest.raises(TypeError, match=expected):
+            nsl.keras.AdversarialRegularization(mlp(), **arguments)
+
+    def test_two_configs(self):
+        config = nsl.configs.AdvRegConfig()
+        with pytest.raises(TypeError, match="label_keys"):
+            nsl.keras.AdversarialRegularization(mlp(), config, adv_config=config)
+
+    @pytest.mark.parametrize("base", [None, "model", tf.Module(), lambda x: x])
+    def test_base_model_that_is_no_keras_model(self, base):
+        with pytest.raises(TypeError, match=r"keras\.Model"):
+            nsl.keras.AdversarialRegularization(base)
+
+    def test_legacy_keras_is_refused_by_name(self):
+        legacy = type("Model", (), {"__module__": "tf_keras.src.engine.training"})
+        with pytest.raises(TypeError, match="legacy package tf_keras"):
+            nsl.keras.AdversarialRegularization(legacy())
+
+    def test_train_step_of_the_base_model_is_not_used(self):
+        class OwnStep(keras.Model):
+            def train_step(self, data):
+                return {}
+
+        with pytest.warns(UserWarning, match="train_step of OwnStep is not used"):
+            nsl.keras.AdversarialRegularization(OwnStep())

@@ -1,0 +1,78 @@
+"""What the contract tests share: data, base models, and the wrapper under test."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+SAMPLES, FEATURES, CLASSES = 24, 4, 3
+_RANDOM = np.random.default_rng(7)
+X = _RANDOM.normal(size=(SAMPLES, FEATURES)).astype("float32")
+Y = _RANDOM.integers(0, CLASSES, SAMPLES)
+SAMPLE_WEIGHT = _RANDOM.uniform(0.5, 2.0, SAMPLES).astype("float32")
+
+
+class ContractBase:
+    """How a wrapper is made and fed; a subclass says so once."""
+
+    #: Name of the wrapper's metric, and whether evaluation logs it too.
+    term_metric: str
+    term_in_evaluation: bool
+    #: Whether any structure of features can be trained on, or dicts alone.
+    takes_any_structure: bool
+
+    def wrap(self, base: keras.Model, **config: Any) -> keras.Model:
+        """Wraps a base model with the settings under test."""
+        raise NotImplementedError
+
+    def training_x(self, x: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Adds what a training batch holds beside the features of the samples."""
+        return x
+
+    def compiled(self, base: keras.Model | None = None, **compile_args: Any) -> Any:
+        """A wrapper over `base` (by default `mlp()`), compiled for classification."""
+        model = self.wrap(base if base is not None else mlp())
+        settings = {
+            "optimizer": keras.optimizers.SGD(0.1),
+            "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        }
+        model.compile(**{**settings, **compile_args})
+        return model
+
+    def fit(self, model: keras.Model, **fit_args: Any) -> keras.callbacks.History:
+        """Trains on the shared data in order, two epochs of three batches."""
+        settings = {
+            "x": self.training_x({"x": X}),
+            "y": Y,
+            "batch_size": 8,
+            "epochs": 2,
+            "shuffle": False,
+            "verbose": 0,
+        }
+        return model.fit(**{**settings, **fit_args})
+
+    def trained_weights(self, base: keras.Model | None = None, **fit_args: Any) -> Any:
+        """The weights after wrapping, compiling and training."""
+        model = self.compiled(base)
+        self.fit(model, **fit_args)
+        return model.get_weights()
+
+
+def mlp(*hidden: keras.layers.Layer, seed: int = 1) -> keras.Model:
+    """A small classifier of `X`, always with the same initial weights."""
+    keras.utils.set_random_seed(seed)
+    return keras.Sequential(
+        [
+            keras.Input((FEATURES,), name="x"),
+            keras.layers.Dense(5, activation="tanh"),
+            *hidden,
+            keras.layers.Dense(CLASSES),
+        ]
+    )
+
+
+def assert_weights_equal(actual: Any, expected: Any, tolerance: float = 1e-6) -> None:
+    """Compares lists of weights."""
+    assert len(actual) == len(expected)
+    for left, right in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(left, right, rtol=tolerance, atol=tolerance)

@@ -1,0 +1,58 @@
+"""Inference needs neither labels nor neighbors."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+
+from tests.keras.contract.base import ContractBase, X, Y, mlp
+
+
+class InferenceContract(ContractBase):
+    """Prediction, calling, evaluation and export."""
+
+    def test_predict_and_call_are_those_of_the_base_model(self):
+        base = mlp()
+        model = self.compiled(base)
+        self.fit(model)
+        expected = base.predict(X, verbose=0)
+        for x in (X, {"x": X}, self.training_x({"x": X})):
+            np.testing.assert_allclose(model.predict(x, verbose=0), expected, rtol=1e-5)
+            np.testing.assert_allclose(model(x), expected, rtol=1e-5)
+        np.testing.assert_allclose(model.predict_on_batch(X), expected, rtol=1e-5)
+
+    def test_predict_before_training(self):
+        base = mlp()
+        np.testing.assert_allclose(
+            self.wrap(base).predict(X, verbose=0), base(X), rtol=1e-5
+        )
+
+    def test_evaluate_with_and_without_neighbors(self):
+        model = self.compiled(metrics=["accuracy"])
+        plain = model.evaluate(X, Y, verbose=0, return_dict=True)
+        full = model.evaluate(self.training_x({"x": X}), Y, verbose=0, return_dict=True)
+        assert plain == full
+        assert (self.term_metric in plain) == self.term_in_evaluation
+
+    def test_export_serves_without_nsl(self, tmp_path):
+        model = self.compiled()
+        self.fit(model)
+        model.export(tmp_path / "served", verbose=False)
+        np.save(tmp_path / "x.npy", X)
+        program = (
+            "import sys, numpy as np, tensorflow as tf\n"
+            f"served = tf.saved_model.load({str(tmp_path / 'served')!r})\n"
+            f"x = np.load({str(tmp_path / 'x.npy')!r})\n"
+            f"np.save({str(tmp_path / 'y.npy')!r}, served.serve(x))\n"
+            "assert not any(m.split('.')[0] == 'nsl' for m in sys.modules)\n"
+        )
+        subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path)
+        np.testing.assert_allclose(np.load(tmp_path / "y.npy"), model(X), rtol=1e-5)
+
+    def test_clone_of_the_base_model(self):
+        base = mlp()
+        self.fit(self.compiled(base))
+        clone = keras.models.clone_model(base)
+        clone.set_weights(base.get_weights())
+        np.testing.assert_allclose(clone(X), base(X), rtol=1e-6)

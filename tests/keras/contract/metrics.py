@@ -1,0 +1,140 @@
+"""Metrics have Keras's names, and callbacks can use them."""
+
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+import pytest
+
+from tests.keras.contract.base import (
+    SAMPLE_WEIGHT,
+    ContractBase,
+    X,
+    Y,
+    assert_weights_equal,
+    mlp,
+)
+
+
+def mean_prediction(y_true, y_pred):
+    """A metric that is a plain function."""
+    del y_true
+    return keras.ops.mean(y_pred, axis=-1)
+
+
+class MetricsContract(ContractBase):
+    """Metrics and callbacks."""
+
+    def test_names(self):
+        model = self.compiled(
+            metrics=[
+                "accuracy",
+                mean_prediction,
+                keras.metrics.SparseTopKCategoricalAccuracy(2, name="top_2"),
+            ],
+            weighted_metrics=["accuracy"],
+        )
+        history = self.fit(model, sample_weight=SAMPLE_WEIGHT).history
+        expected = {"loss", "accuracy", "mean_prediction", "top_2", "weighted_accuracy"}
+        assert set(history) == expected | {self.term_metric}
+
+    def test_metrics_equal_those_of_the_base_model(self):
+        base = mlp()
+        model = self.compiled(base, metrics=["accuracy"], weighted_metrics=["accuracy"])
+        self.fit(model)
+        actual = model.evaluate(
+            X, Y, sample_weight=SAMPLE_WEIGHT, verbose=0, return_dict=True
+        )
+        base.compile(
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+            weighted_metrics=["accuracy"],
+        )
+        expected = base.evaluate(
+            X, Y, sample_weight=SAMPLE_WEIGHT, verbose=0, return_dict=True
+        )
+        assert actual["accuracy"] == pytest.approx(expected["accuracy"])
+        assert actual["weighted_accuracy"] == pytest.approx(
+            expected["weighted_accuracy"], rel=1e-5
+        )
+        labeled = actual["loss"] - actual.get(self.term_metric, 0)
+        assert labeled == pytest.approx(expected["loss"], rel=1e-4)
+
+    def test_loss_is_labeled_loss_plus_term(self):
+        model = self.compiled()
+        logs = model.train_on_batch(self.training_x({"x": X}), Y, return_dict=True)
+        base = mlp()
+        base.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        labeled = base.evaluate(X, Y, verbose=0)
+        assert logs["loss"] == pytest.approx(labeled + logs[self.term_metric], rel=1e-5)
+
+    def test_early_stopping(self):
+        model = self.compiled(metrics=["accuracy"])
+        stop = keras.callbacks.EarlyStopping(
+            "val_accuracy", patience=1, min_delta=2.0, mode="max"
+        )
+        history = self.fit(
+            model, validation_data=(X, Y), epochs=9, callbacks=[stop]
+        ).history
+        assert len(history["loss"]) == 2
+
+    def test_model_checkpoint_and_tensorboard(self, tmp_path):
+        path = tmp_path / "best.keras"
+        model = self.compiled(metrics=["accuracy"])
+        self.fit(
+            model,
+            validation_data=(X, Y),
+            callbacks=[
+                keras.callbacks.ModelCheckpoint(path, "val_accuracy"),
+                keras.callbacks.ModelCheckpoint(
+                    tmp_path / "best.weights.h5", save_weights_only=True
+                ),
+                keras.callbacks.TensorBoard(tmp_path / "logs"),
+                keras.callbacks.ReduceLROnPlateau(
+                    "val_loss", patience=1, min_delta=100.0
+                ),
+            ],
+        )
+        restored = keras.models.load_model(path)
+        np.testing.assert_allclose(restored.predict(X, verbose=0), model(X), rtol=1e-5)
+        assert list((tmp_path / "logs").rglob("events*"))
+        assert float(model.optimizer.learning_rate) < 0.1
+        before = model.get_weights()
+        self.fit(model)
+        model.load_weights(tmp_path / "best.weights.h5")
+        assert_weights_equal(model.get_weights(), before)
+
+    def test_backup_and_restore_of_a_killed_process(self, tmp_path):
+        program = textwrap.dedent(
+            f"""
+            import os, sys
+            import keras
+            from {type(self).__module__} import {type(self).__name__} as Contract
+
+            class Kill(keras.callbacks.Callback):
+                def on_epoch_begin(self, epoch, logs=None):
+                    if epoch == 2 and sys.argv[1] == "kill":
+                        os._exit(9)
+
+            contract = Contract()
+            model = contract.compiled(
+                optimizer=keras.optimizers.Adam(0.05), metrics=["accuracy"]
+            )
+            contract.fit(model, epochs=4, callbacks=[
+                keras.callbacks.BackupAndRestore({str(tmp_path / "backup")!r}), Kill()
+            ])
+            model.save_weights(sys.argv[2])
+            """
+        )
+        path = str(tmp_path / "end.weights.h5")
+        killed = subprocess.run([sys.executable, "-c", program, "kill", path])
+        assert killed.returncode == 9
+        assert not (tmp_path / "end.weights.h5").exists()
+        subprocess.run([sys.executable, "-c", program, "go", path], check=True)
+        model = self.compiled(optimizer=keras.optimizers.Adam(0.05))
+        self.fit(model, epochs=4)
+        expected = model.get_weights()
+        model.load_weights(path)
+        assert_weights_equal(model.get_weights(), expected, 1e-5)

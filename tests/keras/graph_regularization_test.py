@@ -1,0 +1,171 @@
+"""GraphRegularization: the contract of wrappers, NSL 1.4's figures, its own errors."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import nsl
+from tests.keras.contract import WrapperContract
+from tests.keras.contract.base import SAMPLES, X, Y, mlp
+
+
+def neighbors_of(x, count):
+    """Adds `count` neighbors a sample: the rows after it, the last ones masked."""
+    batch = dict(x)
+    for i in range(count):
+        rows = (np.arange(SAMPLES) + i + 1) % SAMPLES
+        weight = np.where(np.arange(SAMPLES) % 4 == i, 0.0, 0.5 + i)
+        batch[f"NL_nbr_{i}_weight"] = weight[:, None].astype("float32")
+        for name, value in x.items():
+            batch[f"NL_nbr_{i}_{name}"] = rows_of(value, rows)
+    return batch
+
+
+def rows_of(value, rows):
+    if isinstance(value, tf.SparseTensor):
+        return tf.sparse.from_dense(tf.gather(tf.sparse.to_dense(value), rows))
+    return tf.gather(value, rows) if tf.is_tensor(value) else value[rows]
+
+
+class TestContract(WrapperContract):
+    term_metric = "scaled_graph_loss"
+    term_in_evaluation = False
+    term_is_weighted = False
+    takes_any_structure = False
+
+    def wrap(self, base):
+        config = nsl.configs.make_graph_reg_config(max_neighbors=2, multiplier=0.3)
+        return nsl.keras.GraphRegularization(base, config)
+
+    def training_x(self, x):
+        return neighbors_of(x, 2)
+
+
+def wrapped(base=None, max_neighbors=2, **config):
+    settings = {"multiplier": 0.3, "max_neighbors": max_neighbors, **config}
+    config = nsl.configs.make_graph_reg_config(**settings)
+    model = nsl.keras.GraphRegularization(base or mlp(), config)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.1), loss)
+    return model
+
+
+class TestGraphLoss:
+    def test_against_the_distance(self):
+        model = wrapped(distance_type="l1", sum_over_axis=-1)
+        batch = neighbors_of({"x": X}, 2)
+        outputs = model.base_model(X).numpy()
+        total = count = 0.0
+        for i in range(2):
+            neighbor = model.base_model(batch[f"NL_nbr_{i}_x"]).numpy()
+            weight = batch[f"NL_nbr_{i}_weight"][:, 0]
+            total += (weight * np.abs(outputs - neighbor).sum(-1)).sum()
+            count += (weight != 0).sum()
+        logs = model.train_on_batch(batch, Y, return_dict=True)
+        assert logs["scaled_graph_loss"] == pytest.approx(0.3 * total / count, rel=1e-5)
+
+    def test_all_outputs_or_one_by_name(self):
+        def graph_loss(output_name, structure):
+            keras.utils.set_random_seed(1)
+            inputs = keras.Input((4,), name="x")
+            outputs = {
+                name: keras.layers.Dense(2, name=name)(inputs) for name in ("a", "b")
+            }
+            if structure == "list":
+                outputs = list(outputs.values())
+            model = wrapped(keras.Model(inputs, outputs), output_name=output_name)
+            model.compile(loss=["mse", "mse"] if structure == "list" else {"a": "mse"})
+            batch = neighbors_of({"x": X}, 2)
+            y = {"a": X[:, :2], "b": X[:, :2]}
+            y = list(y.values()) if structure == "list" else y
+            return model.train_on_batch(batch, y, return_dict=True)["scaled_graph_loss"]
+
+        for structure in ("list", "dict"):
+            a, b = graph_loss("a", structure), graph_loss("b", structure)
+            assert a != pytest.approx(b)
+            assert graph_loss(None, structure) == pytest.approx(a + b, rel=1e-5)
+        with pytest.raises(ValueError, match=r"'c'.*\['a', 'b'\]"):
+            graph_loss("c", "dict")
+
+    def test_neighbors_without_weight_do_not_count(self):
+        batch = neighbors_of({"x": X}, 2)
+        garbage = dict(batch)
+        for i in range(2):
+            masked = batch[f"NL_nbr_{i}_weight"] == 0
+            garbage[f"NL_nbr_{i}_x"] = np.where(masked, 1e3, batch[f"NL_nbr_{i}_x"])
+        weights = []
+        for x in (batch, garbage):
+            model = wrapped()
+            model.fit(x, Y, verbose=0, shuffle=False)
+            weights.append(model.get_weights())
+        for left, right in zip(*weights, strict=True):
+            np.testing.assert_allclose(left, right, atol=1e-6)
+
+    def test_sample_without_any_neighbor(self):
+        batch = neighbors_of({"x": X}, 1)
+        batch["NL_nbr_0_weight"][:] = 0
+        logs = wrapped(max_neighbors=1).train_on_batch(batch, Y, return_dict=True)
+        assert logs["scaled_graph_loss"] == 0
+        assert np.isfinite(logs["loss"])
+
+    def test_no_neighbors_train_the_base_model(self):
+        plain = mlp()
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        plain.compile(keras.optimizers.SGD(0.1), loss)
+        plain.fit(X, Y, verbose=0, shuffle=False)
+        model = wrapped(max_neighbors=0)
+        model.fit(X, Y, verbose=0, shuffle=False)
+        for left, right in zip(model.get_weights(), plain.get_weights(), strict=True):
+            np.testing.assert_allclose(left, right, atol=1e-6)
+
+    @pytest.mark.parametrize("count", [1, 3])
+    def test_passes_of_a_training_step(self, count):
+        batches = []
+
+        class Counted(keras.layers.Layer):
+            def call(self, inputs, training=None):
+                batches.append((inputs.shape[0], training))
+                return inputs
+
+        model = wrapped(mlp(Counted()), max_neighbors=count)
+        model.run_eagerly = True
+        batches.clear()
+        model.train_on_batch(neighbors_of({"x": X}, count), Y)
+        assert all(training for _, training in batches)
+        assert sum(size for size, _ in batches) == SAMPLES * (1 + count)
+
+
+class TestBadInput:
+    def test_missing_neighbor_feature_is_named(self):
+        batch = neighbors_of({"x": X}, 2)
+        del batch["NL_nbr_1_x"]
+        with pytest.raises(KeyError, match="NL_nbr_1_x"):
+            wrapped().fit(batch, Y, verbose=0)
+
+    def test_missing_weight_is_named(self):
+        batch = neighbors_of({"x": X}, 2)
+        del batch["NL_nbr_0_weight"]
+        with pytest.raises(KeyError, match="NL_nbr_0_weight"):
+            wrapped().fit(batch, Y, verbose=0)
+
+    def test_shape_of_neighbor_differs(self):
+        batch = neighbors_of({"x": X}, 2)
+        batch["NL_nbr_1_x"] = batch["NL_nbr_1_x"][:, :3]
+        with pytest.raises(ValueError, match=r"'x' of neighbor 1.*3.*4"):
+            wrapped().fit(batch, Y, verbose=0)
+
+    def test_features_that_are_no_dict(self):
+        with pytest.raises(ValueError, match="NL_nbr_0_<feature>"):
+            wrapped().fit(X, Y, verbose=0)
+
+    def test_wrong_types(self):
+        with pytest.raises(TypeError, match="GraphRegConfig"):
+            nsl.keras.GraphRegularization(mlp(), nsl.configs.GraphNeighborConfig())
+        with pytest.raises(TypeError, match=r"keras\.Model"):
+            nsl.keras.GraphRegularization(None)
+
+    def test_distance_that_is_no_number(self):
+        config = nsl.configs.make_graph_reg_config(reduction="none", max_neighbors=1)
+        with pytest.raises(ValueError, match="reduction='none'"):
+            nsl.keras.GraphRegularization(mlp(), config)
