@@ -180,4 +180,4 @@ def _interleave(tensors: list[Any], keep_rank: bool) -> Any:
     if isinstance(stacked, tf.RaggedTensor):
         return stacked.merge_dims(0, 1)
     merged = tf.reshape(stacked, tf.concat([[-1], tf.shape(first)[1:]], axis=0))
-    return tf.ensure_shape(merged, [None, *first.shape[1:]])
+    return tf.ensure_shape(merged, tf.TensorShape([None]).concatenate(first.shape[1:]))

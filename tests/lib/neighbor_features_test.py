@@ -140,6 +140,17 @@ def test_unknown_batch_size(features):
     assert run({n: v[:0] for n, v in features.items()}).shape == (0, 2)
 
 
+def test_unknown_rank(features):
+    names = sorted(features)
+
+    @tf.function(input_signature=[{n: tf.TensorSpec(None) for n in names}])
+    def run(features):
+        return lib.unpack_neighbor_features(features, TWO)[1]["x"]
+
+    expected = lib.unpack_neighbor_features(features, TWO)[1]["x"]
+    np.testing.assert_array_equal(run(features), expected)
+
+
 class TestErrors:
     @pytest.mark.parametrize("missing", ["NL_nbr_1_x", "NL_nbr_1_weight"])
     def test_missing(self, features, missing):

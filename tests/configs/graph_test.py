@@ -1,0 +1,49 @@
+"""Tests of the settings of graph regularization."""
+
+import pytest
+
+from nsl import configs
+
+
+def test_defaults():
+    assert configs.GraphNeighborConfig() == configs.GraphNeighborConfig(
+        "NL_nbr_", "_weight", 0
+    )
+    assert configs.GraphRegConfig() == configs.GraphRegConfig(
+        configs.GraphNeighborConfig(), 0.01, configs.DistanceConfig()
+    )
+    assert configs.make_graph_reg_config() == configs.GraphRegConfig()
+
+
+def test_flat_config():
+    config = configs.make_graph_reg_config(
+        "n_", "_w", 3, 0.5, "cosine", "weighted_mean", -1, "softmax", "logits"
+    )
+    assert config == configs.GraphRegConfig(
+        configs.GraphNeighborConfig("n_", "_w", 3),
+        0.5,
+        configs.DistanceConfig("cosine", "weighted_mean", -1, "softmax"),
+        "logits",
+    )
+
+
+def test_nested_defaults_are_not_shared():
+    one, other = configs.GraphRegConfig(), configs.GraphRegConfig()
+    one.neighbor_config.max_neighbors = 5
+    one.distance_config.sum_over_axis = -1
+    assert other == configs.GraphRegConfig()
+
+
+def test_wrong_values():
+    with pytest.raises(ValueError, match=r"max_neighbors must be at least 0.*-1"):
+        configs.GraphNeighborConfig(max_neighbors=-1)
+    with pytest.raises(TypeError, match=r"max_neighbors must be an integer.*'1'"):
+        configs.GraphNeighborConfig(max_neighbors="1")
+    with pytest.raises(ValueError, match="prefix must not be empty"):
+        configs.GraphNeighborConfig(prefix="")
+    with pytest.raises(TypeError, match=r"weight_suffix must be a string.*None"):
+        configs.GraphNeighborConfig(weight_suffix=None)
+    with pytest.raises(ValueError, match=r"multiplier must be at least 0.*-1"):
+        configs.GraphRegConfig(multiplier=-1)
+    with pytest.raises(TypeError, match="must be an instance of GraphNeighborConfig"):
+        configs.GraphRegConfig(configs.GraphRegConfig())
