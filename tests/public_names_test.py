@@ -275,9 +275,9 @@ def test_nested_default_configs_are_not_shared(name: str) -> None:
 
 def test_default_parameters_are_those_of_the_configs() -> None:
     assert attrs.asdict(configs.DistanceConfig()) == configs.DEFAULT_DISTANCE_PARAMS
-    assert attrs.asdict(
-        configs.AdvNeighborConfig()
-    ) == configs.DEFAULT_ADVERSARIAL_PARAMS
+    assert (
+        attrs.asdict(configs.AdvNeighborConfig()) == configs.DEFAULT_ADVERSARIAL_PARAMS
+    )
 
 
 @pytest.mark.parametrize("room", ["configs", "keras", "keras.layers", "lib", "tools"])
