@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nsl.tools import input_files
+from nsl.tools.id_table import Strings
 from nsl.tools.progress import Progress
 
 _CHUNK_BYTES = 1 << 20
@@ -16,10 +17,16 @@ _TAB, _NEWLINE = b"\t\n"
 
 
 class Edges(NamedTuple):
-    """Some edges of a graph, as columns of equal length."""
+    """Some edges of a graph, as columns of equal length.
 
-    sources: list[bytes]
-    targets: list[bytes]
+    Attributes:
+      sources: The ids of the sources.
+      targets: The ids of the targets.
+      weights: The weights.
+    """
+
+    sources: Strings
+    targets: Strings
     weights: npt.NDArray[np.float64]
 
 
@@ -81,58 +88,70 @@ class EdgeFile:
         edges = _parse_regular(text)
         if edges is None:
             return self._parse_line_by_line(text)
-        self._lines += len(edges.sources)
+        self._lines += len(edges.weights)
         return edges
 
     def _parse_line_by_line(self, text: bytes) -> Edges:
-        sources, targets, weights = [], [], []
+        edges = []
         for line in text[:-1].split(b"\n"):
             self._lines += 1
             if not line.strip(b" "):
                 self.blank_lines += 1
                 continue
             try:
-                source, target, weight = parse_edge(line)
+                edges.append(parse_edge(line))
             except ValueError as error:
                 raise ValueError(f"{self.path}, line {self._lines}: {error}") from None
-            sources.append(source)
-            targets.append(target)
-            weights.append(weight)
-        return Edges(sources, targets, np.array(weights, np.float64))
+        return Edges(
+            _strings([source for source, _, _ in edges]),
+            _strings([target for _, target, _ in edges]),
+            np.array([weight for _, _, weight in edges], np.float64),
+        )
+
+
+def _strings(values: list[bytes]) -> Strings:
+    ends = np.cumsum([len(value) for value in values], dtype=np.int64)
+    starts = np.concatenate((np.zeros(1, np.int64), ends))[: len(ends)]
+    return Strings(b"".join(values), starts, ends)
 
 
 def _parse_regular(text: bytes) -> Edges | None:
     """Parses lines that are all right and have the same number of columns.
 
     Returns:
-      The edges, or None if some line is blank, wrong or of another form.
+      The edges, or None if some line is blank, wrong or of another form; a second
+      look at each line then tells which.
     """
     characters = np.frombuffer(text, np.uint8)
-    breaks = characters[(characters == _TAB) | (characters == _NEWLINE)]
-    columns = 3 if breaks[1:2] == _TAB else 2
+    breaks = np.flatnonzero((characters == _TAB) | (characters == _NEWLINE))
+    columns = 3 if characters[breaks[1:2]] == _TAB else 2
     if len(breaks) % columns:
         return None
-    breaks = breaks.reshape(-1, columns)
-    if (breaks[:, :-1] != _TAB).any() or (breaks[:, -1] != _NEWLINE).any():
+    ends = breaks.reshape(-1, columns)
+    is_tab = characters[ends] == _TAB
+    if not is_tab[:, :-1].all() or is_tab[:, -1].any():
+        return None
+    starts = np.concatenate(([0], breaks[:-1] + 1)).reshape(-1, columns)
+    if (starts[:, :2] == ends[:, :2]).any():
         return None
     if not text.isascii():
         try:
             text.decode()
         except UnicodeDecodeError:
             return None
-    fields = text[:-1].replace(b"\n", b"\t").split(b"\t")
-    sources = fields[::columns]
-    targets = fields[1::columns]
-    if not all(sources) or not all(targets):
-        return None
     if columns == 2:
-        return Edges(sources, targets, np.ones(len(sources)))
-    try:
-        weights = np.fromiter(map(float, fields[2::3]), np.float64, len(sources))
-    except ValueError:
-        return None
-    if not (np.abs(weights) <= _LARGEST_WEIGHT).all():
-        return None
+        weights = np.ones(len(ends))
+    else:
+        texts = text[:-1].replace(b"\n", b"\t").split(b"\t")[2::3]
+        try:
+            weights = np.fromiter(map(float, texts), np.float64, len(texts))
+        except ValueError:
+            return None
+        if not (np.abs(weights) <= _LARGEST_WEIGHT).all():
+            return None
+    sources, targets = (
+        Strings(text, starts[:, column], ends[:, column]) for column in range(2)
+    )
     return Edges(sources, targets, weights)
 
 

@@ -13,6 +13,7 @@ from nsl.tools.progress import Progress
 _MIN_SQUARED_NORM = 1e-12  # a vector is divided by max(its norm, 1e-6)
 _LARGE_NORM = 1e30
 _ROWS_AT_ONCE = 4096
+_RECORDS_AT_ONCE = 256
 
 
 class Embeddings:
@@ -158,13 +159,14 @@ class _Reader:
         start = self.rows.length
         try:
             with Progress(f"Reading {path}", file.size, "bytes") as progress:
-                for record, (_, data) in enumerate(file.records()):
+                for record, (position, data) in enumerate(file.records()):
                     try:
                         guess = start + file.size // (len(data) + 16)
                         self._add(data, first, guess)
                     except ValueError as error:
                         raise ValueError(f"{path}, record {record}: {error}.") from None
-                    progress.advance(len(data))
+                    if not record % _RECORDS_AT_ONCE:
+                        progress.reach(position)
         finally:
             file.close()
         self._check_finite(path, start)

@@ -4,20 +4,24 @@ import bisect
 from array import array
 from collections.abc import Sequence
 
+import numpy as np
 from absl import logging
 
 from nsl.tools import example_proto, tfrecord
+from nsl.tools.id_table import IdTable
 from nsl.tools.progress import Progress
+
+_RECORDS_AT_ONCE = 256
 
 
 class ExampleIndex:
     """The ids of the examples in some TFRecord files, and access to their bytes.
 
     Examples are numbered in the order of reading. For each the index holds its id and
-    16 bytes; the records themselves stay in their files.
+    some 60 bytes; the records themselves stay in their files.
 
     Attributes:
-      numbers: The number of each example, by id.
+      ids: The ids, which give the numbers.
       duplicates: How many examples were left out because an earlier `add` had
         brought their ids.
     """
@@ -28,7 +32,7 @@ class ExampleIndex:
         Args:
           id_feature_name: The feature that holds an example's id.
         """
-        self.numbers: dict[bytes, int] = {}
+        self.ids = IdTable()
         self.duplicates = 0
         self._id_feature_name = id_feature_name
         self._files: list[tfrecord.RecordFile] = []
@@ -36,7 +40,6 @@ class ExampleIndex:
         self._file_starts: list[int] = []
         self._positions = array("q")
         self._lengths = array("q")
-        self._end = 0
 
     def __len__(self) -> int:
         return len(self._positions)
@@ -53,15 +56,35 @@ class ExampleIndex:
           ValueError: If a file is damaged, or a record is no Example with one id, or
             an id stands twice.
         """
-        first = len(self)
+        start = len(self)
         for path in paths:
-            self._add_file(path, first)
+            self._add_file(path)
+        first = self.ids.settle()
+        own = np.arange(start, len(self))
+        repeated = np.flatnonzero((first != own) & (first >= start))
+        if len(repeated):
+            number = int(own[repeated[0]])
+            raise ValueError(
+                f"The id {self.ids[number].decode()!r} stands twice: in "
+                f"{self._place(int(first[repeated[0]]))} and in {self._place(number)}."
+            )
+        known = np.zeros(len(self), np.bool_)
+        known[start:] = first < start
+        if known.any():
+            self.duplicates += int(known.sum())
+            self.ids.remove(known)
+            self._positions, self._lengths = (
+                array("q", np.array(values)[~known].tobytes())
+                for values in (self._positions, self._lengths)
+            )
 
-    def _add_file(self, path: str, first: int) -> None:
+    def _add_file(self, path: str) -> None:
         file = tfrecord.RecordFile(path)
+        start = 0
+        if self._files:
+            start = self._file_starts[-1] + self._files[-1].size
         self._files.append(file)
-        self._file_starts.append(self._end)
-        numbers = self.numbers
+        self._file_starts.append(start)
         parse, single_bytes = example_proto.parse_features, example_proto.single_bytes
         with Progress(f"Reading {path}", file.size, "bytes") as progress:
             for record, (position, data) in enumerate(file.records()):
@@ -69,34 +92,26 @@ class ExampleIndex:
                     node = single_bytes(parse(data), self._id_feature_name)
                 except ValueError as error:
                     raise ValueError(f"{path}, record {record}: {error}.") from None
-                number = numbers.setdefault(node, len(numbers))
-                if number < len(self):
-                    if number >= first:
-                        raise ValueError(
-                            f"{path}, record {record}: the id {node.decode()!r} stands "
-                            f"also in {self._place(number)}; ids must differ."
-                        )
-                    self.duplicates += 1
-                else:
-                    self._positions.append(self._end + position)
-                    self._lengths.append(len(data))
-                progress.advance(len(data))
+                self.ids.append(node)
+                self._positions.append(start + position)
+                self._lengths.append(len(data))
+                if record % _RECORDS_AT_ONCE == 0:
+                    progress.reach(position)
         logging.info("Read %s: %d examples so far.", path, len(self))
-        self._end += file.size
+
+    def _locate(self, number: int) -> tuple[tfrecord.RecordFile, int]:
+        position = self._positions[number]
+        file = bisect.bisect_right(self._file_starts, position) - 1
+        return self._files[file], position - self._file_starts[file]
 
     def read(self, number: int) -> bytes:
         """Returns the serialized example of this number."""
-        position = self._positions[number]
-        file = bisect.bisect_right(self._file_starts, position) - 1
-        return self._files[file].read(
-            position - self._file_starts[file], self._lengths[number]
-        )
+        file, position = self._locate(number)
+        return file.read(position, self._lengths[number])
 
     def _place(self, number: int) -> str:
-        position = self._positions[number]
-        file = bisect.bisect_right(self._file_starts, position) - 1
-        byte = position - self._file_starts[file]
-        return f"the record at byte {byte} of {self._files[file].path}"
+        file, position = self._locate(number)
+        return f"the record at byte {tfrecord.record_start(position)} of {file.path}"
 
     def close(self) -> None:
         """Closes the files."""

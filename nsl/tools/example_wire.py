@@ -14,8 +14,10 @@ import struct
 from collections.abc import Iterable, Iterator
 
 _VARINT, _FIXED64, _BYTES, _START_GROUP, _END_GROUP, _FIXED32 = range(6)
-_FIELD_1 = b"\x0a"  # field 1, length-delimited
-_FIELD_2 = b"\x12"  # field 2, length-delimited
+_TAG_1, _TAG_2 = 0x0A, 0x12  # fields 1 and 2, length-delimited
+_FIELD_1, _FIELD_2 = b"\x0a", b"\x12"
+_FLOAT = struct.Struct("<f")
+_FLOAT_HEAD = b"\x12\x08\x12\x06\x0a\x04"  # a value, a float list, four bytes
 
 
 def varint(number: int) -> bytes:
@@ -90,25 +92,41 @@ def split_features(example: bytes) -> list[tuple[bytes, bytes]]:
       For each entry of the map, in order, the feature's name and the rest of the
       entry: its value with its tag and length, and any field unknown to us.
     """
-    features = []
+    features: list[tuple[bytes, bytes]] = []
     for number, _, start, end in _fields(example, 0, len(example)):
-        if number != 1:
-            continue
-        for entry_number, _, entry, entry_end in _fields(example, start, end):
-            if entry_number == 1:
-                features.append(_split_entry(example, entry, entry_end))
+        if number == 1:
+            _split_map(example, start, end, features)
     return features
 
 
+def _split_map(
+    data: bytes, at: int, end: int, features: list[tuple[bytes, bytes]]
+) -> None:
+    """Appends the features of the map from `at` to `end`.
+
+    An entry as every serializer writes it, the name and then the value, is split
+    here, for this is the innermost loop of packing; any other by `_split_entry`.
+    """
+    while at < end:
+        start = at
+        if data[at] == _TAG_1:
+            length, at = _read_varint(data, at + 1)
+            stop = at + length
+            if length > 4 and data[at] == _TAG_1:
+                name = at + 2
+                rest = name + data[at + 1]
+                if rest + 1 < stop and data[at + 1] < 0x80 and data[rest] == _TAG_2:
+                    size, value = _read_varint(data, rest + 1)
+                    if value + size == stop:
+                        features.append((data[name:rest], data[rest:stop]))
+                        at = stop
+                        continue
+        number, _, entry_start, at = next(_fields(data, start, end))
+        if number == 1:
+            features.append(_split_entry(data, entry_start, at))
+
+
 def _split_entry(data: bytes, start: int, end: int) -> tuple[bytes, bytes]:
-    # As every serializer writes it: the name, then the value, and nothing else.
-    if data[start : start + 1] == _FIELD_1:
-        length, name_start = _read_varint(data, start + 1)
-        name_end = name_start + length
-        if data[name_end : name_end + 1] == _FIELD_2 and name_end < end:
-            length, value = _read_varint(data, name_end + 1)
-            if value + length == end:
-                return data[name_start:name_end], data[name_end:end]
     name = b""
     rest = []
     for number, field, value, field_end in _fields(data, start, end):
@@ -120,8 +138,20 @@ def _split_entry(data: bytes, start: int, end: int) -> tuple[bytes, bytes]:
 
 
 @functools.lru_cache(maxsize=1 << 14)
-def _name_field(name: bytes) -> bytes:
-    return _FIELD_1 + varint(len(name)) + name
+def entry_head(prefix: bytes, name: bytes, size: int) -> bytes:
+    """Returns what stands before the rest of an entry of the map of features.
+
+    Args:
+      prefix: What the feature's new name begins with.
+      name: How it goes on.
+      size: The bytes of the rest of the entry, as `split_features` gives it.
+
+    Returns:
+      The entry's tag and length, and its name with tag and length.
+    """
+    length = len(prefix) + len(name)
+    named = b"".join((_FIELD_1, varint(length), prefix, name))
+    return b"".join((_FIELD_1, varint(len(named) + size), named))
 
 
 def entry(name: bytes, rest: bytes) -> bytes:
@@ -134,13 +164,12 @@ def entry(name: bytes, rest: bytes) -> bytes:
     Returns:
       The serialized entry with its tag and length.
     """
-    named = _name_field(name)
-    return b"".join((_FIELD_1, varint(len(named) + len(rest)), named, rest))
+    return entry_head(b"", name, len(rest)) + rest
 
 
 def float_value(value: float) -> bytes:
     """Returns the rest of an entry whose feature is a list of one float32."""
-    return _value(_FIELD_2, b"\x0a\x04" + struct.pack("<f", value))
+    return _FLOAT_HEAD + _FLOAT.pack(value)
 
 
 def int64_value(value: int) -> bytes:
@@ -159,7 +188,8 @@ def add_entries(example: bytes, entries: Iterable[bytes]) -> bytes:
 
     Args:
       example: A valid serialized Example.
-      entries: Serialized entries. Each replaces a feature of the same name.
+      entries: Serialized entries, or their parts in order. Each entry replaces a
+        feature of the same name.
 
     Returns:
       The serialized Example with these entries too.

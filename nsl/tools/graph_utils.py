@@ -84,10 +84,9 @@ def read_tsv_graph(filename: str | os.PathLike[str]) -> Graph:
     graph: Graph = {}
     edges = 0
     for sources, targets, weights in file:
-        for source, target, weight in zip(
-            sources, targets, weights.tolist(), strict=True
-        ):
-            edges += add_edge(graph, (source.decode(), target.decode(), weight))
+        for number, weight in enumerate(weights.tolist()):
+            edge = sources[number].decode(), targets[number].decode(), weight
+            edges += add_edge(graph, edge)
     logging.info(
         "Read %d edges from %s (%d blank lines).", edges, file.path, file.blank_lines
     )

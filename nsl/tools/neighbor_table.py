@@ -1,11 +1,10 @@
 """The heaviest neighbours of each seed, as arrays."""
 
-import itertools
-
 import numpy as np
 import numpy.typing as npt
 
 from nsl.tools.edge_lines import Edges
+from nsl.tools.id_table import IdTable
 
 _PENDING_EDGES = 1 << 21
 _UNKNOWN_SHOWN = 5
@@ -25,7 +24,7 @@ class NeighborTable:
 
     def __init__(
         self,
-        numbers: dict[bytes, int],
+        ids: IdTable,
         num_seeds: int,
         max_nbrs: int | None,
         both_ways: bool,
@@ -33,7 +32,7 @@ class NeighborTable:
         """Makes a table without edges.
 
         Args:
-          numbers: The numbers of the known ids, counted from 0.
+          ids: The known ids.
           num_seeds: The examples of number 0 to `num_seeds - 1` are seeds; only
             their neighbours are kept.
           max_nbrs: The number of neighbours to keep for each seed, or None for all.
@@ -42,11 +41,10 @@ class NeighborTable:
         self.edges = 0
         self.unknown_edges = 0
         self.unknown_ids: list[bytes] = []
-        self._numbers = numbers
+        self._ids = ids
         self._num_seeds = num_seeds
         self._max_nbrs = max_nbrs
         self._both_ways = both_ways
-        self._rank: npt.NDArray[np.int32] | None = None
         self._kept = self._no_edges()
         self._pending: list[tuple[npt.NDArray[np.generic], ...]] = []
         self._num_pending = 0
@@ -57,26 +55,22 @@ class NeighborTable:
 
     def add(self, edges: Edges) -> None:
         """Adds edges."""
-        sources = self._look_up(edges.sources)
-        targets = self._look_up(edges.targets)
+        sources = self._ids.find(edges.sources)
+        targets = self._ids.find(edges.targets)
         self.edges += len(sources)
         unknown = np.flatnonzero((sources < 0) | (targets < 0))
         self.unknown_edges += len(unknown)
         for edge in unknown.tolist():
             if len(self.unknown_ids) >= _UNKNOWN_SHOWN:
                 break
-            for node in (edges.sources[edge], edges.targets[edge]):
-                if node not in self._numbers and node not in self.unknown_ids:
-                    self.unknown_ids.append(node)
+            for found, ids in ((sources, edges.sources), (targets, edges.targets)):
+                if found[edge] < 0 and ids[edge] not in self.unknown_ids:
+                    self.unknown_ids.append(ids[edge])
         self._keep(sources, targets, edges.weights)
         if self._both_ways:
             self._keep(targets, sources, edges.weights)
         if self._num_pending > max(_PENDING_EDGES, len(self._kept[0])):
             self._settle()
-
-    def _look_up(self, nodes: list[bytes]) -> npt.NDArray[np.int32]:
-        found = map(self._numbers.get, nodes, itertools.repeat(-1))
-        return np.fromiter(found, np.int32, len(nodes))
 
     def _keep(
         self,
@@ -96,33 +90,41 @@ class NeighborTable:
         self._num_pending = 0
         sources, targets, weights = map(np.concatenate, zip(*parts, strict=True))
         del parts
-        pairs = sources.astype(np.int64) * len(self._numbers) + targets
+        pairs = sources.astype(np.int64) * len(self._ids) + targets
         order = np.lexsort((-weights, pairs))
         pairs = pairs[order]
         first = np.ones(len(pairs), np.bool_)
         first[1:] = pairs[1:] != pairs[:-1]
         order = order[first]
         sources, targets, weights = sources[order], targets[order], weights[order]
-        order = np.lexsort((-self._id_rank()[targets], -weights, sources))
+        order = np.lexsort((-weights, sources))
         sources, targets, weights = sources[order], targets[order], weights[order]
+        self._sort_ties(sources, targets, weights)
         if self._max_nbrs is not None:
             place = np.arange(len(sources)) - np.searchsorted(sources, sources)
             kept = place < self._max_nbrs
             sources, targets, weights = sources[kept], targets[kept], weights[kept]
         self._kept = sources, targets, weights
 
-    def _id_rank(self) -> npt.NDArray[np.int32]:
-        """Returns the place of each example among all, sorted by id."""
-        if self._rank is None:
-            # UTF-8 sorts as its code points do.
-            ordered = np.fromiter(
-                map(self._numbers.__getitem__, sorted(self._numbers)),
-                np.int32,
-                len(self._numbers),
-            )
-            self._rank = np.empty_like(ordered)
-            self._rank[ordered] = np.arange(len(ordered), dtype=np.int32)
-        return self._rank
+    def _sort_ties(
+        self,
+        sources: npt.NDArray[np.int32],
+        targets: npt.NDArray[np.int32],
+        weights: npt.NDArray[np.float64],
+    ) -> None:
+        """Puts equally heavy neighbours of a seed in order, in place."""
+        tied = np.zeros(len(sources) + 1, np.bool_)
+        tied[1:-1] = (sources[1:] == sources[:-1]) & (weights[1:] == weights[:-1])
+        places = np.flatnonzero(tied[:-1] | tied[1:])
+        if not len(places):
+            return
+        nodes, which = np.unique(targets[places], return_inverse=True)
+        # The ids are UTF-8, which sorts as its code points do.
+        ids = [self._ids[node] for node in nodes.tolist()]
+        ranks = np.empty(len(ids), np.int64)
+        ranks[sorted(range(len(ids)), key=ids.__getitem__)] = np.arange(len(ids))
+        order = np.lexsort((-ranks[which], -weights[places], sources[places]))
+        targets[places] = targets[places[order]]
 
     def rows(
         self,

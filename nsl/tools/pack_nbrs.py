@@ -38,6 +38,7 @@ plain or gzip; local, or of any scheme that tf.io.gfile opens. unlabeled.tfr may
 
 _SEEDS = ("labeled", "all")
 _COMPRESSIONS = ("none", "gzip")
+_RECORDS_AT_ONCE = 64
 
 
 def pack_nbrs(
@@ -121,7 +122,7 @@ def pack_nbrs(
         num_labeled = len(index)
         index.add(unlabeled)
         num_seeds = len(index) if seeds == "all" else num_labeled
-        table = NeighborTable(index.numbers, num_seeds, max_nbrs, add_undirected_edges)
+        table = NeighborTable(index.ids, num_seeds, max_nbrs, add_undirected_edges)
         blank_lines = 0
         for path in graphs:
             file = edge_lines.EdgeFile(path)
@@ -188,7 +189,8 @@ class _Records:
                 record = tfrecord.frame(packed)
                 self.degrees[len(neighbors)] += 1
                 self.bytes += len(record)
-                progress.advance(1)
+                if not seed % _RECORDS_AT_ONCE:
+                    progress.reach(seed)
                 yield record
         self._packer.check_features_found()
 

@@ -47,15 +47,19 @@ class Packer:
     def _entries(
         self, neighbors: Sequence[bytes], weights: Sequence[float]
     ) -> Iterator[bytes]:
-        entry = example_wire.entry
-        yield entry(b"NL_num_nbrs", example_wire.int64_value(len(neighbors)))
+        """Yields the parts of the entries that are added."""
+        head, wanted = example_wire.entry_head, self._wanted
+        yield example_wire.entry(
+            b"NL_num_nbrs", example_wire.int64_value(len(neighbors))
+        )
         for number, neighbor in enumerate(neighbors):
             prefix = b"NL_nbr_%d_" % number
             weight = example_wire.float_value(weights[number])
-            yield entry(prefix + _WEIGHT, weight)
+            yield head(prefix, _WEIGHT, len(weight))
+            yield weight
             for name, rest in example_wire.split_features(neighbor):
-                if self._wanted is not None:
-                    if name not in self._wanted:
+                if wanted is not None:
+                    if name not in wanted:
                         continue
                     self._found.add(name)
                 if name == _WEIGHT:
@@ -65,7 +69,8 @@ class Packer:
                         "rename it, or name the features to copy in "
                         "neighbor_features."
                     )
-                yield entry(prefix + name, rest)
+                yield head(prefix, name, len(rest))
+                yield rest
         self._packed_neighbors = self._packed_neighbors or bool(neighbors)
 
     def check_features_found(self) -> None:

@@ -76,7 +76,11 @@ class Progress:
 
     def advance(self, amount: float) -> None:
         """Counts `amount` as done, and reports when it is time to."""
-        self._done += amount
+        self.reach(self._done + amount)
+
+    def reach(self, done: float) -> None:
+        """Takes `done` as the amount done so far, and reports when it is time to."""
+        self._done = done
         now = self._clock()
         if now < self._next:
             return

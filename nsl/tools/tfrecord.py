@@ -140,6 +140,11 @@ class RecordFile:
         )
 
 
+def record_start(position: int) -> int:
+    """Returns where a record starts whose data is at `position`."""
+    return position - _HEADER.size
+
+
 def frame(data: bytes) -> bytes:
     """Returns `data` as one record of a TFRecord file.
 

@@ -1,0 +1,196 @@
+"""Numbers for ids: a hash table of byte strings that holds no Python objects."""
+
+from array import array
+
+import numpy as np
+import numpy.typing as npt
+
+_WORD = 8
+_HEAD = 2 * _WORD
+# Of the 8 bytes read at a place, those that belong to a string with n bytes left.
+_MASKS = np.array([(1 << 8 * n) - 1 for n in range(_WORD + 1)], np.uint64)
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+_SHIFT = np.uint64(32)
+_NONE = -1
+
+
+class Strings:
+    """Byte strings within one text, looked at eight bytes at a time.
+
+    Attributes:
+      lengths: The bytes of each string.
+      heads: The first and the second 8 bytes of each, zeros where it has ended.
+    """
+
+    def __init__(
+        self,
+        text: bytes | bytearray,
+        starts: npt.NDArray[np.int64],
+        ends: npt.NDArray[np.int64],
+    ) -> None:
+        """Names the strings.
+
+        Args:
+          text: Bytes that hold them.
+          starts: Where each string starts.
+          ends: Where each ends.
+        """
+        padded = bytes(text) + bytes(_HEAD + _WORD)
+        # Every place of the text is the start of a word.
+        self._words = np.ndarray((len(padded) - _WORD + 1,), "<u8", padded, 0, (1,))
+        self._text = text
+        self._starts = starts
+        self.lengths = ends - starts
+        self.heads = [
+            self._words[starts + place]
+            & _MASKS[np.clip(self.lengths - place, 0, _WORD)]
+            for place in range(0, _HEAD, _WORD)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, number: int) -> bytes:
+        start = self._starts[number]
+        return bytes(self._text[start : start + self.lengths[number]])
+
+    def _word(
+        self, numbers: npt.NDArray[np.integer], place: int
+    ) -> npt.NDArray[np.uint64]:
+        """Returns eight bytes of strings that are longer than `place`."""
+        left = np.minimum(self.lengths[numbers] - place, _WORD)
+        return self._words[self._starts[numbers] + place] & _MASKS[left]
+
+    def hashes(self) -> npt.NDArray[np.uint64]:
+        """Returns a hash of each string."""
+        result = self.lengths.astype(np.uint64)
+        for words in self.heads:
+            result = _mix(result, words)
+        place = _HEAD
+        numbers = np.flatnonzero(self.lengths > place)
+        while len(numbers):
+            result[numbers] = _mix(result[numbers], self._word(numbers, place))
+            place += _WORD
+            numbers = numbers[self.lengths[numbers] > place]
+        return result * _MULTIPLIER
+
+    def equal(
+        self,
+        numbers: npt.NDArray[np.integer],
+        others: "Strings",
+        other_numbers: npt.NDArray[np.integer],
+    ) -> npt.NDArray[np.bool_]:
+        """Tells which of these strings equal others.
+
+        Args:
+          numbers: Strings of this text.
+          others: Another text.
+          other_numbers: The string of `others` that each is compared with.
+        """
+        lengths = self.lengths[numbers]
+        result = lengths == others.lengths[other_numbers]
+        for words, other_words in zip(self.heads, others.heads, strict=True):
+            result &= words[numbers] == other_words[other_numbers]
+        place = _HEAD
+        pending = np.flatnonzero(result & (lengths > place))
+        while len(pending):
+            same = self._word(numbers[pending], place) == others._word(
+                other_numbers[pending], place
+            )
+            result[pending[~same]] = False
+            place += _WORD
+            pending = pending[same]
+            pending = pending[lengths[pending] > place]
+        return result
+
+
+def _mix(
+    hashes: npt.NDArray[np.uint64], words: npt.NDArray[np.uint64]
+) -> npt.NDArray[np.uint64]:
+    mixed = (hashes ^ words) * _MULTIPLIER
+    return mixed ^ (mixed >> _SHIFT)
+
+
+class IdTable:
+    """Gives each id the number of its first appearance.
+
+    An id takes its own bytes and about 50 more.
+    """
+
+    def __init__(self) -> None:
+        self._text = bytearray()
+        self._ends = array("q")
+        self._settled = 0
+        self._strings = Strings(b"", np.empty(0, np.int64), np.empty(0, np.int64))
+        self._slots = np.full(2, _NONE, np.int32)
+        self._bits = 0
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, number: int) -> bytes:
+        start = self._ends[number - 1] if number else 0
+        return bytes(self._text[start : self._ends[number]])
+
+    def append(self, node: bytes) -> None:
+        """Adds an id that is not empty; `settle` tells whether it is new."""
+        self._text += node
+        self._ends.append(len(self._text))
+
+    def settle(self) -> npt.NDArray[np.int32]:
+        """Makes the ids appended so far ready to be found.
+
+        Returns:
+          For each id appended since the last call, the number of its first
+          appearance, which is its own unless it stands twice.
+        """
+        ends = np.array(self._ends, np.int64)
+        starts = np.concatenate((np.zeros(1, np.int64), ends))[:-1]
+        self._strings = Strings(self._text, starts, ends)
+        count = len(ends)
+        self._bits = max(count, 1).bit_length() + 1
+        home = self._home(self._strings)
+        # In a table probed place by place, ids in the order of their hashes stand
+        # each at its own place or just after the one before.
+        order = np.argsort(home, kind="stable")
+        ranks = np.arange(count)
+        places = np.maximum.accumulate(home[order] - ranks) + ranks
+        size = (1 << self._bits) + 1
+        if count:
+            size = max(size, int(places[-1]) + 2)
+        self._slots = np.full(size, _NONE, np.int32)
+        self._slots[places] = order
+        first = self.find(self._strings)[self._settled :]
+        self._settled = count
+        return first
+
+    def _home(self, strings: Strings) -> npt.NDArray[np.int64]:
+        return (strings.hashes() >> np.uint64(64 - self._bits)).astype(np.int64)
+
+    def find(self, strings: Strings) -> npt.NDArray[np.int32]:
+        """Returns the number of each id, or -1 if it is unknown."""
+        result = np.full(len(strings), _NONE, np.int32)
+        if not len(self):
+            return result
+        places = self._home(strings)
+        pending = np.arange(len(strings))
+        while len(pending):
+            candidates = self._slots[places]
+            taken = candidates >= 0
+            pending, places = pending[taken], places[taken]
+            candidates = candidates[taken]
+            equal = strings.equal(pending, self._strings, candidates)
+            result[pending[equal]] = candidates[equal]
+            pending, places = pending[~equal], places[~equal] + 1
+        return result
+
+    def remove(self, unwanted: npt.NDArray[np.bool_]) -> None:
+        """Takes out the ids marked in `unwanted`; later ones get smaller numbers."""
+        kept = np.flatnonzero(~unwanted).tolist()
+        nodes = [self[number] for number in kept]
+        self._text = bytearray()
+        self._ends = array("q")
+        for node in nodes:
+            self.append(node)
+        self._settled = 0
+        self.settle()
