@@ -12,8 +12,9 @@ import keras
 import tensorflow as tf
 
 from nsl.keras.base_inputs import to_base_inputs
-from nsl.keras.recurrent_state import RecurrentState, recurrent_states
-from nsl.keras.terms.term import CleanPass, Term
+from nsl.keras.recurrent_state import RecurrentState
+from nsl.keras.shared_pass import has_fixed_batch_size, may_share_pass
+from nsl.keras.terms.term import CleanPass, Neighbors, Term
 from nsl.lib.adversarial_neighbor import is_perturbable
 
 
@@ -82,16 +83,18 @@ class RegularizedModel(keras.Model):
         """Runs the clean pass, the terms' own passes and one optimizer update."""
         x, y, sample_weight = self._tensors(data)
         terms = [term for term in self._terms if term.multiplier]
-        taken = {}
+        neighbors = {}
         for term in terms:
-            x, taken[term.name] = term.take_features(x)
+            x, taken = term.take_neighbors(x)
+            if taken is not None:
+                neighbors[term.name] = taken
         early = [term for term in terms if not term.needs_input_gradient]
         late = [term for term in terms if term.needs_input_gradient]
 
         with tf.GradientTape(persistent=bool(late)) as tape:
             if late:
                 tape.watch(_perturbable(x))
-            clean = self._clean_pass(x, y, sample_weight, taken, training=True)
+            clean = self._clean_pass(x, y, sample_weight, neighbors, training=True)
             losses = [clean.labeled_loss, *self._own_losses()]
             losses += [self._term_loss(term, clean, tape) for term in early]
             targets = [self._scale(loss) for loss in losses]
@@ -160,33 +163,29 @@ class RegularizedModel(keras.Model):
             return self._core(inputs, training=training)
         return self._core(inputs)
 
-    def run_neighbors(self, x: Any, clean: CleanPass, count: int = 1) -> Any:
+    def run_neighbors(self, neighbors: list[Any], clean: CleanPass) -> list[Any]:
         """Runs the base model on neighbors of the samples of the clean pass.
 
         Stateful recurrent layers begin where the clean pass began, and the next batch
         goes on where the clean pass ended.
 
         Args:
-          x: Features of `count` neighbors a sample, sample by sample, of first
-            dimension `batch_size * count`.
+          neighbors: Features of neighbors, one structure like `clean.x` for each
+            neighbor of the samples.
           clean: The clean pass, which also tells whether this is training.
-          count: The number of neighbors a sample.
 
         Returns:
-          The outputs of the base model, of first dimension `batch_size * count`.
+          The outputs of the base model for each neighbor.
         """
-        if count == 1 or not _has_fixed_batch_size(self._core):
-            with clean.recurrent_state.restored():
-                return self.run_base(x, training=clean.training)
+        if has_fixed_batch_size(self._core) or not _are_dense(neighbors):
+            batches = [[neighbor] for neighbor in neighbors]
+        else:
+            batches = [neighbors]
         outputs = []
-        for i in range(count):
-            part = tf.nest.map_structure(lambda t, i=i: t[i::count], x)
+        for batch in batches:
             with clean.recurrent_state.restored():
-                outputs.append(self.run_base(part, training=clean.training))
-        return tf.nest.map_structure(
-            lambda *parts: tf.reshape(tf.stack(parts, 1), [-1, *parts[0].shape[1:]]),
-            *outputs,
-        )
+                outputs += self._run_joined(batch, clean.training)
+        return outputs
 
     def input_gradient(self, x: Any, clean: CleanPass) -> Any:
         """Differentiates the labeled loss with respect to features.
@@ -343,11 +342,11 @@ class RegularizedModel(keras.Model):
         x: Any,
         y: Any,
         sample_weight: Any,
-        taken: dict[str, Any],
+        neighbors: dict[str, Neighbors],
         training: bool,
     ) -> CleanPass:
         state = RecurrentState(self._core)
-        y_pred = self.run_base(x, training=training)
+        y_pred, neighbor_outputs = self._run_together(x, neighbors, training)
         self.built = True
         # A loss that the base model computes itself includes its own losses.
         with _own_losses_hidden(*([] if self._base_computes_loss() else [self])):
@@ -365,9 +364,38 @@ class RegularizedModel(keras.Model):
             y_pred=y_pred,
             labeled_loss=labeled_loss,
             training=training,
-            taken=taken,
+            neighbors=neighbors,
+            neighbor_outputs=neighbor_outputs,
             recurrent_state=state,
         )
+
+    def _run_together(
+        self, x: Any, neighbors: dict[str, Neighbors], training: bool
+    ) -> tuple[Any, dict[str, list[Any]]]:
+        """Runs the samples, and their neighbors with them where nothing changes."""
+        batches = [x]
+        for taken in neighbors.values():
+            batches += taken.features
+        if not _are_dense(batches) or not may_share_pass(self._core):
+            return self.run_base(x, training=training), {}
+        y_pred, *rest = self._run_joined(batches, training)
+        outputs = {}
+        for name, taken in neighbors.items():
+            count = len(taken.features)
+            outputs[name], rest = rest[:count], rest[count:]
+        return y_pred, outputs
+
+    def _run_joined(self, batches: list[Any], training: bool) -> list[Any]:
+        """Runs several batches as one and returns the outputs of each."""
+        if len(batches) == 1:
+            return [self.run_base(batches[0], training=training)]
+        joined = tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *batches)
+        outputs = self.run_base(joined, training=training)
+        sizes = [_batch_size(batch) for batch in batches]
+        parts = [tf.split(output, sizes) for output in tf.nest.flatten(outputs)]
+        return [
+            tf.nest.pack_sequence_as(outputs, part) for part in zip(*parts, strict=True)
+        ]
 
     def _base_computes_loss(self) -> bool:
         return type(self._core).compute_loss is not keras.Model.compute_loss
@@ -468,6 +496,10 @@ def _describe(x: Any) -> Any:
     return keras.tree.map_structure(describe, x)
 
 
+def _are_dense(x: Any) -> bool:
+    return all(isinstance(feature, tf.Tensor) for feature in tf.nest.flatten(x))
+
+
 def _batch_size(x: Any) -> tf.Tensor:
     first = next(feature for feature in tf.nest.flatten(x) if feature is not None)
     if isinstance(first, tf.RaggedTensor):
@@ -475,14 +507,6 @@ def _batch_size(x: Any) -> tf.Tensor:
     if isinstance(first, tf.SparseTensor):
         return first.dense_shape[0]
     return tf.shape(first)[0]
-
-
-def _has_fixed_batch_size(model: keras.Model) -> bool:
-    """Tells whether a model takes batches of one size only."""
-    shapes = [tensor.shape for tensor in getattr(model, "inputs", None) or []]
-    return bool(recurrent_states(model)) or any(
-        shape and shape[0] is not None for shape in shapes
-    )
 
 
 def _of_global_batch(loss: tf.Tensor) -> tf.Tensor:

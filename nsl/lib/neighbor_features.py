@@ -89,30 +89,51 @@ def unpack_features(
       KeyError: If a neighbor's feature or weight is missing.
       ValueError: If a shape is not as described.
     """
-    count = neighbor_config.max_neighbors
+    samples, neighbors, weights = split_neighbors(features, neighbor_config)
+    if not neighbors:
+        return samples, {}, None
+    joined = {
+        name: _interleave([neighbor[name] for neighbor in neighbors], keep_rank)
+        for name in samples
+    }
+    return samples, joined, _interleave(weights, keep_rank)
+
+
+def split_neighbors(
+    features: Mapping[str, Any], neighbor_config: configs.GraphNeighborConfig
+) -> tuple[dict[str, Any], list[dict[str, Any]], list[tf.Tensor]]:
+    """Splits features into those of the samples and those of each of their neighbors.
+
+    Args:
+      features: Tensors by name, of shape [batch, ...].
+      neighbor_config: How many neighbors there are and what their names are.
+
+    Returns:
+      The features of the samples; for each neighbor, its features under the names of
+      the samples'; and for each neighbor, the weights, of shape [batch, 1].
+
+    Raises:
+      KeyError: If a neighbor's feature or weight is missing.
+      ValueError: If a neighbor's feature has not its sample's shape, or a weight not
+        the shape [batch, 1] or [batch].
+    """
     samples = {
         name: _as_tensor(value)
         for name, value in strip_neighbor_features(features, neighbor_config).items()
     }
-    if not count:
-        return samples, {}, None
-    neighbors = {}
-    for name, sample in samples.items():
-        found = [
-            _look_up(features, f"{neighbor_config.prefix}{i}_{name}")
-            for i in range(count)
-        ]
-        for i, neighbor in enumerate(found):
-            if not neighbor.shape.is_compatible_with(sample.shape):
+    neighbors, weights = [], []
+    for i in range(neighbor_config.max_neighbors):
+        prefix = f"{neighbor_config.prefix}{i}"
+        neighbor = {name: _look_up(features, f"{prefix}_{name}") for name in samples}
+        for name, sample in samples.items():
+            if not neighbor[name].shape.is_compatible_with(sample.shape):
                 raise ValueError(
                     f"Feature {name!r} of neighbor {i} has shape "
-                    f"{tuple(neighbor.shape)}, but that of the sample has shape "
+                    f"{tuple(neighbor[name].shape)}, but that of the sample has shape "
                     f"{tuple(sample.shape)}: they must be equal."
                 )
-        neighbors[name] = _interleave(found, keep_rank)
-    weights = []
-    for i in range(count):
-        name = f"{neighbor_config.prefix}{i}{neighbor_config.weight_suffix}"
+        neighbors.append(neighbor)
+        name = f"{prefix}{neighbor_config.weight_suffix}"
         weight = _look_up(features, name)
         if weight.shape.rank == 1:
             weight = tf.expand_dims(weight, 1)
@@ -122,7 +143,7 @@ def unpack_features(
                 f"{tuple(weight.shape)}."
             )
         weights.append(weight)
-    return samples, neighbors, _interleave(weights, keep_rank)
+    return samples, neighbors, weights
 
 
 def replicate_embeddings(embeddings: Any, replicate_times: Any) -> tf.Tensor:

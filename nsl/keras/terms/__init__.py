@@ -2,6 +2,6 @@
 
 from nsl.keras.terms.adversarial import AdversarialTerm
 from nsl.keras.terms.graph import GraphTerm
-from nsl.keras.terms.term import CleanPass, Term
+from nsl.keras.terms.term import CleanPass, Neighbors, Term
 
-__all__ = ["AdversarialTerm", "CleanPass", "GraphTerm", "Term"]
+__all__ = ["AdversarialTerm", "CleanPass", "GraphTerm", "Neighbors", "Term"]

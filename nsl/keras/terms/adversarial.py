@@ -84,7 +84,7 @@ class AdversarialTerm(Term):
         self, model: RegularizedModel, clean: CleanPass, prepared: Any
     ) -> tf.Tensor:
         """Computes the labeled loss at the adversarial neighbors `prepared`."""
-        y_pred = model.run_neighbors(prepared, clean)
+        [y_pred] = model.run_neighbors([prepared], clean)
         return model.labeled_loss(
             prepared, clean.y, y_pred, clean.sample_weight, clean.training
         )

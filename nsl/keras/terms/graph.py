@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import tensorflow as tf
 
 from nsl.configs import GraphRegConfig
-from nsl.keras.terms.term import CleanPass, Term
+from nsl.keras.terms.term import CleanPass, Neighbors, Term
 from nsl.lib.distances import weighted_sum_and_normalizer
-from nsl.lib.neighbor_features import replicate_embeddings, unpack_features
+from nsl.lib.neighbor_features import split_neighbors
 
 if TYPE_CHECKING:
     from nsl.keras.regularized_model import RegularizedModel
@@ -38,7 +38,7 @@ class GraphTerm(Term):
         enabled = config.neighbor_config.max_neighbors > 0
         self.multiplier = config.multiplier if enabled else 0.0
 
-    def take_features(self, x: Any) -> tuple[Any, Any]:
+    def take_neighbors(self, x: Any) -> tuple[Any, Neighbors | None]:
         """Splits a batch into its samples and their neighbors with weights."""
         neighbor_config = self.config.neighbor_config
         if not isinstance(x, Mapping):
@@ -49,23 +49,24 @@ class GraphTerm(Term):
                 f"'{neighbor_config.prefix}0{neighbor_config.weight_suffix}', but "
                 f"received x: {x}."
             )
-        samples, neighbors, weights = unpack_features(x, neighbor_config)
-        return samples, (neighbors, weights)
+        samples, neighbors, weights = split_neighbors(x, neighbor_config)
+        return samples, Neighbors(neighbors, weights)
 
     def loss(
         self, model: RegularizedModel, clean: CleanPass, prepared: Any
     ) -> tf.Tensor:
         """Computes the mean distance, over all outputs of the model or the chosen."""
         del prepared
-        neighbors, weights = clean.taken[self.name]
-        count = self.config.neighbor_config.max_neighbors
-        outputs = model.run_neighbors(neighbors, clean, count)
+        neighbors = clean.neighbors[self.name]
+        outputs = clean.neighbor_outputs.get(self.name)
+        if outputs is None:
+            outputs = model.run_neighbors(neighbors.features, clean)
         sources = self._compared(model, clean.y_pred)
-        targets = self._compared(model, outputs)
+        targets = [self._compared(model, output) for output in outputs]
         return tf.add_n(
             [
-                self._distance(source, target, weights, count)
-                for source, target in zip(sources, targets, strict=True)
+                self._distance(source, target, neighbors.weights)
+                for source, *target in zip(sources, *targets, strict=True)
             ]
         )
 
@@ -87,15 +88,17 @@ class GraphTerm(Term):
         return [named[name]]
 
     def _distance(
-        self, source: tf.Tensor, target: tf.Tensor, weights: tf.Tensor, count: int
+        self, source: tf.Tensor, targets: list[tf.Tensor], weights: list[tf.Tensor]
     ) -> tf.Tensor:
+        sources = tf.concat([source] * len(targets), 0)
+        target = tf.concat(targets, 0)
         if source.shape.rank == 1:
-            source, target = source[:, tf.newaxis], target[:, tf.newaxis]
-        weights = tf.reshape(weights, [-1] + [1] * (source.shape.rank - 1))
+            sources, target = sources[:, tf.newaxis], target[:, tf.newaxis]
+        weight = tf.concat(weights, 0)
         total, normalizer = weighted_sum_and_normalizer(
-            replicate_embeddings(source, count),
+            sources,
             target,
-            weights,
+            tf.reshape(weight, [-1] + [1] * (target.shape.rank - 1)),
             self.config.distance_config,
         )
         # The mean is over the global batch, so each replica divides by what all

@@ -14,6 +14,20 @@ if TYPE_CHECKING:
     from nsl.keras.regularized_model import RegularizedModel
 
 
+@dataclasses.dataclass(frozen=True)
+class Neighbors:
+    """Neighbors that a batch holds beside its samples.
+
+    Attributes:
+      features: For each neighbor of the samples, its features.
+      weights: For each neighbor, the weights of the edges to it, of shape
+        `[batch_size, 1]`.
+    """
+
+    features: list[Any]
+    weights: list[tf.Tensor]
+
+
 @dataclasses.dataclass
 class CleanPass:
     """What the pass over the unperturbed samples gave.
@@ -26,7 +40,9 @@ class CleanPass:
       recurrent_state: The state of stateful recurrent layers before the pass.
       y_pred: The outputs of the base model.
       labeled_loss: The compiled loss, without the base model's own losses.
-      taken: By term name, the features that the term took out of the batch.
+      neighbors: By term name, the neighbors that the term took out of the batch.
+      neighbor_outputs: By term name, the outputs of the base model for each neighbor,
+        if the neighbors went through it together with the samples.
       input_gradient: The gradient of `labeled_loss` in the structure of `x`, None for
         a feature without one. Known to terms that ask for it.
     """
@@ -38,7 +54,8 @@ class CleanPass:
     recurrent_state: RecurrentState
     y_pred: Any = None
     labeled_loss: tf.Tensor | None = None
-    taken: dict[str, Any] = dataclasses.field(default_factory=dict)
+    neighbors: dict[str, Neighbors] = dataclasses.field(default_factory=dict)
+    neighbor_outputs: dict[str, list[Any]] = dataclasses.field(default_factory=dict)
     input_gradient: Any = None
 
 
@@ -61,14 +78,14 @@ class Term(abc.ABC):
     in_evaluation: ClassVar[bool] = False
     multiplier: float
 
-    def take_features(self, x: Any) -> tuple[Any, Any]:
-        """Splits the features of a training batch into the model's and the term's.
+    def take_neighbors(self, x: Any) -> tuple[Any, Neighbors | None]:
+        """Splits the features of a training batch into samples and neighbors.
 
         Args:
           x: The features of the batch.
 
         Returns:
-          The features of the samples alone, and what the term keeps for `loss`.
+          The features of the samples alone, and the neighbors, if the term has some.
         """
         return x, None
 

@@ -1,0 +1,234 @@
+"""What a regularized training step costs, against the passes that the method needs.
+
+In one process, and taking turns, this times a plain training step of the base model
+(one forward and one backward pass, F+B), one pass for the gradient of the input, and
+the step of each wrapper, and prints the ratio of each to its limit:
+
+- FGSM: 2 (F+B)
+- PGD with k iterations: 2 (F+B) and k-1 passes for the gradient of the input
+- graph with k neighbors: F+B at the (1+k)-fold batch size
+
+Then it measures the peak memory of PGD in processes of their own. The numbers are
+medians, with the spread between quartiles.
+
+    python benchmarks/step_cost.py [--models mlp,cnn,lstm] [--rounds 30]
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import nsl
+
+BATCH = 128
+PGD = (5, 20)
+NEIGHBORS = (1, 3, 5)
+# Large enough that activations outweigh what the runtime itself takes.
+MEMORY_BATCH = {"mlp": 16384, "cnn": 1024, "lstm": 2048}
+GOALS = {"FGSM": 1.10, "PGD": 1.10, "graph": 1.05, "memory": 1.1}
+
+
+def mlp():
+    return (28 * 28,), [keras.layers.Dense(128, "relu"), keras.layers.Dense(10)]
+
+
+def cnn():
+    return (28, 28, 1), [
+        keras.layers.Conv2D(32, 3, activation="relu"),
+        keras.layers.MaxPooling2D(),
+        keras.layers.Conv2D(64, 3, activation="relu"),
+        keras.layers.MaxPooling2D(),
+        keras.layers.Flatten(),
+        keras.layers.Dense(10),
+    ]
+
+
+def lstm():
+    return (64, 32), [keras.layers.LSTM(64), keras.layers.Dense(10)]
+
+
+MODELS = {"mlp": mlp, "cnn": cnn, "lstm": lstm}
+
+
+def base_model(name):
+    keras.utils.set_random_seed(0)
+    shape, layers = MODELS[name]()
+    return keras.Sequential([keras.Input(shape), *layers])
+
+
+def batch(name, size, neighbors=0):
+    random = np.random.default_rng(0)
+    shape, _ = MODELS[name]()
+    x = {"x": random.random((size, *shape), "float32")}
+    for i in range(neighbors):
+        x[f"NL_nbr_{i}_x"] = random.random((size, *shape), "float32")
+        x[f"NL_nbr_{i}_weight"] = np.ones((size, 1), "float32")
+    return x if neighbors else x["x"], random.integers(0, 10, size)
+
+
+def training_step(model, data, jit_compile):
+    """Compiles a model and returns a function that runs one training step."""
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss, jit_compile=jit_compile)
+    model.make_train_function()
+    batches = iter(tf.data.Dataset.from_tensors(data).cache().repeat())
+    return lambda: model.train_function(batches)["loss"].numpy()
+
+
+def input_gradient_pass(name, jit_compile):
+    model = base_model(name)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    features, labels = batch(name, BATCH)
+    x, y = tf.constant(features), tf.constant(labels)
+
+    @tf.function(jit_compile=jit_compile)
+    def run():
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(x)
+            value = loss(y, model(x, training=False))
+        return tape.gradient(value, x)
+
+    return lambda: run().numpy()
+
+
+def adversarial(name, iterations):
+    config = nsl.configs.make_adv_reg_config(
+        adv_step_size=0.01,
+        adv_grad_norm="infinity",
+        pgd_iterations=iterations,
+        pgd_epsilon=0.1,
+    )
+    return nsl.keras.AdversarialRegularization(base_model(name), adv_config=config)
+
+
+def graph(name, neighbors):
+    config = nsl.configs.make_graph_reg_config(max_neighbors=neighbors, multiplier=0.1)
+    return nsl.keras.GraphRegularization(base_model(name), config)
+
+
+def steps_of(name, jit_compile):
+    """The functions to time, by label."""
+
+    def step(model, data):
+        return training_step(model, data, jit_compile)
+
+    steps = {
+        "plain step (F+B)": step(base_model(name), batch(name, BATCH)),
+        "input gradient": input_gradient_pass(name, jit_compile),
+        "FGSM": step(adversarial(name, 1), batch(name, BATCH)),
+    }
+    for k in PGD:
+        steps[f"PGD-{k}"] = step(adversarial(name, k), batch(name, BATCH))
+    for k in NEIGHBORS:
+        size = BATCH * (1 + k)
+        steps[f"plain step, batch {size}"] = step(base_model(name), batch(name, size))
+        steps[f"graph-{k}"] = step(graph(name, k), batch(name, BATCH, k))
+    return steps
+
+
+def timed(steps, rounds):
+    """Times all steps in turns; returns seconds by label, one per round."""
+    for step in steps.values():
+        for _ in range(3):
+            step()
+    seconds = {label: [] for label in steps}
+    for done in range(rounds):
+        for label, step in steps.items():
+            start = time.perf_counter()
+            step()
+            seconds[label].append(time.perf_counter() - start)
+        if sys.stderr.isatty():
+            print(f"\r{done + 1}/{rounds} rounds", end="", file=sys.stderr)
+    return {label: np.array(values) for label, values in seconds.items()}
+
+
+def limits(medians):
+    """The cost of the passes that each method needs."""
+    plain, gradient = medians["plain step (F+B)"], medians["input gradient"]
+    found = {"FGSM": 2 * plain}
+    found |= {f"PGD-{k}": 2 * plain + (k - 1) * gradient for k in PGD}
+    found |= {
+        f"graph-{k}": medians[f"plain step, batch {BATCH * (1 + k)}"] for k in NEIGHBORS
+    }
+    return found
+
+
+def report_time(name, rounds, jit_compile):
+    seconds = timed(steps_of(name, jit_compile), rounds)
+    medians = {label: np.median(values) for label, values in seconds.items()}
+    needed = limits(medians)
+    print(f"\n{name}, batch {BATCH}{', XLA' if jit_compile else ''}")
+    print(f"{'':24}{'ms':>8} {'quartiles':>15} {'steps':>7} {'/limit':>7}   goal")
+    for label, values in seconds.items():
+        low, middle, high = np.percentile(1000 * values, [25, 50, 75])
+        relative = medians[label] / medians["plain step (F+B)"]
+        line = f"{label:24}{middle:8.2f} {f'{low:.2f}-{high:.2f}':>15} {relative:7.2f}"
+        if label in needed:
+            goal = GOALS[label.split("-")[0]]
+            ratio = medians[label] / needed[label]
+            line += f" {ratio:7.2f}   {goal:.2f} {'met' if ratio <= goal else 'MISSED'}"
+        print(line)
+
+
+def resident(field):
+    """Bytes of this process, now (VmRSS) or at most since the last reset (VmHWM)."""
+    with open("/proc/self/status") as status:
+        return next(int(x.split()[1]) for x in status if x.startswith(field)) * 1024
+
+
+def peak_memory(name, iterations):
+    """Bytes that training steps take beyond model and data, in this process."""
+    data = batch(name, MEMORY_BATCH[name])
+    step = training_step(adversarial(name, iterations), data, False)
+    before = resident("VmRSS")
+    with open("/proc/self/clear_refs", "w") as reset:
+        reset.write("5")
+    for _ in range(3):
+        step()
+    return resident("VmHWM") - before
+
+
+def report_memory(name):
+    peaks = {}
+    for iterations in (1, 20):
+        command = [sys.executable, __file__, "--peak_memory", f"{name},{iterations}"]
+        result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        peaks[iterations] = int(result.stdout)
+    ratio = peaks[20] / peaks[1]
+    print(
+        f"{name}: peak memory of PGD-20 {peaks[20] / 2**20:.0f} MiB, of PGD-1 "
+        f"{peaks[1] / 2**20:.0f} MiB at batch {MEMORY_BATCH[name]}: {ratio:.2f}   "
+        f"{GOALS['memory']:.2f} {'met' if ratio <= GOALS['memory'] else 'MISSED'}"
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", default="mlp,cnn,lstm")
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--jit_compile", action="store_true", help="run under XLA")
+    parser.add_argument("--peak_memory", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.peak_memory:
+        name, iterations = args.peak_memory.split(",")
+        print(peak_memory(name, int(iterations)))
+        return
+    for name in args.models.split(","):
+        report_time(name, args.rounds, args.jit_compile)
+    print()
+    for name in args.models.split(","):
+        report_memory(name)
+
+
+if __name__ == "__main__":
+    main()
