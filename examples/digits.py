@@ -51,9 +51,9 @@ ATTACKS = {"FGSM": 1, "PGD": PGD_ITERATIONS}
 class GraphSettings:
     """What part (a) may choose. Both networks train with the last three."""
 
-    similarity_threshold: float = 0.9
-    max_neighbors: int = 5
-    multiplier: float = 30.0
+    similarity_threshold: float = 0.92
+    max_neighbors: int = 3
+    multiplier: float = 10.0
     batch_size: int = 250
     learning_rate: float = 0.003
     steps: int = 600
@@ -63,12 +63,18 @@ class GraphSettings:
 class AdversarialSettings:
     """What part (b) may choose. Both networks train with the last two."""
 
-    multiplier: float = 1.0
+    multiplier: float = 5.0
     step_size: float = 0.2
     learning_rate: float = 0.003
     epochs: int = 60
 
 
+# Chosen with --search, which compares settings by the mean accuracy of five seeds on
+# the validation images. Of 36 graphs and multipliers this one came first (90.7%, the
+# next 90.0%; the labels alone 77.2 to 77.8% with any learning rate). Of 12 adversarial
+# settings this one has the highest accuracy under PGD, averaged over EPSILONS (66.2%,
+# the plain network 46.0%), among those that keep the plain network's accuracy on clean
+# images (96.8%, plain 96.6%).
 GRAPH = GraphSettings()
 ADVERSARIAL = AdversarialSettings()
 
@@ -132,9 +138,12 @@ def compile_model(model: keras.Model, learning_rate: float) -> None:
     )
 
 
+def classify(model: keras.Model, x: np.ndarray) -> np.ndarray:
+    return np.argmax(model(x, training=False).numpy(), axis=-1)
+
+
 def accuracy(model: keras.Model, images: Images) -> float:
-    answers = np.argmax(model.predict(images.x, batch_size=500, verbose=0), axis=-1)
-    return float(np.mean(answers == images.y))
+    return float(np.mean(classify(model, images.x) == images.y))
 
 
 # --- (a) a graph over labeled and unlabeled images
@@ -429,7 +438,7 @@ def format_table(results: Results) -> str:
             f"{'test accuracy in %':38}{'plain':>16}{'regularized':>16}",
             "-" * 70,
             row("20 labels; with a graph", few["plain"], few["regularized"]),
-            attacked("1,000 labels; with adversarial ...", "FGSM", 0.0),
+            attacked("1,000 labels; adversarial neighbors", "FGSM", 0.0),
             *(
                 attacked(f"  under {name}, epsilon {epsilon}", name, epsilon)
                 for name in ATTACKS
@@ -450,9 +459,8 @@ def picture_rows(
     rows = [digits_picture.Row("clean", images.x)]
     for name, model in models.items():
         attacked = attack(model, images, PICTURED_EPSILON, PGD_ITERATIONS).x
-        answers = np.argmax(model.predict(attacked, verbose=0), axis=-1)
         title = digits_picture.NAMES[name].replace(" ", "\n")
-        rows.append(digits_picture.Row(title, attacked, answers))
+        rows.append(digits_picture.Row(title, attacked, classify(model, attacked)))
     return rows
 
 

@@ -122,7 +122,7 @@ def _draw_few_labels(axis: Any, few_labels: Mapping[str, np.ndarray]) -> None:
         axis.plot(position + np.asarray(jitter), 100 * values, "o", color=COLORS[name])
         axis.text(
             position,
-            100 * values.max() + 1.5,
+            100 * values.max() + 2.5,
             f"{100 * values.mean():.1f}",
             ha="center",
             fontsize=13,
@@ -134,6 +134,6 @@ def _draw_few_labels(axis: Any, few_labels: Mapping[str, np.ndarray]) -> None:
         xticks=range(len(few_labels)),
         xticklabels=["labels alone", "labels and graph"],
         xlim=(-0.6, 1.6),
-        ylim=(50, 101),
+        ylim=(0, 101),
         ylabel="test accuracy (%)",
     )
