@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from nsl.configs import AdvRegConfig, serialization
-from nsl.keras.base_inputs import input_names
+from nsl.keras.base_model import input_names
 from nsl.keras.recurrent_state import RecurrentState
 from nsl.keras.regularized_model import RegularizedModel
 from nsl.keras.terms import AdversarialTerm, CleanPass

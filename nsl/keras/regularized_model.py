@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import inspect
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from nsl.keras.base_inputs import to_base_inputs
+from nsl.keras.base_model import check_base_model, to_base_inputs
+from nsl.keras.batch import are_dense, batch_size, describe, perturbable, to_tensor
+from nsl.keras.gradients import add_gradients
+from nsl.keras.own_losses import own_losses_hidden
 from nsl.keras.recurrent_state import RecurrentState
 from nsl.keras.shared_pass import has_fixed_batch_size, may_share_pass
 from nsl.keras.terms.term import CleanPass, Neighbors, Term
-from nsl.lib.adversarial_neighbor import is_perturbable
+from nsl.lib.features import is_perturbable
 
 
 class RegularizedModel(keras.Model):
@@ -35,12 +38,19 @@ class RegularizedModel(keras.Model):
     def __init__(
         self, base_model: keras.Model, terms: Sequence[Term], **kwargs: Any
     ) -> None:
-        _check_base_model(base_model)
+        check_base_model(base_model)
         kwargs.setdefault("dtype", base_model.dtype_policy)
         # The base model casts its inputs itself. Cast here, labels would suffer too.
         super().__init__(autocast=False, **kwargs)
         self.base_model = base_model
         wrapped = isinstance(base_model, RegularizedModel)
+        kind = type(base_model)
+        if not wrapped and kind.train_step is not keras.Model.train_step:
+            warnings.warn(
+                f"The train_step of {kind.__name__} is not used: the wrapper runs its "
+                "own. Override compute_loss instead to change the labeled loss.",
+                stacklevel=3,
+            )
         self._core = base_model._core if wrapped else base_model
         self._terms = (*(base_model._terms if wrapped else ()), *terms)
         self._term_metrics = {
@@ -93,7 +103,7 @@ class RegularizedModel(keras.Model):
 
         with tf.GradientTape(persistent=bool(late)) as tape:
             if late:
-                tape.watch(_perturbable(x))
+                tape.watch(perturbable(x))
             clean = self._clean_pass(x, y, sample_weight, neighbors, training=True)
             losses = [clean.labeled_loss, *self._own_losses()]
             losses += [self._term_loss(term, clean, tape) for term in early]
@@ -103,11 +113,13 @@ class RegularizedModel(keras.Model):
             # One backward pass gives the gradient of the weights and of the input.
             # The losses besides the labeled one must not bend the attack.
             gradients, input_gradient = tape.gradient(
-                targets[0], (weights, _perturbable(x))
+                targets[0], (weights, perturbable(x))
             )
             clean.input_gradient = self._unscale(x, input_gradient)
             if targets[1:]:
-                gradients = _add(gradients, tape.gradient(targets[1:], weights))
+                gradients = add_gradients(
+                    gradients, tape.gradient(targets[1:], weights)
+                )
         else:
             gradients = tape.gradient(targets, weights)
         del tape
@@ -115,7 +127,7 @@ class RegularizedModel(keras.Model):
             with tf.GradientTape() as tape:
                 losses.append(self._term_loss(term, clean, tape))
                 target = self._scale(losses[-1])
-            gradients = _add(gradients, tape.gradient(target, weights))
+            gradients = add_gradients(gradients, tape.gradient(target, weights))
 
         self._track_loss(losses, x)
         if weights:
@@ -133,12 +145,12 @@ class RegularizedModel(keras.Model):
         terms = [term for term in self._terms if term.multiplier and term.in_evaluation]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             if terms:
-                tape.watch(_perturbable(x))
+                tape.watch(perturbable(x))
             clean = self._clean_pass(x, y, sample_weight, {}, training=False)
             losses = [clean.labeled_loss, *self._own_losses()]
             target = self._scale(clean.labeled_loss)
         if terms:
-            input_gradient = tape.gradient(target, _perturbable(x))
+            input_gradient = tape.gradient(target, perturbable(x))
             clean.input_gradient = self._unscale(x, input_gradient)
         losses += [self._term_loss(term, clean) for term in terms]
         self._track_loss(losses, x)
@@ -177,7 +189,7 @@ class RegularizedModel(keras.Model):
         Returns:
           The outputs of the base model for each neighbor.
         """
-        if has_fixed_batch_size(self._core) or not _are_dense(neighbors):
+        if has_fixed_batch_size(self._core) or not are_dense(neighbors):
             batches = [[neighbor] for neighbor in neighbors]
         else:
             batches = [neighbors]
@@ -206,11 +218,11 @@ class RegularizedModel(keras.Model):
             keras.StatelessScope(state_mapping=state),
             tf.GradientTape(watch_accessed_variables=False) as tape,
         ):
-            tape.watch(_perturbable(x))
+            tape.watch(perturbable(x))
             y_pred = self.run_base(x, training=False)
             loss = self.labeled_loss(x, clean.y, y_pred, clean.sample_weight, False)
             target = self._scale(loss)
-        return self._unscale(x, tape.gradient(target, _perturbable(x)))
+        return self._unscale(x, tape.gradient(target, perturbable(x)))
 
     def labeled_loss(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool
@@ -229,7 +241,7 @@ class RegularizedModel(keras.Model):
         """
         # Whatever the loss writes down, as the loss of each output, it has written
         # down for the clean pass.
-        with keras.StatelessScope(), _own_losses_hidden(self, self._core):
+        with keras.StatelessScope(), own_losses_hidden(self, self._core):
             return self._compute_loss(
                 x=x,
                 y=y,
@@ -326,9 +338,9 @@ class RegularizedModel(keras.Model):
         if y is None and self.loss is not None:
             raise ValueError(
                 f"{self.name} needs labels to compute its loss: expected "
-                f"{self._expected_data()}, but received no y and x = {_describe(x)}."
+                f"{self._expected_data()}, but received no y and x = {describe(x)}."
             )
-        return keras.tree.map_structure(_to_tensor, (x, y, sample_weight))
+        return keras.tree.map_structure(to_tensor, (x, y, sample_weight))
 
     def _symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         # Keras unpacks the batch here by itself, under a distribution strategy.
@@ -349,7 +361,7 @@ class RegularizedModel(keras.Model):
         y_pred, neighbor_outputs = self._run_together(x, neighbors, training)
         self.built = True
         # A loss that the base model computes itself includes its own losses.
-        with _own_losses_hidden(*([] if self._base_computes_loss() else [self])):
+        with own_losses_hidden(*([] if self._base_computes_loss() else [self])):
             labeled_loss = self._compute_loss(
                 x=x,
                 y=y,
@@ -376,7 +388,7 @@ class RegularizedModel(keras.Model):
         batches = [x]
         for taken in neighbors.values():
             batches += taken.features
-        if not _are_dense(batches) or not may_share_pass(self._core):
+        if not are_dense(batches) or not may_share_pass(self._core):
             return self.run_base(x, training=training), {}
         y_pred, *rest = self._run_joined(batches, training)
         outputs = {}
@@ -391,7 +403,7 @@ class RegularizedModel(keras.Model):
             return [self.run_base(batches[0], training=training)]
         joined = tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *batches)
         outputs = self.run_base(joined, training=training)
-        sizes = [_batch_size(batch) for batch in batches]
+        sizes = [batch_size(batch) for batch in batches]
         parts = [tf.split(output, sizes) for output in tf.nest.flatten(outputs)]
         return [
             tf.nest.pack_sequence_as(outputs, part) for part in zip(*parts, strict=True)
@@ -413,13 +425,13 @@ class RegularizedModel(keras.Model):
             prepared = term.prepare(self, clean)
         loss = term.multiplier * term.loss(self, clean, prepared)
         self._term_metrics[term.name].update_state(
-            _of_global_batch(loss), sample_weight=_batch_size(clean.x)
+            _of_global_batch(loss), sample_weight=batch_size(clean.x)
         )
         return loss
 
     def _track_loss(self, losses: list[tf.Tensor], x: Any) -> None:
         total = tf.add_n([tf.reduce_mean(_of_global_batch(loss)) for loss in losses])
-        self._loss_tracker.update_state(total, sample_weight=_batch_size(x))
+        self._loss_tracker.update_state(total, sample_weight=batch_size(x))
 
     def _scale(self, loss: tf.Tensor) -> tf.Tensor:
         """Scales a loss so that half-precision gradients do not vanish."""
@@ -441,96 +453,6 @@ class RegularizedModel(keras.Model):
         return tf.nest.map_structure(gradient_of, x)
 
 
-def _check_base_model(base_model: Any) -> None:
-    kind = type(base_model)
-    if isinstance(base_model, keras.Model):
-        if kind.train_step is not keras.Model.train_step and not isinstance(
-            base_model, RegularizedModel
-        ):
-            warnings.warn(
-                f"The train_step of {kind.__name__} is not used: the wrapper runs its "
-                "own. Override compute_loss instead to change the labeled loss.",
-                stacklevel=3,
-            )
-        return
-    if any(base.__module__.startswith("tf_keras") for base in kind.__mro__):
-        raise TypeError(
-            "The base model comes from the legacy package tf_keras (Keras 2), but nsl "
-            "works with Keras 3. Build the model with `import keras`, and unset the "
-            "environment variable TF_USE_LEGACY_KERAS if tf.keras is Keras 2."
-        )
-    raise TypeError(
-        f"base_model must be a keras.Model, but received {base_model!r} "
-        f"({kind.__module__}.{kind.__name__})."
-    )
-
-
-@contextlib.contextmanager
-def _own_losses_hidden(*models: keras.Model) -> Iterator[None]:
-    """Lets `compute_loss` see no loss of the models' own."""
-    # An empty list would not count as an override.
-    hiding = [model for model in models if model.losses]
-    for model in hiding:
-        model._losses_override.append(tf.zeros([]))
-    try:
-        yield
-    finally:
-        for model in hiding:
-            model._losses_override.clear()
-
-
-def _to_tensor(value: Any) -> Any:
-    if value is None or tf.is_tensor(value):
-        return value
-    return tf.convert_to_tensor(value)
-
-
-def _perturbable(x: Any) -> list[tf.Tensor]:
-    return [feature for feature in tf.nest.flatten(x) if is_perturbable(feature)]
-
-
-def _describe(x: Any) -> Any:
-    def describe(value: Any) -> Any:
-        return f"{type(value).__name__}{getattr(value, 'shape', '')}"
-
-    return keras.tree.map_structure(describe, x)
-
-
-def _are_dense(x: Any) -> bool:
-    return all(isinstance(feature, tf.Tensor) for feature in tf.nest.flatten(x))
-
-
-def _batch_size(x: Any) -> tf.Tensor:
-    first = next(feature for feature in tf.nest.flatten(x) if feature is not None)
-    if isinstance(first, tf.RaggedTensor):
-        return first.nrows()
-    if isinstance(first, tf.SparseTensor):
-        return first.dense_shape[0]
-    return tf.shape(first)[0]
-
-
 def _of_global_batch(loss: tf.Tensor) -> tf.Tensor:
     """Undoes the division of a loss among replicas."""
     return loss * tf.cast(tf.distribute.get_strategy().num_replicas_in_sync, loss.dtype)
-
-
-def _add(
-    left: list[tf.Tensor | tf.IndexedSlices | None],
-    right: list[tf.Tensor | tf.IndexedSlices | None],
-) -> list[tf.Tensor | tf.IndexedSlices | None]:
-    """Adds gradients variable by variable; None counts as zero."""
-    total = []
-    for a, b in zip(left, right, strict=True):
-        if a is None or b is None:
-            total.append(b if a is None else a)
-        elif isinstance(a, tf.IndexedSlices) and isinstance(b, tf.IndexedSlices):
-            total.append(
-                tf.IndexedSlices(
-                    tf.concat([a.values, b.values], 0),
-                    tf.concat([a.indices, b.indices], 0),
-                    a.dense_shape,
-                )
-            )
-        else:
-            total.append(tf.convert_to_tensor(a) + tf.convert_to_tensor(b))
-    return total

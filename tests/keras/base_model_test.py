@@ -1,9 +1,9 @@
-"""From the features of a batch to what a base model is called with."""
+"""What a base model is called with."""
 
 import keras
 import pytest
 
-from nsl.keras.base_inputs import input_names, to_base_inputs
+from nsl.keras.base_model import input_names, to_base_inputs
 
 
 def two_inputs(structure):

@@ -1,9 +1,33 @@
-"""From the features of a batch to what a base model is called with."""
+"""What a base model may be, and what it is called with."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import keras
+
+
+def check_base_model(base_model: Any) -> None:
+    """Checks that a base model is a Keras 3 model.
+
+    Args:
+      base_model: What is to be wrapped.
+
+    Raises:
+      TypeError: If it is not.
+    """
+    kind = type(base_model)
+    if isinstance(base_model, keras.Model):
+        return
+    if any(base.__module__.startswith("tf_keras") for base in kind.__mro__):
+        raise TypeError(
+            "The base model comes from the legacy package tf_keras (Keras 2), but nsl "
+            "works with Keras 3. Build the model with `import keras`, and unset the "
+            "environment variable TF_USE_LEGACY_KERAS if tf.keras is Keras 2."
+        )
+    raise TypeError(
+        f"base_model must be a keras.Model, but received {base_model!r} "
+        f"({kind.__module__}.{kind.__name__})."
+    )
 
 
 def input_names(base_model: keras.Model) -> list[str]:
