@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from nsl.configs import AdvNeighborConfig, AdvRegConfig
-from nsl.keras.terms.term import CleanPass, Term
+from nsl.keras.terms.term import CleanPass, Passes, Term
 from nsl.lib.adversarial_neighbor import projected_gradient_ascent
-
-if TYPE_CHECKING:
-    from nsl.keras.regularized_model import RegularizedModel
 
 
 class AdversarialTerm(Term):
@@ -44,12 +41,12 @@ class AdversarialTerm(Term):
             else None
         )
 
-    def prepare(self, model: RegularizedModel, clean: CleanPass) -> Any:
+    def prepare(self, model: Passes, clean: CleanPass) -> Any:
         """Finds the adversarial neighbors, in the structure of the features."""
         return self.perturb(model, clean, self.config.adv_neighbor_config)
 
     def perturb(
-        self, model: RegularizedModel, clean: CleanPass, config: AdvNeighborConfig
+        self, model: Passes, clean: CleanPass, config: AdvNeighborConfig
     ) -> Any:
         """Climbs the labeled loss from the samples of the clean pass.
 
@@ -80,9 +77,7 @@ class AdversarialTerm(Term):
         )
         return self._join(attacked, clean.x)
 
-    def loss(
-        self, model: RegularizedModel, clean: CleanPass, prepared: Any
-    ) -> tf.Tensor:
+    def loss(self, model: Passes, clean: CleanPass, prepared: Any) -> tf.Tensor:
         """Computes the labeled loss at the adversarial neighbors `prepared`."""
         [y_pred] = model.run_neighbors([prepared], clean)
         return model.labeled_loss(

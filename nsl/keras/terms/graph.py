@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tensorflow as tf
 
 from nsl.configs import GraphRegConfig
-from nsl.keras.terms.term import CleanPass, Neighbors, Term
+from nsl.keras.terms.term import CleanPass, Neighbors, Passes, Term
 from nsl.lib.distances import weighted_sum_and_normalizer
 from nsl.lib.neighbor_features import split_neighbors
-
-if TYPE_CHECKING:
-    from nsl.keras.regularized_model import RegularizedModel
 
 
 class GraphTerm(Term):
@@ -52,9 +49,7 @@ class GraphTerm(Term):
         samples, neighbors, weights = split_neighbors(x, neighbor_config)
         return samples, Neighbors(neighbors, weights)
 
-    def loss(
-        self, model: RegularizedModel, clean: CleanPass, prepared: Any
-    ) -> tf.Tensor:
+    def loss(self, model: Passes, clean: CleanPass, prepared: Any) -> tf.Tensor:
         """Computes the mean distance, over all outputs of the model or the chosen."""
         del prepared
         neighbors = clean.neighbors[self.name]
@@ -70,7 +65,7 @@ class GraphTerm(Term):
             ]
         )
 
-    def _compared(self, model: RegularizedModel, outputs: Any) -> list[tf.Tensor]:
+    def _compared(self, model: Passes, outputs: Any) -> list[tf.Tensor]:
         """Lists the outputs that are compared."""
         name = self.config.output_name
         if name is None:
@@ -78,7 +73,7 @@ class GraphTerm(Term):
         if isinstance(outputs, Mapping):
             named = dict(outputs)
         else:
-            names = getattr(model.base_model, "output_names", [])
+            names = getattr(model, "output_names", [])
             named = dict(zip(names, tf.nest.flatten(outputs), strict=False))
         if name not in named:
             raise ValueError(

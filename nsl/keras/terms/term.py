@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import tensorflow as tf
 
 from nsl.keras.recurrent_state import RecurrentState
-
-if TYPE_CHECKING:
-    from nsl.keras.regularized_model import RegularizedModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +56,21 @@ class CleanPass:
     input_gradient: Any = None
 
 
+class Passes(Protocol):
+    """The passes that a term may ask of the regularized model."""
+
+    def run_neighbors(self, neighbors: list[Any], clean: CleanPass) -> list[Any]:
+        """Runs the base model on neighbors of the samples, as the clean pass did."""
+
+    def input_gradient(self, x: Any, clean: CleanPass) -> Any:
+        """Differentiates the labeled loss by features, in an inference pass."""
+
+    def labeled_loss(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool
+    ) -> tf.Tensor:
+        """Computes the compiled loss without the base model's own losses."""
+
+
 class Term(abc.ABC):
     """One loss that is added to the labeled loss of a model.
 
@@ -89,7 +101,7 @@ class Term(abc.ABC):
         """
         return x, None
 
-    def prepare(self, model: RegularizedModel, clean: CleanPass) -> Any:
+    def prepare(self, model: Passes, clean: CleanPass) -> Any:
         """Does what no weight gradient is needed of, as searching a neighbor.
 
         Args:
@@ -102,16 +114,14 @@ class Term(abc.ABC):
         del model, clean
 
     @abc.abstractmethod
-    def loss(
-        self, model: RegularizedModel, clean: CleanPass, prepared: Any
-    ) -> tf.Tensor:
+    def loss(self, model: Passes, clean: CleanPass, prepared: Any) -> tf.Tensor:
         """Computes the loss, before the multiplier.
 
         With several replicas it is this replica's share: the replicas' losses sum up
         to the loss of the global batch.
 
         Args:
-          model: The regularized model, whose `run_base` runs the base model.
+          model: The regularized model.
           clean: What the clean pass gave.
           prepared: What `prepare` returned.
 
