@@ -43,7 +43,7 @@ def test_packed_batches_hold_neighbors_and_weigh_labels(
 ) -> None:
     images = digits.Images(split.train.x[:200], split.train.y[:200])
     settings = digits.GraphSettings(max_neighbors=2, batch_size=200)
-    packed = digits.pack_neighbors(images, 0, settings.similarity_threshold, tmp_path)
+    packed = digits.pack_neighbors(images, settings, 0, tmp_path)
     features, labels, weights = next(
         iter(digits.read_packed(packed, settings, seed=0).as_numpy_iterator())
     )
