@@ -1,4 +1,4 @@
-"""Imports point one way only: configs <- lib <- keras, and configs <- tools."""
+"""Imports point one way only: configs <- lib <- keras and data; configs <- tools."""
 
 import ast
 from collections.abc import Iterator
@@ -14,6 +14,7 @@ PACKAGE = Path(nsl.__file__).parent
 ALLOWED = {
     "configs": set(),
     "lib": {"configs"},
+    "data": {"configs", "lib"},
     "keras": {"configs", "lib"},
     "tools": {"configs"},
 }

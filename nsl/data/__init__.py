@@ -1,0 +1,7 @@
+"""Neighbors from memory: graphs beside features, and batches that hold both."""
+
+from nsl.data.graph import Graph
+from nsl.data.neighbor_dataset import neighbor_dataset
+from nsl.data.sampling import Sampling
+
+__all__ = ["Graph", "Sampling", "neighbor_dataset"]

@@ -1,0 +1,260 @@
+"""The forms in which edges come in, all as columns of ids and weights."""
+
+import gzip
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Ids: TypeAlias = npt.NDArray[np.int64] | list[bytes]
+
+_CHUNK_BYTES = 1 << 22
+_CHUNK_EDGES = 1 << 18
+
+
+class Edges(NamedTuple):
+    """Some edges, as columns of equal length.
+
+    Attributes:
+      sources: Ids of the sources, integers or UTF-8.
+      targets: Ids of the targets.
+      weights: Finite weights.
+    """
+
+    sources: Ids
+    targets: Ids
+    weights: npt.NDArray[np.float32]
+
+
+def as_ids(values: Any, name: str) -> npt.NDArray[Any]:
+    """Returns ids as an array of int64 or of UTF-8 bytes.
+
+    Args:
+      values: Integers or strings, in an array or sequence of any shape.
+      name: What errors call them.
+
+    Raises:
+      TypeError: If they are neither all integers nor all strings.
+      ValueError: If one is too large for int64, empty, or ends with a NUL.
+    """
+    if not isinstance(values, np.ndarray):
+        # NumPy would turn the numbers of a mixed list into strings.
+        values = np.array(values, dtype=object)
+    if values.dtype.kind in "OT":
+        kinds = {_kind(value) for value in values.flat}
+        if len(kinds) > 1 or None in kinds:
+            types = sorted({type(value).__name__ for value in values.flat})
+            raise TypeError(
+                f"{name} must be all integers or all strings, but hold {types}."
+            )
+        if not kinds:
+            return np.empty(values.shape, np.int64)
+        if kinds == {int}:
+            try:
+                return values.astype(np.int64)
+            except OverflowError:
+                raise ValueError(f"{name} must fit into 64 bits.") from None
+        encoded = [encode(value) for value in values.flat]
+        if any(not value or value.endswith(b"\0") for value in encoded):
+            raise ValueError(f"{name} must not be empty nor end with a NUL character.")
+        return np.array(encoded, np.bytes_).reshape(values.shape)
+    if values.dtype.kind in "iu":
+        if values.dtype == np.uint64 and values.size and values.max() >> 63:
+            raise ValueError(f"{name} must fit into 64 bits with a sign.")
+        return values.astype(np.int64, copy=False)
+    if values.dtype.kind == "U":
+        values = np.strings.encode(values, "utf-8")
+    if values.dtype.kind != "S":
+        raise TypeError(
+            f"{name} must be integers or strings, but have dtype {values.dtype}."
+        )
+    if (values == b"").any():
+        raise ValueError(f"{name} must not be empty.")
+    return values
+
+
+def _kind(value: Any) -> type | None:
+    if isinstance(value, str | bytes):
+        return str
+    is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return int if is_integer else None
+
+
+def encode(value: str | bytes) -> bytes:
+    """Returns an id as UTF-8."""
+    return value.encode() if isinstance(value, str) else bytes(value)
+
+
+def read_edges(edges: Any, integer_ids: bool) -> Iterator[Edges]:
+    """Reads edges in any of the forms that `Graph` takes.
+
+    Args:
+      edges: As there.
+      integer_ids: Whether the ids in a file are numbers.
+
+    Yields:
+      The edges, in parts.
+
+    Raises:
+      OSError: If the file cannot be read.
+      TypeError: If `edges` has another form.
+      ValueError: If an edge is wrong.
+    """
+    if isinstance(edges, str | os.PathLike):
+        return _read_file(os.fspath(edges), integer_ids)
+    if isinstance(edges, Mapping):
+        return _read_columns(*_columns_of_dict(edges))
+    if hasattr(edges, "tocoo"):
+        shape = edges.shape
+        if len(shape) != 2 or shape[0] != shape[1]:
+            raise ValueError(
+                f"A sparse matrix of edges must be square, but has shape {shape}."
+            )
+        matrix = edges.tocoo()
+        return _read_columns(matrix.row, matrix.col, matrix.data)
+    if isinstance(edges, tuple | list) and len(edges) in (2, 3):
+        return _read_columns(*edges)
+    raise TypeError(
+        "edges must be the path of a TSV file, a dict {source: {target: weight}}, a "
+        "SciPy sparse matrix, or a tuple (sources, targets) or (sources, targets, "
+        f"weights) of arrays, but received {type(edges).__name__}"
+        + (f" of shape {edges.shape}." if isinstance(edges, np.ndarray) else ".")
+    )
+
+
+def _columns_of_dict(graph: Mapping[Any, Any]) -> tuple[list[Any], ...]:
+    sources: list[Any] = []
+    targets: list[Any] = []
+    weights: list[Any] = []
+    for source, row in graph.items():
+        if not isinstance(row, Mapping):
+            raise TypeError(
+                "The graph must be {source: {target: weight}}, but node "
+                f"{source!r} has {row!r}."
+            )
+        sources += [source] * len(row)
+        targets += row.keys()
+        weights += row.values()
+    return sources, targets, weights
+
+
+def _read_columns(sources: Any, targets: Any, weights: Any = None) -> Iterator[Edges]:
+    sources, targets = as_ids(sources, "The sources"), as_ids(targets, "The targets")
+    if weights is None:
+        weights = np.broadcast_to(np.float32(1), sources.shape)
+    weights = np.asarray(weights)
+    if not sources.shape == targets.shape == weights.shape or sources.ndim != 1:
+        raise ValueError(
+            "The sources, targets and weights must be vectors of the same length, but "
+            f"have shapes {sources.shape}, {targets.shape} and {weights.shape}."
+        )
+    if sources.dtype.kind != targets.dtype.kind and sources.size:
+        raise TypeError(
+            f"The sources have dtype {sources.dtype} and the targets {targets.dtype}: "
+            "both must be integers, or both strings."
+        )
+    if weights.dtype.kind not in "biuf" and weights.size:
+        raise TypeError(f"The weights must be numbers, but are {weights.dtype}.")
+    for start in range(0, len(sources), _CHUNK_EDGES):
+        part = slice(start, start + _CHUNK_EDGES)
+        yield Edges(
+            _listed(sources[part]),
+            _listed(targets[part]),
+            _checked_weights(weights[part], "edge", start),
+        )
+
+
+def _listed(ids: npt.NDArray[Any]) -> Ids:
+    return ids.tolist() if ids.dtype.kind == "S" else ids
+
+
+def _checked_weights(
+    weights: npt.NDArray[Any], where: str, first: int
+) -> npt.NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        checked = weights.astype(np.float32)
+    wrong = np.flatnonzero(~np.isfinite(checked))
+    if len(wrong):
+        raise ValueError(
+            f"{where} {first + wrong[0]}: the weight must be finite as a float32, but "
+            f"is {weights[wrong[0]]}"
+        )
+    return checked
+
+
+def _read_file(path: str, integer_ids: bool) -> Iterator[Edges]:
+    with open(path, "rb") as file:
+        is_gzip = file.read(2) == b"\x1f\x8b"
+    lines = 0
+    with gzip.open(path) if is_gzip else open(path, "rb") as file:
+        while text := file.read(_CHUNK_BYTES):
+            text += file.readline()
+            if not text.endswith(b"\n"):
+                text += b"\n"
+            if b"\r" in text:
+                text = text.replace(b"\r\n", b"\n")
+            yield _parse(text, integer_ids, path, lines)
+            lines += text.count(b"\n")
+
+
+def _parse(text: bytes, integer_ids: bool, path: str, lines: int) -> Edges:
+    """Parses whole lines, quickly if all have the same number of columns."""
+    marks = np.frombuffer(text, np.uint8)
+    marks = marks[(marks == ord("\t")) | (marks == ord("\n"))]
+    width = 3 if len(marks) > 1 and marks[1] == ord("\t") else 2
+    regular = np.full(width, ord("\t"), np.uint8)
+    regular[-1] = ord("\n")
+    if len(marks) % width or not (marks.reshape(-1, width) == regular).all():
+        return _parse_lines(text, integer_ids, path, lines)
+    fields = text.replace(b"\n", b"\t").split(b"\t")
+    fields.pop()
+    sources, targets = fields[0::width], fields[1::width]
+    try:
+        if not (all(sources) and all(targets)):
+            return _parse_lines(text, integer_ids, path, lines)
+        if not text.isascii():
+            text.decode()
+        count = len(sources)
+        weights = np.ones(count, np.float32)
+        if width == 3:
+            weights = np.fromiter(map(float, fields[2::3]), np.float64, count)
+        weights = _checked_weights(weights, f"{path}, line", lines + 1)
+        if not integer_ids:
+            return Edges(sources, targets, weights)
+        return Edges(_integers(sources), _integers(targets), weights)
+    except (ValueError, OverflowError):
+        return _parse_lines(text, integer_ids, path, lines)
+
+
+def _integers(texts: Sequence[bytes]) -> npt.NDArray[np.int64]:
+    return np.fromiter(map(int, texts), np.int64, len(texts))
+
+
+def _parse_lines(text: bytes, integer_ids: bool, path: str, lines: int) -> Edges:
+    """Parses lines one by one, to pass over blank ones and to name a wrong one."""
+    edges: list[tuple[bytes, bytes, float]] = []
+    for number, line in enumerate(text[:-1].split(b"\n"), lines + 1):
+        if not line.strip(b" "):
+            continue
+        columns = line.split(b"\t")
+        try:
+            if len(columns) not in (2, 3) or not all(columns[:2]):
+                raise ValueError("expected source<TAB>target[<TAB>weight]")
+            line.decode()
+            weight = float(columns[2]) if len(columns) == 3 else 1.0
+            _checked_weights(np.array([weight]), "column", 3)
+            if integer_ids:
+                _integers(columns[:2])
+        except (ValueError, OverflowError) as error:
+            raise ValueError(
+                f"{path}, line {number}: {error}, but received {line[:100]!r}."
+            ) from None
+        edges.append((columns[0], columns[1], weight))
+    sources = [edge[0] for edge in edges]
+    targets = [edge[1] for edge in edges]
+    weights = np.array([edge[2] for edge in edges], np.float32)
+    if integer_ids:
+        return Edges(_integers(sources), _integers(targets), weights)
+    return Edges(sources, targets, weights)
