@@ -1,8 +1,8 @@
 """What a regularized training step costs, against the passes that the method needs.
 
-In one process, and taking turns, this times a plain training step of the base model
-(one forward and one backward pass, F+B), one pass for the gradient of the input, and
-the step of each wrapper, and prints the ratio of each to its limit:
+In one process, taking turns, this times a plain training step of the base model (one
+forward and one backward pass, F+B), one pass for the gradient of the input, and the step
+of each wrapper, and prints the ratio of each to its limit:
 
 - FGSM: 2 (F+B)
 - PGD with k iterations: 2 (F+B) and k-1 passes for the gradient of the input
@@ -114,24 +114,26 @@ def graph(name, neighbors):
     return nsl.keras.GraphRegularization(base_model(name), config)
 
 
-def steps_of(name, jit_compile):
-    """The functions to time, by label."""
-
-    def step(model, data):
-        return training_step(model, data, jit_compile)
-
+def adversarial_steps(name, jit_compile):
+    """The functions to time for the adversarial term, by label."""
+    data = batch(name, BATCH)
     steps = {
-        "plain step (F+B)": step(base_model(name), batch(name, BATCH)),
+        "plain step (F+B)": training_step(base_model(name), data, jit_compile),
         "input gradient": input_gradient_pass(name, jit_compile),
-        "FGSM": step(adversarial(name, 1), batch(name, BATCH)),
+        "FGSM": training_step(adversarial(name, 1), data, jit_compile),
     }
     for k in PGD:
-        steps[f"PGD-{k}"] = step(adversarial(name, k), batch(name, BATCH))
-    for k in NEIGHBORS:
-        size = BATCH * (1 + k)
-        steps[f"plain step, batch {size}"] = step(base_model(name), batch(name, size))
-        steps[f"graph-{k}"] = step(graph(name, k), batch(name, BATCH, k))
+        steps[f"PGD-{k}"] = training_step(adversarial(name, k), data, jit_compile)
     return steps
+
+
+def graph_steps(name, neighbors, jit_compile):
+    """The functions to time for a number of neighbors, by label."""
+    size = BATCH * (1 + neighbors)
+    plain = training_step(base_model(name), batch(name, size), jit_compile)
+    data = batch(name, BATCH, neighbors)
+    wrapped = training_step(graph(name, neighbors), data, jit_compile)
+    return {f"plain step, batch {size}": plain, f"graph-{neighbors}": wrapped}
 
 
 def timed(steps, rounds):
@@ -151,22 +153,24 @@ def timed(steps, rounds):
 
 
 def limits(medians):
-    """The cost of the passes that each method needs."""
+    """The cost of the passes that each adversarial method needs."""
     plain, gradient = medians["plain step (F+B)"], medians["input gradient"]
-    found = {"FGSM": 2 * plain}
-    found |= {f"PGD-{k}": 2 * plain + (k - 1) * gradient for k in PGD}
-    found |= {
-        f"graph-{k}": medians[f"plain step, batch {BATCH * (1 + k)}"] for k in NEIGHBORS
-    }
-    return found
+    needed = {"FGSM": 2 * plain}
+    return needed | {f"PGD-{k}": 2 * plain + (k - 1) * gradient for k in PGD}
 
 
 def report_time(name, rounds, jit_compile):
-    seconds = timed(steps_of(name, jit_compile), rounds)
+    print(f"\n{name}, batch {BATCH}{', XLA' if jit_compile else ''}")
+    print(f"{'':24}{'ms':>8} {'quartiles':>15} {'/plain':>7} {'/limit':>7}   goal")
+    seconds = timed(adversarial_steps(name, jit_compile), rounds)
     medians = {label: np.median(values) for label, values in seconds.items()}
     needed = limits(medians)
-    print(f"\n{name}, batch {BATCH}{', XLA' if jit_compile else ''}")
-    print(f"{'':24}{'ms':>8} {'quartiles':>15} {'steps':>7} {'/limit':>7}   goal")
+    for k in NEIGHBORS:
+        pair = timed(graph_steps(name, k, jit_compile), rounds)
+        seconds |= pair
+        plain, wrapped = pair
+        medians |= {label: np.median(values) for label, values in pair.items()}
+        needed[wrapped] = medians[plain]
     for label, values in seconds.items():
         low, middle, high = np.percentile(1000 * values, [25, 50, 75])
         relative = medians[label] / medians["plain step (F+B)"]
