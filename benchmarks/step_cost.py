@@ -1,8 +1,8 @@
 """What a regularized training step costs, against the passes that the method needs.
 
 In one process, taking turns, this times a plain training step of the base model (one
-forward and one backward pass, F+B), one pass for the gradient of the input, and the step
-of each wrapper, and prints the ratio of each to its limit:
+forward and one backward pass, F+B), one pass for the gradient of the input, and the
+step of each wrapper, and prints the ratio of each to its limit:
 
 - FGSM: 2 (F+B)
 - PGD with k iterations: 2 (F+B) and k-1 passes for the gradient of the input
