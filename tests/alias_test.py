@@ -142,21 +142,20 @@ def test_forms_of_import() -> None:
     assert namespace["project_to_ball"] is nsl.lib.project_to_ball
 
 
-@pytest.mark.parametrize(
-    "expression",
-    [
+def test_old_files_are_attributes_of_their_package() -> None:
+    """In a fresh process, because an earlier import would set the attributes."""
+    expressions = [
         "nsl.lib.utils.unpack_neighbor_features",
         "nsl.lib.distances.kl_divergence",
         "nsl.configs.configs.AdvRegConfig",
         "nsl.keras.adversarial_regularization.adversarial_loss",
         "nsl.keras.layers.neighbor_features.NeighborFeatures",
         "nsl.tools.graph_utils.read_tsv_graph",
-    ],
-)
-def test_old_files_are_attributes_of_their_package(expression: str) -> None:
-    """In a fresh process, because an earlier import would set the attribute."""
-    done = _run("-c", f"import {OLD} as nsl; print({expression}.__name__)")
-    assert done.stdout.strip() == expression.rpartition(".")[2], done.stderr
+    ]
+    names = ", ".join(f"{expression}.__name__" for expression in expressions)
+    done = _run("-c", f"import {OLD} as nsl; print({names})")
+    expected = [expression.rpartition(".")[2] for expression in expressions]
+    assert done.stdout.split() == expected, done.stderr
 
 
 @pytest.mark.parametrize("name", ["pack_nbrs", "build_graph"])
