@@ -202,10 +202,10 @@ class _Reader:
         values = features[name].float_list
         length = len(values.value)
         if not length:
-            kind = features[name].WhichOneof("kind") or "empty"
+            kind = features[name].WhichOneof("kind")
+            received = "none" if kind in (None, "float_list") else kind
             raise ValueError(
-                f"its feature {name!r} must hold floats, but "
-                + (f"is a {kind}" if kind != "float_list" else "is empty")
+                f"its feature {name!r} must hold floats, but has {received}"
             )
         # Serialized, the values stand one after the other, last in the message.
         return np.frombuffer(values.SerializeToString()[-4 * length :], "<f4")

@@ -117,7 +117,9 @@ def single_bytes(features: Any, name: str) -> bytes:
     if len(values) != 1:
         kind = feature.WhichOneof("kind")
         if kind not in (None, "bytes_list"):
-            raise ValueError(f"its feature {name!r} must be bytes, but is a {kind}")
+            raise ValueError(
+                f"its feature {name!r} must be bytes, but is of kind {kind}"
+            )
         raise ValueError(
             f"its feature {name!r} must hold one value, but holds {len(values)}"
         )

@@ -86,9 +86,9 @@ class GraphStatistics:
             "largest_component": 0,
         }
         if num_nodes:
-            values = np.quantile(self._degrees, _QUANTILES)
+            values = np.quantile(self._degrees, _QUANTILES, method="nearest")
             report["degree_quantiles"] = {
-                f"{share:g}": float(value)
+                f"{share:g}": int(value)
                 for share, value in zip(_QUANTILES, values, strict=True)
             }
             roots = self._roots(np.arange(num_nodes))

@@ -405,7 +405,10 @@ BAD_EXAMPLES: list[tuple[list[dict[str, Any]], str]] = [
     ([{"id": []}], "record 0: its feature 'id' must hold one value, but holds 0"),
     ([{"id": ["a", "b"]}], "record 0: .* must hold one value, but holds 2"),
     ([{"id": ["ok"]}, {"id": [""]}], "record 1: its feature 'id' is the empty"),
-    ([{"id": [7]}], "record 0: its feature 'id' must be bytes, but is a int64_list"),
+    (
+        [{"id": [7]}],
+        "record 0: its feature 'id' must be bytes, but is of kind int64_list",
+    ),
     ([{"id": [b"\xff"]}], "record 0: its feature 'id' must be UTF-8"),
     ([{"id": ["z"]}, {"id": ["z"]}], "The id 'z' stands twice: in the record at byte"),
 ]
