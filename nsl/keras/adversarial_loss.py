@@ -53,7 +53,8 @@ def adversarial_loss(
       labeled_loss: `loss_fn(labels, model(features))`, if known.
       gradient_tape: The tape that recorded `predictions` or `labeled_loss` and watched
         `features`. In graph mode it is not needed.
-      model_kwargs: Further arguments of each call of `model`, as `training`.
+      model_kwargs: Further arguments of each call of `model`. If `training` is among
+        them, the iterations that search the neighbors run with `training=False`.
 
     Returns:
       `loss_fn` at the adversarial neighbors. No gradient flows through the choice of
@@ -64,8 +65,11 @@ def adversarial_loss(
     """
     if adv_config is None:
         adv_config = AdvRegConfig()
-    if model_kwargs:
-        model = functools.partial(model, **model_kwargs)
+    model_kwargs = dict(model_kwargs or {})
+    # Searching the neighbors must not move batch statistics or drop units.
+    searched = {"training": False} if "training" in model_kwargs else {}
+    search_model = functools.partial(model, **{**model_kwargs, **searched})
+    model = functools.partial(model, **model_kwargs)
 
     def weighted_loss(y_true: Any, y_pred: Any) -> tf.Tensor:
         if sample_weights is None:
@@ -86,7 +90,7 @@ def adversarial_loss(
         labeled_loss,
         config=adv_config.adv_neighbor_config,
         gradient_tape=gradient_tape,
-        pgd_model_fn=model,
+        pgd_model_fn=search_model,
         pgd_loss_fn=weighted_loss,
         pgd_labels=labels,
     )

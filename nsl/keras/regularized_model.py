@@ -214,12 +214,10 @@ class RegularizedModel(keras.Model):
           feature that has none.
         """
         state = clean.recurrent_state.before()
-        with (
-            keras.StatelessScope(state_mapping=state),
-            tf.GradientTape(watch_accessed_variables=False) as tape,
-        ):
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(perturbable(x))
-            y_pred = self.run_base(x, training=False)
+            with keras.StatelessScope(state_mapping=state):
+                y_pred = self.run_base(x, training=False)
             loss = self.labeled_loss(x, clean.y, y_pred, clean.sample_weight, False)
             target = self._scale(loss)
         return self._unscale(x, tape.gradient(target, perturbable(x)))
@@ -241,7 +239,7 @@ class RegularizedModel(keras.Model):
         """
         # Whatever the loss writes down, as the loss of each output, it has written
         # down for the clean pass.
-        with keras.StatelessScope(), own_losses_hidden(self, self._core):
+        with own_losses_hidden(self, self._core), keras.StatelessScope():
             return self._compute_loss(
                 x=x,
                 y=y,
