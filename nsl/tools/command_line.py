@@ -54,7 +54,8 @@ def run(
         _exit_on_termination()
         job(values, positional)
     except (flags.Error, UsageError) as error:
-        print(f"{program}: {error} Try --help.", file=sys.stderr)
+        message = str(error).rstrip(".")
+        print(f"{program}: {message}. Try --help.", file=sys.stderr)
         return _WRONG_USE
     except KeyboardInterrupt:
         return _INTERRUPTED

@@ -67,19 +67,19 @@ class EdgeFile:
             size = file.seek(0, 2)
             file.seek(0)
             self.blank_lines = self._lines = 0
-            unfinished = b""
+            unfinished: list[bytes] = []
             with Progress(f"Reading {self.path}", size, "bytes") as progress:
                 while chunk := file.read(_CHUNK_BYTES):
                     progress.advance(len(chunk))
                     end = chunk.rfind(b"\n") + 1
                     if not end:
-                        unfinished += chunk
+                        unfinished.append(chunk)
                         continue
-                    text = unfinished + chunk[:end]
-                    unfinished = chunk[end:]
+                    text = b"".join((*unfinished, chunk[:end]))
+                    unfinished = [chunk[end:]]
                     yield self._parse(text)
-                if unfinished:
-                    yield self._parse(unfinished + b"\n")
+                if last := b"".join(unfinished):
+                    yield self._parse(last + b"\n")
 
     def _parse(self, text: bytes) -> Edges:
         """Parses whole lines, each with its line break."""
@@ -124,7 +124,7 @@ def _parse_regular(text: bytes) -> Edges | None:
     """
     characters = np.frombuffer(text, np.uint8)
     breaks = np.flatnonzero((characters == _TAB) | (characters == _NEWLINE))
-    columns = 3 if characters[breaks[1:2]] == _TAB else 2
+    columns = 3 if (characters[breaks[1:2]] == _TAB).any() else 2
     if len(breaks) % columns:
         return None
     ends = breaks.reshape(-1, columns)

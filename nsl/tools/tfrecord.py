@@ -134,6 +134,11 @@ class RecordFile:
         )
 
     def _truncation(self, number: int, position: int) -> ValueError:
+        if self.size < _HEADER.size:
+            return ValueError(
+                f"{self.path} is not a TFRecord file, or is truncated: it has only "
+                f"{self.size} bytes."
+            )
         return ValueError(
             f"{self.path} is truncated: it ends within record {number}, which starts "
             f"at byte {position} of {self.size}."

@@ -1,0 +1,93 @@
+"""Tests of `nsl.tools.command_line`."""
+
+import errno
+from collections.abc import Callable
+
+import pytest
+from absl import flags
+
+from nsl.tools import command_line
+
+
+def define(values: flags.FlagValues) -> None:
+    flags.DEFINE_integer("count", 3, "How many.", lower_bound=0, flag_values=values)
+    flags.DEFINE_bool("loud", False, "Whether to shout.", flag_values=values)
+
+
+def run(arguments: list[str], job: Callable[..., None] = lambda *_: None) -> int:
+    return command_line.run("tool", "Does a thing.", define, job, arguments)
+
+
+def raising(error: BaseException) -> Callable[..., None]:
+    def job(values: flags.FlagValues, arguments: list[str]) -> None:
+        raise error
+
+    return job
+
+
+def test_flags_and_arguments_in_any_order() -> None:
+    seen = []
+    code = run(
+        ["a", "--count=5", "", "--loud", "--", "--b"],
+        lambda values, arguments: seen.append((values.count, values.loud, arguments)),
+    )
+    assert code == 0
+    assert seen == [(5, True, ["a", "", "--b"])]
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h", "--helpfull"])
+def test_help(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["a", flag], raising(AssertionError("the job must not run"))) == 0
+    text = capsys.readouterr().out
+    assert "Does a thing." in text
+    assert "--count (default 3)\n    How many." in text
+    assert "--[no]loud" in text
+    assert "undefok" not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--cuont=5"], "cuont"),
+        (["--count=many"], "count"),
+        (["--count=-1"], "count"),
+        (["--count"], "count"),
+    ],
+)
+def test_wrong_flags(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("tool: ")
+    assert message in line
+    assert line.endswith(". Try --help.")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("The file\nis bad."), "tool: The file is bad."),
+        (
+            OSError(errno.ENOENT, "No such file or directory", "x.tfr"),
+            "tool: No such file or directory: x.tfr",
+        ),
+        (FileNotFoundError("There is no file 'x'."), "tool: There is no file 'x'."),
+        (MemoryError(), "tool: MemoryError"),
+    ],
+)
+def test_errors_are_one_line(
+    error: Exception, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([], raising(error)) == 1
+    assert capsys.readouterr().err == f"{line}\n"
+
+
+def test_an_interrupt_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([], raising(KeyboardInterrupt())) == 130
+    assert capsys.readouterr().err == ""
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError):
+        run([], raising(ZeroDivisionError()))
