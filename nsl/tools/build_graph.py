@@ -22,7 +22,8 @@ from nsl.tools import (
     reports,
     similarity,
 )
-from nsl.tools.embeddings import Embeddings, read_embeddings
+from nsl.tools.embedding_files import read_embeddings
+from nsl.tools.embeddings import Embeddings
 from nsl.tools.graph_statistics import GraphStatistics
 from nsl.tools.input_files import PathLike, Paths
 from nsl.tools.lsh import Buckets

@@ -127,10 +127,15 @@ def single_bytes(features: Any, name: str) -> bytes:
     if not value:
         raise ValueError(f"its feature {name!r} is the empty string")
     if not value.isascii():
-        try:
-            value.decode()
-        except UnicodeDecodeError:
-            raise ValueError(
-                f"its feature {name!r} must be UTF-8, but is {value!r}"
-            ) from None
+        check_utf8(value, name)
     return value
+
+
+def check_utf8(value: bytes, name: str) -> None:
+    """Raises ValueError if the value of the feature `name` is not UTF-8."""
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        raise ValueError(
+            f"its feature {name!r} must be UTF-8, but is {value!r}"
+        ) from None

@@ -172,6 +172,20 @@ def float_value(value: float) -> bytes:
     return _FLOAT_HEAD + _FLOAT.pack(value)
 
 
+def packed_floats(values: bytes) -> bytes:
+    """Returns the rest of an entry whose feature is a list of float32.
+
+    Args:
+      values: The floats, little-endian, at least one.
+    """
+    return _value(_FIELD_2, _FIELD_1 + varint(len(values)) + values)
+
+
+def bytes_value(value: bytes) -> bytes:
+    """Returns the rest of an entry whose feature is a list of one byte string."""
+    return _value(_FIELD_1, _FIELD_1 + varint(len(value)) + value)
+
+
 def int64_value(value: int) -> bytes:
     """Returns the rest of an entry whose feature is a list of one integer >= 0."""
     packed = varint(value)

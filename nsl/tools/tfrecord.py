@@ -18,6 +18,7 @@ _HEADER = struct.Struct("<QI")
 _CHECKSUM = struct.Struct("<I")
 _FRAME_BYTES = _HEADER.size + _CHECKSUM.size
 _CHUNK_BYTES = 1 << 22
+_KNOWN_HEADERS = 1 << 12
 
 
 def _masked_crc(data: bytes) -> int:
@@ -77,19 +78,24 @@ class RecordFile:
         chunk = b""
         at = 0  # the position of the next record in the chunk
         number = 0
+        lengths: dict[bytes, int] = {}  # by header, of those that were verified
         while True:
-            left = len(chunk) - at
-            if left >= _HEADER.size:
-                length, length_crc = _HEADER.unpack_from(chunk, at)
-                if _masked_crc(chunk[at : at + 8]) != length_crc:
-                    raise self._damage(number, start + at, "length")
+            header = chunk[at : at + _HEADER.size]
+            if len(header) == _HEADER.size:
+                length = lengths.get(header, -1)
+                if length < 0:
+                    if not _is_header(header):
+                        raise self._damage(number, start + at, "length")
+                    length = _HEADER.unpack(header)[0]
+                    if len(lengths) < _KNOWN_HEADERS:
+                        lengths[header] = length
                 end = at + _FRAME_BYTES + length
                 if start + end > self.size:
                     raise self._truncation(number, start + at)
                 if end <= len(chunk):
                     data = chunk[at + _HEADER.size : end - _CHECKSUM.size]
-                    (data_crc,) = _CHECKSUM.unpack_from(chunk, end - _CHECKSUM.size)
-                    if _masked_crc(data) != data_crc:
+                    stored = int.from_bytes(chunk[end - _CHECKSUM.size : end], "little")
+                    if _masked_crc(data) != stored:
                         raise self._damage(number, start + at, "data")
                     yield start + at + _HEADER.size, data
                     at = end
@@ -100,7 +106,7 @@ class RecordFile:
                 wanted = 0
             more = self._file.read(max(wanted, _CHUNK_BYTES))
             if not more:
-                if left:
+                if header:
                     raise self._truncation(number, start + at)
                 return
             start += at

@@ -335,11 +335,11 @@ BAD_EMBEDDINGS: list[tuple[list[dict[str, Any]], str]] = [
     ([{"id": ["a"], "embedding": []}], "must hold floats, but has none"),
     (
         [{"id": ["a"], "embedding": [1.0]}, {"id": ["b"], "embedding": [1.0, 2.0]}],
-        "record 1: its embedding has 2 values, but the embeddings before have 1",
+        "record 1: its embedding has 2 values, but those before have 1",
     ),
     (
         [{"id": ["a"], "embedding": [1.0]}, {"id": ["a"], "embedding": [1.0]}],
-        "record 1: the id 'a' stands in an earlier record",
+        "record 1: the id 'a' was in an earlier record",
     ),
     (
         [{"id": ["a"], "embedding": [1.0]}, {"id": ["b"], "embedding": [np.nan]}],
