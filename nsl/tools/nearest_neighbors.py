@@ -47,19 +47,20 @@ class NearestNeighbors:
     ) -> None:
         """Shows pairs that were not shown before, each in one direction."""
         similarities = self._embeddings.similarities(sources, targets)
-        similar = similarities >= self._threshold
-        sources, targets = sources[similar], targets[similar]
-        similarities = similarities[similar]
-        if not len(sources):
+        nodes = np.concatenate((sources, targets))
+        others = np.concatenate((targets, sources))
+        values = np.concatenate((similarities, similarities))
+        # Most pairs interest only one of their ends.
+        better = values >= np.maximum(self._similarities[nodes, -1], self._threshold)
+        nodes, others, values = nodes[better], others[better], values[better]
+        if not len(nodes):
             return
-        touched = np.unique(np.concatenate((sources, targets)))
+        touched = np.unique(nodes)
         kept_row, kept_place = np.nonzero(self._neighbors[touched] >= 0)
         kept = touched[kept_row]
-        nodes = np.concatenate((sources, targets, kept))
-        others = np.concatenate((targets, sources, self._neighbors[kept, kept_place]))
-        values = np.concatenate(
-            (similarities, similarities, self._similarities[kept, kept_place])
-        )
+        nodes = np.concatenate((nodes, kept))
+        others = np.concatenate((others, self._neighbors[kept, kept_place]))
+        values = np.concatenate((values, self._similarities[kept, kept_place]))
         order = np.lexsort((-self._id_order[others], -values, nodes))
         nodes, others, values = nodes[order], others[order], values[order]
         place = np.arange(len(nodes)) - np.searchsorted(nodes, nodes)
