@@ -29,7 +29,7 @@ class Edges(NamedTuple):
 
 
 def as_ids(values: Any, name: str) -> npt.NDArray[Any]:
-    """Returns ids as an array of int64 or of UTF-8 bytes.
+    """Returns ids as an array of integers or of UTF-8 bytes.
 
     Args:
       values: Integers or strings, in an array or sequence of any shape.
@@ -37,7 +37,7 @@ def as_ids(values: Any, name: str) -> npt.NDArray[Any]:
 
     Raises:
       TypeError: If they are neither all integers nor all strings.
-      ValueError: If one is too large for int64, empty, or ends with a NUL.
+      ValueError: If one does not fit into 64 bits, is empty, or ends with a NUL.
     """
     if not isinstance(values, np.ndarray):
         # NumPy would turn the numbers of a mixed list into strings.
@@ -63,7 +63,7 @@ def as_ids(values: Any, name: str) -> npt.NDArray[Any]:
     if values.dtype.kind in "iu":
         if values.dtype == np.uint64 and values.size and values.max() >> 63:
             raise ValueError(f"{name} must fit into 64 bits with a sign.")
-        return values.astype(np.int64, copy=False)
+        return values
     if values.dtype.kind == "U":
         values = np.strings.encode(values, "utf-8")
     if values.dtype.kind != "S":
@@ -107,11 +107,6 @@ def read_edges(edges: Any, integer_ids: bool) -> Iterator[Edges]:
     if isinstance(edges, Mapping):
         return _read_columns(*_columns_of_dict(edges))
     if hasattr(edges, "tocoo"):
-        shape = edges.shape
-        if len(shape) != 2 or shape[0] != shape[1]:
-            raise ValueError(
-                f"A sparse matrix of edges must be square, but has shape {shape}."
-            )
         matrix = edges.tocoo()
         return _read_columns(matrix.row, matrix.col, matrix.data)
     if isinstance(edges, tuple | list) and len(edges) in (2, 3):
@@ -150,7 +145,7 @@ def _read_columns(sources: Any, targets: Any, weights: Any = None) -> Iterator[E
             "The sources, targets and weights must be vectors of the same length, but "
             f"have shapes {sources.shape}, {targets.shape} and {weights.shape}."
         )
-    if sources.dtype.kind != targets.dtype.kind and sources.size:
+    if (sources.dtype.kind == "S") != (targets.dtype.kind == "S"):
         raise TypeError(
             f"The sources have dtype {sources.dtype} and the targets {targets.dtype}: "
             "both must be integers, or both strings."
@@ -167,14 +162,14 @@ def _read_columns(sources: Any, targets: Any, weights: Any = None) -> Iterator[E
 
 
 def _listed(ids: npt.NDArray[Any]) -> Ids:
-    return ids.tolist() if ids.dtype.kind == "S" else ids
+    return ids.tolist() if ids.dtype.kind == "S" else ids.astype(np.int64)
 
 
 def _checked_weights(
     weights: npt.NDArray[Any], where: str, first: int
 ) -> npt.NDArray[np.float32]:
     with np.errstate(over="ignore"):
-        checked = weights.astype(np.float32)
+        checked = weights.astype(np.float32, copy=False)
     wrong = np.flatnonzero(~np.isfinite(checked))
     if len(wrong):
         raise ValueError(

@@ -69,6 +69,11 @@ class Graph:
         skip_unknown: bool = False,
     ) -> None:
         is_matrix = hasattr(edges, "tocoo")
+        if is_matrix and (len(edges.shape) != 2 or edges.shape[0] != edges.shape[1]):
+            raise ValueError(
+                "A sparse matrix of edges must be square, but has shape "
+                f"{tuple(edges.shape)}."
+            )
         if ids is None and is_matrix:
             ids = np.arange(edges.shape[0])
         nodes = None if ids is None else NodeIds(ids)
@@ -133,11 +138,12 @@ class Graph:
         values = self._nodes.values
         return values if self._nodes.are_integers else np.strings.decode(values)
 
-    def rows(self, ids: Any) -> npt.NDArray[np.int32]:
+    def rows(self, ids: Any, name: str = "ids") -> npt.NDArray[np.int32]:
         """Returns the row of each node.
 
         Args:
           ids: Ids, in an array or sequence of any shape.
+          name: What errors call them.
 
         Returns:
           An array of that shape.
@@ -146,7 +152,7 @@ class Graph:
           TypeError: If they are strings where the nodes have numbers, or the reverse.
           ValueError: If one is unknown.
         """
-        return self._nodes.rows(ids, "ids")
+        return self._nodes.rows(ids, name)
 
     def power(self, hops: int, max_neighbors: int | None = None) -> Graph:
         """Returns the graph whose neighbors are up to some steps away.

@@ -92,6 +92,8 @@ def neighbor_dataset(
             f"of each sample, but is {count}."
         )
     batch_size = at_least_one("batch_size", batch_size)
+    if seed is not None and not isinstance(seed, int | np.integer):
+        raise TypeError(f"seed must be an integer or None, but is {seed!r}.")
     sampling = Sampling(sampling)
     if sampling is Sampling.WEIGHTED and (graph.weights < 0).any():
         raise ValueError(
@@ -206,7 +208,7 @@ def _feature_arrays(
 def _sample_rows(graph: Graph, sample_ids: Any) -> npt.NDArray[np.int32]:
     if sample_ids is None:
         return np.arange(graph.num_nodes, dtype=np.int32)
-    rows = graph.rows(sample_ids)
+    rows = graph.rows(sample_ids, "sample_ids")
     if rows.ndim not in (1, 2) or (rows.ndim == 2 and not rows.shape[1]):
         raise ValueError(
             "sample_ids must be of shape [samples] or [samples, m], but have shape "

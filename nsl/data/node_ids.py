@@ -32,6 +32,8 @@ class NodeIds:
           ValueError: If one stands twice.
         """
         self.values = as_ids(values, "ids")
+        if self.are_integers:
+            self.values = self.values.astype(np.int64)
         if self.values.ndim != 1:
             raise ValueError(
                 f"ids must be of shape [nodes], but have shape {self.values.shape}."
@@ -62,7 +64,7 @@ class NodeIds:
     @property
     def are_integers(self) -> bool:
         """Whether the ids are numbers."""
-        return self.values.dtype.kind == "i"
+        return self.values.dtype.kind in "iu"
 
     def find(self, ids: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
         """Returns the row of each id, or -1 if it is unknown."""
@@ -90,6 +92,8 @@ class NodeIds:
           ValueError: If one is unknown.
         """
         wanted = as_ids(ids, name)
+        if wanted.dtype.kind in "iu":
+            wanted = wanted.astype(np.int64, copy=False)
         if wanted.size and (wanted.dtype.kind == "i") != self.are_integers:
             kinds = ("strings", "integers")
             raise TypeError(
