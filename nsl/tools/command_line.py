@@ -1,10 +1,12 @@
 """What both commands share: flags, help, one-line errors and exit codes."""
 
+import contextlib
 import os
 import signal
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from logging import StreamHandler
 from typing import Any, NoReturn
 
 from absl import flags, logging
@@ -48,11 +50,11 @@ def run(
     if _HELP_FLAGS.intersection(own):
         print(f"{usage}\n\nFlags:\n{_describe(values)}")
         return 0
-    logging.set_verbosity(logging.INFO)
     try:
         positional = values([program, *arguments])[1:]
         _exit_on_termination()
-        job(values, positional)
+        with _plain_log_lines():
+            job(values, positional)
     except (flags.Error, UsageError) as error:
         message = str(error).rstrip(".")
         print(f"{program}: {message}. Try --help.", file=sys.stderr)
@@ -65,6 +67,23 @@ def run(
         print(f"{program}: {_one_line(error)}", file=sys.stderr)
         return _FAILED
     return 0
+
+
+@contextlib.contextmanager
+def _plain_log_lines() -> Iterator[None]:
+    """Logs on stderr, and nothing but the messages."""
+    logger = logging.get_absl_logger()
+    handler = StreamHandler()
+    before = logger.propagate, logging.get_verbosity()
+    logger.addHandler(handler)
+    logger.propagate = False
+    logging.set_verbosity(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = before[0]
+        logging.set_verbosity(before[1])
 
 
 def _describe(values: flags.FlagValues) -> str:
