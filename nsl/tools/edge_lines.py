@@ -11,7 +11,7 @@ from nsl.tools import input_files
 from nsl.tools.id_table import Strings
 from nsl.tools.progress import Progress
 
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 18
 _LARGEST_WEIGHT = float(np.finfo(np.float32).max)
 _TAB, _NEWLINE = b"\t\n"
 
@@ -52,7 +52,7 @@ class EdgeFile:
         """Reads all edges.
 
         Yields:
-          The edges, about a megabyte of text at a time. Edges without a weight
+          The edges, some thousands at a time. Edges without a weight
           have weight 1.0.
 
         Raises:

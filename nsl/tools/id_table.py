@@ -19,7 +19,8 @@ class Strings:
 
     Attributes:
       lengths: The bytes of each string.
-      heads: The first and the second 8 bytes of each, zeros where it has ended.
+      heads: uint64 [strings, 3]. The first and the second 8 bytes of each, zeros
+        where it has ended, and its length: what is compared first, in one place.
     """
 
     def __init__(
@@ -41,11 +42,11 @@ class Strings:
         self._text = text
         self._starts = starts
         self.lengths = ends - starts
-        self.heads = [
-            self._words[starts + place]
-            & _MASKS[np.clip(self.lengths - place, 0, _WORD)]
-            for place in range(0, _HEAD, _WORD)
-        ]
+        self.heads = np.empty((len(starts), 3), np.uint64)
+        for column, place in enumerate(range(0, _HEAD, _WORD)):
+            left = np.clip(self.lengths - place, 0, _WORD)
+            self.heads[:, column] = self._words[starts + place] & _MASKS[left]
+        self.heads[:, 2] = self.lengths
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -64,8 +65,8 @@ class Strings:
     def hashes(self) -> npt.NDArray[np.uint64]:
         """Returns a hash of each string."""
         result = self.lengths.astype(np.uint64)
-        for words in self.heads:
-            result = _mix(result, words)
+        for column in range(2):
+            result = _mix(result, self.heads[:, column])
         place = _HEAD
         numbers = np.flatnonzero(self.lengths > place)
         while len(numbers):
@@ -87,20 +88,22 @@ class Strings:
           others: Another text.
           other_numbers: The string of `others` that each is compared with.
         """
-        lengths = self.lengths[numbers]
-        result = lengths == others.lengths[other_numbers]
-        for words, other_words in zip(self.heads, others.heads, strict=True):
-            result &= words[numbers] == other_words[other_numbers]
+        heads = self.heads.take(numbers, axis=0)
+        other_heads = others.heads.take(other_numbers, axis=0)
+        result = heads[:, 0] == other_heads[:, 0]
+        for column in (1, 2):
+            result &= heads[:, column] == other_heads[:, column]
         place = _HEAD
-        pending = np.flatnonzero(result & (lengths > place))
+        pending = np.flatnonzero(result & (heads[:, 2] > place))
+        lengths = self.lengths[numbers[pending]]
         while len(pending):
             same = self._word(numbers[pending], place) == others._word(
                 other_numbers[pending], place
             )
             result[pending[~same]] = False
             place += _WORD
-            pending = pending[same]
-            pending = pending[lengths[pending] > place]
+            longer = same & (lengths > place)
+            pending, lengths = pending[longer], lengths[longer]
         return result
 
 

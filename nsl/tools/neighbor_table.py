@@ -6,7 +6,7 @@ import numpy.typing as npt
 from nsl.tools.edge_lines import Edges
 from nsl.tools.id_table import IdTable
 
-_PENDING_EDGES = 1 << 21
+_PENDING_EDGES = 1 << 19
 _UNKNOWN_SHOWN = 5
 
 
