@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,8 +9,9 @@ import attrs
 import keras
 import tensorflow as tf
 
-from nsl.configs import AdvRegConfig, serialization
+from nsl.configs import AdvNeighborConfig, AdvRegConfig, serialization
 from nsl.keras.base_model import input_names
+from nsl.keras.batch import describe
 from nsl.keras.recurrent_state import RecurrentState
 from nsl.keras.regularized_model import RegularizedModel
 from nsl.keras.terms import AdversarialTerm, CleanPass
@@ -76,12 +76,14 @@ class AdversarialRegularization(RegularizedModel):
         term = AdversarialTerm(adv_config, protected_keys=keys)
         super().__init__(base_model, [term], **kwargs)
         self._adversarial_term = term
-        # Keras saves the state of a random start with the model.
-        self._seed_generator = term.seed_generator
         self.label_keys = label_keys
         self.sample_weight_key = sample_weight_key
-        self.adv_config = adv_config
         self.base_with_labels_in_features = base_with_labels_in_features
+
+    @property
+    def adv_config(self) -> AdvRegConfig:
+        """The config, which holds from the beginning."""
+        return self._adversarial_term.config
 
     def unpack(self, data: Any) -> tuple[Any, Any, Any]:
         """Splits a batch, in Keras's form or one dict, into x, y and weights."""
@@ -90,39 +92,14 @@ class AdversarialRegularization(RegularizedModel):
             return x, y, sample_weight
         if sample_weight is None and self.sample_weight_key:
             sample_weight = x.get(self.sample_weight_key)
-        beside = {self.sample_weight_key}
-        if y is None and all(key in x for key in self.label_keys):
+        labeled = bool(self.label_keys) and all(key in x for key in self.label_keys)
+        if y is None and labeled:
             y = self._labels(x)
-            if not self.base_with_labels_in_features:
-                beside.update(self.label_keys)
-        beside.difference_update(input_names(self._core))
-        return {k: v for k, v in x.items() if k not in beside}, y, sample_weight
+        return self._without_labels(x), y, sample_weight
 
-    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Trains the model; takes the arguments of `keras.Model.fit`."""
-        # Keras looks for the labels that class weights belong to in y alone.
-        if kwargs.get("class_weight") is not None and y is None:
-            if isinstance(x, Mapping):
-                x, y, sample_weight = self.unpack(x)
-                kwargs.setdefault("sample_weight", sample_weight)
-            elif isinstance(x, tf.data.Dataset) and isinstance(x.element_spec, Mapping):
-                x = x.map(self._labeled)
-            elif isinstance(x, keras.utils.PyDataset) and isinstance(x[0], Mapping):
-                raise ValueError(
-                    "class_weight needs a PyDataset that returns (x, y), but this one "
-                    f"returns one dict with the keys {sorted(x[0])}."
-                )
-        if "validation_data" in kwargs:
-            kwargs["validation_data"] = _tuples(kwargs["validation_data"])
-        return super().fit(_tuples(x), y, *args, **kwargs)
-
-    def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Evaluates the model; takes the arguments of `keras.Model.evaluate`."""
-        return super().evaluate(_tuples(x), *args, **kwargs)
-
-    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-        """Predicts; takes the arguments of `keras.Model.predict`."""
-        return super().predict(_tuples(x), *args, **kwargs)
+    def strip(self, x: Any) -> Any:
+        """Removes labels and sample weights, unless the base model takes them."""
+        return self._without_labels(super().strip(x))
 
     def perturb_on_batch(
         self, x: Any, y: Any = None, sample_weight: Any = None, **config_kwargs: Any
@@ -144,10 +121,18 @@ class AdversarialRegularization(RegularizedModel):
           that cannot be perturbed, labels and weights are returned as they came.
 
         Raises:
+          TypeError: If the config has no such field.
           ValueError: If the labels are missing or no feature can be perturbed.
         """
-        self._assert_compile_called("perturb_on_batch")
+        if not self.compiled:
+            raise ValueError("Call compile() before perturb_on_batch().")
         chosen = {key: v for key, v in config_kwargs.items() if v is not None}
+        unknown = chosen.keys() - attrs.fields_dict(AdvNeighborConfig).keys()
+        if unknown:
+            raise TypeError(
+                f"AdvNeighborConfig has no field {sorted(unknown)}, but has "
+                f"{list(attrs.fields_dict(AdvNeighborConfig))}."
+            )
         config = attrs.evolve(self.adv_config.adv_neighbor_config, **chosen)
         features, y, sample_weight = self._tensors((x, y, sample_weight))
         features = self.strip(features)
@@ -164,6 +149,16 @@ class AdversarialRegularization(RegularizedModel):
         perturbed = self._adversarial_term.perturb(self, clean, config)
         perturbed = tf.nest.map_structure(_to_numpy, perturbed)
         return {**x, **perturbed} if isinstance(x, Mapping) else perturbed
+
+    def save_own_variables(self, store: Any) -> None:
+        """Saves where the random starts have got to."""
+        if self._adversarial_term.seed_generator is not None:
+            store["seed"] = self._adversarial_term.seed_generator.state
+
+    def load_own_variables(self, store: Any) -> None:
+        """Restores where the random starts had got to."""
+        if self._adversarial_term.seed_generator is not None:
+            self._adversarial_term.seed_generator.state.assign(store["seed"])
 
     def get_config(self) -> dict[str, Any]:
         """Returns what `from_config` needs: the base model and all arguments."""
@@ -187,6 +182,15 @@ class AdversarialRegularization(RegularizedModel):
         adv_config = serialization.from_dict(AdvRegConfig, config.pop("adv_config"))
         return cls(base_model, adv_config=adv_config, **config)
 
+    def _without_labels(self, x: Any) -> Any:
+        if not isinstance(x, Mapping):
+            return x
+        dropped = {self.sample_weight_key}
+        if not self.base_with_labels_in_features:
+            dropped.update(self.label_keys)
+        dropped.difference_update(input_names(self._core))
+        return {key: feature for key, feature in x.items() if key not in dropped}
+
     def _labels(self, x: Mapping[str, Any]) -> Any:
         """The labels of a dict batch in the structure of the outputs."""
         if len(self.label_keys) == 1:
@@ -195,10 +199,19 @@ class AdversarialRegularization(RegularizedModel):
             return {key: x[key] for key in self.label_keys}
         return [x[key] for key in self.label_keys]
 
-    def _labeled(self, x: Any) -> tuple[Any, ...]:
-        """A dict batch as `(x, y)` or `(x, y, sample_weight)`."""
-        x, y, sample_weight = self.unpack(x)
-        return (x, y) if sample_weight is None else (x, y, sample_weight)
+    def _check_training(self, x: Any, sample_weight: Any) -> None:
+        super()._check_training(x, sample_weight)
+        if self.sample_weight_key and sample_weight is None:
+            raise ValueError(
+                f"No sample weights to train with: expected the key "
+                f"'{self.sample_weight_key}' in a dict batch or sample_weight, but "
+                f"received x = {describe(x)}."
+            )
+        if self.loss is None and not self._base_computes_loss():
+            raise ValueError(
+                "Adversarial neighbors are found by the gradient of the compiled loss, "
+                "but compile() received no loss."
+            )
 
     def _keys_beside_features(self) -> tuple[str, ...]:
         return (
@@ -240,10 +253,3 @@ def _check_arguments(sample_weight_key: Any, adv_config: Any) -> None:
 def _to_numpy(value: Any) -> Any:
     dense = isinstance(value, tf.Tensor) and hasattr(value, "numpy")
     return value.numpy() if dense else value
-
-
-def _tuples(x: Any) -> Any:
-    """Makes the dicts that a generator yields tuples, which Keras insists on."""
-    if not isinstance(x, types.GeneratorType):
-        return x
-    return ((batch,) if isinstance(batch, Mapping) else batch for batch in x)

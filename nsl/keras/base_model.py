@@ -1,5 +1,6 @@
 """What a base model may be, and what it is called with."""
 
+import warnings
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -28,6 +29,26 @@ def check_base_model(base_model: Any) -> None:
         f"base_model must be a keras.Model, but received {base_model!r} "
         f"({kind.__module__}.{kind.__name__})."
     )
+
+
+def warn_of_unused_overrides(base_model: keras.Model) -> None:
+    """Warns of steps that a base model overrides and a wrapper does not run.
+
+    Args:
+      base_model: What is wrapped.
+    """
+    kind = type(base_model)
+    unused = [
+        name
+        for name in ("train_step", "test_step", "predict_step", "compute_metrics")
+        if getattr(kind, name) is not getattr(keras.Model, name)
+    ]
+    if unused:
+        warnings.warn(
+            f"The {' and '.join(unused)} of {kind.__name__} will not be used: the "
+            "wrapper has its own. Override compute_loss to change the labeled loss.",
+            stacklevel=4,
+        )
 
 
 def input_names(base_model: keras.Model) -> list[str]:

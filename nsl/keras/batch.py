@@ -36,7 +36,12 @@ def batch_size(x: Any) -> tf.Tensor:
 
 
 def describe(x: Any) -> Any:
-    """Puts the type and shape of each feature in its place, for messages."""
-    return keras.tree.map_structure(
-        lambda value: f"{type(value).__name__}{getattr(value, 'shape', '')}", x
-    )
+    """Puts the dtype and shape of each feature in its place, for messages."""
+
+    def described(value: Any) -> str:
+        if not hasattr(value, "shape"):
+            return repr(value)
+        dtype = getattr(value, "dtype", "")
+        return f"{getattr(dtype, 'name', dtype)}{tuple(value.shape)}"
+
+    return keras.tree.map_structure(described, x)

@@ -8,8 +8,10 @@ from typing import Any
 import keras
 
 from nsl.configs import GraphRegConfig, serialization
+from nsl.keras.base_model import input_names
 from nsl.keras.regularized_model import RegularizedModel
 from nsl.keras.terms import GraphTerm
+from nsl.keras.terms.graph import NUM_NEIGHBORS
 from nsl.lib.neighbor_features import strip_neighbor_features
 
 
@@ -60,13 +62,21 @@ class GraphRegularization(RegularizedModel):
                 f"{graph_reg_config!r}."
             )
         kwargs.setdefault("name", "GraphRegularization")
-        super().__init__(base_model, [GraphTerm(graph_reg_config)], **kwargs)
-        self.graph_reg_config = graph_reg_config
+        term = GraphTerm(graph_reg_config)
+        super().__init__(base_model, [term], **kwargs)
+        self._graph_term = term
+
+    @property
+    def graph_reg_config(self) -> GraphRegConfig:
+        """The config, which holds from the beginning."""
+        return self._graph_term.config
 
     def strip(self, x: Any) -> Any:
         """Removes the features and weights of neighbors."""
         if isinstance(x, Mapping):
             x = strip_neighbor_features(x, self.graph_reg_config.neighbor_config)
+            if NUM_NEIGHBORS not in input_names(self._core):
+                x.pop(NUM_NEIGHBORS, None)
         return super().strip(x)
 
     def get_config(self) -> dict[str, Any]:

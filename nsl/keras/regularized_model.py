@@ -11,8 +11,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from nsl.keras.base_model import check_base_model, to_base_inputs
+from nsl.keras.base_model import (
+    check_base_model,
+    input_names,
+    to_base_inputs,
+    warn_of_unused_overrides,
+)
 from nsl.keras.batch import are_dense, batch_size, describe, perturbable, to_tensor
+from nsl.keras.data_forms import DataForms
 from nsl.keras.gradients import add_gradients
 from nsl.keras.own_losses import own_losses_hidden
 from nsl.keras.recurrent_state import RecurrentState
@@ -21,7 +27,7 @@ from nsl.keras.terms.term import CleanPass, Neighbors, Term
 from nsl.lib.features import is_perturbable
 
 
-class RegularizedModel(keras.Model):
+class RegularizedModel(DataForms):
     """A Keras model whose loss is a base model's loss plus regularization terms.
 
     It owns no weights but the base model's. Loss, metrics and sample weights are
@@ -44,15 +50,16 @@ class RegularizedModel(keras.Model):
         super().__init__(autocast=False, **kwargs)
         self.base_model = base_model
         wrapped = isinstance(base_model, RegularizedModel)
-        kind = type(base_model)
-        if not wrapped and kind.train_step is not keras.Model.train_step:
-            warnings.warn(
-                f"The train_step of {kind.__name__} is not used: the wrapper runs its "
-                "own. Override compute_loss instead to change the labeled loss.",
-                stacklevel=3,
-            )
+        if not wrapped:
+            warn_of_unused_overrides(base_model)
         self._core = base_model._core if wrapped else base_model
         self._terms = (*(base_model._terms if wrapped else ()), *terms)
+        names = [term.name for term in self._terms]
+        if len(set(names)) < len(names):
+            raise ValueError(
+                f"'{base_model.name}' is regularized by the term '{terms[0].name}' "
+                "already. Wrap its base model instead, or change its config."
+            )
         self._term_metrics = {
             term.name: keras.metrics.Mean(name=f"scaled_{term.name}_loss")
             for term in self._terms
@@ -60,17 +67,10 @@ class RegularizedModel(keras.Model):
         self.built = base_model.built
 
     def unpack(self, data: Any) -> tuple[Any, Any, Any]:
-        """Splits a batch into features, labels and weights of its samples.
-
-        Args:
-          data: `x`, `(x,)`, `(x, y)` or `(x, y, sample_weight)`.
-
-        Returns:
-          `(x, y, sample_weight)`, where y and sample_weight may be None.
-        """
+        """Splits a batch into features, labels and weights of its samples."""
         if isinstance(self.base_model, RegularizedModel):
             return self.base_model.unpack(data)
-        return keras.utils.unpack_x_y_sample_weight(data)
+        return super().unpack(data)
 
     def strip(self, x: Any) -> Any:
         """Removes what only training uses from features, as those of neighbors.
@@ -92,10 +92,11 @@ class RegularizedModel(keras.Model):
     def train_step(self, data: Any) -> dict[str, Any]:
         """Runs the clean pass, the terms' own passes and one optimizer update."""
         x, y, sample_weight = self._tensors(data)
+        self._check_training(x, sample_weight)
         terms = [term for term in self._terms if term.multiplier]
         neighbors = {}
         for term in terms:
-            x, taken = term.take_neighbors(x)
+            x, taken = term.take_neighbors(x, input_names(self._core))
             if taken is not None:
                 neighbors[term.name] = taken
         early = [term for term in terms if not term.needs_input_gradient]
@@ -195,7 +196,13 @@ class RegularizedModel(keras.Model):
             batches = [neighbors]
         outputs = []
         for batch in batches:
-            with clean.recurrent_state.restored():
+            if clean.training:
+                state = clean.recurrent_state.restored()
+            else:
+                # Evaluation must not even draw a random number more than plain Keras.
+                before = clean.recurrent_state.before()
+                state = keras.StatelessScope(state_mapping=before)
+            with state:
                 outputs += self._run_joined(batch, clean.training)
         return outputs
 
@@ -279,6 +286,12 @@ class RegularizedModel(keras.Model):
             self.optimizer.build(self.trainable_variables)
 
     @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """All metrics, those that the base model updates itself included."""
+        # Keras passes over the metrics of models inside of a model.
+        return [*super().metrics, *self._core._metrics]
+
+    @property
     def output_names(self) -> list[str]:
         """Names of the outputs, where the base model knows them."""
         return self._core.output_names
@@ -291,7 +304,8 @@ class RegularizedModel(keras.Model):
     def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         """Saves the base model, so that serving needs no nsl.
 
-        `keras.saving.save_model(model, path)` saves the whole wrapper instead.
+        `keras.saving.save_model(model, path)` saves the whole wrapper instead; where
+        that is loaded, `nsl.keras` must have been imported.
 
         Args:
           filepath: Where to, as in `keras.Model.save`.
@@ -339,6 +353,11 @@ class RegularizedModel(keras.Model):
                 f"{self._expected_data()}, but received no y and x = {describe(x)}."
             )
         return keras.tree.map_structure(to_tensor, (x, y, sample_weight))
+
+    def _check_training(self, x: Any, sample_weight: Any) -> None:
+        """Checks what only a training batch must hold."""
+        if isinstance(self.base_model, RegularizedModel):
+            self.base_model._check_training(x, sample_weight)
 
     def _symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         # Keras unpacks the batch here by itself, under a distribution strategy.

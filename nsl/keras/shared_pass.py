@@ -61,5 +61,16 @@ def _treats_samples_alone(layer: keras.layers.Layer) -> bool:
         and not isinstance(layer, _MIXING)
         and getattr(layer, "activity_regularizer", None) is None
         and not isinstance(layer, keras.layers.Masking)
+        and _treats_samples_alone_in(layer, "activation")
+        and _treats_samples_alone_in(layer, "recurrent_activation")
         and not getattr(layer, "mask_zero", False)
+    )
+
+
+def _treats_samples_alone_in(layer: keras.layers.Layer, attribute: str) -> bool:
+    activation = getattr(layer, attribute, None)
+    return (
+        activation is None
+        or isinstance(activation, keras.layers.Layer)
+        or getattr(activation, "__module__", "").startswith("keras.src.activations.")
     )

@@ -384,7 +384,10 @@ def _described(features: Any) -> str:
     named = zip(
         feature_structures.names(features), tf.nest.flatten(features), strict=True
     )
-    return ", ".join(f"{name!r} ({_kind(leaf)})" for name, leaf in named)
+    return ", ".join(
+        f"{name!r} ({_kind(leaf)})" if name else f"a tensor of {_kind(leaf)}"
+        for name, leaf in named
+    )
 
 
 def _nothing_to_perturb(features: Any) -> str:

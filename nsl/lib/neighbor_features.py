@@ -92,10 +92,9 @@ def unpack_features(
     samples, neighbors, weights = split_neighbors(features, neighbor_config)
     if not neighbors:
         return samples, {}, None
-    joined = {
-        name: _interleave([neighbor[name] for neighbor in neighbors], keep_rank)
-        for name in samples
-    }
+    joined = tf.nest.map_structure(
+        lambda *parts: _interleave(list(parts), keep_rank), *neighbors
+    )
     return samples, joined, _interleave(weights, keep_rank)
 
 
@@ -118,7 +117,7 @@ def split_neighbors(
         the shape [batch, 1] or [batch].
     """
     samples = {
-        name: _as_tensor(value)
+        name: _as_tensors(value)
         for name, value in strip_neighbor_features(features, neighbor_config).items()
     }
     neighbors, weights = [], []
@@ -126,12 +125,7 @@ def split_neighbors(
         prefix = f"{neighbor_config.prefix}{i}"
         neighbor = {name: _look_up(features, f"{prefix}_{name}") for name in samples}
         for name, sample in samples.items():
-            if not neighbor[name].shape.is_compatible_with(sample.shape):
-                raise ValueError(
-                    f"Feature {name!r} of neighbor {i} has shape "
-                    f"{tuple(neighbor[name].shape)}, but that of the sample has shape "
-                    f"{tuple(sample.shape)}: they must be equal."
-                )
+            _check_alike(sample, neighbor[name], name, i)
         neighbors.append(neighbor)
         name = f"{prefix}{neighbor_config.weight_suffix}"
         weight = _look_up(features, name)
@@ -176,13 +170,35 @@ def _as_tensor(value: Any) -> Any:
     return value if tf.is_tensor(value) else tf.convert_to_tensor(value)
 
 
+def _as_tensors(value: Any) -> Any:
+    return tf.nest.map_structure(_as_tensor, value)
+
+
+def _check_alike(sample: Any, neighbor: Any, name: str, i: int) -> None:
+    try:
+        tf.nest.assert_same_structure(sample, neighbor)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"Feature {name!r} of neighbor {i} is structured otherwise than that of "
+            f"the sample: {error}"
+        ) from error
+    pairs = zip(tf.nest.flatten(sample), tf.nest.flatten(neighbor), strict=True)
+    for of_sample, of_neighbor in pairs:
+        if not of_neighbor.shape.is_compatible_with(of_sample.shape):
+            raise ValueError(
+                f"Feature {name!r} of neighbor {i} has shape "
+                f"{tuple(of_neighbor.shape)}, but that of the sample has shape "
+                f"{tuple(of_sample.shape)}: they must be equal."
+            )
+
+
 def _look_up(features: Mapping[str, Any], name: str) -> Any:
     if name not in features:
         raise KeyError(
             f"Neighbor feature {name!r} is missing. The features received are "
             f"{sorted(features)}."
         )
-    return _as_tensor(features[name])
+    return _as_tensors(features[name])
 
 
 def _interleave(tensors: list[Any], keep_rank: bool) -> Any:

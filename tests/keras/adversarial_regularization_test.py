@@ -1,5 +1,9 @@
 """AdversarialRegularization: the contract of wrappers, NSL 1.4's figures, errors."""
 
+import copy
+import pickle
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -7,7 +11,7 @@ import tensorflow as tf
 
 import nsl
 from tests.keras.contract import WrapperContract
-from tests.keras.contract.base import SAMPLES, X, Y, mlp
+from tests.keras.contract.base import SAMPLE_WEIGHT, SAMPLES, X, Y, mlp
 
 
 class TestFgsmContract(WrapperContract):
@@ -407,5 +411,256 @@ class TestArguments:
             def train_step(self, data):
                 return {}
 
-        with pytest.warns(UserWarning, match="train_step of OwnStep is not used"):
+        with pytest.warns(UserWarning, match="train_step of OwnStep will not be used"):
             nsl.keras.AdversarialRegularization(OwnStep())
+
+
+class TestWeightsBesideTheDict:
+    """Weights that come as arguments, with a dict that holds the labels."""
+
+    @pytest.mark.parametrize(
+        "weights",
+        [{"sample_weight": SAMPLE_WEIGHT}, {"class_weight": {0: 2.0, 1: 0.5}}],
+    )
+    def test_reach_every_entry(self, weights):
+        batch = {"x": X, "label": Y}
+        expected, actual = wrapped(), wrapped()
+        expected.fit(X, Y, shuffle=False, verbose=0, **weights)
+        actual.fit(batch, shuffle=False, verbose=0, **weights)
+        expected.train_on_batch(X, Y, **weights)
+        actual.train_on_batch(batch, **weights)
+        for left, right in zip(
+            actual.get_weights(), expected.get_weights(), strict=True
+        ):
+            np.testing.assert_allclose(left, right, atol=1e-6)
+
+    def test_reach_evaluation(self):
+        batch, model = {"x": X, "label": Y}, wrapped()
+        weights = {"sample_weight": 10 * SAMPLE_WEIGHT}
+        expected = model.evaluate(X, Y, verbose=0, **weights)
+        assert model.evaluate(batch, verbose=0, **weights) == expected
+        assert model.test_on_batch(batch, **weights) == pytest.approx(
+            model.test_on_batch(X, Y, **weights)
+        )
+        history = model.fit(
+            X,
+            Y,
+            epochs=1,
+            validation_data=(batch, None, weights["sample_weight"]),
+            verbose=0,
+        ).history
+        assert history["val_loss"][0] == pytest.approx(
+            model.evaluate(X, Y, verbose=0, **weights)[0], rel=1e-5
+        )
+
+    def test_dataset_of_one_tuples_with_class_weight(self):
+        dataset = tf.data.Dataset.from_tensor_slices(({"x": X, "label": Y},)).batch(8)
+        model, expected = wrapped(), wrapped()
+        model.fit(dataset, class_weight={0: 1.0, 1: 3.0, 2: 1.0}, verbose=0)
+        expected.fit(
+            X,
+            Y,
+            batch_size=8,
+            class_weight={0: 1.0, 1: 3.0, 2: 1.0},
+            shuffle=False,
+            verbose=0,
+        )
+        np.testing.assert_allclose(
+            model.get_weights()[0], expected.get_weights()[0], atol=1e-6
+        )
+
+    def test_mistyped_key_is_an_error(self):
+        model = nsl.keras.AdversarialRegularization(mlp(), sample_weight_key="wieght")
+        model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        batch = {"x": X, "label": Y, "weight": SAMPLE_WEIGHT}
+        with pytest.raises(ValueError, match=r"'wieght'.*'weight'"):
+            model.fit(batch, verbose=0)
+
+
+class TestSubclassedBase:
+    class Concatenated(keras.Model):
+        """Takes all features that it is given."""
+
+        def __init__(self):
+            super().__init__()
+            self.out = keras.layers.Dense(3)
+
+        def call(self, inputs):
+            return self.out(keras.ops.concatenate(list(inputs.values()), axis=-1))
+
+    def test_labels_are_no_features_anywhere(self):
+        model = wrapped(self.Concatenated())
+        batch = {"x": X, "label": Y[:, None]}
+        model.fit(batch, verbose=0)
+        model.evaluate(batch, verbose=0)
+        expected = model.predict({"x": X}, verbose=0)
+        np.testing.assert_allclose(model.predict(batch, verbose=0), expected)
+        np.testing.assert_allclose(model(batch), expected, rtol=1e-6)
+
+
+class TestRandomStart:
+    def model(self):
+        return wrapped(random_init=True, pgd_epsilon=0.3, pgd_iterations=2)
+
+    @pytest.mark.parametrize("form", ["whole", "weights"])
+    def test_goes_on_after_saving(self, form, tmp_path):
+        keras.utils.set_random_seed(5)
+        model = self.model()
+        model.fit(X, Y, batch_size=8, shuffle=False, verbose=0)
+        if form == "whole":
+            keras.saving.save_model(model, tmp_path / "whole.keras")
+            loaded = keras.saving.load_model(tmp_path / "whole.keras")
+        else:
+            model.save_weights(tmp_path / "model.weights.h5")
+            loaded = self.model()
+            loaded.load_weights(tmp_path / "model.weights.h5")
+        for each in (model, loaded):
+            each.fit(X, Y, batch_size=8, shuffle=False, verbose=0)
+        for left, right in zip(loaded.get_weights(), model.get_weights(), strict=True):
+            np.testing.assert_allclose(left, right, atol=1e-6)
+
+
+class TestEvaluationState:
+    def test_attack_moves_nothing(self):
+        class Counted(keras.layers.Layer):
+            def __init__(self):
+                super().__init__()
+                self.passes = self.add_weight(
+                    shape=(), dtype="int32", initializer="zeros", trainable=False
+                )
+                self.seeds = keras.random.SeedGenerator(3)
+
+            def call(self, inputs):
+                self.passes.assign_add(1)
+                noise = keras.random.uniform(keras.ops.shape(inputs), seed=self.seeds)
+                return inputs + 1e-3 * noise
+
+        layer = Counted()
+        model = wrapped(mlp(layer), pgd_iterations=3, pgd_epsilon=0.2)
+        model.train_on_batch(X, Y)
+        assert int(layer.passes) == 2
+        model.test_on_batch(X, Y)
+        assert int(layer.passes) == 3
+        assert int(layer.seeds.state[1]) == 3
+        model.perturb_on_batch(X, Y)
+        assert int(layer.passes) == 3
+
+
+class TestRefused:
+    def test_second_term_of_the_same_name(self):
+        with pytest.raises(ValueError, match="'adversarial' already"):
+            nsl.keras.AdversarialRegularization(wrapped())
+
+    def test_no_compiled_loss(self):
+        model = nsl.keras.AdversarialRegularization(
+            mlp(keras.layers.ActivityRegularization(0.1))
+        )
+        model.compile("sgd")
+        with pytest.raises(ValueError, match="received no loss"):
+            model.fit(X, verbose=0)
+
+    def test_unknown_field_of_the_config(self):
+        with pytest.raises(TypeError, match=r"\['adv_step'\].*adv_step_size"):
+            wrapped().perturb_on_batch(X, Y, adv_step=0.1)
+
+    def test_config_cannot_be_replaced(self):
+        with pytest.raises(AttributeError):
+            wrapped().adv_config = nsl.configs.AdvRegConfig()
+
+
+class TestAsAModel:
+    def test_copies(self):
+        model = wrapped()
+        model.fit(X, Y, verbose=0)
+        expected = model.predict(X, verbose=0)
+        for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            np.testing.assert_allclose(again.predict(X, verbose=0), expected, rtol=1e-6)
+
+    def test_inside_another_model(self, tmp_path):
+        inputs = keras.Input((4,))
+        outer = keras.Model(inputs, keras.layers.Softmax()(wrapped()(inputs)))
+        outer.save(tmp_path / "outer.keras")
+        loaded = keras.saving.load_model(tmp_path / "outer.keras")
+        np.testing.assert_allclose(loaded(X), outer(X), rtol=1e-6)
+
+    def test_normal_use_warns_of_nothing(self):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            model = wrapped()
+            model.fit(X, Y, validation_split=0.5, verbose=0)
+            model.fit({"x": X, "label": Y}, verbose=0)
+            model.predict(X, verbose=0)
+            model.perturb_on_batch(X, Y)
+
+    def test_metrics_of_the_base_model(self):
+        @keras.saving.register_keras_serializable()
+        class Own(keras.Model):
+            def __init__(self, **kwargs):
+                super().__init__(**kwargs)
+                self.out = keras.layers.Dense(3)
+                self.own = keras.metrics.Mean(name="own")
+
+            def call(self, inputs):
+                return self.out(inputs)
+
+            def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None):
+                self.own.update_state(keras.ops.ones(()))
+                return super().compute_loss(x, y, y_pred, sample_weight)
+
+        base = Own()
+        history = wrapped(base).fit(X, Y, batch_size=8, epochs=2, verbose=0).history
+        assert history["own"] == [1.0, 1.0]
+        assert float(base.own.count) == 3
+
+
+class TestDirectImplementation:
+    """Against a loop written by hand, with batch normalization."""
+
+    def test_pgd(self):
+        def base():
+            keras.utils.set_random_seed(1)
+            return keras.Sequential(
+                [
+                    keras.Input((6, 6, 1)),
+                    keras.layers.Conv2D(3, 3, activation="relu"),
+                    keras.layers.BatchNormalization(),
+                    keras.layers.Flatten(),
+                    keras.layers.Dense(3),
+                ]
+            )
+
+        random = np.random.default_rng(0)
+        images = random.normal(size=(SAMPLES, 6, 6, 1)).astype("float32")
+        config = {"adv_grad_norm": "l2", "adv_step_size": 0.1}
+        config |= {"pgd_iterations": 3, "pgd_epsilon": 0.2}
+        model = wrapped(base(), **config)
+        model.fit(images, Y, batch_size=8, shuffle=False, verbose=0)
+        by_hand = base()
+        loss_fn = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        optimizer = keras.optimizers.SGD(0.1)
+        for start in range(0, SAMPLES, 8):
+            x, y = tf.constant(images[start : start + 8]), Y[start : start + 8]
+            weights = by_hand.trainable_weights
+            with tf.GradientTape(persistent=True) as tape:
+                tape.watch(x)
+                loss = loss_fn(y, by_hand(x, training=True))
+            clean, gradient = tape.gradient(loss, weights), tape.gradient(loss, x)
+            z = x
+            for step in range(3):
+                if step:
+                    with tf.GradientTape() as tape:
+                        tape.watch(z)
+                        inner = loss_fn(y, by_hand(z, training=False))
+                    gradient = tape.gradient(inner, z)
+                length = tf.norm(tf.reshape(gradient, [8, -1]), axis=1)
+                z += 0.1 * gradient / length[:, None, None, None]
+                radius = tf.norm(tf.reshape(z - x, [8, -1]), axis=1)
+                shrink = tf.minimum(1.0, 0.2 / radius)[:, None, None, None]
+                z = x + shrink * (z - x)
+            with tf.GradientTape() as tape:
+                adversarial = 0.5 * loss_fn(y, by_hand(z, training=True))
+            further = tape.gradient(adversarial, weights)
+            total = [a + b for a, b in zip(clean, further, strict=True)]
+            optimizer.apply_gradients(zip(total, weights, strict=True))
+        for left, right in zip(model.get_weights(), by_hand.get_weights(), strict=True):
+            np.testing.assert_allclose(left, right, atol=1e-5)

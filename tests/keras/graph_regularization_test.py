@@ -169,3 +169,59 @@ class TestBadInput:
         config = nsl.configs.make_graph_reg_config(reduction="none", max_neighbors=1)
         with pytest.raises(ValueError, match="reduction='none'"):
             nsl.keras.GraphRegularization(mlp(), config)
+
+
+class TestPackedRecords:
+    """What `pack_nbrs` writes beside the features does no harm."""
+
+    def test_number_of_neighbors_and_ids(self):
+        batch = neighbors_of({"x": X}, 2)
+        beside = {
+            "NL_num_nbrs": np.full((SAMPLES, 1), 2),
+            "id": np.arange(SAMPLES)[:, None],
+        }
+        plain, full = wrapped(), wrapped()
+        plain.fit(batch, Y, shuffle=False, verbose=0)
+        full.fit(batch | beside, Y, shuffle=False, verbose=0)
+        for left, right in zip(full.get_weights(), plain.get_weights(), strict=True):
+            np.testing.assert_allclose(left, right, atol=1e-6)
+        np.testing.assert_allclose(
+            full.predict(batch | beside, verbose=0), full.predict(X, verbose=0)
+        )
+
+    def test_number_of_neighbors_over_a_subclassed_model(self):
+        class Base(keras.Model):
+            def __init__(self):
+                super().__init__()
+                self.out = keras.layers.Dense(3)
+
+            def call(self, inputs):
+                [x] = inputs.values()
+                return self.out(x)
+
+        batch = neighbors_of({"x": X}, 2) | {"NL_num_nbrs": np.ones((SAMPLES, 1))}
+        model = wrapped(Base())
+        model.fit(batch, Y, verbose=0)
+        assert model.predict(batch, verbose=0).shape == (SAMPLES, 3)
+
+    def test_nested_features(self):
+        keras.utils.set_random_seed(1)
+        a = keras.Input((4,))
+        base = keras.Model({"n": {"a": a}}, keras.layers.Dense(3)(a))
+        batch = {"n": {"a": X}}
+        for i, neighbors in enumerate((X[::-1].copy(), X[::-1].copy() + 1)):
+            batch[f"NL_nbr_{i}_n"] = {"a": neighbors}
+            batch[f"NL_nbr_{i}_weight"] = np.ones((SAMPLES, 1), "float32")
+        logs = wrapped(base).train_on_batch(batch, Y, return_dict=True)
+        assert logs["scaled_graph_loss"] > 0
+
+    def test_weights_of_several_dtypes(self):
+        batch = neighbors_of({"x": X}, 2)
+        batch["NL_nbr_1_weight"] = batch["NL_nbr_1_weight"].astype("float64")
+        dataset = tf.data.Dataset.from_tensor_slices((batch, Y)).batch(8)
+        assert np.isfinite(wrapped().fit(dataset, verbose=0).history["loss"]).all()
+
+    def test_outputs_without_names(self):
+        model = wrapped(output_name="a")
+        with pytest.raises(ValueError, match="have no names"):
+            model.fit(neighbors_of({"x": X}, 2), Y, verbose=0)

@@ -50,6 +50,9 @@ APART = {
     "activity_layer": lambda: mlp(keras.layers.ActivityRegularization(0.1)),
     "unknown_layer": lambda: mlp(Unknown()),
     "lambda": lambda: mlp(keras.layers.Lambda(lambda x: x)),
+    "activation": lambda: sequential(
+        keras.layers.Dense(3, activation=lambda x: x - keras.ops.mean(x, 0))
+    ),
     "subclassed": Subclassed,
     "operation": lambda: functional(lambda x: x - keras.ops.mean(x, axis=0)),
     "fixed_batch": lambda: keras.Sequential(

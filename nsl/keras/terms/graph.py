@@ -8,9 +8,13 @@ from typing import Any
 import tensorflow as tf
 
 from nsl.configs import GraphRegConfig
+from nsl.keras.batch import describe
 from nsl.keras.terms.term import CleanPass, Neighbors, Passes, Term
 from nsl.lib.distances import weighted_sum_and_normalizer
 from nsl.lib.neighbor_features import split_neighbors
+
+# What `pack_nbrs` writes beside the features, and no model takes.
+NUM_NEIGHBORS = "NL_num_nbrs"
 
 
 class GraphTerm(Term):
@@ -35,7 +39,9 @@ class GraphTerm(Term):
         enabled = config.neighbor_config.max_neighbors > 0
         self.multiplier = config.multiplier if enabled else 0.0
 
-    def take_neighbors(self, x: Any) -> tuple[Any, Neighbors | None]:
+    def take_neighbors(
+        self, x: Any, input_names: list[str]
+    ) -> tuple[Any, Neighbors | None]:
         """Splits a batch into its samples and their neighbors with weights."""
         neighbor_config = self.config.neighbor_config
         if not isinstance(x, Mapping):
@@ -44,9 +50,17 @@ class GraphTerm(Term):
                 "feature, the same feature of each neighbor and its weight: expected "
                 f"the keys '{neighbor_config.prefix}0_<feature>' and "
                 f"'{neighbor_config.prefix}0{neighbor_config.weight_suffix}', but "
-                f"received x: {x}."
+                f"received x = {describe(x)}."
             )
-        samples, neighbors, weights = split_neighbors(x, neighbor_config)
+        # What a model does not take, as ids, needs no neighbors.
+        named = bool(input_names) and set(input_names) <= set(x)
+        taken = {
+            name: feature
+            for name, feature in x.items()
+            if name.startswith(neighbor_config.prefix)
+            or (name in input_names if named else name != NUM_NEIGHBORS)
+        }
+        samples, neighbors, weights = split_neighbors(taken, neighbor_config)
         return samples, Neighbors(neighbors, weights)
 
     def loss(self, model: Passes, clean: CleanPass, prepared: Any) -> tf.Tensor:
@@ -76,9 +90,10 @@ class GraphTerm(Term):
             names = getattr(model, "output_names", [])
             named = dict(zip(names, tf.nest.flatten(outputs), strict=False))
         if name not in named:
+            known = f"are {sorted(named)}" if named else "have no names"
             raise ValueError(
                 f"GraphRegConfig.output_name is '{name}', but the outputs of the base "
-                f"model are {sorted(named)}."
+                f"model {known}."
             )
         return [named[name]]
 
@@ -89,7 +104,7 @@ class GraphTerm(Term):
         target = tf.concat(targets, 0)
         if source.shape.rank == 1:
             sources, target = sources[:, tf.newaxis], target[:, tf.newaxis]
-        weight = tf.concat(weights, 0)
+        weight = tf.concat([tf.cast(part, tf.float32) for part in weights], 0)
         total, normalizer = weighted_sum_and_normalizer(
             sources,
             target,

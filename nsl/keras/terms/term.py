@@ -90,15 +90,19 @@ class Term(abc.ABC):
     in_evaluation: ClassVar[bool] = False
     multiplier: float
 
-    def take_neighbors(self, x: Any) -> tuple[Any, Neighbors | None]:
+    def take_neighbors(
+        self, x: Any, input_names: list[str]
+    ) -> tuple[Any, Neighbors | None]:
         """Splits the features of a training batch into samples and neighbors.
 
         Args:
           x: The features of the batch.
+          input_names: The features that the base model takes, empty if not known.
 
         Returns:
           The features of the samples alone, and the neighbors, if the term has some.
         """
+        del input_names
         return x, None
 
     def prepare(self, model: Passes, clean: CleanPass) -> Any:

@@ -105,6 +105,27 @@ class ModesContract(ContractBase):
         for name, values in expected.items():
             np.testing.assert_allclose(history[name], values, rtol=1e-4)
 
+    def test_mirrored_strategy_builds_a_subclassed_model(self):
+        class Subclassed(keras.Model):
+            def __init__(self):
+                super().__init__()
+                self.out = keras.layers.Dense(3, kernel_initializer="ones")
+
+            def call(self, inputs):
+                return self.out(inputs["x"])
+
+        devices = tf.config.list_logical_devices("CPU")
+        strategy = tf.distribute.MirroredStrategy(
+            [device.name for device in devices],
+            cross_device_ops=tf.distribute.ReductionToOneDevice(),
+        )
+        with strategy.scope():
+            model = self.compiled(Subclassed())
+        self.fit(model, batch_size=12)
+        assert_weights_equal(
+            model.get_weights(), self.trained_weights(Subclassed(), batch_size=12), 1e-5
+        )
+
     @pytest.mark.parametrize("kind", ["ragged", "sparse"])
     def test_ragged_and_sparse_features(self, kind):
         """A float feature beside one that Keras takes ragged or sparse."""
