@@ -7,7 +7,6 @@ from nsl.tools.embeddings import Embeddings
 from nsl.tools.similarity import Pairs
 
 _COLUMNS_AT_ONCE = 8192
-_VALUES_AT_ONCE = 1 << 24
 
 
 class NearestNeighbors:
@@ -107,36 +106,31 @@ def sample_pairs(
     Returns:
       The edges.
     """
-    total = len(embeddings)
     random = np.random.default_rng(0)
-    sample = random.choice(total, min(size, total), replace=False)
-    columns = [
-        slice(start, start + _COLUMNS_AT_ONCE)
-        for start in range(0, total, _COLUMNS_AT_ONCE)
-    ]
-    rows_at_once = max(1, _VALUES_AT_ONCE // total) if total else 1
-    found = []
-    for start in range(0, len(sample), rows_at_once):
-        nodes = sample[start : start + rows_at_once]
-        rows = embeddings.unit_rows(nodes)
-        products = np.empty((len(nodes), total), np.float32)
-        for some in columns:
-            np.matmul(rows, embeddings.unit_rows(some).T, out=products[:, some])
-        products[np.arange(len(nodes)), nodes] = -np.inf
-        bound = np.full(len(nodes), threshold - 2 * embeddings.error)
-        if k is not None and k < total:
-            kth = np.partition(products, -k, axis=1)[:, -k]
-            np.maximum(bound, kth - 2 * embeddings.error, out=bound)
-        places, targets = np.nonzero(products >= bound[:, np.newaxis])
-        sources = nodes[places]
-        similarities = embeddings.similarities(sources, targets)
-        order = np.lexsort((-similarities, places))
-        place = np.arange(len(order)) - np.searchsorted(places[order], places[order])
-        wanted = similarities[order] >= threshold
+    sample = random.choice(len(embeddings), min(size, len(embeddings)), replace=False)
+    rows = embeddings.unit_rows(sample)
+    margin = 2 * embeddings.error
+    bound = np.full((len(sample), 1), threshold - margin)
+    best = np.full((len(sample), k or 0), -np.inf, np.float32)
+    all_places, all_targets = [np.empty(0, np.intp)], [np.empty(0, np.intp)]
+    for start in range(0, len(embeddings), _COLUMNS_AT_ONCE):
+        some = slice(start, start + _COLUMNS_AT_ONCE)
+        products = rows @ embeddings.unit_rows(some).T
+        own = np.flatnonzero((sample >= start) & (sample < start + products.shape[1]))
+        products[own, sample[own] - start] = -np.inf
         if k is not None:
-            wanted &= place < k
-        order = order[wanted]
-        found.append((sources[order], targets[order], similarities[order]))
-    if not found:
-        return Pairs(np.empty(0, np.intp), np.empty(0, np.intp), np.empty(0))
-    return Pairs(*map(np.concatenate, zip(*found, strict=True)))
+            # What is below the k-th largest so far is not among the k largest of all.
+            best = np.concatenate((best, products), axis=1)
+            best = np.partition(best, -k, axis=1)[:, -k:]
+            bound = np.maximum(bound, best.min(axis=1, keepdims=True) - margin)
+        places, targets = np.nonzero(products >= bound)
+        all_places.append(places)
+        all_targets.append(targets + start)
+    places, targets = np.concatenate(all_places), np.concatenate(all_targets)
+    similarities = embeddings.similarities(sample[places], targets)
+    order = np.lexsort((-similarities, places))
+    places, targets, similarities = places[order], targets[order], similarities[order]
+    wanted = similarities >= threshold
+    if k is not None:
+        wanted &= np.arange(len(places)) - np.searchsorted(places, places) < k
+    return Pairs(sample[places[wanted]], targets[wanted], similarities[wanted])
