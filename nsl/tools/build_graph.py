@@ -179,7 +179,7 @@ def _similar_pairs(
     buckets: Buckets | None,
     product: Product,
 ) -> Iterator[Pairs]:
-    threshold = config.similarity_threshold
+    threshold = float(config.similarity_threshold)
     bound = threshold - 2 * embeddings.error
     for sources, targets in _candidates(embeddings, buckets, product, bound):
         similarities = embeddings.similarities(sources, targets)

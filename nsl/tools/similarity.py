@@ -18,8 +18,6 @@ import numpy.typing as npt
 from nsl.tools.embeddings import Embeddings
 from nsl.tools.progress import Progress
 
-_COLUMNS = 2048
-_ROWS = 512
 _MIN_COLUMNS = 64
 
 _Floats: TypeAlias = npt.NDArray[np.float32]
@@ -48,7 +46,15 @@ class Order(NamedTuple):
 
 
 class Product(Protocol):
-    """Finds the large entries of a matrix product."""
+    """Finds the large entries of a matrix product.
+
+    Attributes:
+      rows: How many rows are best given at once.
+      columns: How many columns are.
+    """
+
+    rows: int
+    columns: int
 
     def __call__(
         self,
@@ -80,7 +86,10 @@ def _are_many(count: int, shape: tuple[int, int], best: int) -> bool:
 
 
 class NumpyProduct:
-    """The product on the CPU, into buffers that are used again."""
+    """The product on the CPU, into buffers that are used again and stay in caches."""
+
+    rows = 512
+    columns = 2048
 
     def __init__(self) -> None:
         self._product = np.empty(0, np.float32)
@@ -127,6 +136,9 @@ class NumpyProduct:
 class TensorFlowProduct:
     """The product on a device of TensorFlow; only the positions come back."""
 
+    rows = 8192
+    columns = 8192
+
     def __init__(self, device: str) -> None:
         """Chooses the device.
 
@@ -166,26 +178,32 @@ class TensorFlowProduct:
 
 @contextlib.contextmanager
 def fastest_product() -> Iterator[Product]:
-    """Gives a product on the GPU if TensorFlow sees one, else on the CPU.
+    """Gives a product on the GPU if TensorFlow sees one, else on the CPU."""
+    if not _sees_gpu():
+        yield NumpyProduct()
+        return
+    import tensorflow as tf
 
-    TensorFlow is only asked, and imported, if the machine has a device for it.
-    """
+    # TensorFloat-32 rounds far more coarsely than `Embeddings.error` allows for.
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield TensorFlowProduct("/GPU:0")
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
+
+
+def _sees_gpu() -> bool:
+    """Asks TensorFlow, and imports it, only if the machine has a device for it."""
     devices = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/dxg")
-    if sys.platform == "darwin" or any(map(glob.glob, devices)):
-        with contextlib.suppress(ImportError):
-            os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-            import tensorflow as tf
-
-            if tf.config.list_physical_devices("GPU"):
-                # TensorFloat-32 rounds far more coarsely than `Embeddings.error`.
-                before = tf.config.experimental.tensor_float_32_execution_enabled()
-                tf.config.experimental.enable_tensor_float_32_execution(False)
-                try:
-                    yield TensorFlowProduct("/GPU:0")
-                finally:
-                    tf.config.experimental.enable_tensor_float_32_execution(before)
-                return
-    yield NumpyProduct()
+    if sys.platform != "darwin" and not any(map(glob.glob, devices)):
+        return False
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        import tensorflow as tf
+    except ImportError:
+        return False
+    return bool(tf.config.list_physical_devices("GPU"))
 
 
 def one_run(num_nodes: int) -> Order:
@@ -224,13 +242,14 @@ def candidate_pairs(
         # Long runs are cut into large blocks. Among short ones small blocks waste
         # less, for a block is compared up to the end of its last run.
         width = int(run_ends[start]) - start
-        columns = int(np.clip(width, _MIN_COLUMNS, _COLUMNS))
+        columns = int(np.clip(width, _MIN_COLUMNS, product.columns))
         end = min(start + columns, length)
         last = int(run_ends[end - 1])
         column_nodes = nodes[start:end]
         column_rows = embeddings.unit_rows(column_nodes)
-        for row_start in range(start, last, _ROWS):
-            row_end = min(row_start + _ROWS, last)
+        compared = _compared(order, start, end)
+        for row_start in range(start, last, product.rows):
+            row_end = min(row_start + product.rows, last)
             row_nodes = nodes[row_start:row_end]
             found_rows, found_columns = product(
                 embeddings.unit_rows(row_nodes),
@@ -239,7 +258,7 @@ def candidate_pairs(
                 if isinstance(bound, np.ndarray)
                 else bound,
                 # In a block of several runs the largest entries may not be pairs.
-                best if run_ends[start] >= max(last, row_end) else 0,
+                best if run_ends[start] == last else 0,
                 2 * embeddings.error,
             )
             row_places = found_rows + row_start
@@ -249,7 +268,7 @@ def candidate_pairs(
             )
             if wanted.any():
                 yield nodes[column_places[wanted]], nodes[row_places[wanted]]
-        progress.advance(_compared(order, start, end))
+            progress.advance(compared * (row_end - row_start) / (last - start))
         start = end
 
 
