@@ -207,18 +207,6 @@ class AdversarialRegularization(RegularizedModel):
                 f"'{self.sample_weight_key}' in a dict batch or sample_weight, but "
                 f"received x = {describe(x)}."
             )
-        if self.loss is None and not self._base_computes_loss():
-            raise ValueError(
-                "Adversarial neighbors are found by the gradient of the compiled loss, "
-                "but compile() received no loss."
-            )
-
-    def _keys_beside_features(self) -> tuple[str, ...]:
-        return (
-            *super()._keys_beside_features(),
-            *self.label_keys,
-            *([self.sample_weight_key] if self.sample_weight_key else ()),
-        )
 
     def _expected_data(self) -> str:
         keys = [*self.label_keys]

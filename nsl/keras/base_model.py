@@ -1,7 +1,7 @@
 """What a base model may be, and what it is called with."""
 
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -47,7 +47,7 @@ def warn_of_unused_overrides(base_model: keras.Model) -> None:
         warnings.warn(
             f"The {' and '.join(unused)} of {kind.__name__} will not be used: the "
             "wrapper has its own. Override compute_loss to change the labeled loss.",
-            stacklevel=4,
+            stacklevel=5,
         )
 
 
@@ -69,9 +69,7 @@ def input_names(base_model: keras.Model) -> list[str]:
     return [tensor.name for tensor in keras.tree.flatten(structure)]
 
 
-def to_base_inputs(
-    base_model: keras.Model, features: Any, ignored_keys: Collection[str] = ()
-) -> Any:
+def to_base_inputs(base_model: keras.Model, features: Any) -> Any:
     """Arranges features the way a base model takes them.
 
     A dict is matched with the inputs of a functional model by name, or, where model
@@ -80,7 +78,6 @@ def to_base_inputs(
     Args:
       base_model: A Keras model.
       features: The features of a batch.
-      ignored_keys: Features that are no input unless one has their name.
 
     Returns:
       The inputs of the model.
@@ -90,7 +87,7 @@ def to_base_inputs(
     """
     if not isinstance(features, Mapping):
         return features
-    candidates = [key for key in features if key not in ignored_keys]
+    candidates = list(features)
     structure = _input_structure(base_model)
     if structure is None:
         # A sequential model takes one tensor; only a subclassed one may take a dict.

@@ -32,13 +32,7 @@ def test_one_feature_needs_no_name():
     unbuilt = keras.Sequential([keras.layers.Dense(1)])
     for model in (sequential, unbuilt):
         assert to_base_inputs(model, {"anything": 1}) == 1
-        assert to_base_inputs(model, {"label": 2, "x": 1}, ["label"]) == 1
         assert to_base_inputs(model, 1) == 1
-
-
-def test_ignored_key_that_an_input_is_named_after():
-    model = keras.Sequential([keras.Input((1,), name="label"), keras.layers.Dense(1)])
-    assert to_base_inputs(model, {"label": 2, "x": 1}, ["label"]) == 2
 
 
 def test_both_sides_of_a_mismatch_are_listed():
