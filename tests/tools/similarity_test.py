@@ -1,8 +1,14 @@
 """Tests of `nsl.tools.similarity`."""
 
+import contextlib
+from pathlib import Path
+
 import numpy as np
 import pytest
+import tensorflow as tf
+from example_files import write_examples
 
+from nsl.tools import build_graph, similarity
 from nsl.tools.embeddings import Embeddings
 from nsl.tools.progress import Progress
 from nsl.tools.similarity import (
@@ -11,6 +17,7 @@ from nsl.tools.similarity import (
     Product,
     TensorFlowProduct,
     candidate_pairs,
+    fastest_product,
     num_comparisons,
     one_run,
 )
@@ -95,3 +102,50 @@ def test_only_pairs_within_a_run_are_compared(seed: int) -> None:
     found = pairs_found(order, unit_rows(700, 3, seed), -2.0)
     same = np.triu(codes[:, np.newaxis] == codes, 1)
     assert sorted(found) == sorted(map(tuple, np.argwhere(same).tolist()))
+
+
+def test_tensorflow_is_asked_only_where_a_device_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def gpus(kind: str) -> list[str]:
+        asked.append(kind)
+        return found
+
+    asked: list[str] = []
+    found: list[str] = []
+    monkeypatch.setattr(tf.config, "list_physical_devices", gpus)
+    monkeypatch.setattr(similarity.glob, "glob", lambda pattern: [])
+    monkeypatch.setattr(similarity.sys, "platform", "linux")
+    with fastest_product() as product:
+        assert isinstance(product, NumpyProduct)
+    assert asked == []
+    monkeypatch.setattr(similarity.glob, "glob", lambda pattern: ["/dev/nvidia0"])
+    with fastest_product() as product:
+        assert isinstance(product, NumpyProduct)
+    assert asked == ["GPU"]
+    found.append("GPU:0")
+    tensor_float = tf.config.experimental.tensor_float_32_execution_enabled
+    before = tensor_float()
+    with fastest_product() as product:
+        assert isinstance(product, TensorFlowProduct)
+        assert not tensor_float()
+    assert tensor_float() == before
+
+
+@pytest.mark.parametrize("k", [None, 3])
+def test_both_products_build_the_same_graph(
+    k: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        {"id": [f"n{i}"], "embedding": row}
+        for i, row in enumerate(unit_rows(600, 4, 0).astype(float))
+    ]
+    embeddings = write_examples(tmp_path / "e", rows)
+    for name, product in zip(("numpy", "tensorflow"), PRODUCTS, strict=True):
+        monkeypatch.setattr(
+            similarity, "fastest_product", lambda p=product: contextlib.nullcontext(p)
+        )
+        build_graph(embeddings, tmp_path / name, 0.9, num_neighbors=k)
+    lines = {name: (tmp_path / name).read_text() for name in ("numpy", "tensorflow")}
+    assert sorted(lines["numpy"].split("\n")) == sorted(lines["tensorflow"].split("\n"))
+    assert len(lines["numpy"]) > 1000
