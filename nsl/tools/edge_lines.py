@@ -36,6 +36,7 @@ class EdgeFile:
     Attributes:
       path: The file's name.
       blank_lines: How many blank lines were passed over so far.
+      windows_line_ends: How many lines so far ended in carriage return and newline.
     """
 
     def __init__(self, path: str) -> None:
@@ -46,6 +47,7 @@ class EdgeFile:
         """
         self.path = path
         self.blank_lines = 0
+        self.windows_line_ends = 0
         self._lines = 0
 
     def __iter__(self) -> Iterator[Edges]:
@@ -66,7 +68,7 @@ class EdgeFile:
         with file:
             size = file.seek(0, 2)
             file.seek(0)
-            self.blank_lines = self._lines = 0
+            self.blank_lines = self.windows_line_ends = self._lines = 0
             unfinished: list[bytes] = []
             with Progress(f"Reading {self.path}", size, "bytes") as progress:
                 while chunk := file.read(_CHUNK_BYTES):
@@ -84,6 +86,7 @@ class EdgeFile:
     def _parse(self, text: bytes) -> Edges:
         """Parses whole lines, each with its line break."""
         if b"\r" in text:
+            self.windows_line_ends += text.count(b"\r\n")
             text = text.replace(b"\r\n", b"\n")
         edges = _parse_regular(text)
         if edges is None:

@@ -88,7 +88,11 @@ def read_tsv_graph(filename: str | os.PathLike[str]) -> Graph:
             edge = sources[number].decode(), targets[number].decode(), weight
             edges += add_edge(graph, edge)
     logging.info(
-        "Read %d edges from %s (%d blank lines).", edges, file.path, file.blank_lines
+        "Read %d edges from %s (%d blank lines, %d Windows line ends).",
+        edges,
+        file.path,
+        file.blank_lines,
+        file.windows_line_ends,
     )
     return graph
 

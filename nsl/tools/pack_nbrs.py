@@ -123,12 +123,13 @@ def pack_nbrs(
         index.add(unlabeled)
         num_seeds = len(index) if seeds == "all" else num_labeled
         table = NeighborTable(index.ids, num_seeds, max_nbrs, add_undirected_edges)
-        blank_lines = 0
+        blank_lines = windows_line_ends = 0
         for path in graphs:
             file = edge_lines.EdgeFile(path)
             for edges in file:
                 table.add(edges)
             blank_lines += file.blank_lines
+            windows_line_ends += file.windows_line_ends
 
         records = _Records(index, table, num_seeds, Packer(neighbor_features))
         if dry_run:
@@ -147,6 +148,7 @@ def pack_nbrs(
             "ids_in_both_sets": index.duplicates,
             "edges": table.edges,
             "blank_lines": blank_lines,
+            "windows_line_ends": windows_line_ends,
             "edges_to_unknown_ids": table.unknown_edges,
             "first_unknown_ids": [node.decode() for node in table.unknown_ids],
             "records": num_seeds,

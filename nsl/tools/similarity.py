@@ -19,6 +19,7 @@ from nsl.tools.embeddings import Embeddings
 from nsl.tools.progress import Progress
 
 _MIN_COLUMNS = 64
+_PIECE = 1024
 
 _Floats: TypeAlias = npt.NDArray[np.float32]
 _Ints: TypeAlias = npt.NDArray[np.integer]
@@ -108,7 +109,7 @@ class NumpyProduct:
         size = shape[0] * shape[1]
         if size > len(self._product):
             self._product = np.empty(size, np.float32)
-            self._mask = np.empty(-(-size // 8) * 8, np.bool_)
+            self._mask = np.empty(-(-size // _PIECE) * _PIECE, np.bool_)
         product = self._product[:size].reshape(shape)
         mask = self._mask[:size].reshape(shape)
         np.matmul(rows, columns.T, out=product)
@@ -125,12 +126,12 @@ class NumpyProduct:
                 mask |= product >= column_bound
         else:
             np.greater_equal(product, bound, out=mask)
-        # Almost all are False: looking at eight at a time is several times as fast.
-        words = -(-size // 8) * 8
-        self._mask[size:words] = False
-        (some,) = np.nonzero(self._mask[:words].view(np.uint64))
-        found = (some[:, np.newaxis] * 8 + np.arange(8)).ravel()
-        return np.divmod(found[self._mask[found]], shape[1])
+        # Almost all are False, so it pays to find the pieces first that are not.
+        self._mask[size : -(-size // _PIECE) * _PIECE] = False
+        pieces = self._mask.reshape(-1, _PIECE)[: -(-size // _PIECE)]
+        some = np.flatnonzero(np.bitwise_or.reduce(pieces.view(np.uint64), axis=1))
+        piece, place = np.divmod(np.flatnonzero(pieces[some]), _PIECE)
+        return np.divmod(some[piece] * _PIECE + place, shape[1])
 
 
 class TensorFlowProduct:

@@ -283,6 +283,7 @@ def test_report(tmp_path: Path) -> None:
         "ids_in_both_sets": 1,
         "edges": 5,
         "blank_lines": 1,
+        "windows_line_ends": 0,
         "edges_to_unknown_ids": 3,
         "first_unknown_ids": ["ghost", "fog"],
         "records": 2,
@@ -322,7 +323,8 @@ def test_windows_line_ends(tmp_path: Path) -> None:
     pack_nbrs(*paths)
     expected = Path(paths[3]).read_bytes()
     graph.write_bytes(graph.read_bytes().replace(b"\n", b"\r\n") + b"\r\n")
-    assert pack_nbrs(*paths)["blank_lines"] == 1
+    report = pack_nbrs(*paths)
+    assert (report["blank_lines"], report["windows_line_ends"]) == (1, 5)
     assert Path(paths[3]).read_bytes() == expected
 
 
