@@ -98,11 +98,15 @@ class _Reader:
             # Serialized, the values stand one after the other, last in the message.
             row = values[-4 * self.rows.dimensions :]
             label = self._label(features) if self._label_name is not None else -1
-            if template is None and self._label_name is None:
+            if (
+                template is None
+                and self._label_name is None
+                and len(self._templates) < _MOST_TEMPLATES
+            ):
                 template = RecordTemplate.of(
                     data, self._id_name, node, self._embedding_name, row
                 )
-                if template is not None and len(self._templates) < _MOST_TEMPLATES:
+                if template is not None:
                     self._templates[len(data)] = template
         else:
             node, row = parts
@@ -124,9 +128,7 @@ class _Reader:
     def _check_embedding(self, features: Any) -> None:
         """Takes the dimensions of the first embedding; any other must be equal."""
         name = self._embedding_name
-        if name not in features:
-            found = ", ".join(repr(key) for key in sorted(features)) or "none"
-            raise ValueError(f"it has no feature {name!r}; its features: {found}")
+        example_proto.check_present(features, name)
         dimensions = len(features[name].float_list.value)
         if not dimensions:
             kind = features[name].WhichOneof("kind")

@@ -96,6 +96,13 @@ def parse_features(data: bytes) -> Any:
         raise ValueError("it is not a serialized tf.train.Example") from None
 
 
+def check_present(features: Any, name: str) -> None:
+    """Raises ValueError if there is no feature called `name`."""
+    if name not in features:
+        found = ", ".join(repr(key) for key in sorted(features)) or "none"
+        raise ValueError(f"it has no feature {name!r}; its features: {found}")
+
+
 def single_bytes(features: Any, name: str) -> bytes:
     """Returns the one UTF-8 value of a feature that identifies an Example.
 
@@ -109,9 +116,7 @@ def single_bytes(features: Any, name: str) -> bytes:
     Raises:
       ValueError: If the feature is missing or is anything but one such value.
     """
-    if name not in features:
-        found = ", ".join(repr(key) for key in sorted(features)) or "none"
-        raise ValueError(f"it has no feature {name!r}; its features: {found}")
+    check_present(features, name)
     feature = features[name]
     values = feature.bytes_list.value
     if len(values) != 1:
