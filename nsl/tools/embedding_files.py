@@ -75,9 +75,10 @@ class _Reader:
         try:
             with Progress(f"Reading {path}", file.size, "bytes") as progress:
                 for record, (position, data) in enumerate(file.records()):
+                    if not record:
+                        expected = start + file.size // (len(data) + 16)
                     try:
-                        guess = start + file.size // (len(data) + 16)
-                        self._add(data, first, guess)
+                        self._add(data, first, expected)
                     except ValueError as error:
                         raise ValueError(f"{path}, record {record}: {error}.") from None
                     if not record % _RECORDS_AT_ONCE:
@@ -113,7 +114,7 @@ class _Reader:
             label = -1
             if not node.isascii():
                 example_proto.check_utf8(node, self._id_name)
-        if b"\t" in node or b"\n" in node or b"\r" in node:
+        if not node.isalnum():
             edge_lines.check_node_id(node)
         number = self.numbers.setdefault(node, len(self.numbers))
         if number < self.rows.length:

@@ -45,6 +45,8 @@ class NeighborTable:
         self._num_seeds = num_seeds
         self._max_nbrs = max_nbrs
         self._both_ways = both_ways
+        # A seed that has all its neighbours takes none of less than this weight.
+        self._floor = np.full(num_seeds, np.inf if max_nbrs == 0 else -np.inf)
         self._kept = self._no_edges()
         self._pending: list[tuple[npt.NDArray[np.generic], ...]] = []
         self._num_pending = 0
@@ -78,7 +80,10 @@ class NeighborTable:
         targets: npt.NDArray[np.int32],
         weights: npt.NDArray[np.float64],
     ) -> None:
-        kept = (sources >= 0) & (sources < self._num_seeds) & (targets >= 0)
+        kept = np.flatnonzero(
+            (sources >= 0) & (sources < self._num_seeds) & (targets >= 0)
+        )
+        kept = kept[weights[kept] >= self._floor[sources[kept]]]
         self._pending.append((sources[kept], targets[kept], weights[kept]))
         self._num_pending += len(self._pending[-1][0])
 
@@ -91,12 +96,13 @@ class NeighborTable:
         sources, targets, weights = map(np.concatenate, zip(*parts, strict=True))
         del parts
         pairs = sources.astype(np.int64) * len(self._ids) + targets
-        order = np.lexsort((-weights, pairs))
+        order = np.argsort(pairs, kind="stable")
         pairs = pairs[order]
-        first = np.ones(len(pairs), np.bool_)
-        first[1:] = pairs[1:] != pairs[:-1]
+        first = np.flatnonzero(np.diff(pairs, prepend=-1))
+        if len(first):
+            weights = np.maximum.reduceat(weights[order], first)
         order = order[first]
-        sources, targets, weights = sources[order], targets[order], weights[order]
+        sources, targets = sources[order], targets[order]
         order = np.lexsort((-weights, sources))
         sources, targets, weights = sources[order], targets[order], weights[order]
         self._sort_ties(sources, targets, weights)
@@ -104,6 +110,8 @@ class NeighborTable:
             place = np.arange(len(sources)) - np.searchsorted(sources, sources)
             kept = place < self._max_nbrs
             sources, targets, weights = sources[kept], targets[kept], weights[kept]
+            last = place[kept] == self._max_nbrs - 1
+            self._floor[sources[last]] = weights[last]
         self._kept = sources, targets, weights
 
     def _sort_ties(

@@ -246,6 +246,7 @@ def candidate_pairs(
         columns = int(np.clip(width, _MIN_COLUMNS, product.columns))
         end = min(start + columns, length)
         last = int(run_ends[end - 1])
+        in_one_run = bool(run_ends[start] == last)
         column_nodes = nodes[start:end]
         column_rows = embeddings.unit_rows(column_nodes)
         compared = _compared(order, start, end)
@@ -259,16 +260,18 @@ def candidate_pairs(
                 if isinstance(bound, np.ndarray)
                 else bound,
                 # In a block of several runs the largest entries may not be pairs.
-                best if run_ends[start] == last else 0,
+                best if in_one_run else 0,
                 2 * embeddings.error,
             )
             row_places = found_rows + row_start
             column_places = found_columns + start
-            wanted = (row_places > column_places) & (
-                row_places < run_ends[column_places]
-            )
-            if wanted.any():
-                yield nodes[column_places[wanted]], nodes[row_places[wanted]]
+            if row_start < end or not in_one_run:
+                wanted = (row_places > column_places) & (
+                    row_places < run_ends[column_places]
+                )
+                row_places, column_places = row_places[wanted], column_places[wanted]
+            if len(row_places):
+                yield nodes[column_places], nodes[row_places]
             progress.advance(compared * (row_end - row_start) / (last - start))
         start = end
 
