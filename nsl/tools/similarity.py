@@ -38,12 +38,20 @@ class Order(NamedTuple):
     """An order of the nodes in which only neighbours in one run are compared.
 
     Attributes:
-      nodes: The nodes, those of a run one after the other.
-      run_ends: For each place in `nodes`, where its run ends.
+      nodes: The nodes, those of a run one after the other. None is their own order.
+      run_ends: For each place in the order, where its run ends.
     """
 
-    nodes: npt.NDArray[np.integer]
+    nodes: npt.NDArray[np.integer] | None
     run_ends: npt.NDArray[np.integer]
+
+    def part(self, start: int, end: int) -> slice | npt.NDArray[np.integer]:
+        """Returns the nodes of some places, to index an array with."""
+        return slice(start, end) if self.nodes is None else self.nodes[start:end]
+
+    def nodes_at(self, places: _Ints) -> _Ints:
+        """Returns the nodes at some places."""
+        return places if self.nodes is None else self.nodes[places]
 
 
 class Product(Protocol):
@@ -209,8 +217,7 @@ def _sees_gpu() -> bool:
 
 def one_run(num_nodes: int) -> Order:
     """Returns the order in which every node is compared with every other."""
-    nodes = np.arange(num_nodes)
-    return Order(nodes, np.full(num_nodes, num_nodes))
+    return Order(None, np.full(num_nodes, num_nodes))
 
 
 def candidate_pairs(
@@ -236,8 +243,8 @@ def candidate_pairs(
     Yields:
       The two nodes of each pair found; each pair comes once.
     """
-    nodes, run_ends = order
-    length = len(nodes)
+    run_ends = order.run_ends
+    length = len(run_ends)
     start = 0
     while start < length:
         # Long runs are cut into large blocks. Among short ones small blocks waste
@@ -247,12 +254,12 @@ def candidate_pairs(
         end = min(start + columns, length)
         last = int(run_ends[end - 1])
         in_one_run = bool(run_ends[start] == last)
-        column_nodes = nodes[start:end]
+        column_nodes = order.part(start, end)
         column_rows = embeddings.unit_rows(column_nodes)
         compared = _compared(order, start, end)
         for row_start in range(start, last, product.rows):
             row_end = min(row_start + product.rows, last)
-            row_nodes = nodes[row_start:row_end]
+            row_nodes = order.part(row_start, row_end)
             found_rows, found_columns = product(
                 embeddings.unit_rows(row_nodes),
                 column_rows,
@@ -271,7 +278,7 @@ def candidate_pairs(
                 )
                 row_places, column_places = row_places[wanted], column_places[wanted]
             if len(row_places):
-                yield nodes[column_places], nodes[row_places]
+                yield order.nodes_at(column_places), order.nodes_at(row_places)
             progress.advance(compared * (row_end - row_start) / (last - start))
         start = end
 
@@ -283,4 +290,4 @@ def _compared(order: Order, start: int, end: int) -> int:
 
 def num_comparisons(order: Order) -> int:
     """Returns how many pairs `candidate_pairs` counts as progress."""
-    return _compared(order, 0, len(order.nodes))
+    return _compared(order, 0, len(order.run_ends))

@@ -214,25 +214,33 @@ def jobs(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
+# How many edges wait to be sorted: with few, every chunk of the file is merged anew.
+PENDING = st.sampled_from([1, 1 << 19])
+
+
 @settings(max_examples=60, deadline=None)
-@given(job=jobs())
+@given(job=jobs(), pending=PENDING)
 def test_agrees_with_a_direct_implementation(
-    job: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+    job: dict[str, Any], pending: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("job")
     labeled = write_records(folder / "labeled", job["labeled"])
     unlabeled = write_records(folder / "unlabeled", job["unlabeled"])
     lines = ["\t".join(map(str, edge)) for edge in job["edges"]]
-    pack_nbrs(
-        labeled,
-        unlabeled,
-        write_lines(folder / "graph", *lines),
-        folder / "out",
-        add_undirected_edges=job["both_ways"],
-        max_nbrs=job["max_nbrs"],
-        seeds=job["seeds"],
-        neighbor_features=job["neighbor_features"],
-    )
+    graph = write_lines(folder / "graph", *lines)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nsl.tools.neighbor_table._PENDING_EDGES", pending)
+        patch.setattr("nsl.tools.edge_lines._CHUNK_BYTES", 50 if pending == 1 else 9999)
+        pack_nbrs(
+            labeled,
+            unlabeled,
+            graph,
+            folder / "out",
+            add_undirected_edges=job["both_ways"],
+            max_nbrs=job["max_nbrs"],
+            seeds=job["seeds"],
+            neighbor_features=job["neighbor_features"],
+        )
     assert read_examples(folder / "out") == slow_pack(**job)
 
 
