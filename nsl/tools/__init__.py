@@ -14,14 +14,14 @@ warnings.filterwarnings(
 )
 
 from nsl.tools.build_graph import build_graph, build_graph_from_config  # noqa: E402
-from nsl.tools.graph_utils import (  # noqa: E402
+from nsl.tools.neighbor_lists import write_neighbors  # noqa: E402
+from nsl.tools.pack_nbrs import pack_nbrs  # noqa: E402
+from nsl.tools.tsv_graph import (  # noqa: E402
     add_edge,
     add_undirected_edges,
     read_tsv_graph,
     write_tsv_graph,
 )
-from nsl.tools.neighbor_lists import write_neighbors  # noqa: E402
-from nsl.tools.pack_nbrs import pack_nbrs  # noqa: E402
 
 __all__ = [
     "add_edge",

@@ -1,4 +1,4 @@
-"""Tests of `nsl.tools.graph_utils`."""
+"""Tests of `nsl.tools.tsv_graph`."""
 
 import gzip
 from pathlib import Path
