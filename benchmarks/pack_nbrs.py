@@ -86,7 +86,7 @@ def main() -> None:
         print(
             f"{_EXAMPLES * flags.scale:,} examples of {_FLOATS} floats "
             f"({_LABELED * flags.scale:,} labeled), {_EDGES * flags.scale:,} edges, "
-            f"undirected, {_NEIGHBORS} neighbours, seeds={flags.seeds}"
+            f"undirected, {_NEIGHBORS} neighbors, seeds={flags.seeds}"
         )
         for _ in range(flags.runs):
             job = measured_job.run(

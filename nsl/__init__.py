@@ -1,7 +1,7 @@
 """Neural structured learning for Keras 3.
 
 Trains ordinary Keras models with a structured signal: a graph over the samples
-(`nsl.keras.GraphRegularization`) or the adversarial neighbour of each sample
+(`nsl.keras.GraphRegularization`) or the adversarial neighbor of each sample
 (`nsl.keras.AdversarialRegularization`). The rooms are imported when they are first
 asked for, so that `import nsl` and the command line tools start at once.
 """

@@ -40,7 +40,7 @@ class GraphBuilderConfig:
         0 compares every pair.
       lsh_rounds: How often the splitting is repeated with new hyperplanes.
       random_seed: Seed of the hyperplanes. None draws a new one.
-      num_neighbors: The most neighbours an example keeps: the most similar ones, at
+      num_neighbors: The most neighbors an example keeps: the most similar ones, at
         or above the threshold. None keeps all.
       mutual: With `num_neighbors`, whether an edge is kept only if each of its ends
         has chosen the other.

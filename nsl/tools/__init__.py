@@ -1,4 +1,4 @@
-"""Preparing data: building graphs and joining examples with their neighbours.
+"""Preparing data: building graphs and joining examples with their neighbors.
 
 Nothing here imports TensorFlow until a file or a device needs it.
 """

@@ -246,7 +246,7 @@ def build_graph(
       lsh_splits: The number of random hyperplanes, or 0 to compare every pair.
       lsh_rounds: How often the splitting is repeated.
       random_seed: Seed of the hyperplanes.
-      num_neighbors: The most neighbours an example keeps.
+      num_neighbors: The most neighbors an example keeps.
       mutual: Whether each end of an edge must have chosen the other.
       label_feature_name: See `build_graph_from_config`.
       report_path: A file that gets the report as JSON.
@@ -319,7 +319,7 @@ def _define_flags(values: flags.FlagValues) -> None:
     integer(
         "num_neighbors",
         None,
-        "The most neighbours an example keeps: the most similar, at or above the "
+        "The most neighbors an example keeps: the most similar, at or above the "
         "threshold. Without it, all.",
         lower_bound=1,
     )

@@ -24,8 +24,8 @@ class NearestNeighbors:
 
         Args:
           embeddings: The vectors.
-          k: How many neighbours a node keeps.
-          threshold: The least similarity of a neighbour.
+          k: How many neighbors a node keeps.
+          threshold: The least similarity of a neighbor.
         """
         self._embeddings = embeddings
         self._k = k
@@ -72,7 +72,7 @@ class NearestNeighbors:
         self.bound[touched[full]] = self._with_margin(worst[full])
 
     def pairs(self, mutual: bool) -> Pairs:
-        """Returns each node with its neighbours, the most similar first.
+        """Returns each node with its neighbors, the most similar first.
 
         Args:
           mutual: Whether only pairs are wanted in which each has chosen the other.
@@ -101,7 +101,7 @@ def sample_pairs(
       embeddings: The vectors.
       size: The number of nodes in the sample.
       threshold: The least similarity of an edge.
-      k: How many neighbours a node keeps, or None for all.
+      k: How many neighbors a node keeps, or None for all.
 
     Returns:
       The edges.

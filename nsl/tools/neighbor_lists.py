@@ -1,4 +1,4 @@
-"""Writing the neighbours that another library found as a graph."""
+"""Writing the neighbors that another library found as a graph."""
 
 import os
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ def write_neighbors(
     similarities: npt.ArrayLike,
     path: str | os.PathLike[str],
 ) -> int:
-    """Writes what a nearest-neighbour library returned as a TSV file of edges.
+    """Writes what a nearest-neighbor library returned as a TSV file of edges.
 
     Example:
       similarities, indices = faiss_index.search(embeddings, 10)
@@ -25,8 +25,8 @@ def write_neighbors(
 
     Args:
       ids: The id of each node, in the order of the indices.
-      indices: Integers [nodes, k]: the neighbours of each node. -1 stands for no
-        neighbour. A node among its own neighbours is left out.
+      indices: Integers [nodes, k]: the neighbors of each node. -1 stands for no
+        neighbor. A node among its own neighbors is left out.
       similarities: Numbers [nodes, k]: the weight of each edge.
       path: The file, which appears under its name when all is written.
 
@@ -68,7 +68,7 @@ def write_neighbors(
         edge_lines.check_node_id(node)
     present = (neighbors >= 0) & (neighbors != np.arange(len(ids))[:, np.newaxis])
     if not np.isfinite(weights[present]).all():
-        raise ValueError("similarities must be finite where there is a neighbour.")
+        raise ValueError("similarities must be finite where there is a neighbor.")
     with output_files.whole_files([path]) as (file,):
         for start in range(0, len(nodes), _ROWS_AT_ONCE):
             rows, places = np.nonzero(present[start : start + _ROWS_AT_ONCE])

@@ -1,4 +1,4 @@
-"""The heaviest neighbours of each seed, as arrays."""
+"""The heaviest neighbors of each seed, as arrays."""
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ _UNKNOWN_SHOWN = 5
 class NeighborTable:
     """Collects edges and keeps the heaviest ones of each seed.
 
-    An edge takes 16 bytes. With a limit on the neighbours the surplus is dropped
+    An edge takes 16 bytes. With a limit on the neighbors the surplus is dropped
     again and again while edges come in, so that memory follows what is kept.
 
     Attributes:
@@ -34,9 +34,9 @@ class NeighborTable:
         Args:
           ids: The known ids.
           num_seeds: The examples of number 0 to `num_seeds - 1` are seeds; only
-            their neighbours are kept.
-          max_nbrs: The number of neighbours to keep for each seed, or None for all.
-          both_ways: Whether an edge makes each end a neighbour of the other.
+            their neighbors are kept.
+          max_nbrs: The number of neighbors to keep for each seed, or None for all.
+          both_ways: Whether an edge makes each end a neighbor of the other.
         """
         self.edges = 0
         self.unknown_edges = 0
@@ -45,7 +45,7 @@ class NeighborTable:
         self._num_seeds = num_seeds
         self._max_nbrs = max_nbrs
         self._both_ways = both_ways
-        # A seed that has all its neighbours takes none of less than this weight.
+        # A seed that has all its neighbors takes none of less than this weight.
         self._floor = np.full(num_seeds, np.inf if max_nbrs == 0 else -np.inf)
         self._kept = self._no_edges()
         self._pending: list[tuple[npt.NDArray[np.generic], ...]] = []
@@ -120,7 +120,7 @@ class NeighborTable:
         targets: npt.NDArray[np.int32],
         weights: npt.NDArray[np.float64],
     ) -> None:
-        """Puts equally heavy neighbours of a seed in order, in place."""
+        """Puts equally heavy neighbors of a seed in order, in place."""
         tied = np.zeros(len(sources) + 1, np.bool_)
         tied[1:-1] = (sources[1:] == sources[:-1]) & (weights[1:] == weights[:-1])
         places = np.flatnonzero(tied[:-1] | tied[1:])
@@ -137,10 +137,10 @@ class NeighborTable:
     def rows(
         self,
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float64]]:
-        """Returns the neighbours of all seeds.
+        """Returns the neighbors of all seeds.
 
         Returns:
-          starts, targets and weights: the neighbours of seed i are
+          starts, targets and weights: the neighbors of seed i are
           `targets[starts[i]:starts[i + 1]]`, the heaviest first, and of equally heavy
           ones the larger id first.
         """

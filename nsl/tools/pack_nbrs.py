@@ -1,4 +1,4 @@
-"""Joins labeled examples with the features of their neighbours in a graph.
+"""Joins labeled examples with the features of their neighbors in a graph.
 
 From the shell:
   python -m nsl.tools.pack_nbrs --max_nbrs=5 labeled.tfr unlabeled.tfr graph.tsv out.tfr
@@ -28,7 +28,7 @@ from nsl.tools.packing import Packer
 from nsl.tools.progress import Progress
 
 _USAGE = """\
-Joins labeled examples with the features of their neighbours in a graph.
+Joins labeled examples with the features of their neighbors in a graph.
 
 Usage: pack_nbrs [flags] labeled.tfr unlabeled.tfr graph.tsv output.tfr
 
@@ -57,10 +57,10 @@ def pack_nbrs(
     dry_run: bool = False,
     report_path: PathLike | None = None,
 ) -> dict[str, Any]:
-    """Joins labeled examples with the features of their neighbours in a graph.
+    """Joins labeled examples with the features of their neighbors in a graph.
 
     Each labeled example is written with its own features, `NL_num_nbrs`, and for its
-    i-th neighbour `NL_nbr_<i>_weight` and every feature of the neighbour as
+    i-th neighbor `NL_nbr_<i>_weight` and every feature of the neighbor as
     `NL_nbr_<i>_<name>`. The heaviest edge comes first; of equally heavy ones the one
     to the larger id. Of an edge given several times the largest weight holds. An edge
     to an unknown id is left out and counted, and of an id in both sets the labeled
@@ -69,23 +69,23 @@ def pack_nbrs(
     Args:
       labeled_examples_path: TFRecord files of `tf.train.Example`: a name, a pattern
         or a list of these; plain or gzip.
-      unlabeled_examples_path: The same for the examples that are only neighbours. May
+      unlabeled_examples_path: The same for the examples that are only neighbors. May
         be empty.
       graph_path: TSV files of edges, `source<TAB>target[<TAB>weight]`.
       output_training_data_path: The TFRecord file to write.
       add_undirected_edges: Whether to add the reverse of each edge.
-      max_nbrs: The most neighbours an example gets. None is no limit.
+      max_nbrs: The most neighbors an example gets. None is no limit.
       id_feature_name: The feature that holds an example's id.
       seeds: 'labeled', or 'all' to write the unlabeled examples as records with
-        neighbours too, after the labeled ones.
-      neighbor_features: The features of neighbours to copy. None copies all.
+        neighbors too, after the labeled ones.
+      neighbor_features: The features of neighbors to copy. None copies all.
       num_shards: Writes this many files `<output>-00000-of-0000N` instead of one.
       compression: None or 'gzip'.
       dry_run: Whether to do everything but write, to learn the output's size.
       report_path: A file that gets the report as JSON.
 
     Returns:
-      The report: numbers of examples, records, edges and neighbours, and the
+      The report: numbers of examples, records, edges and neighbors, and the
       output's size in bytes before compression.
 
     Raises:
@@ -166,7 +166,7 @@ class _Records:
     """The framed records of the output, in order.
 
     Attributes:
-      degrees: How many records had how many neighbours, when all were taken.
+      degrees: How many records had how many neighbors, when all were taken.
       bytes: Their size.
     """
 
@@ -208,7 +208,7 @@ def _define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "max_nbrs",
         None,
-        "The most neighbours a record gets. Without it, there is no limit.",
+        "The most neighbors a record gets. Without it, there is no limit.",
         lower_bound=0,
         flag_values=values,
     )
@@ -229,7 +229,7 @@ def _define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_list(
         "neighbor_features",
         None,
-        "The features of neighbours to copy, separated by commas. Without it, all.",
+        "The features of neighbors to copy, separated by commas. Without it, all.",
         flag_values=values,
     )
     flags.DEFINE_integer(

@@ -1,4 +1,4 @@
-"""Joining an example with its neighbours."""
+"""Joining an example with its neighbors."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -8,10 +8,10 @@ _WEIGHT = b"weight"
 
 
 class Packer:
-    """Writes the features of neighbours into an example, under new names.
+    """Writes the features of neighbors into an example, under new names.
 
-    The i-th neighbour's features are named `NL_nbr_<i>_<name>`; to them come its
-    edge's weight, `NL_nbr_<i>_weight`, and the number of neighbours, `NL_num_nbrs`.
+    The i-th neighbor's features are named `NL_nbr_<i>_<name>`; to them come its
+    edge's weight, `NL_nbr_<i>_weight`, and the number of neighbors, `NL_num_nbrs`.
     """
 
     def __init__(self, neighbor_features: Iterable[str] | None = None) -> None:
@@ -29,18 +29,18 @@ class Packer:
     def pack(
         self, example: bytes, neighbors: Sequence[bytes], weights: Sequence[float]
     ) -> bytes:
-        """Joins an example with its neighbours.
+        """Joins an example with its neighbors.
 
         Args:
           example: The serialized example.
-          neighbors: Its neighbours, serialized.
+          neighbors: Its neighbors, serialized.
           weights: The weights of the edges to them.
 
         Returns:
-          The serialized example with the features of its neighbours.
+          The serialized example with the features of its neighbors.
 
         Raises:
-          ValueError: If a neighbour's feature would take the name of its weight.
+          ValueError: If a neighbor's feature would take the name of its weight.
         """
         return example_wire.add_entries(example, self._entries(neighbors, weights))
 
@@ -64,7 +64,7 @@ class Packer:
                     self._found.add(name)
                 if name == _WEIGHT:
                     raise ValueError(
-                        "A neighbour has a feature named 'weight', whose copy would "
+                        "A neighbor has a feature named 'weight', whose copy would "
                         f"replace the weight of its edge in {prefix.decode()}weight; "
                         "rename it, or name the features to copy in "
                         "neighbor_features."
@@ -74,11 +74,11 @@ class Packer:
         self._packed_neighbors = self._packed_neighbors or bool(neighbors)
 
     def check_features_found(self) -> None:
-        """Raises ValueError if a feature to copy was in no neighbour at all."""
+        """Raises ValueError if a feature to copy was in no neighbor at all."""
         if self._wanted is None or not self._packed_neighbors:
             return
         missing = sorted(name.decode() for name in self._wanted - self._found)
         if missing:
             raise ValueError(
-                f"No neighbour has the feature(s) {missing} of neighbor_features."
+                f"No neighbor has the feature(s) {missing} of neighbor_features."
             )

@@ -35,7 +35,7 @@ class Pairs(NamedTuple):
 
 
 class Order(NamedTuple):
-    """An order of the nodes in which only neighbours in one run are compared.
+    """An order of the nodes in which only neighbors in one run are compared.
 
     Attributes:
       nodes: The nodes, those of a run one after the other. None is their own order.

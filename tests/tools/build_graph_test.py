@@ -117,7 +117,7 @@ def test_many_blocks(tmp_path: Path) -> None:
 
 
 def test_threshold_is_decided_in_float64(tmp_path: Path) -> None:
-    # In float32 all these similarities are the same number or its neighbours.
+    # In float32 all these similarities are the same number or its neighbors.
     angle = np.arccos(0.9)
     directions = angle + np.arange(-50, 51) * 2e-9
     vectors = np.zeros((102, 16), np.float32)

@@ -376,7 +376,7 @@ def test_input_through_another_scheme(tmp_path: Path) -> None:
     assert Path(f"{paths[3]}.remote").read_bytes() == expected
 
 
-def test_a_neighbour_feature_called_weight_is_refused(tmp_path: Path) -> None:
+def test_a_neighbor_feature_called_weight_is_refused(tmp_path: Path) -> None:
     paths = write_inputs(
         tmp_path,
         [{"id": ["a"]}, {"id": ["b"], "weight": [70.0], "x": [1.0]}],
@@ -396,7 +396,7 @@ BAD_ARGUMENTS: list[tuple[dict[str, Any], str]] = [
     ({"num_shards": 0}, "num_shards must be at least 1"),
     ({"seeds": "some"}, "seeds must be one of"),
     ({"compression": "zip"}, "compression must be one of"),
-    ({"neighbor_features": ["y"]}, "No neighbour has"),
+    ({"neighbor_features": ["y"]}, "No neighbor has"),
     ({"id_feature_name": "name"}, "labeled.tfr, record 0: it has no feature 'name'"),
 ]
 
