@@ -84,7 +84,9 @@ def test_corrupt(position: int, message: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"id,x\na,1\n", b"\x00" * 50, gzip.compress(b"no records in here")]
+    "content",
+    [b"id,x\na,1\n", b"\x00" * 50, gzip.compress(b"no records in here", mtime=0)],
+    ids=["csv", "zeros", "gzip"],
 )
 def test_not_a_tfrecord_file(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "r").write_bytes(content)
