@@ -100,6 +100,8 @@ PROGRAM = """
 import os, resource, signal, sys
 from nsl.tools import packing
 from nsl.tools.pack_nbrs import main
+# Where the tests run in the background, a shell has told them to ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 pack, count = packing.Packer.pack, 0
 def stopped(*arguments):
     global count
