@@ -87,19 +87,17 @@ def to_base_inputs(base_model: keras.Model, features: Any) -> Any:
     """
     if not isinstance(features, Mapping):
         return features
-    candidates = list(features)
+    values = list(features.values())
     structure = _input_structure(base_model)
     if structure is None:
         # A sequential model takes one tensor; only a subclassed one may take a dict.
-        if isinstance(base_model, keras.Sequential) and len(candidates) == 1:
-            return features[candidates[0]]
+        if isinstance(base_model, keras.Sequential) and len(values) == 1:
+            return values[0]
         return features
     names = input_names(base_model)
     if set(names) <= set(features):
         values = [features[name] for name in names]
-    elif len(names) == 1 and len(candidates) == 1:
-        values = [features[candidates[0]]]
-    else:
+    elif (len(names), len(values)) != (1, 1):
         raise KeyError(
             f"The base model '{base_model.name}' takes the inputs {sorted(names)}, but "
             f"received the features {sorted(features)}. Name the inputs like the "

@@ -40,6 +40,12 @@ def test_both_sides_of_a_mismatch_are_listed():
         to_base_inputs(two_inputs("list"), {"a": 1, "c": 2})
 
 
+def test_no_features_at_all():
+    model = keras.Sequential([keras.Input((1,), name="x"), keras.layers.Dense(1)])
+    with pytest.raises(KeyError, match=r"takes the inputs \['.*'\].*features \[\]"):
+        to_base_inputs(model, {})
+
+
 def test_names():
     assert input_names(two_inputs("dict")) == ["first", "second"]
     assert input_names(two_inputs("list")) == ["b", "a"]
