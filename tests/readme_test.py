@@ -2,7 +2,6 @@
 
 import os
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,23 +12,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+from tests.pages import ROOT, blocks, commands
 
-
-def _blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-
-
-def _commands() -> list[list[str]]:
-    lines = "".join(_blocks("sh")).splitlines()
-    return [words for line in lines if (words := shlex.split(line, comments=True))]
+PAGE = ROOT / "README.md"
+README = PAGE.read_text()
 
 
 def test_the_programs_run_in_order_and_learn() -> None:
     keras.utils.set_random_seed(0)
     namespace: dict[str, Any] = {}
-    for block in _blocks("python"):
+    for block in blocks(PAGE, "python"):
         exec(block, namespace)
     x, y = namespace["x_test"], namespace["y_test"]
     for name in ("adv_model", "graph_model"):
@@ -58,10 +50,10 @@ def test_the_tools_run_as_written(tmp_path: Path) -> None:
     _write(tmp_path / "labeled.tfr", range(4))
     _write(tmp_path / "unlabeled.tfr", range(4, 20))
     (tmp_path / "tools").symlink_to(ROOT / "tools")
-    commands = [c for c in _commands() if "graph.tsv" in c]
-    assert len(commands) == 2
+    tool_commands = [c for c in commands(PAGE) if "graph.tsv" in c]
+    assert len(tool_commands) == 2
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    for command in commands:
+    for command in tool_commands:
         done = subprocess.run(
             command,
             cwd=tmp_path,
@@ -80,7 +72,7 @@ def test_the_tools_run_as_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("target", ["demo", "test"])
 def test_make_knows_what_the_readme_names(target: str) -> None:
-    assert ["make", target] in _commands()
+    assert ["make", target] in commands(PAGE)
     done = subprocess.run(
         ["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True
     )
@@ -92,7 +84,7 @@ def test_what_the_readme_points_to_exists() -> None:
     named = re.findall(
         r"`((?:nsl|tools|examples|docs|tests|benchmarks)/[\w./]+)`", README
     )
-    programs = [c[1] for c in _commands() if c[0] == "python"]
+    programs = [c[1] for c in commands(PAGE) if c[0] == "python"]
     assert {"docs/images/demo.png", "CHANGELOG.md", "LICENSE"} <= set(linked)
     for path in (*linked, *named, *programs):
         assert (ROOT / path).exists(), path
