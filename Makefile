@@ -8,13 +8,19 @@ STAMP := $(VENV)/installed
 # TensorFlow's start-up messages would hide our own output.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: test demo lint format clean
+.PHONY: test demo docs lint format clean
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 demo: $(STAMP)
 	$(BIN)/python examples/digits.py --output_dir=demo
+
+# Every warning of the build is an error (mkdocs.yml).
+docs: export NO_MKDOCS_2_WARNING := 1
+docs: $(STAMP)
+	$(BIN)/mkdocs build --quiet
+	@echo "open site/index.html"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -26,7 +32,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo site
 
 $(STAMP): pyproject.toml
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
