@@ -24,7 +24,8 @@ SIGNATURES = {
     "configs.make_graph_reg_config": (
         "neighbor_prefix='NL_nbr_', neighbor_weight_suffix='_weight', max_neighbors=0,"
         f"multiplier=0.01, distance_type='l2', reduction='{REDUCTION}',"
-        "sum_over_axis=None, transform_fn='none'"
+        "sum_over_axis=None, transform_fn='none', output_name=None,"
+        "embedding_layer=None, objective='distance', temperature=0.5"
     ),
     "lib.gen_adv_neighbor": (
         "input_features, labeled_loss, config, raise_invalid_gradient=False,"
@@ -56,6 +57,13 @@ SIGNATURES = {
     "lib.replicate_embeddings": "embeddings, replicate_times",
     "lib.strip_neighbor_features": "features, neighbor_config",
     "lib.unpack_neighbor_features": "features, neighbor_config, keep_rank=True",
+    "lib.neighbor_contrastive_loss": (
+        "samples, neighbors, weights, temperature=0.5, batch=None, first=0"
+    ),
+    "lib.neighbor_consistency_loss": (
+        "outputs, neighbor_outputs, weights, temperature=0.5, from_logits=False,"
+        "binary=False"
+    ),
     "lib.GenNeighbor.gen_neighbor": "self, input_features",
     "keras.GraphRegularization": "base_model, graph_reg_config=None",
     "keras.AdversarialRegularization": (
@@ -108,6 +116,11 @@ ENUMS = {
         "COSINE": "cosine",
         "JENSEN_SHANNON_DIVERGENCE": "jensen_shannon_divergence",
         "KL_DIVERGENCE": "kl_divergence",
+    },
+    "GraphObjective": {
+        "DISTANCE": "distance",
+        "CONTRASTIVE": "contrastive",
+        "CONSISTENCY": "consistency",
     },
     "DecayType": {
         "EXPONENTIAL_DECAY": "exponential_decay",
@@ -195,6 +208,10 @@ CONFIGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "neighbor_config": configs.GraphNeighborConfig(),
             "multiplier": 0.01,
             "distance_config": configs.DistanceConfig(),
+            "output_name": None,
+            "embedding_layer": None,
+            "objective": configs.GraphObjective.DISTANCE,
+            "temperature": 0.5,
         },
     ),
 }

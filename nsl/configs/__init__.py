@@ -19,6 +19,7 @@ from nsl.configs.distance import (
 )
 from nsl.configs.graph import (
     GraphNeighborConfig,
+    GraphObjective,
     GraphRegConfig,
     make_graph_reg_config,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "DistanceType",
     "GraphBuilderConfig",
     "GraphNeighborConfig",
+    "GraphObjective",
     "GraphRegConfig",
     "IntegrationConfig",
     "IntegrationType",

@@ -1,8 +1,11 @@
 """Settings of graph regularization."""
 
+from typing import Any
+
 import attrs
 
 from nsl.configs import fields
+from nsl.configs.choice import Choice
 from nsl.configs.distance import DistanceConfig, DistanceType, TransformType
 
 
@@ -27,6 +30,32 @@ class GraphNeighborConfig:
     max_neighbors: int = attrs.field(default=0, validator=fields.integer(0))
 
 
+class GraphObjective(Choice):
+    """What graph regularization minimizes.
+
+    Attributes:
+      DISTANCE: The distance between each sample and its neighbors.
+      CONTRASTIVE: How much nearer the rest of the batch is than the neighbors.
+      CONSISTENCY: The divergence from what the neighbors predict together.
+    """
+
+    DISTANCE = "distance"
+    CONTRASTIVE = "contrastive"
+    CONSISTENCY = "consistency"
+
+
+def _to_objective(value: Any) -> Any:
+    built_in = [member.value for member in GraphObjective]
+    return GraphObjective(value) if value in built_in else value
+
+
+def _check_objective(
+    instance: Any, attribute: "attrs.Attribute[Any]", value: Any
+) -> None:
+    if not isinstance(value, GraphObjective):
+        fields.string(empty=False)(instance, attribute, value)
+
+
 @attrs.define
 class GraphRegConfig:
     """Settings of graph regularization.
@@ -34,8 +63,16 @@ class GraphRegConfig:
     Attributes:
       neighbor_config: Where a batch holds the neighbors.
       multiplier: Factor of the graph loss in the total loss, at least 0.
-      distance_config: The distance between a sample and its neighbor.
+      distance_config: The distance between a sample and its neighbor. Of the other
+        objectives, 'consistency' asks its `transform_fn` whether outputs are logits.
       output_name: The output of the model that is compared; None compares all.
+      embedding_layer: The layer of the model whose outputs are compared, instead of
+        those of the model. It may stand in a nested model.
+      objective: A `GraphObjective` or its value, or the name of a graph loss that was
+        registered with `nsl.keras.GraphLoss`.
+      temperature: What 'contrastive' divides cosine similarities by; 'consistency'
+        sharpens the neighbors' prediction with it, the more the smaller it is. Greater
+        than 0.
     """
 
     neighbor_config: GraphNeighborConfig = attrs.field(
@@ -49,6 +86,26 @@ class GraphRegConfig:
         default=None,
         validator=attrs.validators.optional(fields.string(empty=False)),
     )
+    embedding_layer: str | None = attrs.field(
+        default=None,
+        validator=attrs.validators.optional(fields.string(empty=False)),
+    )
+    objective: GraphObjective | str = attrs.field(
+        default=GraphObjective.DISTANCE,
+        converter=_to_objective,
+        validator=_check_objective,
+    )
+    temperature: float = attrs.field(
+        default=0.5, validator=fields.number(0, exclusive=True)
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if self.output_name is not None and self.embedding_layer is not None:
+            raise ValueError(
+                "GraphRegConfig compares an output of the model or a layer of it, but "
+                f"received output_name={self.output_name!r} and "
+                f"embedding_layer={self.embedding_layer!r}. Leave one of them None."
+            )
 
 
 def make_graph_reg_config(
@@ -61,6 +118,9 @@ def make_graph_reg_config(
     sum_over_axis: int | None = None,
     transform_fn: TransformType | str = TransformType.NONE,
     output_name: str | None = None,
+    embedding_layer: str | None = None,
+    objective: GraphObjective | str = GraphObjective.DISTANCE,
+    temperature: float = 0.5,
 ) -> GraphRegConfig:
     """Makes a `GraphRegConfig` from a flat list of settings.
 
@@ -73,7 +133,10 @@ def make_graph_reg_config(
       reduction: How the distances become one number.
       sum_over_axis: The axis along which differences are summed.
       transform_fn: What is applied to both sides first.
-      output_name: `GraphRegConfig.output_name`.
+      output_name: See `GraphRegConfig`, as for all that follow.
+      embedding_layer: The layer whose outputs are compared.
+      objective: What is minimized.
+      temperature: Scale of similarities, or sharpness of predictions.
 
     Returns:
       The config.
@@ -92,4 +155,7 @@ def make_graph_reg_config(
             transform_fn=transform_fn,
         ),
         output_name=output_name,
+        embedding_layer=embedding_layer,
+        objective=objective,
+        temperature=temperature,
     )

@@ -14,10 +14,13 @@ from nsl.keras import layers
 from nsl.keras.adversarial_loss import adversarial_loss
 from nsl.keras.adversarial_regularization import AdversarialRegularization
 from nsl.keras.graph_regularization import GraphRegularization
+from nsl.keras.terms import GraphLoss, NeighborOutputs
 
 __all__ = [
     "AdversarialRegularization",
+    "GraphLoss",
     "GraphRegularization",
+    "NeighborOutputs",
     "adversarial_loss",
     "layers",
 ]

@@ -21,7 +21,8 @@ class GraphRegularization(RegularizedModel):
 
     The loss is the labeled loss plus `multiplier` times the distance between the
     outputs of each sample and of its neighbors (Bui et al., 2018,
-    https://research.google/pubs/pub46568). Training batches hold the features of the
+    https://research.google/pubs/pub46568), or another graph loss that the config names
+    as its `objective`. Training batches hold the features of the
     neighbors and the weights of the edges beside those of the samples, as
     `nsl.tools.pack_nbrs` writes them; a weight of 0 masks a neighbor that is not
     there. Evaluation, prediction and export need no neighbors and compute no graph
@@ -44,7 +45,9 @@ class GraphRegularization(RegularizedModel):
     Raises:
       TypeError: If `base_model` is no Keras model or `graph_reg_config` no
         `GraphRegConfig`.
-      ValueError: If the distance is not reduced to one number.
+      ValueError: If the distance is not reduced to one number, the objective is not
+        known, or the base model has no `embedding_layer`; if layers are not known yet,
+        the last is raised by the first training step.
     """
 
     def __init__(

@@ -13,10 +13,11 @@ import tensorflow as tf
 from nsl.keras.base_model import input_names
 from nsl.keras.batch import are_dense, batch_size, perturbable
 from nsl.keras.gradients import add_gradients
+from nsl.keras.layer_outputs import find_layer, only_dense, recorded_outputs
 from nsl.keras.own_losses import own_losses_hidden
 from nsl.keras.recurrent_state import RecurrentState
 from nsl.keras.shared_pass import has_fixed_batch_size, may_share_pass
-from nsl.keras.terms.term import CleanPass, Neighbors, Term
+from nsl.keras.terms.term import CleanPass, Neighbors, PassOutputs, Term
 from nsl.keras.wrapped_model import WrappedModel
 from nsl.lib.features import is_perturbable
 
@@ -47,6 +48,8 @@ class RegularizedModel(WrappedModel):
                 f"'{base_model.name}' is regularized by the term '{terms[0].name}' "
                 "already. Wrap its base model instead, or change its config."
             )
+        if self._core.built:
+            self._embedding_layers()
         self._term_metrics = {
             term.name: keras.metrics.Mean(name=f"scaled_{term.name}_loss")
             for term in self._terms
@@ -129,7 +132,13 @@ class RegularizedModel(WrappedModel):
                 logs.pop(self._term_metrics[term.name].name, None)
         return logs
 
-    def run_neighbors(self, neighbors: list[Any], clean: CleanPass) -> list[Any]:
+    def run_neighbors(
+        self,
+        neighbors: list[Any],
+        clean: CleanPass,
+        training: bool | None = None,
+        layer: str | None = None,
+    ) -> list[Any]:
         """Runs the base model on neighbors of the samples of the clean pass.
 
         Stateful recurrent layers begin where the clean pass began, and the next batch
@@ -138,26 +147,31 @@ class RegularizedModel(WrappedModel):
         Args:
           neighbors: Features of neighbors, one structure like `clean.x` for each
             neighbor of the samples.
-          clean: The clean pass, which also tells whether this is training.
+          clean: The clean pass.
+          training: Whether layers such as Dropout run in training mode; by default as
+            in the clean pass. If not, no state of the model changes.
+          layer: The name of a layer.
 
         Returns:
-          The outputs of the base model for each neighbor.
+          For each neighbor, the outputs of the base model or, if one is named, of the
+          layer.
         """
+        training = clean.training if training is None else training
         if has_fixed_batch_size(self._core) or not are_dense(neighbors):
             batches = [[neighbor] for neighbor in neighbors]
         else:
             batches = [neighbors]
         outputs = []
         for batch in batches:
-            if clean.training:
+            if training:
                 state = clean.recurrent_state.restored()
             else:
                 # Evaluation must not even draw a random number more than plain Keras.
                 before = clean.recurrent_state.before()
                 state = keras.StatelessScope(state_mapping=before)
             with state:
-                outputs += self._run_joined(batch, clean.training)
-        return outputs
+                outputs += self._run_joined(batch, training)
+        return [output.of(layer) for output in outputs]
 
     def input_gradient(self, x: Any, clean: CleanPass) -> Any:
         """Differentiates the labeled loss with respect to features.
@@ -217,7 +231,8 @@ class RegularizedModel(WrappedModel):
         training: bool,
     ) -> CleanPass:
         state = RecurrentState(self._core)
-        y_pred, neighbor_outputs = self._run_together(x, neighbors, training)
+        outputs, neighbor_outputs = self._run_together(x, neighbors, training)
+        y_pred = outputs.model
         self.built = True
         # A loss that the base model computes itself includes its own losses.
         with own_losses_hidden(*([] if self._base_computes_loss() else [self])):
@@ -236,37 +251,56 @@ class RegularizedModel(WrappedModel):
             labeled_loss=labeled_loss,
             training=training,
             neighbors=neighbors,
+            layer_outputs=outputs.layers,
             neighbor_outputs=neighbor_outputs,
             recurrent_state=state,
         )
 
     def _run_together(
         self, x: Any, neighbors: dict[str, Neighbors], training: bool
-    ) -> tuple[Any, dict[str, list[Any]]]:
+    ) -> tuple[PassOutputs, dict[str, list[PassOutputs]]]:
         """Runs the samples, and their neighbors with them where nothing changes."""
-        batches = [x]
-        for taken in neighbors.values():
-            batches += taken.features
+        joining = {
+            name: n.features for name, n in neighbors.items() if n.differentiable
+        }
+        batches = [x, *(batch for features in joining.values() for batch in features)]
         if not are_dense(batches) or not may_share_pass(self._core):
-            return self.run_base(x, training=training), {}
-        y_pred, *rest = self._run_joined(batches, training)
+            return self._run(x, training), {}
+        of_samples, *rest = self._run_joined(batches, training)
         outputs = {}
-        for name, taken in neighbors.items():
-            count = len(taken.features)
-            outputs[name], rest = rest[:count], rest[count:]
-        return y_pred, outputs
+        for name, features in joining.items():
+            outputs[name], rest = rest[: len(features)], rest[len(features) :]
+        return of_samples, outputs
 
-    def _run_joined(self, batches: list[Any], training: bool) -> list[Any]:
+    def _run_joined(self, batches: list[Any], training: bool) -> list[PassOutputs]:
         """Runs several batches as one and returns the outputs of each."""
         if len(batches) == 1:
-            return [self.run_base(batches[0], training=training)]
+            return [self._run(batches[0], training)]
         joined = tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *batches)
-        outputs = self.run_base(joined, training=training)
+        outputs = self._run(joined, training)
         sizes = [batch_size(batch) for batch in batches]
         parts = [tf.split(output, sizes) for output in tf.nest.flatten(outputs)]
         return [
             tf.nest.pack_sequence_as(outputs, part) for part in zip(*parts, strict=True)
         ]
+
+    def _run(self, x: Any, training: bool) -> PassOutputs:
+        """Runs one batch, with the layers recorded that terms ask for."""
+        layers = self._embedding_layers()
+        with contextlib.ExitStack() as stack:
+            recorded = {
+                layer.name: stack.enter_context(recorded_outputs(layer))
+                for layer in layers
+            }
+            y_pred = self.run_base(x, training=training)
+        return PassOutputs(
+            y_pred,
+            {layer.name: only_dense(recorded[layer.name], layer) for layer in layers},
+        )
+
+    def _embedding_layers(self) -> list[keras.layers.Layer]:
+        names = {term.embedding_layer for term in self._terms if term.multiplier}
+        return [find_layer(self._core, name) for name in sorted(names - {None})]
 
     def _term_loss(
         self, term: Term, clean: CleanPass, tape: tf.GradientTape | None = None

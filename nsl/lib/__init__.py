@@ -9,6 +9,7 @@ from nsl.lib.distances import (
     pairwise_distance_wrapper,
 )
 from nsl.lib.feature_mask import apply_feature_mask
+from nsl.lib.graph_losses import neighbor_consistency_loss, neighbor_contrastive_loss
 from nsl.lib.neighbor_features import (
     replicate_embeddings,
     strip_neighbor_features,
@@ -33,6 +34,8 @@ __all__ = [
     "jensen_shannon_divergence",
     "kl_divergence",
     "maximize_within_unit_norm",
+    "neighbor_consistency_loss",
+    "neighbor_contrastive_loss",
     "normalize",
     "pairwise_distance_wrapper",
     "project_to_ball",

@@ -155,6 +155,42 @@ def jensen_shannon_divergence(
         return _collected(_reduce(values, weights, reduction), loss_collection)
 
 
+def assert_distributions(
+    tensor: tf.Tensor, name: str, axis: int, advice: str = ""
+) -> list[tf.Operation]:
+    """Checks that a tensor holds probabilities that sum to 1.
+
+    Args:
+      tensor: What is checked, of any dtype.
+      name: What an error calls it.
+      axis: The axis of the classes.
+      advice: What an error says at the end.
+
+    Returns:
+      The checks as control dependencies; none in eager mode, where they have run.
+
+    Raises:
+      tf.errors.InvalidArgumentError: If it does not. Under XLA this is not checked.
+    """
+    _check_axis(tensor, axis)
+    wide = tf.cast(tensor, tf.float64 if tensor.dtype == tf.float64 else tf.float32)
+    # Rounding of many classes adds up, and the more the narrower the dtype.
+    dtype = tensor.dtype if tensor.dtype.is_floating else wide.dtype
+    checks = [
+        tf.debugging.assert_non_negative(
+            wide, f"{name} holds negative probabilities. {advice}".rstrip()
+        ),
+        tf.debugging.assert_near(
+            tf.reduce_sum(wide, axis=axis),
+            tf.ones([], wide.dtype),
+            rtol=0.0,
+            atol=_MACHINE_EPSILON.get(dtype.name, 2.0**-23) ** 0.5,
+            message=f"{name} does not sum to 1 along axis {axis}. {advice}".rstrip(),
+        ),
+    ]
+    return [check for check in checks if check is not None]
+
+
 def _distances(sources: Any, targets: Any, config: configs.DistanceConfig) -> tf.Tensor:
     """Returns the distances that the reduction weights and averages."""
     axis = config.sum_over_axis
@@ -216,26 +252,11 @@ def _checked_divergence(
         )
     narrow = tf.convert_to_tensor(labels), tf.convert_to_tensor(predictions)
     labels, predictions = _alike(*narrow, axis)
-    checks = []
-    for name, given, cast in zip(
-        ("labels", "predictions"), narrow, (labels, predictions), strict=True
-    ):
-        # Rounding of many classes adds up, and the more the narrower the dtype.
-        dtype = given.dtype if given.dtype.is_floating else cast.dtype
-        tolerance = _MACHINE_EPSILON.get(dtype.name, 2.0**-23) ** 0.5
-        checks += [
-            tf.debugging.assert_non_negative(
-                cast, f"{name} holds negative probabilities."
-            ),
-            tf.debugging.assert_near(
-                tf.reduce_sum(cast, axis=axis),
-                tf.ones([], cast.dtype),
-                rtol=0.0,
-                atol=tolerance,
-                message=f"{name} does not sum to 1 along axis {axis}.",
-            ),
-        ]
-    with tf.control_dependencies([check for check in checks if check is not None]):
+    checks = [
+        *assert_distributions(narrow[0], "labels", axis),
+        *assert_distributions(narrow[1], "predictions", axis),
+    ]
+    with tf.control_dependencies(checks):
         return divergence(labels, predictions, axis)
 
 
@@ -247,15 +268,19 @@ def _alike(sources: Any, targets: Any, axis: int | None) -> tuple[tf.Tensor, tf.
             "sources and targets must have the same shape, but received "
             f"{tuple(sources.shape)} and {tuple(targets.shape)}."
         )
-    rank = sources.shape.rank
-    if axis is not None and rank is not None and not -rank <= axis < rank:
-        raise ValueError(
-            f"axis {axis} is out of range for tensors of shape {tuple(sources.shape)}: "
-            f"expected one in [{-rank}, {rank})."
-        )
+    _check_axis(sources, axis)
     wide = tf.float64 in (sources.dtype, targets.dtype)
     dtype = tf.float64 if wide else tf.float32
     return tf.cast(sources, dtype), tf.cast(targets, dtype)
+
+
+def _check_axis(tensor: tf.Tensor, axis: int | None) -> None:
+    rank = tensor.shape.rank
+    if axis is not None and rank is not None and not -rank <= axis < rank:
+        raise ValueError(
+            f"axis {axis} is out of range for tensors of shape {tuple(tensor.shape)}: "
+            f"expected one in [{-rank}, {rank})."
+        )
 
 
 def _weighted(values: tf.Tensor, weights: Any) -> tuple[tf.Tensor, tf.Tensor]:

@@ -2,6 +2,16 @@
 
 from nsl.keras.terms.adversarial import AdversarialTerm
 from nsl.keras.terms.graph import GraphTerm
-from nsl.keras.terms.term import CleanPass, Neighbors, Term
+from nsl.keras.terms.graph_loss import GraphLoss, NeighborOutputs
+from nsl.keras.terms.term import CleanPass, Neighbors, PassOutputs, Term
 
-__all__ = ["AdversarialTerm", "CleanPass", "GraphTerm", "Neighbors", "Term"]
+__all__ = [
+    "AdversarialTerm",
+    "CleanPass",
+    "GraphLoss",
+    "GraphTerm",
+    "NeighborOutputs",
+    "Neighbors",
+    "PassOutputs",
+    "Term",
+]

@@ -1,16 +1,18 @@
-"""The distance between the outputs of samples and of their neighbors."""
+"""The loss between the outputs of samples and of their neighbors."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+import keras
 import tensorflow as tf
 
-from nsl.configs import GraphRegConfig
+from nsl.configs import GraphObjective, GraphRegConfig
 from nsl.keras.batch import describe
+from nsl.keras.output_distribution import output_distributions
+from nsl.keras.terms.graph_loss import GraphLoss, NeighborOutputs
 from nsl.keras.terms.term import CleanPass, Neighbors, Passes, Term
-from nsl.lib.distances import weighted_sum_and_normalizer
 from nsl.lib.neighbor_features import split_neighbors
 
 # What `pack_nbrs` writes beside the features, and no model takes.
@@ -18,24 +20,27 @@ NUM_NEIGHBORS = "NL_num_nbrs"
 
 
 class GraphTerm(Term):
-    """The weighted distance between each sample's outputs and its neighbors'.
+    """The loss between each sample's outputs and its neighbors'.
 
     Bui et al. (2018), "Neural Graph Learning", https://research.google/pubs/pub46568.
 
     Args:
-      config: Multiplier, names of the neighbor features and the distance.
+      config: Multiplier, names of the neighbor features, what is compared and how.
     """
 
     name = "graph"
 
     def __init__(self, config: GraphRegConfig) -> None:
-        if config.distance_config.reduction == "none":
+        self._graph_loss = GraphLoss.of(config.objective)
+        distance = config.objective is GraphObjective.DISTANCE
+        if distance and config.distance_config.reduction == "none":
             raise ValueError(
                 "Graph regularization needs one number for the distance of a batch, "
                 "but received DistanceConfig(reduction='none'). Take a reduction such "
                 "as 'weighted_sum_by_nonzero_weights'."
             )
         self.config = config
+        self.embedding_layer = config.embedding_layer
         enabled = config.neighbor_config.max_neighbors > 0
         self.multiplier = config.multiplier if enabled else 0.0
 
@@ -61,61 +66,72 @@ class GraphTerm(Term):
             or (name in input_names if named else name != NUM_NEIGHBORS)
         }
         samples, neighbors, weights = split_neighbors(taken, neighbor_config)
-        return samples, Neighbors(neighbors, weights)
+        differentiable = self._graph_loss.differentiates_neighbors
+        return samples, Neighbors(neighbors, weights, differentiable)
+
+    def prepare(self, model: Passes, clean: CleanPass) -> Any:
+        """Runs the neighbors if no gradient goes through them."""
+        neighbors = clean.neighbors[self.name]
+        if neighbors.differentiable:
+            return None
+        return model.run_neighbors(
+            neighbors.features, clean, training=False, layer=self.embedding_layer
+        )
 
     def loss(self, model: Passes, clean: CleanPass, prepared: Any) -> tf.Tensor:
-        """Computes the mean distance, over all outputs of the model or the chosen."""
-        del prepared
+        """Computes the loss, summed over all outputs that are compared."""
         neighbors = clean.neighbors[self.name]
-        outputs = clean.neighbor_outputs.get(self.name)
-        if outputs is None:
-            outputs = model.run_neighbors(neighbors.features, clean)
-        sources = self._compared(model, clean.y_pred)
-        targets = [self._compared(model, output) for output in outputs]
-        return tf.add_n(
-            [
-                self._distance(source, target, neighbors.weights)
-                for source, *target in zip(sources, *targets, strict=True)
-            ]
-        )
-
-    def _compared(self, model: Passes, outputs: Any) -> list[tf.Tensor]:
-        """Lists the outputs that are compared."""
-        name = self.config.output_name
-        if name is None:
-            return tf.nest.flatten(outputs)
-        if isinstance(outputs, Mapping):
-            named = dict(outputs)
+        layer = self.embedding_layer
+        of_neighbors = prepared
+        if of_neighbors is None and self.name in clean.neighbor_outputs:
+            passed = clean.neighbor_outputs[self.name]
+            of_neighbors = [outputs.of(layer) for outputs in passed]
+        elif of_neighbors is None:
+            of_neighbors = model.run_neighbors(neighbors.features, clean, layer=layer)
+        if layer is None:
+            chosen = self._chosen(model, clean.y_pred)
+            known = output_distributions(model, clean.y_pred)
+            of_samples = clean.y_pred
         else:
-            names = getattr(model, "output_names", [])
-            named = dict(zip(names, tf.nest.flatten(outputs), strict=False))
-        if name not in named:
-            known = f"are {sorted(named)}" if named else "have no names"
-            raise ValueError(
-                f"GraphRegConfig.output_name is '{name}', but the outputs of the base "
-                f"model {known}."
-            )
-        return [named[name]]
+            of_samples = clean.layer_outputs[layer]
+            chosen = list(range(len(of_samples)))
+            known = [None] * len(of_samples)
+        flat = [tf.nest.flatten(outputs) for outputs in (of_samples, *of_neighbors)]
+        weights = tf.concat([tf.cast(w, tf.float32) for w in neighbors.weights], 1)
+        shares = []
+        for i in chosen:
+            sample, *rest = [_with_axis(outputs[i]) for outputs in flat]
+            compared = NeighborOutputs(sample, rest, weights, known[i])
+            shares.append(self._share(compared))
+        return tf.add_n(shares)
 
-    def _distance(
-        self, source: tf.Tensor, targets: list[tf.Tensor], weights: list[tf.Tensor]
-    ) -> tf.Tensor:
-        sources = tf.concat([source] * len(targets), 0)
-        target = tf.concat(targets, 0)
-        if source.shape.rank == 1:
-            sources, target = sources[:, tf.newaxis], target[:, tf.newaxis]
-        weight = tf.concat([tf.cast(part, tf.float32) for part in weights], 0)
-        total, normalizer = weighted_sum_and_normalizer(
-            sources,
-            target,
-            tf.reshape(weight, [-1] + [1] * (target.shape.rank - 1)),
-            self.config.distance_config,
-        )
-        # The mean is over the global batch, so each replica divides by what all
-        # replicas count together.
-        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-            replica = tf.distribute.get_replica_context()
-            summed = self.config.distance_config.reduction != "weighted_sum"
-            if summed and replica is not None:
-                normalizer = replica.all_reduce("sum", normalizer)
+    def _chosen(self, model: Passes, y_pred: Any) -> list[int]:
+        """Lists the places of the outputs that are compared."""
+        chosen = self.config.output_name
+        paths = [path for path, _ in keras.tree.flatten_with_path(y_pred)]
+        if chosen is None:
+            return list(range(len(paths)))
+        if isinstance(y_pred, Mapping):
+            names = [path[0] for path in paths]
+        else:
+            names = list(getattr(model, "output_names", None) or [])
+        places = [i for i, name in enumerate(names) if name == chosen]
+        if not places:
+            known = f"are {sorted(set(names))}" if names else "have no names"
+            raise ValueError(
+                f"GraphRegConfig.output_name is '{chosen}', but the outputs of the "
+                f"base model {known}."
+            )
+        return places
+
+    def _share(self, outputs: NeighborOutputs) -> tf.Tensor:
+        """Computes this replica's share of the loss of the global batch."""
+        total, normalizer = self._graph_loss(outputs, self.config)
+        replica = tf.distribute.get_replica_context()
+        if replica is not None and replica.num_replicas_in_sync > 1:
+            normalizer = replica.all_reduce("sum", normalizer)
         return tf.math.divide_no_nan(total, normalizer)
+
+
+def _with_axis(output: tf.Tensor) -> tf.Tensor:
+    return output[:, tf.newaxis] if output.shape.rank == 1 else output

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import tensorflow as tf
 
@@ -19,10 +19,29 @@ class Neighbors:
       features: For each neighbor of the samples, its features.
       weights: For each neighbor, the weights of the edges to it, of shape
         `[batch_size, 1]`.
+      differentiable: Whether the loss has a gradient through them. If not, the clean
+        pass leaves them out, and the term runs them when it prepares its loss.
     """
 
     features: list[Any]
     weights: list[tf.Tensor]
+    differentiable: bool = True
+
+
+class PassOutputs(NamedTuple):
+    """What one pass through the base model gave.
+
+    Attributes:
+      model: The outputs of the base model.
+      layers: By layer name, the outputs of the layers that terms chose.
+    """
+
+    model: Any
+    layers: dict[str, Any]
+
+    def of(self, layer: str | None) -> Any:
+        """Returns the outputs of a layer, or for None those of the model."""
+        return self.model if layer is None else self.layers[layer]
 
 
 @dataclasses.dataclass
@@ -38,8 +57,9 @@ class CleanPass:
       y_pred: The outputs of the base model.
       labeled_loss: The compiled loss, without the base model's own losses.
       neighbors: By term name, the neighbors that the term took out of the batch.
-      neighbor_outputs: By term name, the outputs of the base model for each neighbor,
-        if the neighbors went through it together with the samples.
+      layer_outputs: By layer name, the outputs of the layers that terms chose.
+      neighbor_outputs: By term name, for each neighbor the outputs of the model and of
+        those layers, if the neighbors went through it together with the samples.
       input_gradient: The gradient of `labeled_loss` in the structure of `x`, None for
         a feature without one. Known to terms that ask for it.
     """
@@ -52,14 +72,23 @@ class CleanPass:
     y_pred: Any = None
     labeled_loss: tf.Tensor | None = None
     neighbors: dict[str, Neighbors] = dataclasses.field(default_factory=dict)
-    neighbor_outputs: dict[str, list[Any]] = dataclasses.field(default_factory=dict)
+    layer_outputs: dict[str, Any] = dataclasses.field(default_factory=dict)
+    neighbor_outputs: dict[str, list[PassOutputs]] = dataclasses.field(
+        default_factory=dict
+    )
     input_gradient: Any = None
 
 
 class Passes(Protocol):
     """The passes that a term may ask of the regularized model."""
 
-    def run_neighbors(self, neighbors: list[Any], clean: CleanPass) -> list[Any]:
+    def run_neighbors(
+        self,
+        neighbors: list[Any],
+        clean: CleanPass,
+        training: bool | None = None,
+        layer: str | None = None,
+    ) -> list[Any]:
         """Runs the base model on neighbors of the samples, as the clean pass did."""
 
     def input_gradient(self, x: Any, clean: CleanPass) -> Any:
@@ -82,12 +111,14 @@ class Term(abc.ABC):
       needs_input_gradient: Whether `CleanPass.input_gradient` must be known. If so,
         the term's loss may not depend on `CleanPass.y_pred` through the weights.
       in_evaluation: Whether the term counts in `evaluate` too.
+      embedding_layer: The layer whose outputs the loss needs, or None.
       multiplier: Factor of the loss. With 0 the term costs nothing.
     """
 
     name: ClassVar[str]
     needs_input_gradient: ClassVar[bool] = False
     in_evaluation: ClassVar[bool] = False
+    embedding_layer: str | None = None
     multiplier: float
 
     def take_neighbors(

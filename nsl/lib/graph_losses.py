@@ -1,0 +1,173 @@
+"""Losses of samples and their neighbors in a graph, one value a sample."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from nsl.lib.distances import assert_distributions
+
+# The logarithm of a weight of 0: its exponential is 0, and nothing becomes NaN.
+_LOG_ZERO = -1e30
+_EPSILON = 1e-7
+
+
+def neighbor_contrastive_loss(
+    samples: Any,
+    neighbors: Any,
+    weights: Any,
+    temperature: float = 0.5,
+    batch: Any = None,
+    first: Any = 0,
+) -> tf.Tensor:
+    """Computes how much nearer than its neighbors the rest of the batch is.
+
+    With s the cosine similarity, t the temperature and w the weights of the edges of
+    sample z_i, divided by their sum:
+
+        -log(sum_k w_ik exp(s(z_i, n_ik) / t) / (sum_k exp(s(z_i, n_ik) / t)
+                                                 + sum_{j != i} exp(s(z_i, z_j) / t)))
+
+    where k runs over the neighbors of weight above 0 and j over the samples of the
+    batch. This is the NContrast loss of Hu et al. (2021), "Graph-MLP",
+    https://arxiv.org/abs/2106.04051, but for a constant, which makes it independent of
+    the scale of the weights and never negative.
+
+    Negatives are all samples of the batch but the sample itself, neighbors among them,
+    as in the paper: a neighbor that is also a sample of the batch counts in the
+    denominator twice. The neighbors of other samples are no negatives.
+
+    Args:
+      samples: Embeddings of shape [batch, ...], each taken as one vector.
+      neighbors: Those of the neighbors, of shape [batch, k, ...].
+      weights: Weights of the edges, of shape [batch, k]; one of 0 or less masks the
+        neighbor.
+      temperature: Divides the similarities, greater than 0.
+      batch: The samples that are negatives, of shape [n, ...], `samples` among them;
+        by default `samples`.
+      first: The row of `batch` in which `samples` begin.
+
+    Returns:
+      The losses, of shape [batch]; 0 for a sample without neighbors. At least float32.
+    """
+    samples, neighbors, weights = _prepared(samples, neighbors, weights)
+    batch = samples if batch is None else tf.cast(batch, samples.dtype)
+    samples, batch = _unit(samples, 1), _unit(batch, 1)
+    near = tf.einsum("bd,bkd->bk", samples, _unit(neighbors, 2)) / temperature
+    rest = tf.matmul(samples, batch, transpose_b=True) / temperature
+    rows = first + tf.range(tf.shape(samples)[0])
+    itself = rows[:, tf.newaxis] == tf.range(tf.shape(batch)[0])
+    log_zero = tf.constant(_LOG_ZERO, near.dtype)
+
+    there = weights > 0
+    share = _shares(weights)
+    log_share = tf.where(there, tf.math.log(tf.where(there, share, 1.0)), log_zero)
+    positive = tf.reduce_logsumexp(near + log_share, axis=1)
+    candidates = [tf.where(there, near, log_zero), tf.where(itself, log_zero, rest)]
+    every = tf.reduce_logsumexp(tf.concat(candidates, 1), axis=1)
+    return tf.where(tf.reduce_any(there, axis=1), every - positive, 0.0)
+
+
+def neighbor_consistency_loss(
+    outputs: Any,
+    neighbor_outputs: Any,
+    weights: Any,
+    temperature: float = 0.5,
+    from_logits: bool = False,
+    binary: bool = False,
+) -> tf.Tensor:
+    """Computes the divergence from what the neighbors of each sample predict.
+
+    The target is the mean of the neighbors' probabilities, weighted by the edges,
+    raised to the power 1 / temperature and divided by its sum. No gradient goes
+    through it. The loss is KL(target || prediction), averaged over the positions where
+    a sample has several predictions. Sharpened means as targets are due to Berthelot
+    et al. (2019), https://arxiv.org/abs/1905.02249, and in graphs to Feng et al.
+    (2020), "GRAND", https://arxiv.org/abs/2005.11079.
+
+    Args:
+      outputs: Predictions of shape [batch, ..., classes].
+      neighbor_outputs: Those of the neighbors, of shape [batch, k, ..., classes].
+      weights: Weights of the edges, of shape [batch, k]; one of 0 or less masks the
+        neighbor.
+      temperature: 1 leaves the mean as it is, less sharpens it. Greater than 0.
+      from_logits: Whether outputs are logits instead of probabilities.
+      binary: Whether each output is the probability (or logit) of a yes by itself,
+        instead of one of several classes.
+
+    Returns:
+      The losses, of shape [batch]; 0 for a sample without neighbors. At least float32.
+
+    Raises:
+      tf.errors.InvalidArgumentError: If outputs that should be probabilities of classes
+        do not sum to 1. Under XLA this is not checked.
+    """
+    if not from_logits and not binary:
+        narrow = tf.convert_to_tensor(outputs)
+        check = assert_distributions(
+            narrow, "outputs", -1, "Are they logits? Then say so."
+        )
+        with tf.control_dependencies(check):
+            outputs = tf.identity(narrow)
+    outputs, neighbor_outputs, weights = _prepared(outputs, neighbor_outputs, weights)
+    log_p = _log_probabilities(outputs, from_logits, binary)
+    neighbor_p = tf.exp(_log_probabilities(neighbor_outputs, from_logits, binary))
+    share = tf.reshape(
+        _shares(weights),
+        tf.concat([tf.shape(weights), tf.ones([tf.rank(log_p) - 1], tf.int32)], 0),
+    )
+    mean = tf.reduce_sum(share * neighbor_p, axis=1)
+    log_target = tf.nn.log_softmax(tf.math.log(mean + _EPSILON) / temperature, axis=-1)
+    log_target = tf.stop_gradient(log_target)
+    divergence = tf.reduce_sum(tf.exp(log_target) * (log_target - log_p), axis=-1)
+    values = tf.reduce_mean(
+        tf.reshape(divergence, [tf.shape(divergence)[0], -1]), axis=1
+    )
+    return tf.where(tf.reduce_any(weights > 0, axis=1), values, 0.0)
+
+
+def _prepared(
+    samples: Any, neighbors: Any, weights: Any
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns all three in one dtype of at least float32, shapes checked."""
+    samples, neighbors = tf.convert_to_tensor(samples), tf.convert_to_tensor(neighbors)
+    weights = tf.convert_to_tensor(weights)
+    expected = tf.TensorShape([samples.shape[0], weights.shape[-1]])
+    fits = weights.shape.is_compatible_with(expected) and (
+        neighbors.shape.is_compatible_with(expected.concatenate(samples.shape[1:]))
+    )
+    if not fits:
+        raise ValueError(
+            "For samples of shape [batch, ...], neighbors must be of shape [batch, k, "
+            "...] and weights of shape [batch, k], but received "
+            f"{tuple(samples.shape)}, {tuple(neighbors.shape)} and "
+            f"{tuple(weights.shape)}."
+        )
+    wide = tf.float64 in (samples.dtype, neighbors.dtype)
+    dtype = tf.float64 if wide else tf.float32
+    return tuple(tf.cast(part, dtype) for part in (samples, neighbors, weights))
+
+
+def _unit(vectors: tf.Tensor, batch_axes: int) -> tf.Tensor:
+    """Flattens all but the first axes and divides each vector by its length."""
+    shape = tf.shape(vectors)[:batch_axes]
+    rows = tf.reshape(vectors, tf.concat([shape, [-1]], 0))
+    return tf.math.l2_normalize(rows, axis=-1)
+
+
+def _shares(weights: tf.Tensor) -> tf.Tensor:
+    weights = tf.maximum(weights, 0.0)
+    return tf.math.divide_no_nan(weights, tf.reduce_sum(weights, 1, keepdims=True))
+
+
+def _log_probabilities(
+    outputs: tf.Tensor, from_logits: bool, binary: bool
+) -> tf.Tensor:
+    """Returns log probabilities of classes along the last axis."""
+    if binary and from_logits:
+        pair = [tf.math.log_sigmoid(outputs), tf.math.log_sigmoid(-outputs)]
+        return tf.stack(pair, axis=-1)
+    if from_logits:
+        return tf.nn.log_softmax(outputs, axis=-1)
+    if binary:
+        outputs = tf.stack([outputs, 1.0 - outputs], axis=-1)
+    return tf.math.log(tf.clip_by_value(outputs, _EPSILON, 1.0))
