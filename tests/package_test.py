@@ -11,7 +11,7 @@ import nsl
 ROOT = Path(nsl.__file__).parents[1]
 
 
-@pytest.mark.parametrize("module", ["nsl", "nsl.configs", "nsl.tools"])
+@pytest.mark.parametrize("module", ["nsl", "nsl.configs", "nsl.files", "nsl.tools"])
 def test_importing_what_needs_no_tensorflow_leaves_it_out(module: str) -> None:
     program = (
         f"import sys, {module}\n"

@@ -14,21 +14,15 @@ import numpy as np
 from absl import flags, logging
 
 from nsl.configs import GraphBuilderConfig
-from nsl.tools import (
-    command_line,
-    edge_lines,
-    input_files,
-    output_files,
-    reports,
-    similarity,
-)
+from nsl.files import edge_lines, input_files
+from nsl.files.input_files import PathLike, Paths
+from nsl.files.progress import Progress
+from nsl.tools import command_line, output_files, reports, similarity
 from nsl.tools.embedding_files import read_embeddings
 from nsl.tools.embeddings import Embeddings
 from nsl.tools.graph_statistics import GraphStatistics
-from nsl.tools.input_files import PathLike, Paths
 from nsl.tools.lsh import Buckets
 from nsl.tools.nearest_neighbors import NearestNeighbors, sample_pairs
-from nsl.tools.progress import Progress
 from nsl.tools.similarity import Pairs, Product
 
 _USAGE = """\

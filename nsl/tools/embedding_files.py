@@ -7,9 +7,10 @@ import numpy as np
 import numpy.typing as npt
 from absl import logging
 
-from nsl.tools import edge_lines, example_proto, tfrecord
+from nsl.files import edge_lines
+from nsl.files.progress import Progress
+from nsl.tools import example_proto, tfrecord
 from nsl.tools.embeddings import Embeddings
-from nsl.tools.progress import Progress
 from nsl.tools.record_template import RecordTemplate
 
 _ROWS_AT_ONCE = 4096

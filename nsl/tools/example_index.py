@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from absl import logging
 
+from nsl.files.id_table import IdTable
+from nsl.files.progress import Progress
 from nsl.tools import example_proto, tfrecord
-from nsl.tools.id_table import IdTable
-from nsl.tools.progress import Progress
 
 _RECORDS_AT_ONCE = 256
 

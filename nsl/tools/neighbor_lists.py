@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from nsl.tools import edge_lines, output_files
+from nsl.files import edge_lines
+from nsl.tools import output_files
 
 _ROWS_AT_ONCE = 4096
 

@@ -3,8 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
-from nsl.tools.edge_lines import Edges
-from nsl.tools.id_table import IdTable
+from nsl.files.edge_lines import Edges
+from nsl.files.id_table import IdTable
 
 _PENDING_EDGES = 1 << 19
 _UNKNOWN_SHOWN = 5

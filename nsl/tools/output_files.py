@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import ModuleType
 from typing import BinaryIO, cast
 
-from nsl.tools.input_files import is_remote
+from nsl.files.input_files import is_remote
 
 fcntl: ModuleType | None
 try:

@@ -13,19 +13,13 @@ from typing import Any
 
 from absl import flags
 
-from nsl.tools import (
-    command_line,
-    edge_lines,
-    input_files,
-    output_files,
-    reports,
-    tfrecord,
-)
+from nsl.files import edge_lines, input_files
+from nsl.files.input_files import PathLike, Paths
+from nsl.files.progress import Progress
+from nsl.tools import command_line, output_files, reports, tfrecord
 from nsl.tools.example_index import ExampleIndex
-from nsl.tools.input_files import PathLike, Paths
 from nsl.tools.neighbor_table import NeighborTable
 from nsl.tools.packing import Packer
-from nsl.tools.progress import Progress
 
 _USAGE = """\
 Joins labeled examples with the features of their neighbors in a graph.

@@ -15,8 +15,8 @@ from typing import NamedTuple, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from nsl.files.progress import Progress
 from nsl.tools.embeddings import Embeddings
-from nsl.tools.progress import Progress
 
 _MIN_COLUMNS = 64
 _PIECE = 1024

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import google_crc32c
 
-from nsl.tools import input_files
+from nsl.files import input_files
 
 _HEADER = struct.Struct("<QI")
 _CHECKSUM = struct.Struct("<I")

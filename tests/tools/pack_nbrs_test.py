@@ -230,7 +230,7 @@ def test_agrees_with_a_direct_implementation(
     graph = write_lines(folder / "graph", *lines)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("nsl.tools.neighbor_table._PENDING_EDGES", pending)
-        patch.setattr("nsl.tools.edge_lines._CHUNK_BYTES", 50 if pending == 1 else 9999)
+        patch.setattr("nsl.files.edge_lines._CHUNK_BYTES", 50 if pending == 1 else 9999)
         pack_nbrs(
             labeled,
             unlabeled,

@@ -1,4 +1,4 @@
-"""Tests of `nsl.tools.input_files`."""
+"""Tests of `nsl.files.input_files`."""
 
 import os
 import threading
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nsl.tools.input_files import expand_paths, open_input
+from nsl.files.input_files import expand_paths, open_input
 
 
 def test_expand_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from nsl.tools import input_files
-from nsl.tools.id_table import Strings
-from nsl.tools.progress import Progress
+from nsl.files import input_files
+from nsl.files.id_table import Strings
+from nsl.files.progress import Progress
 
 _CHUNK_BYTES = 1 << 18
 _LARGEST_WEIGHT = float(np.finfo(np.float32).max)

@@ -1,11 +1,11 @@
-"""Tests of `nsl.tools.progress`."""
+"""Tests of `nsl.files.progress`."""
 
 import io
 import logging
 
 import pytest
 
-from nsl.tools.progress import Progress
+from nsl.files.progress import Progress
 
 
 class Terminal(io.StringIO):

@@ -1,12 +1,12 @@
-"""Tests of `nsl.tools.id_table`."""
+"""Tests of `nsl.files.id_table`."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nsl.tools import id_table
-from nsl.tools.id_table import IdTable, Strings
+from nsl.files import id_table
+from nsl.files.id_table import IdTable, Strings
 
 # Lengths around the 8 and 16 bytes that are looked at together, and long ones.
 IDS = st.one_of(
