@@ -13,11 +13,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nsl import configs, data, keras, lib, tools
+    from nsl import attacks, configs, data, keras, lib, tools
 
 __version__ = "2.0.0"
 
-__all__ = ["__version__", "configs", "data", "keras", "lib", "tools"]
+__all__ = ["__version__", "attacks", "configs", "data", "keras", "lib", "tools"]
 
 _REMOVED = {
     "nsl.estimator": (

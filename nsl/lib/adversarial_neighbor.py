@@ -12,10 +12,9 @@ from nsl import configs
 from nsl.lib import feature_mask, norms
 from nsl.lib import features as feature_structures
 from nsl.lib.features import is_perturbable
+from nsl.lib.threat_model import ThreatModel
 
 __all__ = ["gen_adv_neighbor", "is_perturbable", "projected_gradient_ascent"]
-
-_Leaves = dict[int, tf.Tensor]
 
 
 def gen_adv_neighbor(
@@ -164,27 +163,24 @@ def projected_gradient_ascent(
             "gradient_fn is needed when pgd_iterations is greater than 1 or "
             "random_init is set."
         )
+    if not _perturbable_leaves(features):
+        raise ValueError(feature_structures.nothing_to_perturb(features))
     ascent = _Ascent(features, config)
+    threat = ascent.threat
+    point = threat.centers
     if config.random_init:
         assert gradient_fn is not None
         point = ascent.random_start(seed)
-        gradients = gradient_fn(ascent.restore(point))
-    else:
-        point = ascent.centers
-    found = ascent.select(gradients)
-    if not found:
-        raise ValueError(_nothing_to_perturb(features))
-    fixed = [
-        n for i, n in enumerate(feature_structures.names(features)) if i not in found
-    ]
-    if fixed:
-        _warn_of_fixed(tuple(fixed))
+        gradients = gradient_fn(threat.restore(point))
+    kept = _without(features, gradients)
+    if config.random_init and kept:
+        point = threat.rows(threat.restore(point, kept))
 
-    def advance(point: _Leaves) -> _Leaves:
+    def advance(point: tf.Tensor) -> tf.Tensor:
         assert gradient_fn is not None
-        return ascent.step(point, ascent.select(gradient_fn(ascent.restore(point))))
+        return ascent.step(point, gradient_fn(threat.restore(point, kept)))
 
-    point = ascent.step({i: point[i] for i in found}, found)
+    point = ascent.step(point, gradients)
     further = config.pgd_iterations - 1
     if use_while_loop and further:
         _, point = tf.while_loop(
@@ -197,107 +193,74 @@ def projected_gradient_ascent(
     else:
         for _ in range(further):
             point = advance(point)
-    return ascent.restore(point)
+    return threat.restore(point, kept)
+
+
+def _without(features: Any, gradients: Any) -> frozenset[int]:
+    """Returns the positions of the leaves that stay as they are, warning of them."""
+    leaves = tf.nest.flatten(features)
+    found = [None] * len(leaves) if gradients is None else tf.nest.flatten(gradients)
+    moved = [
+        is_perturbable(leaf) and gradient is not None
+        for leaf, gradient in zip(leaves, found, strict=True)
+    ]
+    if not any(moved):
+        raise ValueError(feature_structures.nothing_to_perturb(features))
+    names = feature_structures.names(features)
+    fixed = [name for name, moves in zip(names, moved, strict=True) if not moves]
+    if fixed:
+        _warn_of_fixed(tuple(fixed))
+    return frozenset(i for i, moves in enumerate(moved) if not moves)
 
 
 class _Ascent:
-    """One batch's features, and what a config makes of them leaf by leaf.
-
-    Perturbable leaves are handled as dicts from their position among all leaves.
-    """
+    """The threat model of a config, and its steps."""
 
     def __init__(self, features: Any, config: configs.AdvNeighborConfig) -> None:
-        self._features = features
-        self._norm = config.adv_grad_norm
         leaves = tf.nest.flatten(features)
         dtypes = [_attack_dtype(leaf) for leaf in leaves]
-        self.centers: _Leaves = {
-            i: tf.stop_gradient(tf.cast(leaf, dtypes[i]))
-            for i, leaf in enumerate(leaves)
-            if is_perturbable(leaf)
-        }
 
-        def given(field: str) -> _Leaves:
-            tensors = feature_structures.spread_tensors(
+        def given(field: str) -> list[tf.Tensor | None]:
+            return feature_structures.spread_tensors(
                 getattr(config, field), features, field, dtypes
             )
-            return {i: t for i, t in enumerate(tensors) if t is not None}
 
-        self._masks = {
-            i: feature_mask.in_unit_interval(mask)
-            for i, mask in given("feature_mask").items()
-        }
-        self._low = given("clip_value_min")
-        self._high = given("clip_value_max")
-        self._radii = given("pgd_epsilon")
-        self._steps = given("adv_step_size")
-        for i, name in enumerate(feature_structures.names(features)):
-            if i in self.centers and i not in self._steps:
+        radii, steps = given("pgd_epsilon"), given("adv_step_size")
+        for name, leaf, step in zip(
+            feature_structures.names(features), leaves, steps, strict=True
+        ):
+            if is_perturbable(leaf) and step is None:
                 raise ValueError(f"adv_step_size has no entry for feature {name!r}.")
-
-    def select(self, gradients: Any) -> _Leaves:
-        """Returns the gradients there are, with zeros for what is not finite."""
-        found = {}
-        flat = [] if gradients is None else tf.nest.flatten(gradients)
-        for i, gradient in enumerate(flat):
-            if gradient is not None and i in self.centers:
-                center = self.centers[i]
-                gradient = tf.cast(tf.convert_to_tensor(gradient), center.dtype)
-                finite = tf.math.is_finite(gradient)
-                found[i] = tf.where(finite, gradient, tf.zeros_like(gradient))
-        return found
-
-    def random_start(self, seed: Any) -> _Leaves:
-        """Draws a point of the ball, which has the step as radius if none is given."""
-        unit = norms.random_in_norm_ball(self.centers, 1.0, self._norm, seed)
-        radii = self._steps | self._radii
-        return self._place({i: self._masked(i, unit[i]) * radii[i] for i in unit})
-
-    def step(self, point: _Leaves, gradients: _Leaves) -> _Leaves:
-        """Takes one steepest step and projects back onto the ball."""
-        direction = norms.steepest_step(
-            {i: self._masked(i, gradient) for i, gradient in gradients.items()},
-            self._norm,
+        masks = [
+            None if mask is None else feature_mask.in_unit_interval(mask)
+            for mask in given("feature_mask")
+        ]
+        self._norm_type = config.adv_grad_norm
+        self.threat = ThreatModel(
+            features,
+            config.adv_grad_norm,
+            radius=None if config.pgd_epsilon is None else 1.0,
+            scale=radii,
+            low=given("clip_value_min"),
+            high=given("clip_value_max"),
+            mask=masks,
         )
-        perturbation = {
-            i: point[i] + self._steps[i] * direction[i] - self.centers[i]
-            if i in direction
-            else point[i] - self.centers[i]
-            for i in point
-        }
-        return self._place(self._project(perturbation))
+        self._steps = self.threat.spread(steps, 0.0)
+        # Without a ball of its own, a feature starts as far as a step goes.
+        reach = [s if r is None else r for s, r in zip(steps, radii, strict=True)]
+        self._reach = self.threat.spread(reach, 0.0)
 
-    def restore(self, point: _Leaves) -> Any:
-        """Returns the features with the leaves of `point` in place of their own."""
-        leaves = tf.nest.flatten(self._features)
-        for i, value in point.items():
-            leaves[i] = tf.stop_gradient(tf.cast(value, leaves[i].dtype))
-        return tf.nest.pack_sequence_as(self._features, leaves)
+    def random_start(self, seed: Any) -> tf.Tensor:
+        """Draws a point of the ball."""
+        centers = self.threat.centers
+        unit = norms.random_in_norm_ball(centers, 1.0, self._norm_type, seed)
+        return self.threat.place(self.threat.masked(unit) * self._reach)
 
-    def _masked(self, i: int, value: tf.Tensor) -> tf.Tensor:
-        return value * self._masks[i] if i in self._masks else value
-
-    def _project(self, perturbation: _Leaves) -> _Leaves:
-        bounded = {
-            i: tf.math.divide_no_nan(perturbation[i], self._radii[i])
-            for i in perturbation
-            if i in self._radii
-        }
-        if not bounded:
-            return perturbation
-        projected = norms.project_to_ball(bounded, 1.0, self._norm)
-        return perturbation | {i: projected[i] * self._radii[i] for i in projected}
-
-    def _place(self, perturbation: _Leaves) -> _Leaves:
-        placed = {}
-        for i, value in perturbation.items():
-            value = self.centers[i] + value
-            if i in self._low:
-                value = tf.maximum(value, self._low[i])
-            if i in self._high:
-                value = tf.minimum(value, self._high[i])
-            placed[i] = tf.ensure_shape(value, self.centers[i].shape)
-        return placed
+    def step(self, point: tf.Tensor, gradients: Any) -> tf.Tensor:
+        """Takes one steepest step and projects back onto the ball."""
+        direction = self.threat.steepest_step(self.threat.rows(gradients))
+        perturbation = point + self._steps * direction - self.threat.centers
+        return self.threat.place(self.threat.project(perturbation))
 
 
 def _attack_dtype(leaf: Any) -> tf.DType:
@@ -371,35 +334,6 @@ def _paused(tape: tf.GradientTape | None) -> Iterator[None]:
         yield
 
 
-def _kind(leaf: Any) -> str:
-    if isinstance(leaf, tf.RaggedTensor):
-        return f"ragged, {leaf.dtype.name}"
-    if isinstance(leaf, tf.SparseTensor):
-        return f"sparse, {leaf.dtype.name}"
-    dtype = getattr(leaf, "dtype", None)
-    return type(leaf).__name__ if dtype is None else tf.as_dtype(dtype).name
-
-
-def _described(features: Any) -> str:
-    named = zip(
-        feature_structures.names(features), tf.nest.flatten(features), strict=True
-    )
-    return ", ".join(
-        f"{name!r} ({_kind(leaf)})" if name else f"a tensor of {_kind(leaf)}"
-        for name, leaf in named
-    )
-
-
-def _nothing_to_perturb(features: Any) -> str:
-    return (
-        "None of the features can be perturbed: "
-        f"{_described(features)}. Only dense floating tensors that the loss depends on "
-        "can. Cast integers to float32 before the model sees them (images of uint8, "
-        "for instance: tf.cast(x, tf.float32) / 255). If a feature is floating, the "
-        "tape must have watched it (tape.watch) before the model was called on it."
-    )
-
-
 def _refuse_unperturbed(features: Any, gradients: Any) -> None:
     fixed = {
         name: leaf
@@ -413,8 +347,8 @@ def _refuse_unperturbed(features: Any, gradients: Any) -> None:
     }
     if fixed:
         raise ValueError(
-            f"Cannot perturb features {_described(fixed)}: they are not dense floating "
-            "tensors, or the loss does not depend on them."
+            f"Cannot perturb features {feature_structures.described(fixed)}: they are "
+            "not dense floating tensors, or the loss does not depend on them."
         )
 
 

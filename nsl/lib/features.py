@@ -106,6 +106,35 @@ def spread_tensors(
     return tensors
 
 
+def described(features: Any) -> str:
+    """Returns the names and dtypes of features, for messages."""
+    named = zip(names(features), tf.nest.flatten(features), strict=True)
+    return ", ".join(
+        f"{name!r} ({_kind(leaf)})" if name else f"a tensor of {_kind(leaf)}"
+        for name, leaf in named
+    )
+
+
+def nothing_to_perturb(features: Any) -> str:
+    """Returns the message that no feature can be perturbed, and the way out."""
+    return (
+        "None of the features can be perturbed: "
+        f"{described(features)}. Only dense floating tensors that the loss depends on "
+        "can. Cast integers to float32 before the model sees them (images of uint8, "
+        "for instance: tf.cast(x, tf.float32) / 255). If a feature is floating, the "
+        "tape must have watched it (tape.watch) before the model was called on it."
+    )
+
+
+def _kind(leaf: Any) -> str:
+    if isinstance(leaf, tf.RaggedTensor):
+        return f"ragged, {leaf.dtype.name}"
+    if isinstance(leaf, tf.SparseTensor):
+        return f"sparse, {leaf.dtype.name}"
+    dtype = getattr(leaf, "dtype", None)
+    return type(leaf).__name__ if dtype is None else tf.as_dtype(dtype).name
+
+
 def _children(features: Any) -> list[tuple[Any, Any]] | None:
     """Returns keys and children in the order of `tf.nest`, or None for a leaf."""
     if not tf.nest.is_nested(features):

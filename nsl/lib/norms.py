@@ -8,10 +8,15 @@ norm is one new subclass of `Norm`.
 import abc
 from typing import Any, ClassVar
 
+import numpy as np
 import tensorflow as tf
 
 from nsl import configs
 from nsl.lib.features import cast_exactly
+from nsl.lib.rows import from_rows, joint_dtype, to_rows, width
+
+# Of the searches for a joint projection. They end by themselves after far fewer.
+_MAX_ROUNDS = 100
 
 
 class Norm(abc.ABC):
@@ -50,6 +55,22 @@ class Norm(abc.ABC):
         """Returns the point of the ball that is nearest in L2 to each row."""
 
     @abc.abstractmethod
+    def project_with_bounds(
+        self, perturbation: tf.Tensor, radius: Any, low: Any, high: Any
+    ) -> tf.Tensor:
+        """Returns the point of ball and box that is nearest in L2 to each row.
+
+        Args:
+          perturbation: Rows.
+          radius: The radius of the ball, a scalar or a column.
+          low: Lower bounds of the coordinates, at most 0; broadcast to the rows.
+          high: Upper bounds of the coordinates, at least 0; broadcast to the rows.
+
+        Returns:
+          Rows.
+        """
+
+    @abc.abstractmethod
     def steepest_step(self, gradient: tf.Tensor) -> tf.Tensor:
         """Returns the vector of norm 1 along which each row's objective grows most.
 
@@ -84,6 +105,57 @@ class _L1(Norm, norm_type=configs.NormType.L1):
         )
         shrunk = tf.maximum(size - tf.maximum(threshold, 0.0), 0.0)
         return tf.sign(perturbation) * shrunk
+
+    def project_with_bounds(
+        self, perturbation: tf.Tensor, radius: Any, low: Any, high: Any
+    ) -> tf.Tensor:
+        # The optimality conditions give sizes clip(size - t, 0, bound) for one t >= 0
+        # per row, 0 if those are inside the ball: Croce & Hein (2021), proposition
+        # 2.1. Their sum falls piecewise linearly with t. Newton's method finds the
+        # piece of the root in a few rounds; because the sum is not convex in t, it is
+        # kept in a bracket that every third round halves.
+        size = tf.abs(perturbation)
+        bound = tf.where(perturbation > 0, high, -low)
+        radius = tf.cast(radius, size.dtype)
+
+        tolerance = 8 * np.finfo(size.dtype.as_numpy_dtype).eps * radius
+
+        def clipped(threshold: tf.Tensor) -> tf.Tensor:
+            return tf.clip_by_value(size - threshold, 0.0, bound)
+
+        def unsettled(_: Any, threshold: Any, left: Any, right: Any) -> tf.Tensor:
+            return tf.reduce_any(left < right)
+
+        def refine(
+            i: tf.Tensor, threshold: tf.Tensor, left: tf.Tensor, right: tf.Tensor
+        ) -> tuple[tf.Tensor, ...]:
+            sizes = clipped(threshold)
+            excess = tf.reduce_sum(sizes, axis=1, keepdims=True) - radius
+            left = tf.where(excess >= -tolerance, threshold, left)
+            right = tf.where(excess <= tolerance, threshold, right)
+            free = tf.cast((sizes > 0) & (sizes < bound), size.dtype)
+            slope = tf.reduce_sum(free, axis=1, keepdims=True)
+            newton = threshold + tf.math.divide_no_nan(excess, slope)
+            halves = (newton <= left) | (newton >= right) | (i % 3 == 2)
+            following = tf.where(halves, (left + right) / 2, newton)
+            # Either the root is found or there is no number left between the ends.
+            settled = (following <= left) | (following >= right)
+            return (
+                i + 1,
+                tf.where(settled, right, following),
+                tf.where(settled, right, left),
+                right,
+            )
+
+        zero = tf.zeros_like(size[:, :1])
+        _, threshold, _, _ = tf.while_loop(
+            unsettled,
+            refine,
+            (tf.constant(0), zero, zero, tf.reduce_max(size, axis=1, keepdims=True)),
+            parallel_iterations=1,
+            maximum_iterations=_MAX_ROUNDS,
+        )
+        return tf.sign(perturbation) * clipped(threshold)
 
     def steepest_step(self, gradient: tf.Tensor) -> tf.Tensor:
         size = tf.abs(gradient)
@@ -121,6 +193,42 @@ class _L2(Norm, norm_type=configs.NormType.L2):
         scale = tf.math.divide_no_nan(tf.cast(radius, length.dtype), length)
         return perturbation * tf.where(outside, scale, tf.ones_like(length))
 
+    def project_with_bounds(
+        self, perturbation: tf.Tensor, radius: Any, low: Any, high: Any
+    ) -> tf.Tensor:
+        # The optimality conditions give clip(s x, low, high) for one s <= 1 per row,
+        # 1 if that is inside the ball. From below, with the coordinates at a bound
+        # known for the present s, the s at which the norm is the radius can only
+        # grow, so that it is found in finitely many rounds (in practice, few).
+        size = tf.abs(perturbation)
+        bound = tf.where(perturbation > 0, high, -low)
+        radius = tf.cast(radius, size.dtype)
+        total = self.length(perturbation)
+        one = tf.ones_like(total)
+
+        def grows(scale: tf.Tensor, before: tf.Tensor) -> tf.Tensor:
+            return tf.reduce_any(scale > before)
+
+        def refine(scale: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            at_bound = scale * size >= bound
+            fixed = tf.where(at_bound, bound, tf.zeros_like(bound))
+            free = tf.where(at_bound, tf.zeros_like(size), size)
+            room = radius**2 - tf.reduce_sum(fixed**2, axis=1, keepdims=True)
+            square = tf.reduce_sum(free**2, axis=1, keepdims=True)
+            largest = tf.sqrt(tf.maximum(room, 0.0) / square)
+            grown = tf.where(square > 0, tf.minimum(largest, one), one)
+            return tf.maximum(scale, grown), scale
+
+        start = tf.where(total > radius, tf.math.divide_no_nan(radius, total), one)
+        scale, _ = tf.while_loop(
+            grows,
+            refine,
+            (start, -one),
+            parallel_iterations=1,
+            maximum_iterations=_MAX_ROUNDS,
+        )
+        return tf.clip_by_value(scale * perturbation, low, high)
+
     def steepest_step(self, gradient: tf.Tensor) -> tf.Tensor:
         return tf.math.divide_no_nan(gradient, self.length(gradient))
 
@@ -138,6 +246,12 @@ class _Infinity(Norm, norm_type=configs.NormType.INFINITY):
 
     def project(self, perturbation: tf.Tensor, radius: Any) -> tf.Tensor:
         return tf.clip_by_value(perturbation, -radius, radius)
+
+    def project_with_bounds(
+        self, perturbation: tf.Tensor, radius: Any, low: Any, high: Any
+    ) -> tf.Tensor:
+        # The ball is a box as well.
+        return tf.clip_by_value(self.project(perturbation, radius), low, high)
 
     def steepest_step(self, gradient: tf.Tensor) -> tf.Tensor:
         return tf.sign(gradient)
@@ -171,10 +285,10 @@ def maximize_within_unit_norm(
     norm = Norm.of(norm_type)
     if not tf.nest.flatten(weights):
         return weights
-    rows = _to_rows(weights)
+    rows = to_rows(weights)
     if isinstance(norm, _L2):
-        return _from_rows(norm.normalize(rows, epsilon), weights)
-    return _from_rows(norm.steepest_step(rows), weights)
+        return from_rows(norm.normalize(rows, epsilon), weights)
+    return from_rows(norm.steepest_step(rows), weights)
 
 
 def steepest_step(gradient: Any, norm_type: configs.NormType | str) -> Any:
@@ -190,7 +304,7 @@ def steepest_step(gradient: Any, norm_type: configs.NormType | str) -> Any:
     Returns:
       A structure like `gradient`.
     """
-    return _from_rows(Norm.of(norm_type).steepest_step(_to_rows(gradient)), gradient)
+    return from_rows(Norm.of(norm_type).steepest_step(to_rows(gradient)), gradient)
 
 
 def normalize(
@@ -210,7 +324,7 @@ def normalize(
     Raises:
       ValueError: If `norm_type` is no norm.
     """
-    return _from_rows(Norm.of(norm_type).normalize(_to_rows(tensor), epsilon), tensor)
+    return from_rows(Norm.of(norm_type).normalize(to_rows(tensor), epsilon), tensor)
 
 
 def project_to_ball(
@@ -235,8 +349,8 @@ def project_to_ball(
       ValueError: If `norm_type` is no norm.
     """
     del epsilon
-    rows = _to_rows(tensors)
-    return _from_rows(
+    rows = to_rows(tensors)
+    return from_rows(
         Norm.of(norm_type).project(rows, _to_column(radius, rows.dtype)), tensors
     )
 
@@ -284,52 +398,17 @@ def random_in_norm_ball(
         )
     if seed is None:
         seed = tf.random.uniform([2], maxval=tf.int32.max, dtype=tf.int32)
-    dtype = _joint_dtype(tensors)
-    columns = sum(_width(t) for t in tensors)
+    dtype = joint_dtype(tensors)
+    columns = sum(width(t) for t in tensors)
     shape = tf.stack([tf.shape(tensors[0])[0], columns])
     rows = norm.random_start(shape, _to_column(radius, dtype), seed, dtype)
-    return _from_rows(rows, tensor_structure)
-
-
-def _joint_dtype(tensors: list[tf.Tensor]) -> tf.DType:
-    """Returns the dtype to compute in: at least float32."""
-    wide = any(t.dtype == tf.float64 for t in tensors)
-    return tf.float64 if wide else tf.float32
+    return from_rows(rows, tensor_structure)
 
 
 def _widen(shape: tf.Tensor, columns: int) -> tf.Tensor:
     return tf.stack([shape[0], shape[1] + columns])
 
 
-def _width(tensor: tf.Tensor) -> Any:
-    """Returns the number of coordinates that an example has in `tensor`."""
-    size = tensor.shape[1:].num_elements()
-    return tf.reduce_prod(tf.shape(tensor)[1:]) if size is None else size
-
-
 def _to_column(radius: Any, dtype: tf.DType) -> tf.Tensor:
     radius = cast_exactly(radius, dtype)
     return radius if radius.shape.rank == 0 else tf.reshape(radius, [-1, 1])
-
-
-def _to_rows(structure: Any) -> tf.Tensor:
-    """Returns a structure as one matrix with all coordinates of an example in a row."""
-    tensors = [tf.convert_to_tensor(t) for t in tf.nest.flatten(structure)]
-    dtype = _joint_dtype(tensors)
-    rows = [
-        tf.reshape(tf.cast(t, dtype), tf.stack([tf.shape(t)[0], _width(t)]))
-        for t in tensors
-    ]
-    return rows[0] if len(rows) == 1 else tf.concat(rows, axis=1)
-
-
-def _from_rows(rows: tf.Tensor, structure: Any) -> Any:
-    """Undoes `_to_rows`: same structure, shapes and dtypes."""
-    tensors = [tf.convert_to_tensor(t) for t in tf.nest.flatten(structure)]
-    widths = [_width(t) for t in tensors]
-    parts = [rows] if len(tensors) == 1 else tf.split(rows, widths, axis=1)
-    restored = []
-    for part, tensor in zip(parts, tensors, strict=True):
-        part = tf.cast(tf.reshape(part, tf.shape(tensor)), tensor.dtype)
-        restored.append(tf.ensure_shape(part, tensor.shape))
-    return tf.nest.pack_sequence_as(structure, restored)

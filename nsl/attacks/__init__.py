@@ -1,0 +1,8 @@
+"""Attacks: searches for close inputs that a model gets wrong."""
+
+from nsl.attacks.attack import Attack
+from nsl.attacks.fgsm import FGSM
+from nsl.attacks.pgd import PGD
+from nsl.attacks.problem import Problem
+
+__all__ = ["FGSM", "PGD", "Attack", "Problem"]

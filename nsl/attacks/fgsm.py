@@ -1,0 +1,44 @@
+"""The fast gradient (sign) method."""
+
+import attrs
+import tensorflow as tf
+
+from nsl.attacks.attack import Attack, initial_state
+from nsl.attacks.examples import Tensors
+from nsl.attacks.problem import Problem
+
+
+@attrs.define(eq=False, kw_only=True)
+class FGSM(Attack):
+    """The fast gradient sign method, and its like for L1 and L2.
+
+        x_adv = x + epsilon * direction(gradient)
+
+    with the steepest direction of norm 1: the sign of the gradient for the infinity
+    norm. Goodfellow et al. (2015), https://arxiv.org/abs/1412.6572. The result is
+    projected onto the bounds. It is the last point even where the model was wrong
+    about the clean features.
+    """
+
+    steps: int = attrs.field(default=1, init=False)
+    restarts: int = attrs.field(default=1, init=False)
+
+    def start(self, problem: Problem, seed: tf.Tensor) -> Tensors:
+        """Starts at the features."""
+        del seed
+        return initial_state(problem, tf.zeros_like(problem.threat.centers))
+
+    def step(
+        self, problem: Problem, state: Tensors, i: tf.Tensor, seed: tf.Tensor
+    ) -> Tensors:
+        """Goes along the gradient as far as epsilon."""
+        del i, seed
+        _, _, gradient = problem.gradient(state["perturbation"])
+        moved = problem.radius * problem.threat.norm.steepest_step(gradient)
+        return {**state, "perturbation": problem.project(moved)}
+
+    def finish(self, problem: Problem, state: Tensors) -> Tensors:
+        """Returns the point that was reached."""
+        values, fooled = problem.evaluate(state["perturbation"])
+        point = state["perturbation"]
+        return {**state, "best": point, "value": values, "fooled": fooled}

@@ -1,0 +1,146 @@
+"""What white-box attacks maximize: functions of logits, one value per example.
+
+Each takes logits z of shape [batch, classes] and the true classes y of shape [batch],
+and returns a tensor of shape [batch] that grows as y becomes less likely. Given
+targets t of shape [batch], what it returns grows as t becomes more likely.
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import tensorflow as tf
+
+Objective: TypeAlias = Callable[[tf.Tensor, tf.Tensor, tf.Tensor | None], tf.Tensor]
+
+
+def cross_entropy(
+    logits: tf.Tensor, labels: tf.Tensor, targets: tf.Tensor | None = None
+) -> tf.Tensor:
+    """Computes the cross-entropy of the true class, or minus that of the target.
+
+    Args:
+      logits: A floating tensor of shape [batch, classes].
+      labels: The true classes, an integer tensor of shape [batch].
+      targets: The classes to reach, an integer tensor of shape [batch], or None.
+
+    Returns:
+      -log softmax(z)_y, or log softmax(z)_t; a tensor of shape [batch].
+    """
+    if targets is None:
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    return -tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
+
+
+def margin(
+    logits: tf.Tensor, labels: tf.Tensor, targets: tf.Tensor | None = None
+) -> tf.Tensor:
+    """Computes by how much the likeliest wrong class leads, or the target does.
+
+    Carlini & Wagner (2017), https://arxiv.org/abs/1608.04644, f_6 without its cap.
+
+    Args:
+      logits: A floating tensor of shape [batch, classes].
+      labels: The true classes, an integer tensor of shape [batch].
+      targets: The classes to reach, an integer tensor of shape [batch], or None.
+
+    Returns:
+      max_{j != y} z_j - z_y, or z_t - max_{j != t} z_j; positive where the attack
+      has succeeded.
+    """
+    if targets is None:
+        return likeliest_other(logits, labels) - _at(logits, labels)
+    return _at(logits, targets) - likeliest_other(logits, targets)
+
+
+def dlr(
+    logits: tf.Tensor, labels: tf.Tensor, targets: tf.Tensor | None = None
+) -> tf.Tensor:
+    """Computes the difference of logits ratio loss.
+
+    It changes neither with the scale nor with the offset of the logits, so that its
+    gradient does not vanish where a model is overly sure. Croce & Hein (2020),
+    https://arxiv.org/abs/2003.01690, equations 6 and 7; pi sorts the logits
+    descending.
+
+    Args:
+      logits: A floating tensor of shape [batch, classes], of at least three classes;
+        with targets, four.
+      labels: The true classes, an integer tensor of shape [batch].
+      targets: The classes to reach, an integer tensor of shape [batch], or None.
+
+    Returns:
+      -(z_y - max_{j != y} z_j) / (z_pi1 - z_pi3), or
+      -(z_y - z_t) / (z_pi1 - (z_pi3 + z_pi4) / 2); a tensor of shape [batch].
+
+    Raises:
+      ValueError: If there are too few classes.
+    """
+    needed = 3 if targets is None else 4
+    classes = logits.shape[-1]
+    if classes is not None and classes < needed:
+        raise ValueError(
+            f"The objective 'dlr' needs at least {needed} classes"
+            f"{'' if targets is None else ' where it has targets'}, but the model has "
+            f"{classes}. Use 'margin' or 'cross_entropy'."
+        )
+    largest = tf.math.top_k(logits, k=needed).values
+    if targets is None:
+        lead = _at(logits, labels) - likeliest_other(logits, labels)
+        spread = largest[:, 0] - largest[:, 2]
+    else:
+        lead = _at(logits, labels) - _at(logits, targets)
+        spread = largest[:, 0] - (largest[:, 2] + largest[:, 3]) / 2
+    return -lead / (spread + 1e-12)
+
+
+def likeliest_other(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+    """Returns the largest logit besides that of a given class.
+
+    Args:
+      logits: A floating tensor of shape [batch, classes].
+      classes: An integer tensor of shape [batch].
+
+    Returns:
+      A tensor of shape [batch].
+    """
+    taken = _one_hot(logits, classes)
+    lowest = tf.fill(tf.shape(logits), logits.dtype.min)
+    return tf.reduce_max(tf.where(taken, lowest, logits), axis=1)
+
+
+def _at(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+    chosen = tf.where(_one_hot(logits, classes), logits, tf.zeros_like(logits))
+    return tf.reduce_sum(chosen, axis=1)
+
+
+def _one_hot(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+    return tf.one_hot(classes, tf.shape(logits)[1], on_value=True, off_value=False)
+
+
+OBJECTIVES: dict[str, Objective] = {
+    "cross_entropy": cross_entropy,
+    "margin": margin,
+    "dlr": dlr,
+}
+
+
+def objective_of(name: str | Objective) -> Objective:
+    """Returns the objective of a name.
+
+    Args:
+      name: One of `OBJECTIVES`, or a function like them.
+
+    Returns:
+      The function.
+
+    Raises:
+      ValueError: If there is no such objective; lists those there are.
+    """
+    if callable(name):
+        return name
+    if name not in OBJECTIVES:
+        raise ValueError(
+            f"There is no objective {name!r}: use one of {sorted(OBJECTIVES)} or a "
+            "function of (logits, labels, targets) that returns a value per example."
+        )
+    return OBJECTIVES[name]

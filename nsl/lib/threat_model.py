@@ -1,0 +1,159 @@
+"""What an attacker may do to the examples of a batch."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from nsl import configs
+from nsl.lib.features import is_perturbable
+from nsl.lib.norms import Norm
+from nsl.lib.rows import from_rows, spread_rows, to_rows
+
+_Leaves = list[tf.Tensor | None]
+
+
+class ThreatModel:
+    """A ball of a joint norm around features, bounds on them, and a mask.
+
+    Points and perturbations are rows: one row holds the coordinates of all features of
+    an example that can be perturbed, in the order of `tf.nest.flatten`.
+
+    Attributes:
+      norm: The norm of the ball.
+      centers: The features themselves, of shape [batch, coordinates], at least float32.
+      radius: The radius of the ball, a scalar or a column; None if there is no ball.
+
+    Args:
+      features: A structure of tensors with the batch as first axis. Dense floating
+        tensors can be perturbed.
+      norm_type: A `NormType` or its value.
+      radius: The radius of the ball, a scalar or a tensor of shape [batch, 1], or None.
+      scale: For each leaf what its coordinates are divided by before the norm is
+        taken, or None where it is outside the ball.
+      low: Lower bound of each leaf, broadcastable to it, or None.
+      high: Upper bound of each leaf.
+      mask: Factors of each leaf's gradient and random start, or None.
+
+    Raises:
+      ValueError: If no feature can be perturbed.
+    """
+
+    def __init__(
+        self,
+        features: Any,
+        norm_type: configs.NormType | str,
+        *,
+        radius: Any = None,
+        scale: _Leaves | None = None,
+        low: _Leaves | None = None,
+        high: _Leaves | None = None,
+        mask: _Leaves | None = None,
+    ) -> None:
+        self.norm = Norm.of(norm_type)
+        self._features = features
+        leaves = tf.nest.flatten(features)
+        self._positions = [i for i, f in enumerate(leaves) if is_perturbable(f)]
+        self._leaves = [tf.convert_to_tensor(leaves[i]) for i in self._positions]
+        self.centers = tf.stop_gradient(to_rows(self._leaves))
+        self.radius = None if radius is None else tf.cast(radius, self.centers.dtype)
+
+        self._scale = self.spread(scale, float("inf"))
+        self._low = self.spread(low, float("-inf"))
+        self._high = self.spread(high, float("inf"))
+        self._mask = self.spread(mask, 1.0)
+
+    def spread(self, values: _Leaves | None, missing: float) -> tf.Tensor | None:
+        """Lays out values that are given per feature.
+
+        Args:
+          values: For each leaf what broadcasts to it, or None.
+          missing: What stands for None.
+
+        Returns:
+          A tensor that broadcasts to `centers`; None if there are no values.
+        """
+        if values is None:
+            return None
+        return spread_rows([values[i] for i in self._positions], self._leaves, missing)
+
+    def rows(self, structure: Any) -> tf.Tensor:
+        """Returns what is given for each feature as rows.
+
+        Args:
+          structure: A tensor for each feature, such as the gradient, in their
+            structure; None is zero, and so are values that are not finite.
+
+        Returns:
+          A tensor of the shape and dtype of `centers`.
+        """
+        flat = tf.nest.flatten(structure)
+        parts = [
+            tf.zeros_like(leaf) if flat[i] is None else tf.convert_to_tensor(flat[i])
+            for i, leaf in zip(self._positions, self._leaves, strict=True)
+        ]
+        found = tf.cast(to_rows(parts), self.centers.dtype)
+        return tf.where(tf.math.is_finite(found), found, tf.zeros_like(found))
+
+    def restore(self, points: tf.Tensor, kept: Any = ()) -> Any:
+        """Returns the features with the coordinates of `points` in place of their own.
+
+        Args:
+          points: Rows.
+          kept: Positions of leaves that keep their own.
+
+        Returns:
+          A structure like the features, with no gradient flowing back.
+        """
+        leaves = tf.nest.flatten(self._features)
+        moved = from_rows(tf.stop_gradient(points), self._leaves)
+        for i, value in zip(self._positions, moved, strict=True):
+            if i not in kept:
+                leaves[i] = value
+        return tf.nest.pack_sequence_as(self._features, leaves)
+
+    def steepest_step(self, gradient: tf.Tensor) -> tf.Tensor:
+        """Returns the masked direction of norm 1 in which the objective grows most."""
+        return self.norm.steepest_step(self.masked(gradient))
+
+    def masked(self, rows: tf.Tensor) -> tf.Tensor:
+        """Returns rows multiplied by the mask."""
+        return rows if self._mask is None else rows * self._mask
+
+    def project(self, perturbation: tf.Tensor) -> tf.Tensor:
+        """Returns the nearest perturbation in the ball, whatever the bounds are."""
+        if self.radius is None:
+            return perturbation
+        if self._scale is None:
+            return self.norm.project(perturbation, self.radius)
+        in_ball = tf.math.is_finite(self._scale)
+        scaled = tf.math.divide_no_nan(perturbation, self._scale)
+        scaled = tf.where(in_ball, scaled, tf.zeros_like(scaled))
+        projected = self.norm.project(scaled, self.radius) * self._scale
+        return tf.where(in_ball, projected, perturbation)
+
+    def box(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the bounds of a perturbation, of which 0 is always one.
+
+        A feature that is out of its bounds may stay where it is or move towards them.
+        Where the mask is 0, both bounds are.
+
+        Returns:
+          The lower and the upper bound, which broadcast to the rows.
+        """
+        infinity = tf.constant(float("inf"), self.centers.dtype)
+        low = -infinity if self._low is None else self._low - self.centers
+        high = infinity if self._high is None else self._high - self.centers
+        low, high = tf.minimum(low, 0.0), tf.maximum(high, 0.0)
+        if self._mask is not None:
+            low = tf.where(self._mask > 0, low, tf.zeros_like(low))
+            high = tf.where(self._mask > 0, high, tf.zeros_like(high))
+        return low, high
+
+    def place(self, perturbation: tf.Tensor) -> tf.Tensor:
+        """Returns the point that a perturbation leads to, clipped to the bounds."""
+        point = self.centers + perturbation
+        if self._low is not None:
+            point = tf.maximum(point, self._low)
+        if self._high is not None:
+            point = tf.minimum(point, self._high)
+        return tf.ensure_shape(point, self.centers.shape)
