@@ -64,6 +64,9 @@ SIGNATURES = {
         "outputs, neighbor_outputs, weights, temperature=0.5, from_logits=False,"
         "binary=False"
     ),
+    "lib.neighbor_mean_prediction": (
+        "neighbor_outputs, weights, from_logits=False, binary=False"
+    ),
     "lib.GenNeighbor.gen_neighbor": "self, input_features",
     "keras.GraphRegularization": "base_model, graph_reg_config=None",
     "keras.AdversarialRegularization": (
@@ -121,6 +124,7 @@ ENUMS = {
         "DISTANCE": "distance",
         "CONTRASTIVE": "contrastive",
         "CONSISTENCY": "consistency",
+        "PROPAGATION": "propagation",
     },
     "DecayType": {
         "EXPONENTIAL_DECAY": "exponential_decay",

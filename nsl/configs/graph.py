@@ -36,12 +36,17 @@ class GraphObjective(Choice):
     Attributes:
       DISTANCE: The distance between each sample and its neighbors.
       CONTRASTIVE: How much nearer the rest of the batch is than the neighbors.
-      CONSISTENCY: The divergence from what the neighbors predict together.
+      CONSISTENCY: The divergence of each sample's prediction from what its neighbors
+        predict together. By itself it is content with one class for all: it needs
+        labels enough to hold against it.
+      PROPAGATION: The labeled loss of what the neighbors predict together, so that a
+        label teaches all neighbors of its sample, and consistency with that.
     """
 
     DISTANCE = "distance"
     CONTRASTIVE = "contrastive"
     CONSISTENCY = "consistency"
+    PROPAGATION = "propagation"
 
 
 def _to_objective(value: Any) -> Any:
@@ -64,15 +69,16 @@ class GraphRegConfig:
       neighbor_config: Where a batch holds the neighbors.
       multiplier: Factor of the graph loss in the total loss, at least 0.
       distance_config: The distance between a sample and its neighbor. Of the other
-        objectives, 'consistency' asks its `transform_fn` whether outputs are logits.
+        objectives, those of predictions ask its `transform_fn` whether outputs are
+        logits, beside the compiled loss.
       output_name: The output of the model that is compared; None compares all.
       embedding_layer: The layer of the model whose outputs are compared, instead of
         those of the model. It may stand in a nested model.
       objective: A `GraphObjective` or its value, or the name of a graph loss that was
         registered with `nsl.keras.GraphLoss`.
-      temperature: What 'contrastive' divides cosine similarities by; 'consistency'
-        sharpens the neighbors' prediction with it, the more the smaller it is. Greater
-        than 0.
+      temperature: What 'contrastive' divides cosine similarities by; 'consistency' and
+        'propagation' sharpen the neighbors' prediction with it, the more the smaller it
+        is. Greater than 0.
     """
 
     neighbor_config: GraphNeighborConfig = attrs.field(

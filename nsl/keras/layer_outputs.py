@@ -62,18 +62,18 @@ def recorded_outputs(layer: keras.layers.Layer) -> Iterator[list[Any]]:
         recorder = _Recorder(layer.call)
         # Keras would track the attribute.
         object.__setattr__(layer, "call", recorder)
-    thread = threading.get_ident()
-    recorder.outputs[thread] = []
+    listener = _Listener()
+    recorder.listeners.append(listener)
     try:
-        yield recorder.outputs[thread]
+        yield listener.outputs
     finally:
-        del recorder.outputs[thread]
-        if not recorder.outputs:
+        recorder.listeners.remove(listener)
+        if not recorder.listeners:
             object.__delattr__(layer, "call")
 
 
-def only_dense(outputs: list[Any], layer: keras.layers.Layer) -> list[tf.Tensor]:
-    """Checks what `recorded_outputs` collected in one pass.
+def checked(outputs: list[Any], layer: keras.layers.Layer) -> list[tf.Tensor]:
+    """Checks that `recorded_outputs` collected something in one pass.
 
     Args:
       outputs: The list.
@@ -83,22 +83,16 @@ def only_dense(outputs: list[Any], layer: keras.layers.Layer) -> list[tf.Tensor]
       The tensors of all calls.
 
     Raises:
-      ValueError: If the layer did not run, or ran where its outputs cannot be had.
+      ValueError: If there are none.
     """
-    tensors = tf.nest.flatten(outputs)
-    reason = None
-    if not tensors:
-        reason = "did not run in the pass"
-    elif not tf.executing_eagerly() and any(
-        tensor.graph is not tf.compat.v1.get_default_graph() for tensor in tensors
-    ):
-        reason = "runs inside of a loop or a tf.function of the model's own"
-    if reason:
+    if not outputs:
         raise ValueError(
-            f"embedding_layer is '{layer.name}', but this layer {reason}. Choose one "
-            "whose outputs the model hands from layer to layer."
+            f"embedding_layer is '{layer.name}', but this layer did not run in the "
+            "pass, or only inside of a loop or a tf.function of the model's own, whose "
+            "tensors cannot be had outside. Choose one whose outputs the model hands "
+            "from layer to layer."
         )
-    return tensors
+    return tf.nest.flatten(outputs)
 
 
 class _Recorder:
@@ -111,10 +105,30 @@ class _Recorder:
     def __init__(self, call: Callable[..., Any]) -> None:
         functools.update_wrapper(self, call)
         self._call = call
-        self.outputs: dict[int, list[Any]] = {}
+        self.listeners: list[_Listener] = []
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         outputs = self._call(*args, **kwargs)
-        if (mine := self.outputs.get(threading.get_ident())) is not None:
-            mine.append(outputs)
+        for listener in self.listeners:
+            listener.hear(outputs)
         return outputs
+
+
+class _Listener:
+    """Collects the outputs of the calls that one thread makes in one graph.
+
+    Calls in another graph are those of loops and of Keras as it infers shapes.
+    """
+
+    def __init__(self) -> None:
+        self._place = _place()
+        self.outputs: list[Any] = []
+
+    def hear(self, outputs: Any) -> None:
+        if _place() == self._place:
+            self.outputs.append(outputs)
+
+
+def _place() -> tuple[int, Any]:
+    graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+    return threading.get_ident(), graph

@@ -13,7 +13,7 @@ import tensorflow as tf
 from nsl.keras.base_model import input_names
 from nsl.keras.batch import are_dense, batch_size, perturbable
 from nsl.keras.gradients import add_gradients
-from nsl.keras.layer_outputs import find_layer, only_dense, recorded_outputs
+from nsl.keras.layer_outputs import checked, find_layer, recorded_outputs
 from nsl.keras.own_losses import own_losses_hidden
 from nsl.keras.recurrent_state import RecurrentState
 from nsl.keras.shared_pass import has_fixed_batch_size, may_share_pass
@@ -295,7 +295,7 @@ class RegularizedModel(WrappedModel):
             y_pred = self.run_base(x, training=training)
         return PassOutputs(
             y_pred,
-            {layer.name: only_dense(recorded[layer.name], layer) for layer in layers},
+            {layer.name: checked(recorded[layer.name], layer) for layer in layers},
         )
 
     def _embedding_layers(self) -> list[keras.layers.Layer]:

@@ -9,7 +9,11 @@ from nsl.lib.distances import (
     pairwise_distance_wrapper,
 )
 from nsl.lib.feature_mask import apply_feature_mask
-from nsl.lib.graph_losses import neighbor_consistency_loss, neighbor_contrastive_loss
+from nsl.lib.graph_losses import (
+    neighbor_consistency_loss,
+    neighbor_contrastive_loss,
+    neighbor_mean_prediction,
+)
 from nsl.lib.neighbor_features import (
     replicate_embeddings,
     strip_neighbor_features,
@@ -36,6 +40,7 @@ __all__ = [
     "maximize_within_unit_norm",
     "neighbor_consistency_loss",
     "neighbor_contrastive_loss",
+    "neighbor_mean_prediction",
     "normalize",
     "pairwise_distance_wrapper",
     "project_to_ball",

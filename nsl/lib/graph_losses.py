@@ -57,11 +57,8 @@ def neighbor_contrastive_loss(
     rows = first + tf.range(tf.shape(samples)[0])
     itself = rows[:, tf.newaxis] == tf.range(tf.shape(batch)[0])
     log_zero = tf.constant(_LOG_ZERO, near.dtype)
-
     there = weights > 0
-    share = _shares(weights)
-    log_share = tf.where(there, tf.math.log(tf.where(there, share, 1.0)), log_zero)
-    positive = tf.reduce_logsumexp(near + log_share, axis=1)
+    positive = tf.reduce_logsumexp(near + _log_shares(weights), axis=1)
     candidates = [tf.where(there, near, log_zero), tf.where(itself, log_zero, rest)]
     every = tf.reduce_logsumexp(tf.concat(candidates, 1), axis=1)
     return tf.where(tf.reduce_any(there, axis=1), every - positive, 0.0)
@@ -98,31 +95,67 @@ def neighbor_consistency_loss(
       The losses, of shape [batch]; 0 for a sample without neighbors. At least float32.
 
     Raises:
+      ValueError: If shapes do not match.
       tf.errors.InvalidArgumentError: If outputs that should be probabilities of classes
         do not sum to 1. Under XLA this is not checked.
     """
-    if not from_logits and not binary:
-        narrow = tf.convert_to_tensor(outputs)
-        check = assert_distributions(
-            narrow, "outputs", -1, "Are they logits? Then say so."
-        )
-        with tf.control_dependencies(check):
-            outputs = tf.identity(narrow)
-    outputs, neighbor_outputs, weights = _prepared(outputs, neighbor_outputs, weights)
+    outputs = tf.convert_to_tensor(outputs)
+    checks = [] if from_logits or binary else _check_probabilities(outputs)
+    with tf.control_dependencies(checks):
+        outputs, neighbors, weights = _prepared(outputs, neighbor_outputs, weights)
     log_p = _log_probabilities(outputs, from_logits, binary)
-    neighbor_p = tf.exp(_log_probabilities(neighbor_outputs, from_logits, binary))
-    share = tf.reshape(
-        _shares(weights),
-        tf.concat([tf.shape(weights), tf.ones([tf.rank(log_p) - 1], tf.int32)], 0),
-    )
-    mean = tf.reduce_sum(share * neighbor_p, axis=1)
-    log_target = tf.nn.log_softmax(tf.math.log(mean + _EPSILON) / temperature, axis=-1)
+    log_mean = _log_mean(neighbors, weights, from_logits, binary)
+    log_target = tf.nn.log_softmax(log_mean / temperature, axis=-1)
     log_target = tf.stop_gradient(log_target)
     divergence = tf.reduce_sum(tf.exp(log_target) * (log_target - log_p), axis=-1)
     values = tf.reduce_mean(
         tf.reshape(divergence, [tf.shape(divergence)[0], -1]), axis=1
     )
     return tf.where(tf.reduce_any(weights > 0, axis=1), values, 0.0)
+
+
+def neighbor_mean_prediction(
+    neighbor_outputs: Any, weights: Any, from_logits: bool = False, binary: bool = False
+) -> tf.Tensor:
+    """Returns what the neighbors of each sample predict together.
+
+    This is the mean of their probabilities, weighted by the edges. The gradient goes
+    through it: a loss between it and the label of a sample teaches the neighbors that
+    label, as in Klicpera et al. (2019), "APPNP", https://arxiv.org/abs/1810.05997.
+
+    Args:
+      neighbor_outputs: Predictions of shape [batch, k, ..., classes].
+      weights: Weights of the edges, of shape [batch, k]; one of 0 or less masks the
+        neighbor.
+      from_logits: Whether outputs are logits instead of probabilities.
+      binary: Whether each output is the probability (or logit) of a yes by itself,
+        instead of one of several classes.
+
+    Returns:
+      A tensor of shape [batch, ..., classes] in the form of the outputs: logits if they
+      are logits, otherwise probabilities. For a sample without neighbors, all classes
+      are equally likely. At least float32.
+
+    Raises:
+      ValueError: If shapes do not match.
+      tf.errors.InvalidArgumentError: As in `neighbor_consistency_loss`.
+    """
+    neighbors = tf.convert_to_tensor(neighbor_outputs)
+    checks = [] if from_logits or binary else _check_probabilities(neighbors)
+    with tf.control_dependencies(checks):
+        _, neighbors, weights = _prepared(neighbors[:, 0], neighbors, weights)
+    log_mean = _log_mean(neighbors, weights, from_logits, binary)
+    if binary and from_logits:
+        return log_mean[..., 0] - log_mean[..., 1]
+    if from_logits:
+        return log_mean
+    return tf.exp(log_mean[..., 0] if binary else log_mean)
+
+
+def _check_probabilities(outputs: tf.Tensor) -> list[tf.Operation]:
+    return assert_distributions(
+        outputs, "outputs", -1, "Are they logits? Then say so: transform_fn='softmax'."
+    )
 
 
 def _prepared(
@@ -154,9 +187,33 @@ def _unit(vectors: tf.Tensor, batch_axes: int) -> tf.Tensor:
     return tf.math.l2_normalize(rows, axis=-1)
 
 
-def _shares(weights: tf.Tensor) -> tf.Tensor:
-    weights = tf.maximum(weights, 0.0)
-    return tf.math.divide_no_nan(weights, tf.reduce_sum(weights, 1, keepdims=True))
+def _log_shares(weights: tf.Tensor) -> tf.Tensor:
+    """Returns the logarithm of each weight divided by the sum of its row."""
+    there = weights > 0
+    weights = tf.where(there, weights, 0.0)
+    shares = tf.math.divide_no_nan(weights, tf.reduce_sum(weights, 1, keepdims=True))
+    # Very unequal weights round to 0 beside each other.
+    there &= shares > 0
+    return tf.where(there, tf.math.log(tf.where(there, shares, 1.0)), _LOG_ZERO)
+
+
+def _log_mean(
+    neighbors: tf.Tensor, weights: tf.Tensor, from_logits: bool, binary: bool
+) -> tf.Tensor:
+    """Returns the logarithm of the mean of neighbors' probabilities."""
+    log_p = _log_probabilities(neighbors, from_logits, binary)
+    ones = tf.ones([tf.rank(log_p) - 2], tf.int32)
+    log_shares = tf.reshape(
+        _log_shares(weights), tf.concat([tf.shape(weights), ones], 0)
+    )
+    log_mean = tf.reduce_logsumexp(log_shares + log_p, axis=1)
+    there = tf.reduce_any(weights > 0, axis=1)
+    there = tf.reshape(
+        there, tf.concat([[-1], tf.ones_like(tf.shape(log_mean)[1:])], 0)
+    )
+    # Without neighbors, all classes are equally likely.
+    classes = tf.cast(tf.shape(log_mean)[-1], log_mean.dtype)
+    return tf.where(there, log_mean, -tf.math.log(classes))
 
 
 def _log_probabilities(

@@ -47,3 +47,25 @@ def test_wrong_values():
         configs.GraphRegConfig(multiplier=-1)
     with pytest.raises(TypeError, match="must be an instance of GraphNeighborConfig"):
         configs.GraphRegConfig(configs.GraphRegConfig())
+
+
+def test_objectives():
+    for member in configs.GraphObjective:
+        config = configs.make_graph_reg_config(objective=member.value)
+        assert config.objective is member
+        assert configs.serialization.from_dict(
+            configs.GraphRegConfig, configs.serialization.to_dict(config)
+        ) == (config)
+    # The name of a loss that the wrapper may know.
+    assert configs.GraphRegConfig(objective="mine").objective == "mine"
+    with pytest.raises(TypeError, match=r"objective must be a string.*3"):
+        configs.GraphRegConfig(objective=3)
+    with pytest.raises(ValueError, match=r"temperature must be greater than 0.*0"):
+        configs.GraphRegConfig(temperature=0)
+
+
+def test_an_output_or_a_layer():
+    config = configs.make_graph_reg_config(embedding_layer="hidden")
+    assert config == configs.GraphRegConfig(embedding_layer="hidden")
+    with pytest.raises(ValueError, match="output_name='a' and embedding_layer='b'"):
+        configs.make_graph_reg_config(output_name="a", embedding_layer="b")

@@ -8,9 +8,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from nsl.configs import GraphObjective, GraphRegConfig
+from nsl.configs import GraphObjective, GraphRegConfig, TransformType
 from nsl.keras.batch import describe
-from nsl.keras.output_distribution import output_distributions
+from nsl.keras.output_losses import OutputLoss, output_losses
 from nsl.keras.terms.graph_loss import GraphLoss, NeighborOutputs
 from nsl.keras.terms.term import CleanPass, Neighbors, Passes, Term
 from nsl.lib.neighbor_features import split_neighbors
@@ -89,21 +89,37 @@ class GraphTerm(Term):
         elif of_neighbors is None:
             of_neighbors = model.run_neighbors(neighbors.features, clean, layer=layer)
         if layer is None:
-            chosen = self._chosen(model, clean.y_pred)
-            known = output_distributions(model, clean.y_pred)
             of_samples = clean.y_pred
+            chosen = self._chosen(model, of_samples)
+            known = output_losses(model, clean.y, of_samples, clean.sample_weight)
         else:
             of_samples = clean.layer_outputs[layer]
             chosen = list(range(len(of_samples)))
             known = [None] * len(of_samples)
         flat = [tf.nest.flatten(outputs) for outputs in (of_samples, *of_neighbors)]
         weights = tf.concat([tf.cast(w, tf.float32) for w in neighbors.weights], 1)
-        shares = []
+        losses = []
         for i in chosen:
-            sample, *rest = [_with_axis(outputs[i]) for outputs in flat]
-            compared = NeighborOutputs(sample, rest, weights, known[i])
-            shares.append(self._share(compared))
-        return tf.add_n(shares)
+            samples, *rest = [_with_axis(outputs[i]) for outputs in flat]
+            compared = self._described(samples, rest, weights, known[i])
+            losses.append(self._graph_loss(compared, self.config))
+        return tf.add_n(losses)
+
+    def _described(
+        self,
+        samples: tf.Tensor,
+        neighbors: list[tf.Tensor],
+        weights: tf.Tensor,
+        loss: OutputLoss | None,
+    ) -> NeighborOutputs:
+        """Says of an output whether it holds logits and of what."""
+        from_logits = self.config.distance_config.transform_fn is TransformType.SOFTMAX
+        # One class alone is certain; one output alone is that of yes or no.
+        binary = samples.shape[-1] == 1
+        if loss is not None:
+            from_logits = _first_known(loss.from_logits, from_logits)
+            binary = _first_known(loss.binary, binary)
+        return NeighborOutputs(samples, neighbors, weights, from_logits, binary, loss)
 
     def _chosen(self, model: Passes, y_pred: Any) -> list[int]:
         """Lists the places of the outputs that are compared."""
@@ -124,13 +140,9 @@ class GraphTerm(Term):
             )
         return places
 
-    def _share(self, outputs: NeighborOutputs) -> tf.Tensor:
-        """Computes this replica's share of the loss of the global batch."""
-        total, normalizer = self._graph_loss(outputs, self.config)
-        replica = tf.distribute.get_replica_context()
-        if replica is not None and replica.num_replicas_in_sync > 1:
-            normalizer = replica.all_reduce("sum", normalizer)
-        return tf.math.divide_no_nan(total, normalizer)
+
+def _first_known(known: bool | None, otherwise: bool) -> bool:
+    return otherwise if known is None else known
 
 
 def _with_axis(output: tf.Tensor) -> tf.Tensor:

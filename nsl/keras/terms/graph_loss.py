@@ -8,10 +8,14 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from nsl.configs import GraphObjective, GraphRegConfig, TransformType
-from nsl.keras.output_distribution import OutputDistribution
+from nsl.configs import GraphObjective, GraphRegConfig
+from nsl.keras.output_losses import OutputLoss
 from nsl.lib.distances import weighted_sum_and_normalizer
-from nsl.lib.graph_losses import neighbor_consistency_loss, neighbor_contrastive_loss
+from nsl.lib.graph_losses import (
+    neighbor_consistency_loss,
+    neighbor_contrastive_loss,
+    neighbor_mean_prediction,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,13 +26,18 @@ class NeighborOutputs:
       samples: The output for the samples, of shape [batch, ...], of rank 2 or more.
       neighbors: For each of the k neighbors of a sample, a tensor like `samples`.
       weights: Weights of the edges, float32 of shape [batch, k]. 0 masks a neighbor.
-      distribution: How the output is to be read, if the compiled loss tells.
+      from_logits: Whether the output holds logits, as the compiled loss says, or if
+        that does not tell, the transform of the config.
+      binary: Whether each element of it is the probability of a yes by itself.
+      loss: The compiled loss of the output with its labels, if there is one.
     """
 
     samples: tf.Tensor
     neighbors: list[tf.Tensor]
     weights: tf.Tensor
-    distribution: OutputDistribution | None = None
+    from_logits: bool = False
+    binary: bool = False
+    loss: OutputLoss | None = None
 
 
 def _name(objective: GraphObjective | str) -> str:
@@ -82,25 +91,38 @@ class GraphLoss(abc.ABC):
         return GraphLoss._of[_name(objective)]
 
     @abc.abstractmethod
-    def __call__(
-        self, outputs: NeighborOutputs, config: GraphRegConfig
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Computes the loss as a sum and what it is to be divided by.
+    def __call__(self, outputs: NeighborOutputs, config: GraphRegConfig) -> tf.Tensor:
+        """Computes the loss.
 
-        With several replicas the second is summed over all of them before dividing.
+        With several replicas it is this replica's share of the loss of the global
+        batch, as `mean` and `mean_over_samples` compute it.
 
         Args:
           outputs: One output of the samples and of their neighbors.
           config: The settings.
 
         Returns:
-          Two scalars.
+          A scalar.
         """
 
     @staticmethod
-    def mean_over_samples(
-        values: tf.Tensor, weights: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def mean(total: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+        """Divides a sum by the count of the global batch.
+
+        Args:
+          total: This replica's sum.
+          count: How many this replica adds to the count, or how much weight.
+
+        Returns:
+          This replica's share of the mean, 0 if there is nothing to count.
+        """
+        replica = tf.distribute.get_replica_context()
+        if replica is not None and replica.num_replicas_in_sync > 1:
+            count = replica.all_reduce("sum", count)
+        return tf.math.divide_no_nan(total, count)
+
+    @staticmethod
+    def mean_over_samples(values: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         """Averages over the samples that have a neighbor.
 
         Args:
@@ -108,16 +130,15 @@ class GraphLoss(abc.ABC):
           weights: Weights of the edges, of shape [batch, k].
 
         Returns:
-          The sum of the losses, and the number of samples with a neighbor.
+          This replica's share of the mean.
         """
         there = tf.reduce_any(weights > 0, axis=1)
-        return tf.reduce_sum(values), tf.math.count_nonzero(there, dtype=values.dtype)
+        count = tf.math.count_nonzero(there, dtype=values.dtype)
+        return GraphLoss.mean(tf.reduce_sum(values), count)
 
 
 class _Distance(GraphLoss, objective=GraphObjective.DISTANCE):
-    def __call__(
-        self, outputs: NeighborOutputs, config: GraphRegConfig
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def __call__(self, outputs: NeighborOutputs, config: GraphRegConfig) -> tf.Tensor:
         samples, rank = outputs.samples, outputs.samples.shape.rank
         total, normalizer = weighted_sum_and_normalizer(
             tf.concat([samples] * len(outputs.neighbors), 0),
@@ -126,15 +147,12 @@ class _Distance(GraphLoss, objective=GraphObjective.DISTANCE):
             config.distance_config,
         )
         if config.distance_config.reduction == "weighted_sum":
-            # A sum is not divided, however many replicas there are.
-            normalizer /= tf.distribute.get_strategy().num_replicas_in_sync
-        return total, normalizer
+            return total
+        return self.mean(total, normalizer)
 
 
 class _Contrastive(GraphLoss, objective=GraphObjective.CONTRASTIVE):
-    def __call__(
-        self, outputs: NeighborOutputs, config: GraphRegConfig
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def __call__(self, outputs: NeighborOutputs, config: GraphRegConfig) -> tf.Tensor:
         batch, first = _global_batch(outputs.samples)
         values = neighbor_contrastive_loss(
             outputs.samples,
@@ -150,21 +168,39 @@ class _Contrastive(GraphLoss, objective=GraphObjective.CONTRASTIVE):
 class _Consistency(GraphLoss, objective=GraphObjective.CONSISTENCY):
     differentiates_neighbors = False
 
-    def __call__(
-        self, outputs: NeighborOutputs, config: GraphRegConfig
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        known = outputs.distribution
-        logits = config.distance_config.transform_fn is TransformType.SOFTMAX
+    def __call__(self, outputs: NeighborOutputs, config: GraphRegConfig) -> tf.Tensor:
         values = neighbor_consistency_loss(
             outputs.samples,
             tf.stack(outputs.neighbors, 1),
             outputs.weights,
             config.temperature,
-            from_logits=logits or (known is not None and known.from_logits),
-            # One class alone is certain; one output alone is that of yes or no.
-            binary=known.binary if known else outputs.samples.shape[-1] == 1,
+            outputs.from_logits,
+            outputs.binary,
         )
         return self.mean_over_samples(values, outputs.weights)
+
+
+class _Propagation(GraphLoss, objective=GraphObjective.PROPAGATION):
+    """The loss of the neighbors' mean prediction, and consistency with it."""
+
+    def __call__(self, outputs: NeighborOutputs, config: GraphRegConfig) -> tf.Tensor:
+        loss, weights = outputs.loss, outputs.weights
+        if loss is None:
+            raise ValueError(
+                "The objective 'propagation' compares the labels of samples with what "
+                "their neighbors predict, so it needs an output of the model that "
+                "compile() received a loss for. Compile with a loss, leave "
+                "embedding_layer None, or choose an output_name that has a loss."
+            )
+        mean = neighbor_mean_prediction(
+            tf.stack(outputs.neighbors, 1), weights, outputs.from_logits, outputs.binary
+        )
+        counts = tf.cast(tf.reduce_any(weights > 0, axis=1), mean.dtype)
+        if loss.sample_weight is not None:
+            counts *= tf.cast(loss.sample_weight, mean.dtype)
+        values = tf.cast(loss.per_sample(mean), mean.dtype)
+        labeled = self.mean(tf.reduce_sum(counts * values), tf.reduce_sum(counts))
+        return labeled + GraphLoss.of(GraphObjective.CONSISTENCY)(outputs, config)
 
 
 def _global_batch(samples: tf.Tensor) -> tuple[tf.Tensor, Any]:
