@@ -19,7 +19,7 @@ SIGNATURES = {
     "configs.make_adv_reg_config": (
         "multiplier=0.2, feature_mask=None, adv_step_size=0.001, adv_grad_norm='l2',"
         "clip_value_min=None, clip_value_max=None, pgd_iterations=1, pgd_epsilon=None,"
-        "random_init=False"
+        "random_init=False, mode='add'"
     ),
     "configs.make_graph_reg_config": (
         "neighbor_prefix='NL_nbr_', neighbor_weight_suffix='_weight', max_neighbors=0,"
@@ -105,6 +105,7 @@ SIGNATURES = {
 }
 
 ENUMS = {
+    "AdvMode": {"ADD": "add", "REPLACE": "replace"},
     "NormType": {"L1": "l1", "L2": "l2", "INFINITY": "infinity"},
     "AdvTargetType": {
         "SECOND": "second",
@@ -155,7 +156,11 @@ CONFIGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "AdvRegConfig": (
         {},
-        {"multiplier": 0.2, "adv_neighbor_config": configs.AdvNeighborConfig()},
+        {
+            "multiplier": 0.2,
+            "adv_neighbor_config": configs.AdvNeighborConfig(),
+            "mode": configs.AdvMode.ADD,
+        },
     ),
     "AdvTargetConfig": (
         {},

@@ -2,6 +2,7 @@
 
 from nsl.configs.adversarial import (
     DEFAULT_ADVERSARIAL_PARAMS,
+    AdvMode,
     AdvNeighborConfig,
     AdvRegConfig,
     AdvTargetConfig,
@@ -29,6 +30,7 @@ from nsl.configs.integration import IntegrationConfig, IntegrationType
 __all__ = [
     "DEFAULT_ADVERSARIAL_PARAMS",
     "DEFAULT_DISTANCE_PARAMS",
+    "AdvMode",
     "AdvNeighborConfig",
     "AdvRegConfig",
     "AdvTargetConfig",

@@ -73,19 +73,37 @@ class AdvNeighborConfig:
             )
 
 
+class AdvMode(Choice):
+    """What becomes of the labeled loss at the samples themselves.
+
+    Attributes:
+      ADD: The adversarial loss is added to it (Goodfellow et al., 2015).
+      REPLACE: The adversarial loss takes its place (Madry et al., 2018).
+    """
+
+    ADD = "add"
+    REPLACE = "replace"
+
+
 @attrs.define
 class AdvRegConfig:
     """Settings of adversarial regularization.
 
     Attributes:
-      multiplier: Factor of the adversarial loss in the total loss, at least 0.
+      multiplier: Factor of the adversarial loss in the total loss, at least 0. With
+        `mode='replace'` it is not used.
       adv_neighbor_config: How the adversarial neighbors are found.
+      mode: An `AdvMode` or its value. With 'replace' the labeled loss at the
+        adversarial neighbors is all that is minimized, as in equation 2.1 of Madry et
+        al. (2018, https://arxiv.org/abs/1706.06083), and a training step makes no pass
+        over the samples but those that search the neighbors.
     """
 
     multiplier: float = attrs.field(default=0.2, validator=fields.number(0))
     adv_neighbor_config: AdvNeighborConfig = attrs.field(
         factory=AdvNeighborConfig, validator=fields.instance_of(AdvNeighborConfig)
     )
+    mode: AdvMode = attrs.field(default=AdvMode.ADD, converter=AdvMode)
 
 
 def make_adv_reg_config(
@@ -98,6 +116,7 @@ def make_adv_reg_config(
     pgd_iterations: int = 1,
     pgd_epsilon: Any = None,
     random_init: bool = False,
+    mode: AdvMode | str = AdvMode.ADD,
 ) -> AdvRegConfig:
     """Makes an `AdvRegConfig` from a flat list of settings.
 
@@ -111,6 +130,7 @@ def make_adv_reg_config(
       pgd_iterations: The number of ascent steps.
       pgd_epsilon: The radius of the ball around the original features.
       random_init: Whether the ascent starts at a random point of that ball.
+      mode: See `AdvRegConfig`.
 
     Returns:
       The config.
@@ -127,6 +147,7 @@ def make_adv_reg_config(
             pgd_epsilon=pgd_epsilon,
             random_init=random_init,
         ),
+        mode=AdvMode(mode),
     )
 
 

@@ -12,9 +12,8 @@ import tensorflow as tf
 from nsl.configs import AdvNeighborConfig, AdvRegConfig, serialization
 from nsl.keras.base_model import input_names
 from nsl.keras.batch import describe
-from nsl.keras.recurrent_state import RecurrentState
 from nsl.keras.regularized_model import RegularizedModel
-from nsl.keras.terms import AdversarialTerm, CleanPass
+from nsl.keras.terms import AdversarialTerm
 
 
 @keras.saving.register_keras_serializable(package="nsl")
@@ -26,6 +25,10 @@ class AdversarialRegularization(RegularizedModel):
     https://arxiv.org/abs/1412.6572; with several iterations Madry et al., 2018,
     https://arxiv.org/abs/1706.06083). Training and evaluation log
     `scaled_adversarial_loss`. Prediction and export need no labels.
+
+    With `mode='replace'` the loss is the labeled loss at the neighbors alone. Metrics
+    in training are then those of the neighbors, which alone pass through the model in
+    training mode; metrics of evaluation are those of the samples, as always.
 
     Data comes as in any Keras model. One dict that holds features and labels, as in
     NSL 1.4, is understood too: then `label_keys` tells which of its entries are the
@@ -136,16 +139,7 @@ class AdversarialRegularization(RegularizedModel):
         config = attrs.evolve(self.adv_config.adv_neighbor_config, **chosen)
         features, y, sample_weight = self._tensors((x, y, sample_weight))
         features = self.strip(features)
-        if not self._core.built:
-            self.run_base(features, training=False)
-        clean = CleanPass(
-            x=features,
-            y=y,
-            sample_weight=sample_weight,
-            training=False,
-            recurrent_state=RecurrentState(self._core),
-        )
-        clean.input_gradient = self.input_gradient(features, clean)
+        clean = self.before_pass(features, y, sample_weight, training=False)
         perturbed = self._adversarial_term.perturb(self, clean, config)
         perturbed = tf.nest.map_structure(_to_numpy, perturbed)
         return {**x, **perturbed} if isinstance(x, Mapping) else perturbed

@@ -67,17 +67,21 @@ class RegularizedModel(WrappedModel):
                 neighbors[term.name] = taken
         early = [term for term in terms if not term.needs_input_gradient]
         late = [term for term in terms if term.needs_input_gradient]
-        if late and self.loss is None and not self._base_computes_loss():
-            raise ValueError(
-                f"The {late[0].name} term needs the gradient of the compiled loss, but "
-                "compile() received no loss."
-            )
+        replaced = any(term.replaces_labeled_loss for term in terms)
+        if late or replaced:
+            self._check_loss()
+        if replaced:
+            start = self.before_pass(x, y, sample_weight, training=True)
+            for term in terms:
+                start.x = term.samples(self, start)
+            x = start.x
 
         with tf.GradientTape(persistent=bool(late)) as tape:
             if late:
                 tape.watch(perturbable(x))
             clean = self._clean_pass(x, y, sample_weight, neighbors, training=True)
-            losses = [clean.labeled_loss, *self._own_losses()]
+            losses = [] if replaced else [clean.labeled_loss]
+            losses += self._own_losses()
             losses += [self._term_loss(term, clean, tape) for term in early]
             targets = [self._scale(loss) for loss in losses]
         weights = self.trainable_weights
@@ -120,6 +124,9 @@ class RegularizedModel(WrappedModel):
                 tape.watch(perturbable(x))
             clean = self._clean_pass(x, y, sample_weight, {}, training=False)
             losses = [clean.labeled_loss, *self._own_losses()]
+            if any(term.replaces_labeled_loss for term in terms):
+                # What a base model adds to a loss that it computes itself remains.
+                losses[0] -= self.labeled_loss(x, y, clean.y_pred, sample_weight, False)
             target = self._scale(clean.labeled_loss)
         if terms:
             input_gradient = tape.gradient(target, perturbable(x))
@@ -131,6 +138,31 @@ class RegularizedModel(WrappedModel):
             if not term.in_evaluation:
                 logs.pop(self._term_metrics[term.name].name, None)
         return logs
+
+    def before_pass(
+        self, x: Any, y: Any, sample_weight: Any, training: bool
+    ) -> CleanPass:
+        """Gathers what terms can be told before the clean pass, of a built model.
+
+        Args:
+          x: Features.
+          y: Labels.
+          sample_weight: Weights of the samples, or None.
+          training: Whether this is a training step.
+
+        Returns:
+          A clean pass without outputs, loss and gradient.
+        """
+        if not self._core.built:
+            # Not in a pass that leaves all state alone, variables being state.
+            self.run_base(x, training=False)
+        return CleanPass(
+            x=x,
+            y=y,
+            sample_weight=sample_weight,
+            training=training,
+            recurrent_state=RecurrentState(self._core),
+        )
 
     def run_neighbors(
         self,
@@ -297,6 +329,13 @@ class RegularizedModel(WrappedModel):
             y_pred,
             {layer.name: checked(recorded[layer.name], layer) for layer in layers},
         )
+
+    def _check_loss(self) -> None:
+        if self.loss is None and not self._base_computes_loss():
+            raise ValueError(
+                "Adversarial neighbors are found by the gradient of the compiled loss, "
+                "but compile() received no loss."
+            )
 
     def _embedding_layers(self) -> list[keras.layers.Layer]:
         names = {term.embedding_layer for term in self._terms if term.multiplier}

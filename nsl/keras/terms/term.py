@@ -110,13 +110,16 @@ class Term(abc.ABC):
       name: Stands in the name of the metric.
       needs_input_gradient: Whether `CleanPass.input_gradient` must be known. If so,
         the term's loss may not depend on `CleanPass.y_pred` through the weights.
+      replaces_labeled_loss: Whether the term stands in the place of the labeled loss,
+        which is then computed for the metrics alone.
       in_evaluation: Whether the term counts in `evaluate` too.
       embedding_layer: The layer whose outputs the loss needs, or None.
       multiplier: Factor of the loss. With 0 the term costs nothing.
     """
 
     name: ClassVar[str]
-    needs_input_gradient: ClassVar[bool] = False
+    needs_input_gradient: bool = False
+    replaces_labeled_loss: bool = False
     in_evaluation: ClassVar[bool] = False
     embedding_layer: str | None = None
     multiplier: float
@@ -135,6 +138,19 @@ class Term(abc.ABC):
         """
         del input_names
         return x, None
+
+    def samples(self, model: Passes, clean: CleanPass) -> Any:
+        """Chooses the features that the clean pass of a training step runs on.
+
+        Args:
+          model: The regularized model.
+          clean: What is known before the pass: features, labels and weights.
+
+        Returns:
+          Features in the structure of `clean.x`, by default these themselves.
+        """
+        del model
+        return clean.x
 
     def prepare(self, model: Passes, clean: CleanPass) -> Any:
         """Does what no weight gradient is needed of, as searching a neighbor.

@@ -14,17 +14,20 @@ from tests.keras.contract.state import StateContract
 from tests.keras.contract.weights import WeightsContract
 
 
+class StepContract(ModesContract, WeightsContract):
+    """What depends on the train step: other objectives of a tested wrapper run it."""
+
+
 class WrapperContract(
+    StepContract,
     DataContract,
     InferenceContract,
     LossesContract,
     MetricsContract,
-    ModesContract,
     SavingContract,
     StateContract,
-    WeightsContract,
 ):
     """All that a wrapper must do."""
 
 
-__all__ = ["WrapperContract"]
+__all__ = ["StepContract", "WrapperContract"]
