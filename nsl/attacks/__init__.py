@@ -1,8 +1,10 @@
 """Attacks: searches for close inputs that a model gets wrong."""
 
 from nsl.attacks.attack import Attack
+from nsl.attacks.autopgd import AutoPGD
 from nsl.attacks.fgsm import FGSM
+from nsl.attacks.mifgsm import MIFGSM
 from nsl.attacks.pgd import PGD
 from nsl.attacks.problem import Problem
 
-__all__ = ["FGSM", "PGD", "Attack", "Problem"]
+__all__ = ["FGSM", "MIFGSM", "PGD", "Attack", "AutoPGD", "Problem"]

@@ -130,8 +130,16 @@ class Attack(abc.ABC):
         """
         return predicted != labels if targets is None else predicted == targets
 
-    def attempts(self) -> int:
-        """Returns how often the attack is made; later attempts try what stands."""
+    def attempts(self, classes: int) -> int:
+        """Returns how often the attack is made; later attempts try what stands.
+
+        Args:
+          classes: The number of classes; 0 with a loss of one's own.
+
+        Returns:
+          The number of attempts.
+        """
+        del classes
         return self.restarts
 
     def targets(
@@ -218,21 +226,17 @@ class Attack(abc.ABC):
         examples = Examples(x, bounds, feature_mask)
         radii, is_list = several(epsilon, examples.count)
         size = fixed_batch_size(model) or batch_size or _BATCH_SIZE
-        total = self.steps * self.attempts() * len(radii) * examples.count
         program = self._program(model, examples, from_logits, loss_fn)
-        with (
-            state_kept(model),
-            program.lent(model, examples.first(size)),
-            Progress(
-                f"{type(self).__name__} ({self.norm.value})",
-                total,
-                "steps",
-                stream=None if verbose else io.StringIO(),
-            ) as progress,
-        ):
+        with state_kept(model), program.lent(model, examples.first(size)):
             search = Search(self, program, examples, size, seed)
             search.label(y, target)
-            found = search.within(radii, progress)
+            with Progress(
+                f"{type(self).__name__} ({self.norm.value})",
+                search.work * len(radii),
+                "steps",
+                stream=None if verbose else io.StringIO(),
+            ) as progress:
+                found = search.within(radii, progress)
         results = [
             tf.nest.pack_sequence_as(examples.structure, leaves) for leaves in found
         ]
@@ -299,10 +303,24 @@ def keep_best(state: Tensors, values: tf.Tensor, fooled: tf.Tensor) -> Tensors:
     Returns:
       The state.
     """
-    better = tf.where(fooled == state["fooled"], values > state["value"], fooled)
+    better = is_better(state, values, fooled)
     return {
         **state,
         "best": tf.where(better[:, None], state["perturbation"], state["best"]),
         "value": tf.where(better, values, state["value"]),
         "fooled": fooled | state["fooled"],
     }
+
+
+def is_better(state: Tensors, values: tf.Tensor, fooled: tf.Tensor) -> tf.Tensor:
+    """Returns where the present point is better than the best one so far.
+
+    Args:
+      state: The state.
+      values: The objective at the present point, of shape [batch].
+      fooled: Whether the attack has succeeded there, of shape [batch].
+
+    Returns:
+      A tensor of shape [batch], bool.
+    """
+    return tf.where(fooled == state["fooled"], values > state["value"], fooled)

@@ -12,12 +12,11 @@ from nsl.attacks.problem import Problem
 class FGSM(Attack):
     """The fast gradient sign method, and its like for L1 and L2.
 
-        x_adv = x + epsilon * direction(gradient)
+        x_adv = x + argmax <gradient, delta>
 
-    with the steepest direction of norm 1: the sign of the gradient for the infinity
-    norm. Goodfellow et al. (2015), https://arxiv.org/abs/1412.6572. The result is
-    projected onto the bounds. It is the last point even where the model was wrong
-    about the clean features.
+    over all delta of norm at most epsilon within the bounds: epsilon times the sign
+    of the gradient, clipped, for the infinity norm. Goodfellow et al. (2015),
+    https://arxiv.org/abs/1412.6572. For a linear model nothing is worse.
     """
 
     steps: int = attrs.field(default=1, init=False)
@@ -34,8 +33,10 @@ class FGSM(Attack):
         """Goes along the gradient as far as epsilon."""
         del i, seed
         _, _, gradient = problem.gradient(state["perturbation"])
-        moved = problem.radius * problem.threat.norm.steepest_step(gradient)
-        return {**state, "perturbation": problem.project(moved)}
+        step = problem.threat.norm.steepest_step_with_bounds(
+            gradient, problem.radius, problem.low, problem.high
+        )
+        return {**state, "perturbation": step}
 
     def finish(self, problem: Problem, state: Tensors) -> Tensors:
         """Returns the point that was reached."""

@@ -3,6 +3,7 @@
 import attrs
 import tensorflow as tf
 
+from nsl import configs
 from nsl.attacks.attack import Attack, initial_state, keep_best
 from nsl.attacks.examples import Tensors
 from nsl.attacks.problem import Problem
@@ -14,14 +15,15 @@ class PGD(Attack):
 
     From a random point of the ball,
 
-        delta <- project(delta + step_size * direction(gradient))
+        delta <- project(delta + step)
 
-    onto ball and box at once, where the direction is the steepest one of norm 1.
+    onto ball and box at once, where the step is the steepest one of norm `step_size`.
     Madry et al. (2018), https://arxiv.org/abs/1706.06083. Each step takes one forward
     and one backward pass; the last point takes a forward pass.
 
-    Under L1 and L2, coordinates that are at a bound and would leave the box do not
-    count in the direction: the step has its full length in the others.
+    The steepest step of the L1 norm goes along one coordinate, and would be for
+    nothing where that is at a bound already: it fills up what is left to the bounds,
+    the coordinate of largest gradient first.
 
     Attributes:
       step_size: The length of a step. None: 2.5 epsilon / steps, with which a point
@@ -47,25 +49,31 @@ class PGD(Attack):
         perturbation = state["perturbation"]
         values, fooled, gradient = problem.gradient(perturbation)
         state = keep_best(state, values, fooled)
-        state, direction = self.direction(problem, state, gradient)
-        moved = perturbation + self.length(problem) * direction
-        return {**state, "perturbation": problem.project(moved)}
+        state, direction = self.direction(state, gradient)
+        if self.norm is configs.NormType.L1:
+            step = problem.threat.norm.steepest_step_with_bounds(
+                direction,
+                self.length(problem),
+                problem.low - perturbation,
+                problem.high - perturbation,
+            )
+        else:
+            step = self.length(problem) * problem.threat.norm.steepest_step(direction)
+        return {**state, "perturbation": problem.project(perturbation + step)}
 
     def direction(
-        self, problem: Problem, state: Tensors, gradient: tf.Tensor
+        self, state: Tensors, gradient: tf.Tensor
     ) -> tuple[Tensors, tf.Tensor]:
-        """Returns the direction of a step.
+        """Returns what steps are made along.
 
         Args:
-          problem: The batch.
           state: The state.
           gradient: The gradient at the present point; rows.
 
         Returns:
-          The state, and rows of norm 1.
+          The state, and rows of any norm.
         """
-        gradient = problem.movable(gradient, state["perturbation"])
-        return state, problem.threat.norm.steepest_step(gradient)
+        return state, gradient
 
     def length(self, problem: Problem) -> tf.Tensor:
         """Returns the length of a step, a tensor that broadcasts to a column."""

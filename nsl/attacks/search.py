@@ -97,6 +97,12 @@ class Search:
         self._seed = seed
         self._labels = np.zeros(0, np.int32)
         self._given_targets = False
+        self._attempts = attack.attempts(program.classes)
+
+    @property
+    def work(self) -> int:
+        """The number of steps for all examples in all attempts."""
+        return self._examples.count * self._attack.steps * self._attempts
 
     def label(self, y: Any, target: Any) -> None:
         """Says what the examples are, and which classes to reach.
@@ -136,18 +142,17 @@ class Search:
         order = sorted(range(len(radii)), key=lambda k: float(radii[k].mean()))
         own_loss = self._program.loss_fn is not None
         done = 0.0
-        share = self._examples.count * self._attack.steps
         for position, k in enumerate(order):
             self._examples.add("radius", radii[k])
             smaller = [found[j] for j in order[:position]]
             if not own_loss:
                 for one in smaller:
                     found[k].keep_from(one)
-            for attempt in range(self._attack.attempts()):
+            for attempt in range(self._attempts):
                 standing = np.flatnonzero(~found[k].fooled)
                 self._aim(attempt)
                 self._attempt(found[k], standing, attempt, progress)
-                done += share
+                done += self.work / self._attempts
                 progress.reach(done)
             if own_loss:
                 for one in smaller:

@@ -78,6 +78,22 @@ class Norm(abc.ABC):
         """
 
     @abc.abstractmethod
+    def steepest_step_with_bounds(
+        self, gradient: tf.Tensor, length: Any, low: Any, high: Any
+    ) -> tf.Tensor:
+        """Returns the step in ball and box along which each row's objective grows most.
+
+        Args:
+          gradient: Rows.
+          length: The radius of the ball, a scalar or a column.
+          low: Lower bounds of the coordinates, at most 0; broadcast to the rows.
+          high: Upper bounds of the coordinates, at least 0; broadcast to the rows.
+
+        Returns:
+          Rows d of norm at most `length` that maximize <gradient, d>.
+        """
+
+    @abc.abstractmethod
     def random_start(
         self, shape: tf.Tensor, radius: Any, seed: tf.Tensor, dtype: tf.DType
     ) -> tf.Tensor:
@@ -164,6 +180,20 @@ class _L1(Norm, norm_type=configs.NormType.L1):
         share /= tf.reduce_sum(share, axis=1, keepdims=True)
         return tf.sign(gradient) * share
 
+    def steepest_step_with_bounds(
+        self, gradient: tf.Tensor, length: Any, low: Any, high: Any
+    ) -> tf.Tensor:
+        # Each coordinate goes as far as it can, the largest of the gradient first.
+        size = tf.abs(gradient)
+        room = tf.where(gradient > 0, high, -low)
+        room = tf.where(size > 0, tf.minimum(room, length), tf.zeros_like(size))
+        order = tf.argsort(size, axis=1, direction="DESCENDING")
+        sorted_room = tf.gather(room, order, batch_dims=1, axis=1)
+        left = length - tf.cumsum(sorted_room, axis=1, exclusive=True)
+        taken = tf.clip_by_value(left, 0.0, sorted_room)
+        places = tf.argsort(order, axis=1)
+        return tf.sign(gradient) * tf.gather(taken, places, batch_dims=1, axis=1)
+
     def random_start(
         self, shape: tf.Tensor, radius: Any, seed: tf.Tensor, dtype: tf.DType
     ) -> tf.Tensor:
@@ -197,14 +227,33 @@ class _L2(Norm, norm_type=configs.NormType.L2):
         self, perturbation: tf.Tensor, radius: Any, low: Any, high: Any
     ) -> tf.Tensor:
         # The optimality conditions give clip(s x, low, high) for one s <= 1 per row,
-        # 1 if that is inside the ball. From below, with the coordinates at a bound
-        # known for the present s, the s at which the norm is the radius can only
-        # grow, so that it is found in finitely many rounds (in practice, few).
-        size = tf.abs(perturbation)
-        bound = tf.where(perturbation > 0, high, -low)
+        # 1 if that is inside the ball.
+        scale = self._largest_scale(perturbation, radius, low, high, 1.0)
+        return tf.clip_by_value(scale * perturbation, low, high)
+
+    def steepest_step(self, gradient: tf.Tensor) -> tf.Tensor:
+        return tf.math.divide_no_nan(gradient, self.length(gradient))
+
+    def steepest_step_with_bounds(
+        self, gradient: tf.Tensor, length: Any, low: Any, high: Any
+    ) -> tf.Tensor:
+        # As for the projection, but s may be any number.
+        direction = self.steepest_step(gradient)
+        scale = self._largest_scale(direction, length, low, high, direction.dtype.max)
+        return tf.clip_by_value(scale * direction, low, high)
+
+    def _largest_scale(
+        self, rows: tf.Tensor, radius: Any, low: Any, high: Any, limit: float
+    ) -> tf.Tensor:
+        """Returns the largest s up to a limit with clip(s x, low, high) in the ball."""
+        # From below, with the coordinates at a bound known for the present s, the s
+        # at which the norm is the radius can only grow, so that it is found in
+        # finitely many rounds (in practice, few).
+        size = tf.abs(rows)
+        bound = tf.where(rows > 0, high, -low)
         radius = tf.cast(radius, size.dtype)
-        total = self.length(perturbation)
-        one = tf.ones_like(total)
+        total = self.length(rows)
+        most = tf.fill(tf.shape(total), tf.cast(limit, size.dtype))
 
         def grows(scale: tf.Tensor, before: tf.Tensor) -> tf.Tensor:
             return tf.reduce_any(scale > before)
@@ -216,21 +265,18 @@ class _L2(Norm, norm_type=configs.NormType.L2):
             room = radius**2 - tf.reduce_sum(fixed**2, axis=1, keepdims=True)
             square = tf.reduce_sum(free**2, axis=1, keepdims=True)
             largest = tf.sqrt(tf.maximum(room, 0.0) / square)
-            grown = tf.where(square > 0, tf.minimum(largest, one), one)
+            grown = tf.where(square > 0, tf.minimum(largest, most), most)
             return tf.maximum(scale, grown), scale
 
-        start = tf.where(total > radius, tf.math.divide_no_nan(radius, total), one)
+        start = tf.where(total > 0, tf.minimum(radius / total, most), most)
         scale, _ = tf.while_loop(
             grows,
             refine,
-            (start, -one),
+            (start, -tf.ones_like(start)),
             parallel_iterations=1,
             maximum_iterations=_MAX_ROUNDS,
         )
-        return tf.clip_by_value(scale * perturbation, low, high)
-
-    def steepest_step(self, gradient: tf.Tensor) -> tf.Tensor:
-        return tf.math.divide_no_nan(gradient, self.length(gradient))
+        return scale
 
     def random_start(
         self, shape: tf.Tensor, radius: Any, seed: tf.Tensor, dtype: tf.DType
@@ -255,6 +301,11 @@ class _Infinity(Norm, norm_type=configs.NormType.INFINITY):
 
     def steepest_step(self, gradient: tf.Tensor) -> tf.Tensor:
         return tf.sign(gradient)
+
+    def steepest_step_with_bounds(
+        self, gradient: tf.Tensor, length: Any, low: Any, high: Any
+    ) -> tf.Tensor:
+        return self.project_with_bounds(length * tf.sign(gradient), length, low, high)
 
     def random_start(
         self, shape: tf.Tensor, radius: Any, seed: tf.Tensor, dtype: tf.DType

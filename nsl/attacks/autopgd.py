@@ -1,0 +1,201 @@
+"""Projected gradient descent that chooses its steps itself."""
+
+import math
+from collections.abc import Callable
+
+import attrs
+import numpy as np
+import tensorflow as tf
+
+from nsl import configs
+from nsl.attacks.attack import Attack, initial_state, is_better, keep_best
+from nsl.attacks.examples import Tensors
+from nsl.attacks.problem import Problem
+from nsl.attacks.targets import likeliest_wrong
+
+# The numbers of the papers.
+_MOMENTUM = 0.75
+_RISING_SHARE = 0.75
+_FIRST_CHECK, _SOONER, _LEAST_WAIT = 0.22, 0.03, 0.06
+_L1_WAIT, _L1_SPARSITY, _L1_SHRINKS = 0.04, 0.2, 0.95
+_L1_DIVISOR, _L1_LEAST_STEP = 1.5, 0.1
+
+
+@attrs.define(eq=False, kw_only=True)
+class AutoPGD(Attack):
+    """Projected gradient descent with momentum that chooses its step sizes itself.
+
+    For the infinity norm and L2, with z = project(x + step * direction(gradient)),
+
+        x <- project(x + 0.75 (z - x) + 0.25 (x - previous x))
+
+    The step is 2 epsilon at first. At checkpoints that grow more frequent it is
+    halved, and the search goes back to the best point, for examples whose objective
+    rose in less than 3 of 4 steps, or has no new best point since the last checkpoint
+    in spite of an unchanged step. Croce & Hein (2020),
+    https://arxiv.org/abs/2003.01690, algorithm 1.
+
+    For L1, steps go along the signs of the largest coordinates of the gradient alone.
+    Their share is that of the coordinates in which the best point differs from the
+    features, divided by 1.5; the step goes back to epsilon where this number falls,
+    and is divided by 1.5 otherwise. Croce & Hein (2021),
+    https://arxiv.org/abs/2103.01208, algorithm 1.
+
+    `AutoPGD(objective='dlr', target_classes=9)` is the targeted attack of AutoAttack.
+
+    Attributes:
+      target_classes: If not 0, each restart is made for so many wrong classes, from
+        the likeliest on, with each of them as target. It succeeds with any wrong
+        class.
+      random_start: Whether the first attempt starts at a random point of the ball.
+    """
+
+    steps: int = attrs.field(default=100, validator=attrs.validators.ge(1))
+    target_classes: int = attrs.field(default=0, validator=attrs.validators.ge(0))
+    random_start: bool = True
+
+    def attempts(self, classes: int) -> int:
+        """Returns how often the attack is made: for each class, if it has targets."""
+        return self.restarts * max(1, min(self.target_classes, classes - 1))
+
+    def targets(
+        self, logits: Callable[[], np.ndarray], labels: np.ndarray, attempt: int
+    ) -> np.ndarray | None:
+        """Returns the wrong class whose turn it is."""
+        if not self.target_classes:
+            return super().targets(logits, labels, attempt)
+        return likeliest_wrong(logits(), labels, attempt // self.restarts)
+
+    def fooled(
+        self, predicted: tf.Tensor, labels: tf.Tensor, targets: tf.Tensor | None
+    ) -> tf.Tensor:
+        """Returns which examples the attack has succeeded on."""
+        own = self.target_classes > 0
+        return super().fooled(predicted, labels, None if own else targets)
+
+    def start(self, problem: Problem, seed: tf.Tensor) -> Tensors:
+        """Starts at a random point, or at the features."""
+        zeros = tf.zeros_like(problem.threat.centers)
+        point = problem.random_start(seed) if self.random_start else zeros
+        state = initial_state(problem, point)
+        column = tf.zeros_like(state["value"])
+        state |= {
+            "best_gradient": zeros,
+            "length": problem.radius[:, 0] * (1.0 if self._sparse else 2.0),
+        }
+        if self._sparse:
+            coordinates = tf.cast(tf.shape(zeros)[1], problem.dtype)
+            return state | {
+                "sparsity": column + _L1_SPARSITY,
+                "checked_support": column + coordinates,
+            }
+        return state | {
+            "previous": point,
+            "last_value": state["value"],
+            "rises": column,
+            "checked_value": state["value"],
+            "halved": tf.zeros_like(column, tf.bool),
+        }
+
+    def step(
+        self, problem: Problem, state: Tensors, i: tf.Tensor, seed: tf.Tensor
+    ) -> Tensors:
+        """Evaluates the present point, checks the step size and moves on."""
+        del seed
+        values, fooled, gradient = problem.gradient(state["perturbation"])
+        better = is_better(state, values, fooled)[:, None]
+        state = keep_best(state, values, fooled)
+        state["best_gradient"] = tf.where(better, gradient, state["best_gradient"])
+        if self._sparse:
+            state, back = self._check_sparsity(problem, state, i)
+        else:
+            state, back = self._check_progress(state, values, i)
+        back = back[:, None]
+        state["perturbation"] = tf.where(back, state["best"], state["perturbation"])
+        gradient = tf.where(back, state["best_gradient"], gradient)
+        if self._sparse:
+            return self._sparse_step(problem, state, gradient)
+        return self._momentum_step(problem, state, gradient, i)
+
+    def _momentum_step(
+        self, problem: Problem, state: Tensors, gradient: tf.Tensor, i: tf.Tensor
+    ) -> Tensors:
+        point, previous = state["perturbation"], state["previous"]
+        direction = problem.threat.norm.steepest_step(gradient)
+        ahead = problem.project(point + state["length"][:, None] * direction)
+        share = tf.where(i > 0, tf.constant(_MOMENTUM, problem.dtype), 1.0)
+        moved = point + share * (ahead - point) + (1 - share) * (point - previous)
+        return {**state, "previous": point, "perturbation": problem.project(moved)}
+
+    def _check_progress(
+        self, state: Tensors, values: tf.Tensor, i: tf.Tensor
+    ) -> tuple[Tensors, tf.Tensor]:
+        """Halves steps at a checkpoint; returns which go back to their best."""
+        waits = tf.constant(self._waits(), values.dtype)[i]
+        check = waits > 0
+        rises = state["rises"] + tf.cast(values > state["last_value"], values.dtype)
+        stuck = ~state["halved"] & (state["checked_value"] >= state["value"])
+        halve = check & ((rises < _RISING_SHARE * waits) | stuck)
+        length = tf.where(halve, state["length"] / 2, state["length"])
+        return {
+            **state,
+            "length": length,
+            "last_value": values,
+            "rises": tf.where(check | (i == 0), tf.zeros_like(rises), rises),
+            "halved": tf.where(check, halve, state["halved"]),
+            "checked_value": tf.where(check, state["value"], state["checked_value"]),
+        }, halve
+
+    def _waits(self) -> list[int]:
+        """Returns for each step the number of steps since the last checkpoint.
+
+        It is 0 for a step that is no checkpoint itself.
+        """
+        waits = [0] * (self.steps + 1)
+        last, at, wait = 0, _FIRST_CHECK, _FIRST_CHECK
+        while (step := math.ceil(at * self.steps)) <= self.steps:
+            waits[step] = step - last
+            wait = max(wait - _SOONER, _LEAST_WAIT)
+            last, at = step, at + wait
+        return waits
+
+    def _sparse_step(
+        self, problem: Problem, state: Tensors, gradient: tf.Tensor
+    ) -> Tensors:
+        point = state["perturbation"]
+        gradient = problem.movable(gradient, point)
+        size = tf.abs(gradient)
+        coordinates = tf.shape(size)[1]
+        share = state["sparsity"] * tf.cast(coordinates, problem.dtype)
+        number = tf.clip_by_value(tf.cast(share, tf.int32), 1, coordinates)
+        descending = tf.sort(size, axis=1, direction="DESCENDING")
+        smallest = tf.gather(descending, number - 1, batch_dims=1, axis=1)[:, None]
+        signs = tf.where(size >= smallest, tf.sign(gradient), tf.zeros_like(size))
+        count = tf.reduce_sum(tf.abs(signs), axis=1, keepdims=True)
+        step = state["length"][:, None] * tf.math.divide_no_nan(signs, count)
+        return {**state, "perturbation": problem.project(point + step)}
+
+    def _check_sparsity(
+        self, problem: Problem, state: Tensors, i: tf.Tensor
+    ) -> tuple[Tensors, tf.Tensor]:
+        """Adapts steps at a checkpoint; returns which go back to their best."""
+        wait = max(1, int(_L1_WAIT * self.steps))
+        check = (i > 0) & (i % wait == 0)
+        changed = tf.cast(state["best"] != 0, problem.dtype)
+        support = tf.reduce_sum(changed, axis=1)
+        coordinates = tf.cast(tf.shape(changed)[1], problem.dtype)
+        sparser = support < _L1_SHRINKS * state["checked_support"]
+        radius = problem.radius[:, 0]
+        shorter = tf.maximum(state["length"] / _L1_DIVISOR, _L1_LEAST_STEP * radius)
+        length = tf.where(sparser, radius, shorter)
+        sparsity = support / coordinates / _L1_DIVISOR
+        return {
+            **state,
+            "length": tf.where(check, length, state["length"]),
+            "sparsity": tf.where(check, sparsity, state["sparsity"]),
+            "checked_support": tf.where(check, support, state["checked_support"]),
+        }, check & sparser
+
+    @property
+    def _sparse(self) -> bool:
+        return self.norm is configs.NormType.L1
