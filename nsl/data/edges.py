@@ -1,16 +1,17 @@
 """The forms in which edges come in, all as columns of ids and weights."""
 
-import gzip
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-Ids: TypeAlias = npt.NDArray[np.int64] | list[bytes]
+from nsl.files.edge_lines import EdgeFile
+from nsl.files.id_table import Strings
 
-_CHUNK_BYTES = 1 << 22
+Ids: TypeAlias = npt.NDArray[np.int64] | Strings
+
 _CHUNK_EDGES = 1 << 18
 
 
@@ -157,99 +158,44 @@ def _read_columns(sources: Any, targets: Any, weights: Any = None) -> Iterator[E
         yield Edges(
             _listed(sources[part]),
             _listed(targets[part]),
-            _checked_weights(weights[part], "edge", start),
+            _checked_weights(weights[part], start),
         )
 
 
 def _listed(ids: npt.NDArray[Any]) -> Ids:
-    return ids.tolist() if ids.dtype.kind == "S" else ids.astype(np.int64)
+    return Strings.of(ids) if ids.dtype.kind == "S" else ids.astype(np.int64)
 
 
-def _checked_weights(
-    weights: npt.NDArray[Any], where: str, first: int
-) -> npt.NDArray[np.float32]:
+def _checked_weights(weights: npt.NDArray[Any], first: int) -> npt.NDArray[np.float32]:
     with np.errstate(over="ignore"):
         checked = weights.astype(np.float32, copy=False)
     wrong = np.flatnonzero(~np.isfinite(checked))
     if len(wrong):
         raise ValueError(
-            f"{where} {first + wrong[0]}: the weight must be finite as a float32, but "
+            f"edge {first + wrong[0]}: the weight must be finite as a float32, but "
             f"is {weights[wrong[0]]}"
         )
     return checked
 
 
 def _read_file(path: str, integer_ids: bool) -> Iterator[Edges]:
-    with open(path, "rb") as file:
-        is_gzip = file.read(2) == b"\x1f\x8b"
-    lines = 0
-    with gzip.open(path) if is_gzip else open(path, "rb") as file:
-        while text := file.read(_CHUNK_BYTES):
-            text += file.readline()
-            if not text.endswith(b"\n"):
-                text += b"\n"
-            if b"\r" in text:
-                text = text.replace(b"\r\n", b"\n")
-            yield _parse(text, integer_ids, path, lines)
-            lines += text.count(b"\n")
+    file = EdgeFile(path)
+    for sources, targets, weights in file:
+        # The parser has checked the weights.
+        checked = weights.astype(np.float32)
+        if integer_ids:
+            yield Edges(_integers(sources, file), _integers(targets, file), checked)
+        else:
+            yield Edges(sources, targets, checked)
 
 
-def _parse(text: bytes, integer_ids: bool, path: str, lines: int) -> Edges:
-    """Parses whole lines, quickly if all have the same number of columns."""
-    marks = np.frombuffer(text, np.uint8)
-    marks = marks[(marks == ord("\t")) | (marks == ord("\n"))]
-    width = 3 if len(marks) > 1 and marks[1] == ord("\t") else 2
-    regular = np.full(width, ord("\t"), np.uint8)
-    regular[-1] = ord("\n")
-    if len(marks) % width or not (marks.reshape(-1, width) == regular).all():
-        return _parse_lines(text, integer_ids, path, lines)
-    fields = text.replace(b"\n", b"\t").split(b"\t")
-    fields.pop()
-    sources, targets = fields[0::width], fields[1::width]
+def _integers(ids: Strings, file: EdgeFile) -> npt.NDArray[np.int64]:
     try:
-        if not (all(sources) and all(targets)):
-            return _parse_lines(text, integer_ids, path, lines)
-        if not text.isascii():
-            text.decode()
-        count = len(sources)
-        weights = np.ones(count, np.float32)
-        if width == 3:
-            weights = np.fromiter(map(float, fields[2::3]), np.float64, count)
-        weights = _checked_weights(weights, f"{path}, line", lines + 1)
-        if not integer_ids:
-            return Edges(sources, targets, weights)
-        return Edges(_integers(sources), _integers(targets), weights)
+        return np.fromiter(map(int, ids), np.int64, len(ids))
     except (ValueError, OverflowError):
-        return _parse_lines(text, integer_ids, path, lines)
-
-
-def _integers(texts: Sequence[bytes]) -> npt.NDArray[np.int64]:
-    return np.fromiter(map(int, texts), np.int64, len(texts))
-
-
-def _parse_lines(text: bytes, integer_ids: bool, path: str, lines: int) -> Edges:
-    """Parses lines one by one, to pass over blank ones and to name a wrong one."""
-    edges: list[tuple[bytes, bytes, float]] = []
-    for number, line in enumerate(text[:-1].split(b"\n"), lines + 1):
-        if not line.strip(b" "):
-            continue
-        columns = line.split(b"\t")
-        try:
-            if len(columns) not in (2, 3) or not all(columns[:2]):
-                raise ValueError("expected source<TAB>target[<TAB>weight]")
-            line.decode()
-            weight = float(columns[2]) if len(columns) == 3 else 1.0
-            _checked_weights(np.array([weight]), "column", 3)
-            if integer_ids:
-                _integers(columns[:2])
-        except (ValueError, OverflowError) as error:
-            raise ValueError(
-                f"{path}, line {number}: {error}, but received {line[:100]!r}."
-            ) from None
-        edges.append((columns[0], columns[1], weight))
-    sources = [edge[0] for edge in edges]
-    targets = [edge[1] for edge in edges]
-    weights = np.array([edge[2] for edge in edges], np.float32)
-    if integer_ids:
-        return Edges(_integers(sources), _integers(targets), weights)
-    return Edges(sources, targets, weights)
+        for text, line in zip(ids, file.line_numbers, strict=True):
+            try:
+                np.int64(int(text))
+            except (ValueError, OverflowError) as error:
+                raise ValueError(f"{file.path}, line {line}: {error}.") from None
+        raise

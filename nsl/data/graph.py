@@ -86,7 +86,7 @@ class Graph:
             numbering = Numbering(NodeIds(np.arange(len(nodes))))
         else:
             numbering = Numbering(nodes)
-        columns: list[sparse_rows.Columns] = []
+        columns = sparse_rows.Columns()
         for chunk in read_edges(edges, nodes is not None and nodes.are_integers):
             sources = numbering.rows(chunk.sources)
             targets = numbering.rows(chunk.targets)
@@ -105,7 +105,7 @@ class Graph:
                 known = (sources >= 0) & (targets >= 0)
                 sources, targets = sources[known], targets[known]
                 weights = weights[known]
-            columns.append((sources, targets, weights))
+            columns.append(sources, targets, weights)
         found, final_rows = numbering.finish()
         del numbering
         self._nodes = found if nodes is None or not is_matrix else nodes

@@ -1,13 +1,12 @@
 """Rows for ids: which row of the features and of the graph a node has."""
 
-import itertools
-from collections import defaultdict
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from nsl.data.edges import Ids, as_ids
+from nsl.files.id_table import IdTable
 
 _MOST_NODES = np.iinfo(np.int32).max
 _SHOWN = 5
@@ -123,13 +122,11 @@ class Numbering:
         self.unknown: list[Any] = []
         self._known = known
         self._largest = -1
-        # A missing key gets the next number, all of it in C.
-        self._numbers: defaultdict[bytes, int] = defaultdict(itertools.count().__next__)
-        self._rows: dict[bytes, int] = {}
+        self._table = IdTable()
         if known is not None and not known.are_integers:
-            self._rows = dict(
-                zip(known.values.tolist(), range(len(known)), strict=True)
-            )
+            for node in known.values.tolist():
+                self._table.append(node)
+            self._table.settle()
 
     def rows(self, ids: Ids) -> npt.NDArray[np.int32]:
         """Returns the row of each id, or -1 if it is unknown.
@@ -150,8 +147,7 @@ class Numbering:
             if isinstance(ids, np.ndarray):
                 rows = known.find(ids)
             else:
-                found = map(self._rows.get, ids, itertools.repeat(-1))
-                rows = np.fromiter(found, np.int32, len(ids))
+                rows = self._table.find(ids)
             if len(self.unknown) <= _SHOWN:
                 wrong = np.flatnonzero(rows < 0)[: _SHOWN + 1].tolist()
                 self.unknown += [ids[place] for place in wrong]
@@ -165,7 +161,7 @@ class Numbering:
                 )
             self._largest = max(self._largest, int(ids.max(initial=-1)))
             return ids.astype(np.int32)
-        return np.fromiter(map(self._numbers.__getitem__, ids), np.int32, len(ids))
+        return self._table.number(ids)
 
     def finish(self) -> tuple[NodeIds, npt.NDArray[np.int32] | None]:
         """Returns the nodes.
@@ -176,9 +172,10 @@ class Numbering:
         """
         if self._known is not None:
             return self._known, None
-        if not self._numbers:
+        if not len(self._table):
             return NodeIds(np.arange(self._largest + 1)), None
-        ids = np.array(list(self._numbers), np.bytes_)
+        ids = self._table.as_array()
+        self._table = IdTable()  # the ids themselves are all that is needed now
         order = np.argsort(ids)
         rows = np.empty(len(ids), np.int32)
         rows[order] = np.arange(len(ids), dtype=np.int32)

@@ -1,35 +1,88 @@
 """Edges sorted into compressed sparse rows, with little memory besides."""
 
-from typing import TypeAlias
+import contextlib
+import ctypes
+from collections.abc import Iterator
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-# Rows of sources, rows of targets, weights.
-Columns: TypeAlias = tuple[
-    npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float32]
-]
 # Row splits, targets, weights.
 Rows: TypeAlias = tuple[
     npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float32]
 ]
 
 _BLOCK_EDGES = 1 << 18
+_PART_EDGES = 1 << 16
+
+
+def _release_freed_memory() -> None:
+    """Makes glibc give back what was freed below memory that is in use.
+
+    Reading a large file leaves as much of it as the edges themselves take.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+class Columns:
+    """Edges as three columns that grow, at 12 bytes an edge."""
+
+    def __init__(self) -> None:
+        """Starts without edges."""
+        self._empty()
+
+    def _empty(self) -> None:
+        self._length = 0
+        self._sources = np.empty(0, np.int32)
+        self._targets = np.empty(0, np.int32)
+        self._weights = np.empty(0, np.float32)
+
+    def append(
+        self,
+        sources: npt.NDArray[np.int32],
+        targets: npt.NDArray[np.int32],
+        weights: npt.NDArray[np.float32],
+    ) -> None:
+        """Adds edges: rows of sources, rows of targets, weights."""
+        start, self._length = self._length, self._length + len(sources)
+        if self._length > len(self._sources):
+            _release_freed_memory()
+        for column, values in (
+            (self._sources, sources),
+            (self._targets, targets),
+            (self._weights, weights),
+        ):
+            if self._length > len(column):
+                # Growing in place lets the allocator move pages instead of copying.
+                column.resize(self._length + self._length // 16, refcheck=False)
+            column[start : self._length] = values
+
+    def take(
+        self,
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        """Returns the columns, and keeps nothing."""
+        taken = self._sources, self._targets, self._weights
+        for column in taken:
+            column.resize(self._length, refcheck=False)
+        self._empty()
+        return taken
 
 
 def compress(
-    columns: list[Columns],
+    columns: Columns,
     ranks: npt.NDArray[np.int32],
     final_rows: npt.NDArray[np.int32] | None,
     undirected: bool,
 ) -> Rows:
     """Sorts edges by source, weight (heaviest first) and id (largest first).
 
-    Of repeated edges the largest weight stays. At the peak an edge takes 20 bytes: 12
-    where it came from, 8 where it goes.
+    Of repeated edges the largest weight stays. At the peak an edge of the result takes
+    16 bytes, for one column after the other goes from where it came to where it stays.
 
     Args:
-      columns: The edges in parts; they are taken out of the list one by one.
+      columns: The edges, which are used up.
       ranks: The place of each node's id in ascending order, of shape [nodes].
       final_rows: For each row in `columns` the row it becomes; None leaves them.
       undirected: Whether the reverse of each edge is added.
@@ -37,36 +90,67 @@ def compress(
     Returns:
       Row splits of shape [nodes + 1], targets and weights of shape [edges].
     """
-    nodes = len(ranks)
+    sources, targets, weights = columns.take()
     if final_rows is not None:
-        for part, (sources, targets, weights) in enumerate(columns):
-            columns[part] = final_rows[sources], final_rows[targets], weights
-    degrees = np.zeros(nodes, np.int64)
-    for sources, targets, _ in columns:
-        degrees += np.bincount(sources, minlength=nodes)
-        if undirected:
-            degrees += np.bincount(targets, minlength=nodes)
-    splits = np.concatenate((np.zeros(1, np.int64), np.cumsum(degrees)))
-    rows = (splits, np.empty(splits[-1], np.int32), np.empty(splits[-1], np.float32))
+        _relabel(sources, final_rows)
+        _relabel(targets, final_rows)
+    _release_freed_memory()
+    keys = [sources, targets] if undirected else [sources]
+    values: list[list[npt.NDArray[Any]]]
+    values = [[weights, weights], [targets, sources]]
+    # What has been put in order is no longer held where it came from.
+    del sources, targets, weights
+    splits = _row_splits(keys, len(ranks))
+    ordered_targets = _in_rows(keys, values.pop(), splits)
+    _release_freed_memory()
+    ordered_weights = _in_rows(keys, values.pop(), splits)
+    del keys
+    return _sort_each((splits, ordered_targets, ordered_weights), ranks)
+
+
+def _relabel(rows: npt.NDArray[np.int32], final_rows: npt.NDArray[np.int32]) -> None:
+    for part in _parts(rows):
+        rows[part] = final_rows[rows[part]]
+
+
+def _row_splits(keys: list[npt.NDArray[np.int32]], nodes: int) -> npt.NDArray[np.int64]:
+    splits = np.zeros(nodes + 1, np.int64)
+    for rows in keys:
+        for part in _parts(rows):
+            np.add.at(splits[1:], rows[part], 1)
+    return np.cumsum(splits, out=splits)
+
+
+def _parts(column: npt.NDArray[Any]) -> Iterator[slice]:
+    """Cuts a column into parts that are worked on at once."""
+    for start in range(0, len(column), _PART_EDGES):
+        yield slice(start, start + _PART_EDGES)
+
+
+def _in_rows(
+    keys: list[npt.NDArray[np.int32]],
+    columns: list[npt.NDArray[Any]],
+    splits: npt.NDArray[np.int64],
+) -> npt.NDArray[Any]:
+    """Returns values in the order of their rows; equal keys give equal orders.
+
+    Args:
+      keys: The row of each value, in one or more columns.
+      columns: The values, in as many columns.
+      splits: Where each row starts and the last ends, of shape [nodes + 1].
+    """
+    result = np.empty(splits[-1], columns[0].dtype)
     ends = splits[:-1].copy()
-    while columns:
-        sources, targets, weights = columns.pop()
-        _scatter((sources, targets, weights), ends, rows)
-        if undirected:
-            _scatter((targets, sources, weights), ends, rows)
-    return _sort_each(rows, ranks)
-
-
-def _scatter(columns: Columns, ends: npt.NDArray[np.int64], rows: Rows) -> None:
-    """Writes edges at the ends of their rows, which move on."""
-    order = np.argsort(columns[0], kind="stable")
-    sources = columns[0][order]
-    starts = np.flatnonzero(np.diff(sources, prepend=np.int32(-1)))
-    counts = np.diff(starts, append=len(sources))
-    places = ends[sources] + np.arange(len(sources)) - np.repeat(starts, counts)
-    rows[1][places] = columns[1][order]
-    rows[2][places] = columns[2][order]
-    ends[sources[starts]] += counts
+    for rows, values in zip(keys, columns, strict=False):
+        for part in _parts(rows):
+            order = np.argsort(rows[part], kind="stable")
+            ordered = rows[part][order]
+            starts = np.flatnonzero(np.diff(ordered, prepend=np.int32(-1)))
+            counts = np.diff(starts, append=len(ordered))
+            places = ends[ordered] + np.arange(len(ordered)) - np.repeat(starts, counts)
+            result[places] = values[part][order]
+            ends[ordered[starts]] += counts
+    return result
 
 
 def blocks(

@@ -37,6 +37,7 @@ class EdgeFile:
       path: The file's name.
       blank_lines: How many blank lines were passed over so far.
       windows_line_ends: How many lines so far ended in carriage return and newline.
+      line_numbers: The line, counted from 1, of each of the edges yielded last.
     """
 
     def __init__(self, path: str) -> None:
@@ -48,6 +49,7 @@ class EdgeFile:
         self.path = path
         self.blank_lines = 0
         self.windows_line_ends = 0
+        self.line_numbers: Sequence[int] = ()
         self._lines = 0
 
     def __iter__(self) -> Iterator[Edges]:
@@ -91,11 +93,14 @@ class EdgeFile:
         edges = _parse_regular(text)
         if edges is None:
             return self._parse_line_by_line(text)
+        first = self._lines + 1
         self._lines += len(edges.weights)
+        self.line_numbers = range(first, self._lines + 1)
         return edges
 
     def _parse_line_by_line(self, text: bytes) -> Edges:
         edges = []
+        numbers = []
         for line in text[:-1].split(b"\n"):
             self._lines += 1
             if not line.strip(b" "):
@@ -105,17 +110,13 @@ class EdgeFile:
                 edges.append(parse_edge(line))
             except ValueError as error:
                 raise ValueError(f"{self.path}, line {self._lines}: {error}") from None
+            numbers.append(self._lines)
+        self.line_numbers = numbers
         return Edges(
-            _strings([source for source, _, _ in edges]),
-            _strings([target for _, target, _ in edges]),
+            Strings.of([source for source, _, _ in edges]),
+            Strings.of([target for _, target, _ in edges]),
             np.array([weight for _, _, weight in edges], np.float64),
         )
-
-
-def _strings(values: list[bytes]) -> Strings:
-    ends = np.cumsum([len(value) for value in values], dtype=np.int64)
-    starts = np.concatenate((np.zeros(1, np.int64), ends))[: len(ends)]
-    return Strings(b"".join(values), starts, ends)
 
 
 def _parse_regular(text: bytes) -> Edges | None:
@@ -178,11 +179,16 @@ def parse_edge(line: bytes) -> tuple[bytes, bytes, float]:
         )
     for end, node in zip(("source", "target"), columns, strict=False):
         if not node:
-            raise ValueError(f"the {end}'s id is empty: {_quote(line)}")
+            raise ValueError(
+                f"the {end}'s id is empty; expected source<TAB>target[<TAB>weight], "
+                f"but received {_quote(line)}"
+            )
         try:
             node.decode()
-        except UnicodeDecodeError:
-            raise ValueError(f"the {end}'s id is not UTF-8: {_quote(line)}") from None
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"the {end}'s id is not UTF-8 ({error}): {_quote(line)}"
+            ) from None
     if len(columns) == 2:
         return columns[0], columns[1], 1.0
     return columns[0], columns[1], parse_weight(columns[2])
@@ -199,12 +205,12 @@ def parse_weight(text: str | bytes | float) -> float:
     """
     try:
         weight = float(text)
-    except ValueError:
-        raise ValueError(f"the weight {_quote(text)} is no number") from None
+    except ValueError as error:
+        raise ValueError(f"the weight {_quote(text)} is no number ({error})") from None
     if not math.isfinite(weight):
         raise ValueError(f"the weight must be finite, but is {weight}")
     if abs(weight) > _LARGEST_WEIGHT:
-        raise ValueError(f"the weight {weight} is too large for a float32")
+        raise ValueError(f"the weight {weight} is too large to be finite as a float32")
     return weight
 
 

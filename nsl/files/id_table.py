@@ -1,6 +1,7 @@
 """Numbers for ids: a hash table of byte strings that holds no Python objects."""
 
 from array import array
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,8 @@ _MASKS = np.array([(1 << 8 * n) - 1 for n in range(_WORD + 1)], np.uint64)
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT = np.uint64(32)
 _NONE = -1
+_MOST_RECENT_LOOKUPS = 1 << 14
+_ROWS_AT_ONCE = 1 << 16
 
 
 class Strings:
@@ -48,12 +51,29 @@ class Strings:
             self.heads[:, column] = self._words[starts + place] & _MASKS[left]
         self.heads[:, 2] = self.lengths
 
+    @classmethod
+    def of(cls, values: Sequence[bytes] | npt.NDArray[np.bytes_]) -> "Strings":
+        """Takes strings that are given one by one, or as an array."""
+        if isinstance(values, np.ndarray):
+            lengths = np.strings.str_len(values)
+            starts = np.arange(len(values)) * values.dtype.itemsize
+            return cls(values.tobytes(), starts, starts + lengths)
+        ends = np.cumsum([len(value) for value in values], dtype=np.int64)
+        starts = np.concatenate((np.zeros(1, np.int64), ends))[: len(ends)]
+        return cls(b"".join(values), starts, ends)
+
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __getitem__(self, number: int) -> bytes:
         start = self._starts[number]
         return bytes(self._text[start : start + self.lengths[number]])
+
+    def __iter__(self) -> Iterator[bytes]:
+        starts = self._starts.tolist()
+        ends = (self._starts + self.lengths).tolist()
+        for start, end in zip(starts, ends, strict=True):
+            yield bytes(self._text[start:end])
 
     def _word(
         self, numbers: npt.NDArray[np.integer], place: int
@@ -117,13 +137,17 @@ def _mix(
 class IdTable:
     """Gives each id the number of its first appearance.
 
-    An id takes its own bytes and about 50 more.
+    An id takes its own bytes and about 50 more. Ids are either appended and then
+    settled, or numbered as they come.
     """
 
     def __init__(self) -> None:
         self._text = bytearray()
         self._ends = array("q")
         self._settled = 0
+        # Ids numbered since the hash table was made, and how often they were met.
+        self._recent: dict[bytes, int] = {}
+        self._recent_lookups = 0
         self._strings = Strings(b"", np.empty(0, np.int64), np.empty(0, np.int64))
         self._slots = np.full(2, _NONE, np.int32)
         self._bits = 0
@@ -147,6 +171,12 @@ class IdTable:
           For each id appended since the last call, the number of its first
           appearance, which is its own unless it stands twice.
         """
+        settled = self._settled
+        self._make_slots()
+        return self.find(self._strings)[settled:]
+
+    def _make_slots(self) -> None:
+        """Puts all ids into the hash table; of equal ones the first is found there."""
         ends = np.array(self._ends, np.int64)
         starts = np.concatenate((np.zeros(1, np.int64), ends))[:-1]
         self._strings = Strings(self._text, starts, ends)
@@ -163,9 +193,9 @@ class IdTable:
             size = max(size, int(places[-1]) + 2)
         self._slots = np.full(size, _NONE, np.int32)
         self._slots[places] = order
-        first = self.find(self._strings)[self._settled :]
         self._settled = count
-        return first
+        self._recent.clear()
+        self._recent_lookups = 0
 
     def _home(self, strings: Strings) -> npt.NDArray[np.int64]:
         return (strings.hashes() >> np.uint64(64 - self._bits)).astype(np.int64)
@@ -186,6 +216,38 @@ class IdTable:
             result[pending[equal]] = candidates[equal]
             pending, places = pending[~equal], places[~equal] + 1
         return result
+
+    def number(self, strings: Strings) -> npt.NDArray[np.int32]:
+        """Returns the number of each id; an unknown one gets the next number."""
+        result = self.find(strings)
+        unknown = np.flatnonzero(result < 0).tolist()
+        for place in unknown:
+            node = strings[place]
+            number = self._recent.get(node)
+            if number is None:
+                number = self._recent[node] = len(self)
+                self.append(node)
+            result[place] = number
+        # Looking up this way is slow, but so is making the hash table anew.
+        self._recent_lookups += len(unknown)
+        if self._recent_lookups > max(_MOST_RECENT_LOOKUPS, self._settled // 4):
+            self._make_slots()
+        return result
+
+    def as_array(self) -> npt.NDArray[np.bytes_]:
+        """Returns the ids in the order of their numbers, without NULs at their ends."""
+        ends = np.array(self._ends, np.int64)
+        lengths = np.diff(ends, prepend=0)
+        width = max(int(lengths.max(initial=1)), 1)
+        rows = np.zeros((len(ends), width), np.uint8)
+        for start in range(0, len(ends), _ROWS_AT_ONCE):
+            some = slice(start, start + _ROWS_AT_ONCE)
+            first = int(ends[start] - lengths[start])
+            text = self._text[first : int(ends[some][-1])]
+            inside = np.arange(width) < lengths[some, np.newaxis]
+            rows[some][inside] = np.frombuffer(text, np.uint8)
+        array: npt.NDArray[np.bytes_] = rows.reshape(-1).view(f"S{width}")
+        return array
 
     def remove(self, unwanted: npt.NDArray[np.bool_]) -> None:
         """Takes out the ids marked in `unwanted`; later ones get smaller numbers."""

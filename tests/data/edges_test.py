@@ -90,6 +90,9 @@ def test_text_where_numbers_are_expected(tmp_path: Path) -> None:
     path.write_text("1\t2\n1\tb\n")
     with pytest.raises(ValueError, match="line 2: invalid literal"):
         _read(path, integer_ids=True)
+    path.write_text(f"1\t2\n\n{1 << 64}\t2\n")
+    with pytest.raises(ValueError, match=r"line 3: .*too large"):
+        _read(path, integer_ids=True)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

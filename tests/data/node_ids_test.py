@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nsl.data.node_ids import NodeIds, Numbering
+from nsl.files.id_table import Strings
 
 
 @given(
@@ -35,13 +36,17 @@ def test_each_id_has_its_row_and_rank(ids: list[Any], random: Any) -> None:
 
     numbering = Numbering(nodes)
     column = nodes.values[wanted]
-    listed = column if nodes.are_integers else column.tolist()
+    listed = column if nodes.are_integers else Strings.of(column)
     assert numbering.rows(listed).tolist() == wanted
 
 
 def test_new_strings_are_sorted_at_last() -> None:
     numbering = Numbering(None)
-    rows = numbering.rows([b"b", b"a"]).tolist() + numbering.rows([b"c", b"b"]).tolist()
+    rows = [
+        row
+        for ids in ([b"b", b"a"], [b"c", b"b"])
+        for row in numbering.rows(Strings.of(ids)).tolist()
+    ]
     nodes, final = numbering.finish()
     assert nodes.values.tolist() == [b"a", b"b", b"c"]
     assert final is not None

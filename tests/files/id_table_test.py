@@ -19,12 +19,6 @@ IDS = st.one_of(
 )
 
 
-def strings(values: list[bytes]) -> Strings:
-    ends = np.cumsum([len(value) for value in values], dtype=np.int64)
-    starts = ends - np.array([len(value) for value in values], np.int64)
-    return Strings(b"".join(values), starts, ends)
-
-
 @pytest.mark.parametrize("colliding", [False, True])
 @settings(max_examples=60, deadline=None)
 @given(first=st.lists(IDS), second=st.lists(IDS), queries=st.lists(IDS))
@@ -43,7 +37,7 @@ def test_agrees_with_a_dictionary(
                 numbers.setdefault(node, start + i) for i, node in enumerate(group)
             ]
             assert table.settle().tolist() == expected
-        found = table.find(strings(queries)).tolist()
+        found = table.find(Strings.of(queries)).tolist()
     assert found == [numbers.get(node, -1) for node in queries]
     assert [table[i] for i in range(len(table))] == first + second
 
@@ -54,6 +48,31 @@ def test_remove_renumbers() -> None:
         table.append(node)
     table.settle()
     table.remove(np.array([True, False, True, False]))
-    assert table.find(strings([b"a", b"b", b"c", b"d"])).tolist() == [-1, 0, -1, 1]
+    assert table.find(Strings.of([b"a", b"b", b"c", b"d"])).tolist() == [-1, 0, -1, 1]
     table.append(b"e")
     assert table.settle().tolist() == [2]
+
+
+@pytest.mark.parametrize("recent", [0, 3, 1000])
+@settings(max_examples=60, deadline=None)
+@given(groups=st.lists(st.lists(IDS), max_size=8))
+def test_numbers_ids_as_they_come(recent: int, groups: list[list[bytes]]) -> None:
+    table, numbers = IdTable(), {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(id_table, "_MOST_RECENT_LOOKUPS", recent)
+        for group in groups:
+            expected = [numbers.setdefault(node, len(numbers)) for node in group]
+            assert table.number(Strings.of(group)).tolist() == expected
+    assert [table[i] for i in range(len(table))] == list(numbers)
+    if all(node.rstrip(b"\0") for node in numbers):
+        stripped = [node.rstrip(b"\0") for node in numbers]
+        assert table.as_array().tolist() == stripped
+
+
+@given(values=st.lists(st.text(st.characters(exclude_characters="\0"), min_size=1)))
+def test_strings_of_a_list_and_of_an_array(values: list[str]) -> None:
+    encoded = [value.encode() for value in values]
+    for given_as in (encoded, np.array(encoded, np.bytes_)):
+        taken = Strings.of(given_as)
+        assert list(taken) == encoded
+        assert [taken[i] for i in range(len(taken))] == encoded
