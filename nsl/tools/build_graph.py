@@ -7,23 +7,22 @@ From the shell:
 import functools
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, BinaryIO
 
-import numpy as np
 from absl import flags, logging
 
 from nsl.configs import GraphBuilderConfig
 from nsl.files import edge_lines, input_files
 from nsl.files.input_files import PathLike, Paths
-from nsl.files.progress import Progress
 from nsl.tools import command_line, output_files, reports, similarity
 from nsl.tools.embedding_files import read_embeddings
 from nsl.tools.embeddings import Embeddings
 from nsl.tools.graph_statistics import GraphStatistics
 from nsl.tools.lsh import Buckets
-from nsl.tools.nearest_neighbors import NearestNeighbors, sample_pairs
-from nsl.tools.similarity import Pairs, Product
+from nsl.tools.nearest_neighbors import sample_pairs
+from nsl.tools.similar_pairs import nearest_pairs, searches, similar_pairs
+from nsl.tools.similarity import Pairs
 
 _USAGE = """\
 Builds a graph whose edges join examples of similar embeddings.
@@ -108,19 +107,28 @@ def build_graph_from_config(
     statistics = GraphStatistics(len(embeddings), embeddings.labels)
     buckets = None
     if config.lsh_splits > 0:
-        buckets = Buckets(
+        buckets = Buckets.of(
             embeddings, config.lsh_splits, config.lsh_rounds, config.random_seed
         )
     with (
         output_files.whole_files([output]) as (file,),
         similarity.fastest_product() as product,
     ):
+        all_searches = searches(len(embeddings), buckets)
+        threshold = config.similarity_threshold
         if config.num_neighbors is None:
-            for pairs in _similar_pairs(embeddings, config, buckets, product):
+            for pairs in similar_pairs(embeddings, all_searches, product, threshold):
                 statistics.add_both_ways(pairs.sources, pairs.targets)
                 _write(file, embeddings, pairs, both_ways=True)
         else:
-            pairs = _nearest_pairs(embeddings, config, buckets, product)
+            pairs = nearest_pairs(
+                embeddings,
+                all_searches,
+                product,
+                threshold,
+                config.num_neighbors,
+                config.mutual,
+            )
             statistics.add(pairs.sources, pairs.targets)
             _write(file, embeddings, pairs, both_ways=False)
 
@@ -137,63 +145,6 @@ def build_graph_from_config(
     if report_path is not None:
         reports.write_json(report_path, report)
     return report
-
-
-def _candidates(
-    embeddings: Embeddings,
-    buckets: Buckets | None,
-    product: Product,
-    bound: similarity.Bound,
-    best: int = 0,
-) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
-    """Yields pairs that may be similar enough, each once."""
-    rounds = 1 if buckets is None else len(buckets.codes)
-    for number in range(rounds):
-        if buckets is None:
-            title = "Comparing"
-            order = similarity.one_run(len(embeddings))
-        else:
-            title = f"Comparing, round {number + 1} of {rounds}"
-            order = buckets.order(number)
-        total = similarity.num_comparisons(order)
-        with Progress(title, total, "pairs") as progress:
-            for sources, targets in similarity.candidate_pairs(
-                embeddings, order, product, bound, progress, best
-            ):
-                if buckets is None:
-                    yield sources, targets
-                else:
-                    new = buckets.is_new(number, sources, targets)
-                    yield sources[new], targets[new]
-
-
-def _similar_pairs(
-    embeddings: Embeddings,
-    config: GraphBuilderConfig,
-    buckets: Buckets | None,
-    product: Product,
-) -> Iterator[Pairs]:
-    threshold = float(config.similarity_threshold)
-    bound = threshold - 2 * embeddings.error
-    for sources, targets in _candidates(embeddings, buckets, product, bound):
-        similarities = embeddings.similarities(sources, targets)
-        similar = similarities >= threshold
-        yield Pairs(sources[similar], targets[similar], similarities[similar])
-
-
-def _nearest_pairs(
-    embeddings: Embeddings,
-    config: GraphBuilderConfig,
-    buckets: Buckets | None,
-    product: Product,
-) -> Pairs:
-    k = min(config.num_neighbors or 0, max(len(embeddings) - 1, 1))
-    nearest = NearestNeighbors(embeddings, k, config.similarity_threshold)
-    for sources, targets in _candidates(
-        embeddings, buckets, product, nearest.bound, best=k
-    ):
-        nearest.add(sources, targets)
-    return nearest.pairs(config.mutual)
 
 
 def _write(

@@ -52,6 +52,95 @@ class _Rows:
         return self._values
 
 
+class EmbeddingParser:
+    """Takes ids and embeddings out of serialized Examples.
+
+    Attributes:
+      dimensions: The dimensions of the embeddings, 0 before the first.
+    """
+
+    def __init__(self, id_feature_name: str, embedding_feature_name: str) -> None:
+        """Makes a parser.
+
+        Args:
+          id_feature_name: The feature that holds an example's id.
+          embedding_feature_name: The feature that holds its embedding.
+        """
+        self.dimensions = 0
+        self._id_name = id_feature_name
+        self._embedding_name = embedding_feature_name
+        self._templates: dict[int, RecordTemplate] = {}
+
+    def parse_quickly(self, data: bytes) -> tuple[bytes, bytes] | None:
+        """Parses an example that differs from one before in id and embedding only.
+
+        Args:
+          data: A serialized Example.
+
+        Returns:
+          The id and the embedding as little-endian floats, or None for any other.
+
+        Raises:
+          ValueError: If the id cannot be that of a node.
+        """
+        template = self._templates.get(len(data))
+        parts = template.split(data) if template else None
+        if parts is None:
+            return None
+        node = parts[0]
+        if not node.isascii():
+            example_proto.check_utf8(node, self._id_name)
+        if not node.isalnum():
+            edge_lines.check_node_id(node)
+        return parts
+
+    def parse(self, data: bytes) -> tuple[bytes, bytes, Any]:
+        """Parses any example.
+
+        Args:
+          data: A serialized Example.
+
+        Returns:
+          The id, the embedding as little-endian floats, and all features.
+
+        Raises:
+          ValueError: If it has no id or no embedding of as many values as before.
+        """
+        features = example_proto.parse_features(data)
+        node = example_proto.single_bytes(features, self._id_name)
+        self._check_embedding(features)
+        values = features[self._embedding_name].float_list.SerializeToString()
+        # Serialized, the values stand one after the other, last in the message.
+        row = values[-4 * self.dimensions :]
+        if len(data) not in self._templates and len(self._templates) < _MOST_TEMPLATES:
+            template = RecordTemplate.of(
+                data, self._id_name, node, self._embedding_name, row
+            )
+            if template is not None:
+                self._templates[len(data)] = template
+        if not node.isalnum():
+            edge_lines.check_node_id(node)
+        return node, row, features
+
+    def _check_embedding(self, features: Any) -> None:
+        """Takes the dimensions of the first embedding; any other must be equal."""
+        name = self._embedding_name
+        example_proto.check_present(features, name)
+        dimensions = len(features[name].float_list.value)
+        if not dimensions:
+            kind = features[name].WhichOneof("kind")
+            received = "none" if kind in (None, "float_list") else kind
+            raise ValueError(
+                f"its feature {name!r} must hold floats, but has {received}"
+            )
+        if self.dimensions and dimensions != self.dimensions:
+            raise ValueError(
+                f"its embedding has {dimensions} values, but those before have "
+                f"{self.dimensions}"
+            )
+        self.dimensions = dimensions
+
+
 class _Reader:
     def __init__(
         self,
@@ -59,10 +148,8 @@ class _Reader:
         embedding_feature_name: str,
         label_feature_name: str | None,
     ) -> None:
-        self._id_name = id_feature_name
-        self._embedding_name = embedding_feature_name
+        self._parser = EmbeddingParser(id_feature_name, embedding_feature_name)
         self._label_name = label_feature_name
-        self._templates: dict[int, RecordTemplate] = {}
         self.rows = _Rows()
         self.numbers: dict[bytes, int] = {}
         self.label_numbers: dict[Any, int] = {}
@@ -90,60 +177,25 @@ class _Reader:
         logging.info("Read %s: %d embeddings so far.", path, self.rows.length)
 
     def _add(self, data: bytes, first: int, expected: int) -> None:
-        template = self._templates.get(len(data))
-        parts = template.split(data) if template else None
+        # A label is in none of the two parts that may differ.
+        parts = self._parser.parse_quickly(data) if self._label_name is None else None
+        label = -1
         if parts is None:
-            features = example_proto.parse_features(data)
-            node = example_proto.single_bytes(features, self._id_name)
-            self._check_embedding(features)
-            values = features[self._embedding_name].float_list.SerializeToString()
-            # Serialized, the values stand one after the other, last in the message.
-            row = values[-4 * self.rows.dimensions :]
-            label = self._label(features) if self._label_name is not None else -1
-            if (
-                template is None
-                and self._label_name is None
-                and len(self._templates) < _MOST_TEMPLATES
-            ):
-                template = RecordTemplate.of(
-                    data, self._id_name, node, self._embedding_name, row
-                )
-                if template is not None:
-                    self._templates[len(data)] = template
+            node, row, features = self._parser.parse(data)
+            if self._label_name is not None:
+                label = self._label(features)
         else:
             node, row = parts
-            label = -1
-            if not node.isascii():
-                example_proto.check_utf8(node, self._id_name)
-        if not node.isalnum():
-            edge_lines.check_node_id(node)
         number = self.numbers.setdefault(node, len(self.numbers))
         if number < self.rows.length:
             if number >= first:
                 raise ValueError(f"the id {node.decode()!r} was in an earlier record")
             self.duplicates += 1
             return
+        self.rows.dimensions = self._parser.dimensions
         self.rows.append(row, expected)
         if self._label_name is not None:
             self.labels.append(label)
-
-    def _check_embedding(self, features: Any) -> None:
-        """Takes the dimensions of the first embedding; any other must be equal."""
-        name = self._embedding_name
-        example_proto.check_present(features, name)
-        dimensions = len(features[name].float_list.value)
-        if not dimensions:
-            kind = features[name].WhichOneof("kind")
-            received = "none" if kind in (None, "float_list") else kind
-            raise ValueError(
-                f"its feature {name!r} must hold floats, but has {received}"
-            )
-        if self.rows.length and dimensions != self.rows.dimensions:
-            raise ValueError(
-                f"its embedding has {dimensions} values, but those before have "
-                f"{self.rows.dimensions}"
-            )
-        self.rows.dimensions = dimensions
 
     def _label(self, features: Any) -> int:
         name = self._label_name

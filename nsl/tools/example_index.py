@@ -2,7 +2,7 @@
 
 import bisect
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from absl import logging
@@ -12,6 +12,33 @@ from nsl.files.progress import Progress
 from nsl.tools import example_proto, tfrecord
 
 _RECORDS_AT_ONCE = 256
+
+
+def examples(
+    file: tfrecord.RecordFile, id_feature_name: str
+) -> Iterator[tuple[bytes, int, bytes]]:
+    """Reads the examples of a file, with progress.
+
+    Args:
+      file: The file.
+      id_feature_name: The feature that holds an example's id.
+
+    Yields:
+      The id, the position in the file, and the serialized example.
+
+    Raises:
+      ValueError: If the file is damaged, or a record is no Example with one id.
+    """
+    parse, single_bytes = example_proto.parse_features, example_proto.single_bytes
+    with Progress(f"Reading {file.path}", file.size, "bytes") as progress:
+        for record, (position, data) in enumerate(file.records()):
+            try:
+                node = single_bytes(parse(data), id_feature_name)
+            except ValueError as error:
+                raise ValueError(f"{file.path}, record {record}: {error}.") from None
+            yield node, position, data
+            if record % _RECORDS_AT_ONCE == 0:
+                progress.reach(position)
 
 
 class ExampleIndex:
@@ -85,18 +112,10 @@ class ExampleIndex:
             start = self._file_starts[-1] + self._files[-1].size
         self._files.append(file)
         self._file_starts.append(start)
-        parse, single_bytes = example_proto.parse_features, example_proto.single_bytes
-        with Progress(f"Reading {path}", file.size, "bytes") as progress:
-            for record, (position, data) in enumerate(file.records()):
-                try:
-                    node = single_bytes(parse(data), self._id_feature_name)
-                except ValueError as error:
-                    raise ValueError(f"{path}, record {record}: {error}.") from None
-                self.ids.append(node)
-                self._positions.append(start + position)
-                self._lengths.append(len(data))
-                if record % _RECORDS_AT_ONCE == 0:
-                    progress.reach(position)
+        for node, position, data in examples(file, self._id_feature_name):
+            self.ids.append(node)
+            self._positions.append(start + position)
+            self._lengths.append(len(data))
         logging.info("Read %s: %d examples so far.", path, len(self))
 
     def _locate(self, number: int) -> tuple[tfrecord.RecordFile, int]:

@@ -1,10 +1,17 @@
 """The heaviest neighbors of each seed, as arrays."""
 
+from typing import TypeAlias
+
 import numpy as np
 import numpy.typing as npt
 
 from nsl.files.edge_lines import Edges
 from nsl.files.id_table import IdTable
+from nsl.tools.heaviest import heaviest_edges
+
+_Columns: TypeAlias = tuple[
+    npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float64]
+]
 
 _PENDING_EDGES = 1 << 19
 _UNKNOWN_SHOWN = 5
@@ -48,11 +55,11 @@ class NeighborTable:
         # A seed that has all its neighbors takes none of less than this weight.
         self._floor = np.full(num_seeds, np.inf if max_nbrs == 0 else -np.inf)
         self._kept = self._no_edges()
-        self._pending: list[tuple[npt.NDArray[np.generic], ...]] = []
+        self._pending: list[_Columns] = []
         self._num_pending = 0
 
     @staticmethod
-    def _no_edges() -> tuple[npt.NDArray[np.generic], ...]:
+    def _no_edges() -> _Columns:
         return np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.float64)
 
     def add(self, edges: Edges) -> None:
@@ -95,44 +102,14 @@ class NeighborTable:
         self._num_pending = 0
         sources, targets, weights = map(np.concatenate, zip(*parts, strict=True))
         del parts
-        pairs = sources.astype(np.int64) * len(self._ids) + targets
-        order = np.argsort(pairs, kind="stable")
-        pairs = pairs[order]
-        first = np.flatnonzero(np.diff(pairs, prepend=-1))
-        if len(first):
-            weights = np.maximum.reduceat(weights[order], first)
-        order = order[first]
-        sources, targets = sources[order], targets[order]
-        order = np.lexsort((-weights, sources))
-        sources, targets, weights = sources[order], targets[order], weights[order]
-        self._sort_ties(sources, targets, weights)
-        if self._max_nbrs is not None:
+        self._kept = heaviest_edges(
+            sources, targets, weights, self._ids, self._max_nbrs
+        )
+        if self._max_nbrs:
+            sources, _, weights = self._kept
             place = np.arange(len(sources)) - np.searchsorted(sources, sources)
-            kept = place < self._max_nbrs
-            sources, targets, weights = sources[kept], targets[kept], weights[kept]
-            last = place[kept] == self._max_nbrs - 1
+            last = place == self._max_nbrs - 1
             self._floor[sources[last]] = weights[last]
-        self._kept = sources, targets, weights
-
-    def _sort_ties(
-        self,
-        sources: npt.NDArray[np.int32],
-        targets: npt.NDArray[np.int32],
-        weights: npt.NDArray[np.float64],
-    ) -> None:
-        """Puts equally heavy neighbors of a seed in order, in place."""
-        tied = np.zeros(len(sources) + 1, np.bool_)
-        tied[1:-1] = (sources[1:] == sources[:-1]) & (weights[1:] == weights[:-1])
-        places = np.flatnonzero(tied[:-1] | tied[1:])
-        if not len(places):
-            return
-        nodes, which = np.unique(targets[places], return_inverse=True)
-        # The ids are UTF-8, which sorts as its code points do.
-        ids = [self._ids[node] for node in nodes.tolist()]
-        ranks = np.empty(len(ids), np.int64)
-        ranks[sorted(range(len(ids)), key=ids.__getitem__)] = np.arange(len(ids))
-        order = np.lexsort((-ranks[which], -weights[places], sources[places]))
-        targets[places] = targets[places[order]]
 
     def rows(
         self,
@@ -147,4 +124,4 @@ class NeighborTable:
         self._settle()
         sources, targets, weights = self._kept
         starts = np.searchsorted(sources, np.arange(self._num_seeds + 1))
-        return starts, targets, weights  # type: ignore[return-value]
+        return starts, targets, weights

@@ -12,6 +12,10 @@ class Packer:
 
     The i-th neighbor's features are named `NL_nbr_<i>_<name>`; to them come its
     edge's weight, `NL_nbr_<i>_weight`, and the number of neighbors, `NL_num_nbrs`.
+
+    Attributes:
+      found: Those of the features to copy that some neighbor had.
+      packed_neighbors: Whether some example had a neighbor.
     """
 
     def __init__(self, neighbor_features: Iterable[str] | None = None) -> None:
@@ -23,8 +27,8 @@ class Packer:
         self._wanted: set[bytes] | None = None
         if neighbor_features is not None:
             self._wanted = {name.encode() for name in neighbor_features}
-        self._found: set[bytes] = set()
-        self._packed_neighbors = False
+        self.found: set[bytes] = set()
+        self.packed_neighbors = False
 
     def pack(
         self, example: bytes, neighbors: Sequence[bytes], weights: Sequence[float]
@@ -61,7 +65,7 @@ class Packer:
                 if wanted is not None:
                     if name not in wanted:
                         continue
-                    self._found.add(name)
+                    self.found.add(name)
                 if name == _WEIGHT:
                     raise ValueError(
                         "A neighbor has a feature named 'weight', whose copy would "
@@ -71,13 +75,26 @@ class Packer:
                     )
                 yield head(prefix, name, len(rest))
                 yield rest
-        self._packed_neighbors = self._packed_neighbors or bool(neighbors)
+        self.packed_neighbors = self.packed_neighbors or bool(neighbors)
+
+    def trim(self, neighbor: bytes) -> bytes:
+        """Returns a neighbor with no other features than those that are copied."""
+        if self._wanted is None:
+            return neighbor
+        return example_wire.add_entries(
+            b"",
+            (
+                example_wire.entry(name, rest)
+                for name, rest in example_wire.split_features(neighbor)
+                if name in self._wanted
+            ),
+        )
 
     def check_features_found(self) -> None:
         """Raises ValueError if a feature to copy was in no neighbor at all."""
-        if self._wanted is None or not self._packed_neighbors:
+        if self._wanted is None or not self.packed_neighbors:
             return
-        missing = sorted(name.decode() for name in self._wanted - self._found)
+        missing = sorted(name.decode() for name in self._wanted - self.found)
         if missing:
             raise ValueError(
                 f"No neighbor has the feature(s) {missing} of neighbor_features."

@@ -40,10 +40,13 @@ class Order(NamedTuple):
     Attributes:
       nodes: The nodes, those of a run one after the other. None is their own order.
       run_ends: For each place in the order, where its run ends.
+      split: If not 0, nodes before this place are compared only with those from it
+        on, and these not with each other.
     """
 
     nodes: npt.NDArray[np.integer] | None
     run_ends: npt.NDArray[np.integer]
+    split: int = 0
 
     def part(self, start: int, end: int) -> slice | npt.NDArray[np.integer]:
         """Returns the nodes of some places, to index an array with."""
@@ -220,6 +223,16 @@ def one_run(num_nodes: int) -> Order:
     return Order(None, np.full(num_nodes, num_nodes))
 
 
+def one_block(rows: int, columns: int) -> Order:
+    """Returns the order in which the first nodes are compared with the rest only.
+
+    Args:
+      rows: How many nodes come first, at least one.
+      columns: How many come after them, at least one.
+    """
+    return Order(None, np.full(rows + columns, rows + columns), rows)
+
+
 def candidate_pairs(
     embeddings: Embeddings,
     order: Order,
@@ -244,7 +257,7 @@ def candidate_pairs(
       The two nodes of each pair found; each pair comes once.
     """
     run_ends = order.run_ends
-    length = len(run_ends)
+    length = order.split or len(run_ends)
     start = 0
     while start < length:
         # Long runs are cut into large blocks. Among short ones small blocks waste
@@ -257,7 +270,8 @@ def candidate_pairs(
         column_nodes = order.part(start, end)
         column_rows = embeddings.unit_rows(column_nodes)
         compared = _compared(order, start, end)
-        for row_start in range(start, last, product.rows):
+        first = max(start, order.split)
+        for row_start in range(first, last, product.rows):
             row_end = min(row_start + product.rows, last)
             row_nodes = order.part(row_start, row_end)
             found_rows, found_columns = product(
@@ -279,15 +293,16 @@ def candidate_pairs(
                 row_places, column_places = row_places[wanted], column_places[wanted]
             if len(row_places):
                 yield order.nodes_at(column_places), order.nodes_at(row_places)
-            progress.advance(compared * (row_end - row_start) / (last - start))
+            progress.advance(compared * (row_end - row_start) / (last - first))
         start = end
 
 
 def _compared(order: Order, start: int, end: int) -> int:
     """Returns with how many later places those from `start` to `end` are compared."""
-    return int((order.run_ends[start:end] - np.arange(start, end)).sum())
+    first = np.maximum(np.arange(start, end), order.split)
+    return int((order.run_ends[start:end] - first).sum())
 
 
 def num_comparisons(order: Order) -> int:
     """Returns how many pairs `candidate_pairs` counts as progress."""
-    return _compared(order, 0, len(order.run_ends))
+    return _compared(order, 0, order.split or len(order.run_ends))

@@ -1,0 +1,99 @@
+"""Choosing the heaviest edges of each source."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+
+class _Ids(Protocol):
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int, /) -> bytes: ...
+
+
+def heaviest_edges(
+    sources: npt.NDArray[np.int32],
+    targets: npt.NDArray[np.int32],
+    weights: npt.NDArray[np.float64],
+    ids: _Ids,
+    limit: int | None,
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float64]]:
+    """Sorts edges by source, heaviest first, and keeps the first ones of each source.
+
+    Of an edge given several times the largest weight holds. Of equally heavy edges the
+    one to the larger id, in the order of code points, comes first.
+
+    Args:
+      sources: The number of each edge's source.
+      targets: The number of its target.
+      weights: Its weight.
+      ids: The ids, in UTF-8, by their numbers.
+      limit: How many edges of a source are kept, or None for all.
+
+    Returns:
+      The sources, targets and weights of the edges that are kept.
+    """
+    pairs = sources.astype(np.int64) * len(ids) + targets
+    order = np.argsort(pairs, kind="stable")
+    pairs = pairs[order]
+    first = np.flatnonzero(np.diff(pairs, prepend=-1))
+    if len(first):
+        weights = np.maximum.reduceat(weights[order], first)
+    order = order[first]
+    sources, targets = sources[order], targets[order]
+    order = np.lexsort((-weights, sources))
+    sources, targets, weights = sources[order], targets[order], weights[order]
+    _sort_ties(sources, targets, weights, ids)
+    if limit is not None:
+        place = np.arange(len(sources)) - np.searchsorted(sources, sources)
+        kept = place < limit
+        sources, targets, weights = sources[kept], targets[kept], weights[kept]
+    return sources, targets, weights
+
+
+def _sort_ties(
+    sources: npt.NDArray[np.int32],
+    targets: npt.NDArray[np.int32],
+    weights: npt.NDArray[np.float64],
+    ids: _Ids,
+) -> None:
+    """Puts equally heavy edges of a source in order, in place."""
+    tied = np.zeros(len(sources) + 1, np.bool_)
+    tied[1:-1] = (sources[1:] == sources[:-1]) & (weights[1:] == weights[:-1])
+    places = np.flatnonzero(tied[:-1] | tied[1:])
+    if not len(places):
+        return
+    nodes, which = np.unique(targets[places], return_inverse=True)
+    # The ids are UTF-8, which sorts as its code points do.
+    tied_ids = [ids[node] for node in nodes.tolist()]
+    ranks = np.empty(len(tied_ids), np.int64)
+    ranks[sorted(range(len(tied_ids)), key=tied_ids.__getitem__)] = np.arange(
+        len(tied_ids)
+    )
+    order = np.lexsort((-ranks[which], -weights[places], sources[places]))
+    targets[places] = targets[places[order]]
+
+
+def heaviest_targets(
+    weights: Mapping[bytes, float], limit: int | None
+) -> list[tuple[bytes, float]]:
+    """Chooses among the edges of a single source, as `heaviest_edges` does.
+
+    Args:
+      weights: The weight of the edge to each target.
+      limit: How many edges are kept, or None for all.
+
+    Returns:
+      Targets and weights of the edges that are kept, in order.
+    """
+    ids = list(weights)
+    zeros = np.zeros(len(ids), np.int32)
+    numbers = np.arange(len(ids), dtype=np.int32)
+    values = np.fromiter(weights.values(), np.float64, len(ids))
+    _, targets, kept = heaviest_edges(zeros, numbers, values, ids, limit)
+    return [
+        (ids[target], weight)
+        for target, weight in zip(targets.tolist(), kept.tolist(), strict=True)
+    ]
