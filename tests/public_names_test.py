@@ -19,7 +19,7 @@ SIGNATURES = {
     "configs.make_adv_reg_config": (
         "multiplier=0.2, feature_mask=None, adv_step_size=0.001, adv_grad_norm='l2',"
         "clip_value_min=None, clip_value_max=None, pgd_iterations=1, pgd_epsilon=None,"
-        "random_init=False, mode='add'"
+        "random_init=False, mode='add', objective='labeled', from_logits=None"
     ),
     "configs.make_graph_reg_config": (
         "neighbor_prefix='NL_nbr_', neighbor_weight_suffix='_weight', max_neighbors=0,"
@@ -106,6 +106,13 @@ SIGNATURES = {
 
 ENUMS = {
     "AdvMode": {"ADD": "add", "REPLACE": "replace"},
+    "AdvObjective": {
+        "LABELED": "labeled",
+        "TRADES": "trades",
+        "MART": "mart",
+        "LOGIT_PAIRING": "logit_pairing",
+        "VIRTUAL": "virtual",
+    },
     "NormType": {"L1": "l1", "L2": "l2", "INFINITY": "infinity"},
     "AdvTargetType": {
         "SECOND": "second",
@@ -160,6 +167,8 @@ CONFIGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "multiplier": 0.2,
             "adv_neighbor_config": configs.AdvNeighborConfig(),
             "mode": configs.AdvMode.ADD,
+            "objective": configs.AdvObjective.LABELED,
+            "from_logits": None,
         },
     ),
     "AdvTargetConfig": (

@@ -85,6 +85,33 @@ class AdvMode(Choice):
     REPLACE = "replace"
 
 
+class AdvObjective(Choice):
+    """What is minimized at the adversarial neighbors.
+
+    Attributes:
+      LABELED: The labeled loss.
+      TRADES: The divergence of the predictions from those at the samples (Zhang et al.,
+        2019, https://arxiv.org/abs/1901.08573).
+      MART: A crossentropy with a margin, and the divergence weighted by how likely a
+        sample is misclassified (Wang et al., 2020,
+        https://openreview.net/forum?id=rklOg6EFwS).
+      LOGIT_PAIRING: The labeled loss and the distance of the logits (Kannan et al.,
+        2018, https://arxiv.org/abs/1803.06373).
+      VIRTUAL: The divergence, of unlabeled samples too (Miyato et al., 2018,
+        https://arxiv.org/abs/1704.03976).
+    """
+
+    LABELED = "labeled"
+    TRADES = "trades"
+    MART = "mart"
+    LOGIT_PAIRING = "logit_pairing"
+    VIRTUAL = "virtual"
+
+
+def _to_objective(value: Any) -> Any:
+    return fields.to_choice(AdvObjective, value)
+
+
 @attrs.define
 class AdvRegConfig:
     """Settings of adversarial regularization.
@@ -96,7 +123,14 @@ class AdvRegConfig:
       mode: An `AdvMode` or its value. With 'replace' the labeled loss at the
         adversarial neighbors is all that is minimized, as in equation 2.1 of Madry et
         al. (2018, https://arxiv.org/abs/1706.06083), and a training step makes no pass
-        over the samples but those that search the neighbors.
+        over the samples but those that search the neighbors. It goes with the objective
+        'labeled' alone; the others say themselves what they are added to.
+      objective: An `AdvObjective` or its value, or the name of an objective that was
+        registered with `nsl.keras.AdversarialObjective`. Those but 'labeled' need a
+        model of class scores. 'mart' and 'logit_pairing' have a labeled loss of their
+        own in the place of the compiled one.
+      from_logits: Whether the outputs of the model are logits or probabilities, for the
+        objectives that need to know. None asks the compiled loss.
     """
 
     multiplier: float = attrs.field(default=0.2, validator=fields.number(0))
@@ -104,6 +138,25 @@ class AdvRegConfig:
         factory=AdvNeighborConfig, validator=fields.instance_of(AdvNeighborConfig)
     )
     mode: AdvMode = attrs.field(default=AdvMode.ADD, converter=AdvMode)
+    objective: AdvObjective | str = attrs.field(
+        default=AdvObjective.LABELED,
+        converter=_to_objective,
+        validator=fields.choice_or_name(AdvObjective),
+    )
+    from_logits: bool | None = attrs.field(
+        default=None,
+        validator=attrs.validators.optional(fields.instance_of(bool)),
+    )
+
+    def __attrs_post_init__(self) -> None:
+        labeled = self.objective is AdvObjective.LABELED
+        if self.mode is AdvMode.REPLACE and not labeled:
+            raise ValueError(
+                "AdvRegConfig(mode='replace') trains on the labeled loss at the "
+                "adversarial neighbors and nothing else, but received objective="
+                f"{self.objective!r}, which says itself what it is added to. Leave one "
+                "of them out."
+            )
 
 
 def make_adv_reg_config(
@@ -117,6 +170,8 @@ def make_adv_reg_config(
     pgd_epsilon: Any = None,
     random_init: bool = False,
     mode: AdvMode | str = AdvMode.ADD,
+    objective: AdvObjective | str = AdvObjective.LABELED,
+    from_logits: bool | None = None,
 ) -> AdvRegConfig:
     """Makes an `AdvRegConfig` from a flat list of settings.
 
@@ -130,7 +185,9 @@ def make_adv_reg_config(
       pgd_iterations: The number of ascent steps.
       pgd_epsilon: The radius of the ball around the original features.
       random_init: Whether the ascent starts at a random point of that ball.
-      mode: See `AdvRegConfig`.
+      mode: See `AdvRegConfig`, as for all that follow.
+      objective: What is minimized at the adversarial neighbors.
+      from_logits: Whether the outputs of the model are logits.
 
     Returns:
       The config.
@@ -148,6 +205,8 @@ def make_adv_reg_config(
             random_init=random_init,
         ),
         mode=AdvMode(mode),
+        objective=objective,
+        from_logits=from_logits,
     )
 
 

@@ -1,5 +1,6 @@
 """What several configs demand of their fields: allowed values and clear errors."""
 
+import enum
 import math
 import numbers
 from collections.abc import Callable, Mapping
@@ -141,6 +142,37 @@ def string(*, empty: bool = True) -> _Validator:
             raise TypeError(f"{where} must be a string, but received {value!r}.")
         if not value and not empty:
             raise ValueError(f"{where} must not be empty.")
+
+    return validate
+
+
+def to_choice(kind: type[enum.Enum], value: Any) -> Any:
+    """Converts a field that is open to names registered elsewhere.
+
+    Args:
+      kind: The choices there are from the beginning.
+      value: What was given.
+
+    Returns:
+      The member of that value; anything else as it came.
+    """
+    return kind(value) if value in [member.value for member in kind] else value
+
+
+def choice_or_name(kind: type[enum.Enum]) -> _Validator:
+    """Returns a validator of a choice that is open to names registered elsewhere.
+
+    Args:
+      kind: The choices there are from the beginning.
+
+    Returns:
+      An attrs validator that raises TypeError for what is neither a member nor a
+      string, and ValueError for the empty string.
+    """
+
+    def validate(instance: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+        if not isinstance(value, kind):
+            string(empty=False)(instance, attribute, value)
 
     return validate
 

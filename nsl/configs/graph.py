@@ -50,15 +50,7 @@ class GraphObjective(Choice):
 
 
 def _to_objective(value: Any) -> Any:
-    built_in = [member.value for member in GraphObjective]
-    return GraphObjective(value) if value in built_in else value
-
-
-def _check_objective(
-    instance: Any, attribute: "attrs.Attribute[Any]", value: Any
-) -> None:
-    if not isinstance(value, GraphObjective):
-        fields.string(empty=False)(instance, attribute, value)
+    return fields.to_choice(GraphObjective, value)
 
 
 @attrs.define
@@ -99,7 +91,7 @@ class GraphRegConfig:
     objective: GraphObjective | str = attrs.field(
         default=GraphObjective.DISTANCE,
         converter=_to_objective,
-        validator=_check_objective,
+        validator=fields.choice_or_name(GraphObjective),
     )
     temperature: float = attrs.field(
         default=0.5, validator=fields.number(0, exclusive=True)

@@ -14,13 +14,22 @@ from nsl.keras import layers
 from nsl.keras.adversarial_loss import adversarial_loss
 from nsl.keras.adversarial_regularization import AdversarialRegularization
 from nsl.keras.graph_regularization import GraphRegularization
-from nsl.keras.terms import GraphLoss, NeighborOutputs
+from nsl.keras.terms import (
+    AdversarialObjective,
+    AdversarialPasses,
+    GraphLoss,
+    NeighborOutputs,
+    OutputPair,
+)
 
 __all__ = [
+    "AdversarialObjective",
+    "AdversarialPasses",
     "AdversarialRegularization",
     "GraphLoss",
     "GraphRegularization",
     "NeighborOutputs",
+    "OutputPair",
     "adversarial_loss",
     "layers",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from nsl.configs import AdvRegConfig
+from nsl.configs import AdvObjective, AdvRegConfig
 from nsl.lib.adversarial_neighbor import gen_adv_neighbor, is_perturbable
 
 
@@ -48,7 +48,8 @@ def adversarial_loss(
       loss_fn: A callable from `(labels, predictions, sample_weights)` to a loss, as a
         `keras.losses.Loss`; without weights `(labels, predictions)` is enough.
       sample_weights: Weights of the samples, of shape `[batch_size]`, or None.
-      adv_config: Settings of the adversarial neighbor; the multiplier is not applied.
+      adv_config: Settings of the adversarial neighbor; the multiplier is not applied,
+        and the objective must be 'labeled'.
       predictions: `model(features)`, if known.
       labeled_loss: `loss_fn(labels, model(features))`, if known.
       gradient_tape: The tape that recorded `predictions` or `labeled_loss` and watched
@@ -61,10 +62,16 @@ def adversarial_loss(
       the neighbors.
 
     Raises:
-      ValueError: If no feature can be perturbed.
+      ValueError: If no feature can be perturbed, or the objective is another one.
     """
     if adv_config is None:
         adv_config = AdvRegConfig()
+    if adv_config.objective is not AdvObjective.LABELED:
+        raise ValueError(
+            "adversarial_loss computes the labeled loss at adversarial neighbors, but "
+            f"received AdvRegConfig(objective={adv_config.objective!r}). Other "
+            "objectives are trained with nsl.keras.AdversarialRegularization."
+        )
     model_kwargs = dict(model_kwargs or {})
     # Searching the neighbors must not move batch statistics or drop units.
     searched = {"training": False} if "training" in model_kwargs else {}

@@ -68,8 +68,11 @@ def output_losses(
       For each output, in the order of `keras.tree.flatten`, its loss, or None if it has
       none.
     """
-    compiled = getattr(model, "_compile_loss", None)
-    flat = getattr(compiled, "_flat_losses", None) or []
+    # A base model that computes its loss itself has been compiled like its wrapper.
+    owners = (model, getattr(model, "_core", None))
+    compiled = [getattr(owner, "_compile_loss", None) for owner in owners]
+    known = [getattr(losses, "_flat_losses", None) for losses in compiled]
+    flat: list[Any] = next((losses for losses in known if losses), [])
     by_path = {loss.path: loss.loss for loss in flat}
     paths = [path for path, _ in keras.tree.flatten_with_path(y_pred)]
     names = list(getattr(model, "output_names", None) or [])

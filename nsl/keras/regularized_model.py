@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -205,8 +205,13 @@ class RegularizedModel(WrappedModel):
                 outputs += self._run_joined(batch, training)
         return [output.of(layer) for output in outputs]
 
-    def input_gradient(self, x: Any, clean: CleanPass) -> Any:
-        """Differentiates the labeled loss with respect to features.
+    def input_gradient(
+        self,
+        x: Any,
+        clean: CleanPass,
+        loss_fn: Callable[[Any], tf.Tensor] | None = None,
+    ) -> Any:
+        """Differentiates a loss with respect to features.
 
         The pass runs with `training=False`, changes no state and is seen by no tape
         but its own.
@@ -214,6 +219,7 @@ class RegularizedModel(WrappedModel):
         Args:
           x: Features, as `clean.x`, at which the gradient is taken.
           clean: The clean pass, for labels and sample weights.
+          loss_fn: A loss of the outputs of the base model, by default the labeled loss.
 
         Returns:
           The gradients in the structure of `x`, in float32 or float64; None for a
@@ -224,7 +230,10 @@ class RegularizedModel(WrappedModel):
             tape.watch(perturbable(x))
             with keras.StatelessScope(state_mapping=state):
                 y_pred = self.run_base(x, training=False)
-            loss = self.labeled_loss(x, clean.y, y_pred, clean.sample_weight, False)
+            if loss_fn is None:
+                loss = self.labeled_loss(x, clean.y, y_pred, clean.sample_weight, False)
+            else:
+                loss = loss_fn(y_pred)
             target = self._scale(loss)
         return self._unscale(x, tape.gradient(target, perturbable(x)))
 

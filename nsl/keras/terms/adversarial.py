@@ -1,30 +1,43 @@
-"""The labeled loss of the samples' adversarial neighbors."""
+"""A loss at the samples' adversarial neighbors."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+import attrs
 import keras
 import tensorflow as tf
 
-from nsl.configs import AdvMode, AdvNeighborConfig, AdvRegConfig
+from nsl.configs import AdvMode, AdvNeighborConfig, AdvObjective, AdvRegConfig, NormType
+from nsl.keras.batch import perturbable
+from nsl.keras.terms.objectives import AdversarialObjective, AdversarialPasses
+from nsl.keras.terms.objectives.output_pair import output_pairs
 from nsl.keras.terms.term import CleanPass, Passes, Term
 from nsl.lib.adversarial_neighbor import projected_gradient_ascent
+from nsl.lib.features import is_perturbable
+
+# Of a step: how far from a sample the divergence from it is first differentiated. At
+# the sample itself its gradient is zero.
+_PROBE = 0.01
 
 
 class AdversarialTerm(Term):
-    """The labeled loss at the adversarial neighbor of each sample.
+    """A loss at the adversarial neighbor of each sample, by default the labeled one.
 
-    The neighbor is found by gradient ascent on the labeled loss. The first gradient
-    is a by-product of the clean pass; those of further iterations are taken with
-    `training=False` and leave no trace in the model's state. With `mode='replace'` all
-    are taken so, and the neighbors go through the clean pass of a training step in the
-    place of the samples.
+    The neighbor is found by gradient ascent on the labeled loss or, as the objective
+    has it, on the divergence of the outputs. All gradients of the ascent are taken with
+    `training=False` and leave no trace in the model's state, but for one: where the
+    labeled loss is both climbed and minimized at samples and neighbors, the first is a
+    by-product of the clean pass. With `mode='replace'` the neighbors go through the
+    clean pass of a training step in the place of the samples.
 
     Args:
-      config: Multiplier and settings of the ascent.
+      config: Multiplier, objective and settings of the ascent.
       protected_keys: Features of these names are never perturbed.
+
+    Raises:
+      ValueError: If there is no objective of that name.
     """
 
     name = "adversarial"
@@ -33,34 +46,40 @@ class AdversarialTerm(Term):
     def __init__(
         self, config: AdvRegConfig, protected_keys: Collection[str] = ()
     ) -> None:
+        self._objective = AdversarialObjective.of(config.objective)
         self.config = config
-        replaces = config.mode is AdvMode.REPLACE
-        self.multiplier = 1.0 if replaces else config.multiplier
-        self.replaces_labeled_loss = replaces
-        self.needs_input_gradient = not replaces
+        self._replaces_samples = config.mode is AdvMode.REPLACE
+        self.replaces_labeled_loss = (
+            self._replaces_samples or self._objective.replaces_labeled_loss
+        )
+        self.multiplier = 1.0 if self.replaces_labeled_loss else config.multiplier
+        self.needs_input_gradient = (
+            config.objective is AdvObjective.LABELED and not self._replaces_samples
+        )
         self._protected_keys = frozenset(protected_keys)
+        draws = config.adv_neighbor_config.random_init
         self.seed_generator = (
             keras.random.SeedGenerator()
-            if config.adv_neighbor_config.random_init
+            if draws or self._objective.climbs_divergence
             else None
         )
 
     def samples(self, model: Passes, clean: CleanPass) -> Any:
         """Returns the adversarial neighbors if they replace the samples."""
-        if not self.replaces_labeled_loss:
+        if not self._replaces_samples:
             return clean.x
         return self.perturb(model, clean, self.config.adv_neighbor_config)
 
     def prepare(self, model: Passes, clean: CleanPass) -> Any:
         """Finds the adversarial neighbors, in the structure of the features."""
-        if self.replaces_labeled_loss and clean.training:
+        if self._replaces_samples and clean.training:
             return clean.x
         return self.perturb(model, clean, self.config.adv_neighbor_config)
 
     def perturb(
         self, model: Passes, clean: CleanPass, config: AdvNeighborConfig
     ) -> Any:
-        """Climbs the labeled loss from the samples of the clean pass.
+        """Climbs from the samples of the clean pass.
 
         Args:
           model: The regularized model.
@@ -71,38 +90,63 @@ class AdversarialTerm(Term):
         Returns:
           The perturbed features, in the structure of `clean.x`.
         """
+        climbed = self._climbed(model, clean)
 
         def gradient_fn(attacked: Any) -> Any:
             x = self._join(attacked, clean.x)
-            return self._attacked(model.input_gradient(x, clean))
+            return self._attacked(model.input_gradient(x, clean, climbed))
 
-        seed = gradients = None
+        attacked, gradients, seed = self._attacked(clean.x), None, None
         if config.random_init:
-            generator = self.seed_generator or keras.random.SeedGenerator()
-            seed = generator.next()
+            seed = self._seed()
+        elif climbed is not None:
+            gradients = gradient_fn(_probe(attacked, config, self._seed()))
         elif clean.input_gradient is None:
-            gradients = gradient_fn(clean.x)
+            gradients = gradient_fn(attacked)
         else:
             gradients = self._attacked(clean.input_gradient)
-        attacked = projected_gradient_ascent(
-            self._attacked(clean.x),
+        neighbors = projected_gradient_ascent(
+            attacked,
             gradients,
             config,
             gradient_fn=gradient_fn,
             seed=seed,
             use_while_loop=True,
         )
-        return self._join(attacked, clean.x)
+        return self._join(neighbors, clean.x)
 
     def loss(self, model: Passes, clean: CleanPass, prepared: Any) -> tf.Tensor:
-        """Computes the labeled loss at the adversarial neighbors `prepared`."""
-        if prepared is clean.x:
+        """Computes the objective at the adversarial neighbors `prepared`."""
+        if self._replaces_samples and clean.training:
             assert clean.labeled_loss is not None
             return clean.labeled_loss
         [y_pred] = model.run_neighbors([prepared], clean)
-        return model.labeled_loss(
-            prepared, clean.y, y_pred, clean.sample_weight, clean.training
-        )
+        passes = AdversarialPasses(model, clean, prepared, y_pred, self.config)
+        return self._objective(passes, self.config)
+
+    def _climbed(
+        self, model: Passes, clean: CleanPass
+    ) -> Callable[[Any], tf.Tensor] | None:
+        """Returns what the ascent climbs, a loss of outputs; None if the labeled."""
+        if not self._objective.climbs_divergence:
+            return None
+        fixed = clean.y_pred
+        if clean.training or fixed is None:
+            # Dropout or batch statistics must not count as a divergence.
+            [fixed] = model.run_neighbors([clean.x], clean, training=False)
+        if clean.y_pred is None:
+            # Only after its first use does the compiled loss know of each output.
+            model.labeled_loss(clean.x, clean.y, fixed, clean.sample_weight, False)
+            clean.y_pred = fixed
+
+        def divergence_of(y_pred: Any) -> tf.Tensor:
+            pairs = output_pairs(model, clean, fixed, y_pred, self.config)
+            return tf.add_n([tf.reduce_mean(pair.divergence()) for pair in pairs])
+
+        return divergence_of
+
+    def _seed(self) -> tf.Tensor:
+        return (self.seed_generator or keras.random.SeedGenerator()).next()
 
     def _attacked(self, x: Any) -> Any:
         if isinstance(x, Mapping) and self._protected_keys:
@@ -111,3 +155,26 @@ class AdversarialTerm(Term):
 
     def _join(self, attacked: Any, x: Any) -> Any:
         return {**x, **attacked} if isinstance(x, Mapping) else attacked
+
+
+def _probe(features: Any, config: AdvNeighborConfig, seed: tf.Tensor) -> Any:
+    """Moves features a small way in a random direction that has all coordinates."""
+    signs = config.adv_grad_norm is NormType.INFINITY
+    small = attrs.evolve(
+        config,
+        pgd_iterations=1,
+        adv_grad_norm=NormType.INFINITY if signs else NormType.L2,
+        adv_step_size=keras.tree.map_structure(
+            lambda step: None if step is None else _PROBE * step, config.adv_step_size
+        ),
+    )
+    seeds = iter(tf.unstack(tf.random.split(seed, max(1, len(perturbable(features))))))
+    noise = tf.nest.map_structure(
+        lambda f: (
+            tf.random.stateless_normal(tf.shape(f), next(seeds))
+            if is_perturbable(f)
+            else None
+        ),
+        features,
+    )
+    return projected_gradient_ascent(features, noise, small)

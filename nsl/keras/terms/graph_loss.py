@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from nsl.configs import GraphObjective, GraphRegConfig
 from nsl.keras.output_losses import OutputLoss
+from nsl.keras.replicas import share_of_mean
 from nsl.lib.distances import weighted_sum_and_normalizer
 from nsl.lib.graph_losses import (
     neighbor_consistency_loss,
@@ -116,10 +117,7 @@ class GraphLoss(abc.ABC):
         Returns:
           This replica's share of the mean, 0 if there is nothing to count.
         """
-        replica = tf.distribute.get_replica_context()
-        if replica is not None and replica.num_replicas_in_sync > 1:
-            count = replica.all_reduce("sum", count)
-        return tf.math.divide_no_nan(total, count)
+        return share_of_mean(total, count)
 
     @staticmethod
     def mean_over_samples(values: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:

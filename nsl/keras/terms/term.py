@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import tensorflow as tf
@@ -91,8 +92,13 @@ class Passes(Protocol):
     ) -> list[Any]:
         """Runs the base model on neighbors of the samples, as the clean pass did."""
 
-    def input_gradient(self, x: Any, clean: CleanPass) -> Any:
-        """Differentiates the labeled loss by features, in an inference pass."""
+    def input_gradient(
+        self,
+        x: Any,
+        clean: CleanPass,
+        loss_fn: Callable[[Any], tf.Tensor] | None = None,
+    ) -> Any:
+        """Differentiates a loss by features, in an inference pass."""
 
     def labeled_loss(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool

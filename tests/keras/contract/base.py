@@ -20,6 +20,13 @@ class ContractBase:
     term_in_evaluation: bool
     #: Whether any structure of features can be trained on, or dicts alone.
     takes_any_structure: bool
+    #: Whether every way to run a step draws the same random numbers for the term, or
+    #: none. XLA and several replicas draw others: results are then only near.
+    draws_alike = True
+
+    def near(self, tolerance: float) -> float:
+        """The tolerance between two ways to run the same steps."""
+        return tolerance if self.draws_alike else max(tolerance, 0.02)
 
     def wrap(self, base: keras.Model, **config: Any) -> keras.Model:
         """Wraps a base model with the settings under test."""

@@ -35,11 +35,12 @@ class ModesContract(ContractBase):
     def test_same_weights(self, settings, graph_mode_weights):
         model = self.compiled(**settings)
         self.fit(model)
-        assert_weights_equal(model.get_weights(), graph_mode_weights, 1e-5)
+        assert_weights_equal(model.get_weights(), graph_mode_weights, self.near(1e-5))
         logs = model.evaluate(X, Y, batch_size=8, verbose=0, return_dict=True)
         expected = self.compiled(model.base_model)
         assert logs == pytest.approx(
-            expected.evaluate(X, Y, batch_size=8, verbose=0, return_dict=True), rel=1e-4
+            expected.evaluate(X, Y, batch_size=8, verbose=0, return_dict=True),
+            rel=self.near(1e-4),
         )
 
     @pytest.mark.parametrize("layer", ["conv", "lstm", "batch_norm", "dropout"])
@@ -87,7 +88,9 @@ class ModesContract(ContractBase):
 
         accumulated = keras.optimizers.SGD(0.1, gradient_accumulation_steps=3)
         whole = keras.optimizers.SGD(0.1)
-        assert_weights_equal(weights(accumulated, 8), weights(whole, 24), 1e-4)
+        assert_weights_equal(
+            weights(accumulated, 8), weights(whole, 24), self.near(1e-4)
+        )
 
     def test_mirrored_strategy_equals_one_device(self):
         devices = tf.config.list_logical_devices("CPU")
@@ -101,9 +104,9 @@ class ModesContract(ContractBase):
         history = self.fit(model, batch_size=12).history
         single = self.compiled(metrics=["accuracy"])
         expected = self.fit(single, batch_size=12).history
-        assert_weights_equal(model.get_weights(), single.get_weights(), 1e-5)
+        assert_weights_equal(model.get_weights(), single.get_weights(), self.near(1e-5))
         for name, values in expected.items():
-            np.testing.assert_allclose(history[name], values, rtol=1e-4)
+            np.testing.assert_allclose(history[name], values, rtol=self.near(1e-4))
 
     def test_mirrored_strategy_builds_a_subclassed_model(self):
         class Subclassed(keras.Model):
@@ -123,7 +126,9 @@ class ModesContract(ContractBase):
             model = self.compiled(Subclassed())
         self.fit(model, batch_size=12)
         assert_weights_equal(
-            model.get_weights(), self.trained_weights(Subclassed(), batch_size=12), 1e-5
+            model.get_weights(),
+            self.trained_weights(Subclassed(), batch_size=12),
+            self.near(1e-5),
         )
 
     @pytest.mark.parametrize("kind", ["ragged", "sparse"])
