@@ -28,8 +28,8 @@ class AdversarialRegularization(RegularizedModel):
 
     With `mode='replace'` the loss is the labeled loss at the neighbors alone. Metrics
     in training are then those of the neighbors, which alone pass through the model in
-    training mode; metrics of evaluation are those of the samples, as always. Other losses
-    at the neighbors, as TRADES, are chosen with `objective`.
+    training mode; metrics of evaluation are those of the samples, as always. Other
+    losses at the neighbors, as TRADES, are chosen with `objective`.
 
     Data comes as in any Keras model. One dict that holds features and labels, as in
     NSL 1.4, is understood too: then `label_keys` tells which of its entries are the

@@ -50,8 +50,9 @@ def test_labels_of_every_form_come_to_the_same():
 
 def test_certain_and_wrong_stays_finite():
     base = mlp()
-    kernel, bias = base.layers[-1].get_weights()
-    base.layers[-1].set_weights([0 * kernel, bias + [80.0, 0.0, 0.0]])
+    kernel, _ = base.layers[-1].get_weights()
+    bias = np.array([80.0, 0.0, 0.0])
+    base.layers[-1].set_weights([0 * kernel, bias])
     config = nsl.configs.AdvRegConfig(objective="mart")
     model = nsl.keras.AdversarialRegularization(base, config)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -60,7 +61,7 @@ def test_certain_and_wrong_stays_finite():
     # The crossentropy is 80, and so is the margin: the others share exp(-80).
     np.testing.assert_allclose(logs["loss"], 160 - np.log(2), rtol=1e-4)
     assert all(np.isfinite(weight).all() for weight in model.get_weights())
-    assert np.abs(base.layers[-1].bias - [80.0, 0.0, 0.0]).max() > 0.01
+    assert np.abs(base.layers[-1].bias - bias).max() > 0.01
 
 
 def test_digits_are_more_robust_than_without():
