@@ -9,15 +9,25 @@ asked for, so that `import nsl` and the command line tools start at once.
 import importlib
 import sys
 from importlib.abc import MetaPathFinder
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nsl import attacks, configs, data, keras, lib, tools
+    from nsl import attacks, configs, data, keras, lib, robustness, tools
+    from nsl.robustness import evaluate_robustness
 
 __version__ = "2.0.0"
 
-__all__ = ["__version__", "attacks", "configs", "data", "keras", "lib", "tools"]
+__all__ = [
+    "__version__",
+    "attacks",
+    "configs",
+    "data",
+    "evaluate_robustness",
+    "keras",
+    "lib",
+    "robustness",
+    "tools",
+]
 
 _REMOVED = {
     "nsl.estimator": (
@@ -46,7 +56,9 @@ class _RemovedFinder(MetaPathFinder):
 sys.meta_path.insert(0, _RemovedFinder())
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
+    if name == "evaluate_robustness":
+        return importlib.import_module("nsl.robustness").evaluate_robustness
     if name in __all__:
         return importlib.import_module(f"nsl.{name}")
     removed = _REMOVED.get(f"nsl.{name}")

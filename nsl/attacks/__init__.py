@@ -2,9 +2,20 @@
 
 from nsl.attacks.attack import Attack
 from nsl.attacks.autopgd import AutoPGD
+from nsl.attacks.fab import FAB
 from nsl.attacks.fgsm import FGSM
 from nsl.attacks.mifgsm import MIFGSM
 from nsl.attacks.pgd import PGD
 from nsl.attacks.problem import Problem
+from nsl.attacks.square import Square
 
-__all__ = ["FGSM", "MIFGSM", "PGD", "Attack", "AutoPGD", "Problem"]
+__all__ = [
+    "FAB",
+    "FGSM",
+    "MIFGSM",
+    "PGD",
+    "Attack",
+    "AutoPGD",
+    "Problem",
+    "Square",
+]

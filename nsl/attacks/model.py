@@ -46,13 +46,14 @@ class AttackedModel:
           The outputs.
         """
         variables = kept_variables(self.model)
-        before = [np.array(v) for v in variables]
+        before = [tf.identity(v).numpy() for v in variables]
         outputs = self.model(x, **self._kwargs)
         self.memory = [
             i
             for i, (variable, value) in enumerate(zip(variables, before, strict=True))
             # Counters of random numbers should go on: noise is meant to differ.
-            if value.dtype.kind == "f" and not np.array_equal(variable, value)
+            if value.dtype.kind == "f"
+            and not np.array_equal(tf.identity(variable), value)
         ]
         if self.from_logits is None and tf.is_tensor(outputs):
             has_logits = getattr(outputs, "_keras_logits", None) is not None

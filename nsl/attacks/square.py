@@ -1,0 +1,210 @@
+"""The Square attack: random search by windows, without gradients."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import attrs
+import tensorflow as tf
+
+from nsl import configs
+from nsl.attacks import square_windows
+from nsl.attacks.attack import Attack, initial_state, keep_best
+from nsl.attacks.examples import Tensors
+from nsl.attacks.objectives import Objective
+from nsl.attacks.problem import Problem
+from nsl.attacks.square_windows import Windows
+from nsl.lib.features import is_perturbable
+
+_MOST_QUERIES_AT_ONCE = 250
+
+
+@attrs.define(eq=False, kw_only=True)
+class Square(Attack):
+    """Changes one square window after the other, and keeps what helps.
+
+    Andriushchenko et al. (2020), "Square attack: a query-efficient black-box
+    adversarial attack via random search", https://arxiv.org/abs/1912.00049. It sees
+    the outputs of the model alone, so that it also works where gradients mislead.
+
+    Under L-infinity the attack starts from vertical stripes of +-epsilon, and each
+    query sets a window to +-epsilon, of one sign a channel. Under L2 it starts from a
+    grid of bumps, and each query adds a bump to a window, of which the mass comes from
+    a second one. L1 is as L2, with the masses in that norm. The windows' area shrinks
+    on the schedule of the paper, which is stretched to the number of queries.
+
+    Windows need a place for each coordinate. One floating feature of shape (height,
+    width, channels), channels last, or (height, width) is an image. Anything else
+    (vectors, several features) is a row of all coordinates that can be changed, and
+    windows are segments of it.
+
+    Attributes:
+      norm: The norm of the ball.
+      steps: The number of queries for each example, besides that of the start.
+      initial_share: The share of all pixels that the first windows cover.
+      objective: What is raised, see `Attack`; the paper has the margin.
+      early_stop: Whether an example that has fallen gets no further queries.
+    """
+
+    black_box: ClassVar[bool] = True
+
+    steps: int = attrs.field(default=5000, validator=attrs.validators.ge(1))
+    objective: str | Objective = attrs.field(default="margin")
+    early_stop: bool = True
+    initial_share: float = attrs.field(
+        default=0.8,
+        validator=[attrs.validators.gt(0.0), attrs.validators.le(1.0)],
+    )
+
+    def step_counts(self) -> list[int]:
+        """Returns how many queries are made before fallen examples leave."""
+        if not self.early_stop:
+            return [self.steps]
+        counts: list[int] = []
+        while sum(counts) < self.steps:
+            next_count = min(max(1, sum(counts)), _MOST_QUERIES_AT_ONCE)
+            counts.append(min(next_count, self.steps - sum(counts)))
+        return counts
+
+    def start(self, problem: Problem, seed: tf.Tensor) -> Tensors:
+        """Starts from stripes or, under L2 and L1, from a grid of bumps."""
+        canvas = _Canvas(problem)
+        if self.norm == configs.NormType.INFINITY:
+            stripes = [canvas.batch, 1, canvas.width, canvas.channels]
+            signs = _signs(canvas.uniform(stripes, seed))
+            drawn = tf.repeat(canvas.radius * signs, canvas.height, axis=1)
+        else:
+            drawn = self._grid(canvas, seed)
+        point = self._fit(problem, canvas, drawn)
+        values, fooled = problem.evaluate(point)
+        return keep_best(initial_state(problem, point), values, fooled)
+
+    def step(
+        self, problem: Problem, state: Tensors, i: tf.Tensor, seed: tf.Tensor
+    ) -> Tensors:
+        """Tries one window for each example, and keeps it if the objective grows."""
+        canvas = _Canvas(problem)
+        level = square_windows.level(i + 1, self.steps)
+        before = canvas.images(state["best"])
+        if self.norm == configs.NormType.INFINITY:
+            drawn = self._set_window(canvas, level, before, seed)
+        else:
+            drawn = self._move_mass(canvas, level, before, seed)
+        point = self._fit(problem, canvas, drawn)
+        values, fooled = problem.evaluate(point)
+        return keep_best({**state, "perturbation": point}, values, fooled)
+
+    def finish(self, problem: Problem, state: Tensors) -> Tensors:
+        """Returns the state, for every point has been evaluated."""
+        del problem
+        return state
+
+    def _fit(self, problem: Problem, canvas: _Canvas, drawn: tf.Tensor) -> tf.Tensor:
+        """Returns what was drawn at the size of the ball, clipped to the bounds."""
+        rows = problem.threat.masked(canvas.rows(drawn))
+        if self.norm == configs.NormType.INFINITY:
+            rows = tf.clip_by_value(rows, -problem.radius, problem.radius)
+        else:
+            length = problem.threat.norm.length(rows)
+            rows = tf.math.divide_no_nan(rows, length) * problem.radius
+        return tf.clip_by_value(rows, problem.low, problem.high)
+
+    def _grid(self, canvas: _Canvas, seed: tf.Tensor) -> tf.Tensor:
+        tiles, bumps = square_windows.tiling(canvas.height, canvas.width)
+        count = int(tiles.max()) + 1
+        drawn = canvas.uniform([canvas.batch, count, 1 + canvas.channels], seed)
+        turned, signs = drawn[:, :, :1] < 0.5, _signs(drawn[:, :, 1:])
+        upright, flat = (tf.constant(b[..., None], canvas.dtype) for b in bumps)
+        pattern = tf.where(tf.gather(turned, tiles, axis=1), flat, upright)
+        return pattern * tf.gather(signs, tiles, axis=1)
+
+    def _set_window(
+        self, canvas: _Canvas, level: tf.Tensor, before: tf.Tensor, seed: tf.Tensor
+    ) -> tf.Tensor:
+        """Sets a window to +-epsilon: algorithm 2 of the paper."""
+        windows = Windows(canvas.height, canvas.width, self.initial_share, bumps=False)
+        drawn = canvas.uniform([canvas.batch, 2 + canvas.channels], seed)
+        chosen = tf.fill([canvas.batch], level)
+        window = square_windows.draw(
+            windows, windows.areas, chosen, level, drawn[:, :2]
+        )
+        signs = _signs(drawn[:, tf.newaxis, tf.newaxis, 2:])
+        return tf.where(window > 0, canvas.radius * signs, before)
+
+    def _move_mass(
+        self, canvas: _Canvas, level: tf.Tensor, before: tf.Tensor, seed: tf.Tensor
+    ) -> tf.Tensor:
+        """Adds a bump to a window, of the mass of another: algorithm 3 of the paper."""
+        windows = Windows(canvas.height, canvas.width, self.initial_share, bumps=True)
+        power = 1.0 if self.norm == configs.NormType.L1 else 2.0
+
+        def mass(images: tf.Tensor, axes: list[int]) -> tf.Tensor:
+            return tf.reduce_sum(tf.abs(images) ** power, axis=axes, keepdims=True)
+
+        def unit(images: tf.Tensor) -> tf.Tensor:
+            return tf.math.divide_no_nan(images, mass(images, [1, 2]) ** (1 / power))
+
+        drawn = canvas.uniform([canvas.batch, 5 + canvas.channels], seed)
+        here, there = drawn[:, 1:3], drawn[:, 3:5]
+        turned = tf.cast(drawn[:, 0] < 0.5, tf.int32)
+        areas, bumps = windows.areas, windows.bumps
+        chosen = tf.fill([canvas.batch], level)
+        bump = square_windows.draw(windows, bumps, 2 * level + turned, level, here)
+        window = square_windows.draw(windows, areas, chosen, level, here) > 0
+        source = square_windows.draw(windows, areas, chosen, level, there) > 0
+        signs = _signs(drawn[:, tf.newaxis, tf.newaxis, 5:])
+
+        zero = tf.zeros_like(before)
+        unused = tf.maximum(canvas.radius**power - mass(before, [1, 2, 3]), 0.0)
+        moved = mass(tf.where(window | source, before, zero), [1, 2])
+        size = (unused / canvas.channels + moved) ** (1 / power)
+        filled = unit(
+            unit(tf.cast(bump, canvas.dtype) * signs)
+            + unit(tf.where(window, before, zero))
+        )
+        return tf.where(window, filled * size, tf.where(source, zero, before))
+
+
+class _Canvas:
+    """The rows of a batch as images of shape [batch, height, width, channels].
+
+    Attributes:
+      batch: The number of examples, a scalar tensor.
+      height: Height of the images, 1 where the coordinates are no image.
+      width: Width of the images.
+      channels: The number of channels.
+      radius: The radius of each example, of shape [batch, 1, 1, 1].
+      dtype: The dtype of the rows.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        centers = problem.threat.centers
+        self._row_shape = centers.shape
+        self.dtype = centers.dtype
+        self.batch = tf.shape(centers)[0]
+        self.radius = problem.radius[:, :, None, None]
+        leaves = tf.nest.flatten(problem.features(tf.zeros_like(centers)))
+        shapes = [leaf.shape[1:] for leaf in leaves if is_perturbable(leaf)]
+        if len(shapes) == 1 and len(shapes[0]) in (2, 3):
+            self.height, self.width, self.channels = (*shapes[0], 1)[:3]
+        else:
+            self.height, self.width, self.channels = 1, centers.shape[1], 1
+
+    def images(self, rows: tf.Tensor) -> tf.Tensor:
+        """Returns rows as images."""
+        return tf.reshape(rows, [-1, self.height, self.width, self.channels])
+
+    def rows(self, images: tf.Tensor) -> tf.Tensor:
+        """Returns images as rows."""
+        rows = tf.reshape(
+            images, [self.batch, self.height * self.width * self.channels]
+        )
+        return tf.ensure_shape(tf.cast(rows, self.dtype), self._row_shape)
+
+    def uniform(self, shape: Any, seed: tf.Tensor) -> tf.Tensor:
+        """Draws numbers from [0, 1)."""
+        return tf.random.stateless_uniform(shape, seed, dtype=self.dtype)
+
+
+def _signs(uniform: tf.Tensor) -> tf.Tensor:
+    return tf.where(uniform < 0.5, -tf.ones_like(uniform), tf.ones_like(uniform))

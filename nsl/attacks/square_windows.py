@@ -1,0 +1,182 @@
+"""The windows that the Square attack changes: their sizes, and what goes into them."""
+
+import numpy as np
+import tensorflow as tf
+
+# The queries, of 10,000 in the paper, after which the changed area halves.
+_HALVINGS = np.array([10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000]) / 10_000
+_TILES = 5
+
+
+def level(query: tf.Tensor, num_queries: int) -> tf.Tensor:
+    """Returns how many times the changed area has been halved by a query.
+
+    Args:
+      query: Numbers of queries, an integer tensor.
+      num_queries: The budget.
+
+    Returns:
+      An int32 tensor like `query`, at most 9.
+    """
+    limits = tf.constant(_HALVINGS * num_queries, tf.float32)
+    passed = tf.cast(query, tf.float32)[..., tf.newaxis] > limits
+    return tf.reduce_sum(tf.cast(passed, tf.int32), axis=-1)
+
+
+class Windows:
+    """The windows of each level on a canvas of `height` by `width`.
+
+    On a canvas of height or width 1 a window is a segment.
+
+    Args:
+      height: Height of the canvas.
+      width: Width of the canvas.
+      initial_share: The share of the canvas that is changed first.
+      bumps: Whether windows hold bumps (L2, L1) rather than constants; if so they
+        are of odd size and at least 3 wide where the canvas is.
+
+    Attributes:
+      heights: Height of the window of each level, int array.
+      widths: Width of the window of each level.
+      areas: Canvases with ones in a window at the top left, of shape [levels, height,
+        width].
+      bumps: The same with the two patterns of `bump`, of shape
+        [2 * levels, height, width]; empty without `bumps`.
+    """
+
+    def __init__(
+        self, height: int, width: int, initial_share: float, bumps: bool
+    ) -> None:
+        shares = initial_share / 2.0 ** np.arange(len(_HALVINGS) + 1)
+        if min(height, width) == 1:
+            sizes = np.round(shares * height * width).astype(int)
+        else:
+            sizes = np.round(np.sqrt(shares * height * width)).astype(int)
+        sizes = np.maximum(sizes, 1)
+        if bumps:
+            sizes = np.maximum(sizes, 3)
+            sizes += sizes % 2 == 0
+        self.heights = np.minimum(sizes, height).astype(np.int32)
+        self.widths = np.minimum(sizes, width).astype(np.int32)
+        count = len(sizes)
+        self.areas = np.zeros((count, height, width), np.float32)
+        self.bumps = np.zeros((2 * count * bumps, height, width), np.float32)
+        for i, (h, w) in enumerate(zip(self.heights, self.widths, strict=True)):
+            self.areas[i, :h, :w] = 1.0
+            if bumps:
+                self.bumps[2 * i, :h, :w] = bump(h, w)
+                self.bumps[2 * i + 1, :h, :w] = bump(w, h).T
+
+
+def bump(height: int, width: int) -> np.ndarray:
+    """Returns the pattern eta: a hill in one half of a window, a pit in the other.
+
+    Andriushchenko et al. (2020), equation 2 and section 3.3. Heights fall with the
+    distance from the middle of the half in the maximum norm.
+
+    Args:
+      height: Height of the window, which is halved.
+      width: Width of the window.
+
+    Returns:
+      A float32 array of shape [height, width] and L2 norm 1.
+    """
+    if height == 1:
+        # Nothing to halve: the segment is halved along its width.
+        return np.ones((1, 1), np.float32) if width == 1 else bump(width, 1).T
+    upper = height // 2
+    pattern = np.concatenate([_hill(upper, width), -_hill(height - upper, width)])
+    return (pattern / np.linalg.norm(pattern)).astype(np.float32)
+
+
+def _hill(height: int, width: int) -> np.ndarray:
+    peak = max(height // 2, width // 2) + 1
+    # Sum of 1 / k^2 for k from the distance + 1 to the peak's.
+    sums = np.append(0.0, np.cumsum(1.0 / np.arange(1, peak + 1) ** 2))
+    rows = np.abs(np.arange(height) - height // 2)
+    columns = np.abs(np.arange(width) - width // 2)
+    distance = np.maximum(rows[:, np.newaxis], columns)
+    hill = sums[peak] - sums[distance]
+    return hill / np.linalg.norm(hill)
+
+
+def tiling(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the grid of bumps that the L2 attack starts from.
+
+    Args:
+      height: Height of the canvas.
+      width: Width of the canvas.
+
+    Returns:
+      Which tile each pixel belongs to, an int32 array of shape [height, width] with
+      numbers from 0, and the bumps of all tiles both ways, float32 of shape
+      [2, height, width], with zeros where the grid does not reach.
+    """
+    tile_height, tile_width = max(height // _TILES, 1), max(width // _TILES, 1)
+    grid_height, grid_width = height // tile_height, width // tile_width
+    tiles = np.zeros((height, width), np.int32)
+    patterns = np.zeros((2, height, width), np.float32)
+    top = (height - grid_height * tile_height) // 2
+    left = (width - grid_width * tile_width) // 2
+    both = np.stack([bump(tile_height, tile_width), bump(tile_width, tile_height).T])
+    for i, j in np.ndindex(grid_height, grid_width):
+        rows = slice(top + i * tile_height, top + (i + 1) * tile_height)
+        columns = slice(left + j * tile_width, left + (j + 1) * tile_width)
+        tiles[rows, columns] = i * grid_width + j
+        patterns[:, rows, columns] = both
+    return tiles, patterns
+
+
+def draw(
+    windows: Windows,
+    patterns: np.ndarray,
+    chosen: tf.Tensor,
+    level: tf.Tensor,
+    uniform: tf.Tensor,
+) -> tf.Tensor:
+    """Puts a window of each example's choice anywhere on its canvas.
+
+    Args:
+      windows: The windows, for their sizes.
+      patterns: What they hold at the top left, of shape [count, height, width].
+      chosen: Which of the patterns each example takes, int32 of shape [batch].
+      level: The level of all of these, an int32 scalar.
+      uniform: Numbers drawn from [0, 1), of shape [batch, 2].
+
+    Returns:
+      A tensor of shape [batch, height, width, 1].
+    """
+    _, height, width = patterns.shape
+    sizes = tf.stack(
+        [tf.gather(windows.heights, level), tf.gather(windows.widths, level)]
+    )
+    last = tf.constant([height, width]) - sizes
+    # Rounding may bring the product up to the number of places.
+    places = tf.cast(last + 1, uniform.dtype)
+    corner = tf.minimum(tf.cast(uniform * places, tf.int32), last)
+    return place(tf.constant(patterns), chosen, corner[:, 0], corner[:, 1])
+
+
+def place(
+    canvases: tf.Tensor, chosen: tf.Tensor, top: tf.Tensor, left: tf.Tensor
+) -> tf.Tensor:
+    """Moves a canvas of each example's choice down and to the right.
+
+    Args:
+      canvases: Canvases, of shape [count, height, width].
+      chosen: Which of them each example takes, int32 of shape [batch].
+      top: By how much it moves down, int32 of shape [batch].
+      left: By how much it moves to the right.
+
+    Returns:
+      A tensor of shape [batch, height, width, 1].
+    """
+    height, width = canvases.shape[1:]
+    rows = tf.math.floormod(tf.range(height) - top[:, tf.newaxis], height)
+    columns = tf.math.floormod(tf.range(width) - left[:, tf.newaxis], width)
+    index = (
+        chosen[:, tf.newaxis, tf.newaxis] * (height * width)
+        + rows[:, :, tf.newaxis] * width
+        + columns[:, tf.newaxis, :]
+    )
+    return tf.gather(tf.reshape(canvases, [-1]), index)[..., tf.newaxis]

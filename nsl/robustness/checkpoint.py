@@ -1,0 +1,124 @@
+"""Finished parts of an evaluation in a file, so that it can go on after a stop."""
+
+import hashlib
+import json
+import os
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from nsl.lib import features as feature_structures
+
+_OUTPUT_TOLERANCE = 1e-4
+
+
+def digest(structure: Any) -> str:
+    """Returns a hash of names, dtypes, shapes and values of a structure of arrays.
+
+    Args:
+      structure: An array, or a structure of arrays.
+
+    Returns:
+      A hexadecimal SHA-256.
+    """
+    found = hashlib.sha256()
+    names = feature_structures.names(structure)
+    for name, leaf in zip(names, tf.nest.flatten(structure), strict=True):
+        array = np.ascontiguousarray(leaf)
+        found.update(f"{name} {array.dtype} {array.shape}".encode())
+        text = array.dtype.kind not in "biufc"
+        found.update(repr(array.tolist()).encode() if text else array.data)
+    return found.hexdigest()
+
+
+class Checkpoint:
+    """What each attack left standing so far, by attack and epsilon.
+
+    Args:
+      path: The file, read if it is there. None keeps nothing.
+      fingerprint: What must be the same for the file to be of use: JSON values by
+        name.
+      outputs: What the model gives for a few examples, compared to 1e-4.
+
+    Raises:
+      ValueError: If the file is of another evaluation; names what differs.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None,
+        fingerprint: dict[str, Any],
+        outputs: np.ndarray,
+    ) -> None:
+        self._path = None if path is None else os.fspath(path)
+        self._data: dict[str, Any] = {
+            "fingerprint": json.loads(json.dumps(fingerprint)),
+            "outputs": np.asarray(outputs, np.float64).tolist(),
+            "finished": {},
+        }
+        if self._path is not None and os.path.exists(self._path):
+            self._data["finished"] = self._read(self._path)
+
+    def finished(self, attack: str, epsilon: float) -> dict[str, Any] | None:
+        """Returns what `add` was told about an attack at an epsilon, or None."""
+        return self._data["finished"].get(attack, {}).get(repr(epsilon))
+
+    def add(self, attack: str, results: dict[float, dict[str, Any]]) -> None:
+        """Keeps results of an attack, by epsilon.
+
+        Args:
+          attack: The attack's name.
+          results: JSON values by name, for each epsilon.
+        """
+        finished = self._data["finished"].setdefault(attack, {})
+        finished.update({repr(epsilon): r for epsilon, r in results.items()})
+        if self._path is not None:
+            write_whole(self._path, json.dumps(self._data))
+
+    def _read(self, path: str) -> dict[str, Any]:
+        with open(path, encoding="utf-8") as file:
+            try:
+                found = json.load(file)
+                outputs = np.array(found["outputs"], np.float64)
+                then, finished = dict(found["fingerprint"]), dict(found["finished"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(
+                    f"resume='{path}' is not a file that evaluate_robustness wrote. "
+                    "Name another file, or remove this one."
+                ) from error
+        now = self._data["fingerprint"]
+        different = [key for key in now if then.get(key) != now[key]]
+        expected = np.array(self._data["outputs"])
+        if outputs.shape != expected.shape or not np.allclose(
+            outputs, expected, _OUTPUT_TOLERANCE, _OUTPUT_TOLERANCE, equal_nan=True
+        ):
+            different.append("model (its outputs for the first examples)")
+        if different:
+            described = ", ".join(
+                f"{key} (then {then[key]!r}, now {now[key]!r})"
+                if key in then and key not in ("x", "y")
+                else key
+                for key in different
+            )
+            raise ValueError(
+                f"resume='{path}' is of another evaluation; different are: "
+                f"{described}. Name another file, or remove this one to start anew."
+            )
+        return finished
+
+
+def write_whole(path: str, text: str) -> None:
+    """Writes a text file that appears under its name when all is written.
+
+    Args:
+      path: The file.
+      text: What goes in.
+
+    Raises:
+      OSError: If it cannot be written.
+    """
+    partial = f"{path}.incomplete"
+    with open(partial, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(partial, path)

@@ -1,0 +1,334 @@
+"""The known ways to fool oneself about robustness, each checked by one function.
+
+A check returns None, or a `Finding` that says what was found and what to do. The
+thresholds stand in the docstrings. Most of the checks are those of Carlini et al.
+(2019), "On evaluating adversarial robustness", https://arxiv.org/abs/1902.06705, and
+Athalye et al. (2018), "Obfuscated gradients give a false sense of security",
+https://arxiv.org/abs/1802.00420.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from nsl.robustness.findings import Finding
+from nsl.robustness.report import RobustnessReport
+
+_SUM_TOLERANCE = 1e-3
+_RANDOM_TOLERANCE = 1e-3
+_BOUND_TOLERANCE = 1e-6
+_ZERO_GRADIENT_SHARE = 0.05
+_EXPLODING_CHANGE = 1e4
+_BLACK_BOX_SHARE = 0.01
+_DEVIATIONS = 2.0
+
+
+def probabilities_as_logits(outputs: np.ndarray, from_logits: bool) -> Finding | None:
+    """Warns if what is taken for logits are probabilities.
+
+    A softmax of probabilities is nearly flat, so that the gradients of its loss are
+    tiny and point nowhere. Found if no output is negative and every row sums to 1
+    within 1e-3.
+
+    Args:
+      outputs: What the model gave, of shape [examples, classes].
+      from_logits: Whether it is taken for logits.
+
+    Returns:
+      The finding, or None.
+    """
+    if not from_logits or not are_probabilities(outputs):
+        return None
+    return Finding(
+        "probabilities_as_logits",
+        "The outputs are taken for logits (from_logits=True), but each row is "
+        "non-negative and sums to 1: they are probabilities, and gradients of a second "
+        "softmax hide weaknesses. Pass from_logits=False, or a model without softmax.",
+    )
+
+
+def logits_as_probabilities(outputs: np.ndarray, from_logits: bool) -> Finding | None:
+    """Warns if what is taken for probabilities are none.
+
+    The logarithm of a negative output is no number. Found if an output is negative or
+    a row does not sum to 1 within 1e-3.
+
+    Args:
+      outputs: What the model gave, of shape [examples, classes].
+      from_logits: Whether it is taken for logits.
+
+    Returns:
+      The finding, or None.
+    """
+    if from_logits or are_probabilities(outputs):
+        return None
+    sums = outputs.sum(axis=1)
+    return Finding(
+        "logits_as_probabilities",
+        "The outputs are taken for probabilities (from_logits=False), but they range "
+        f"from {outputs.min():.4g} to {outputs.max():.4g} and their rows sum to "
+        f"between {sums.min():.4g} and {sums.max():.4g}. Pass from_logits=True, or a "
+        "model that ends in a softmax.",
+    )
+
+
+def are_probabilities(outputs: np.ndarray) -> bool:
+    """Tells whether rows are non-negative and sum to 1 within 1e-3.
+
+    Args:
+      outputs: Of shape [examples, classes].
+
+    Returns:
+      Whether they are.
+    """
+    sums_to_one = np.abs(outputs.sum(axis=1) - 1.0) <= _SUM_TOLERANCE
+    return bool(np.all(outputs >= 0.0) and np.all(sums_to_one))
+
+
+def zero_gradients(gradients: np.ndarray) -> Finding | None:
+    """Warns if the loss of many examples has no gradient.
+
+    Where it is zero in every coordinate, white-box attacks have nothing to follow;
+    quantized inputs, saturated outputs and dead units do that. Found if it is so for
+    more than 5% of the examples.
+
+    Args:
+      gradients: The gradient of each example's cross-entropy, of shape
+        [examples, coordinates].
+
+    Returns:
+      The finding, or None.
+    """
+    share = float(np.mean(~np.any(gradients != 0.0, axis=1)))
+    if share <= _ZERO_GRADIENT_SHARE:
+        return None
+    return Finding(
+        "zero_gradients",
+        f"The gradient of the loss is zero for {share:.1%} of the examples "
+        f"(threshold {_ZERO_GRADIENT_SHARE:.0%}): white-box attacks cannot work on "
+        "them, and their failure says nothing. Look for rounding, saturated outputs or "
+        "hard thresholds in the model; trust the black-box attack, or attack a smooth "
+        "surrogate.",
+    )
+
+
+def exploding_gradients(gradients: np.ndarray, epsilon: float) -> Finding | None:
+    """Warns if gradients are not finite, or absurdly large.
+
+    Found if a coordinate is not finite, or if for an example the gradient predicts
+    that moving one coordinate by epsilon changes the cross-entropy by more than
+    10,000.
+
+    Args:
+      gradients: The gradient of each example's cross-entropy, of shape
+        [examples, coordinates].
+      epsilon: The largest radius.
+
+    Returns:
+      The finding, or None.
+    """
+    infinite = ~np.all(np.isfinite(gradients), axis=1)
+    large = np.max(np.abs(np.nan_to_num(gradients)), axis=1) * epsilon
+    large = large > _EXPLODING_CHANGE
+    if not np.any(infinite | large):
+        return None
+    return Finding(
+        "exploding_gradients",
+        f"The gradient of the loss is not finite for {np.mean(infinite):.1%} of the "
+        "examples, and for "
+        f"{np.mean(large & ~infinite):.1%} so large that one coordinate moved by "
+        f"epsilon = {epsilon:g} would change the loss by more than "
+        f"{_EXPLODING_CHANGE:g}. Gradients like that lead attacks astray. Look for "
+        "divisions by nearly zero, roots and logarithms at zero, and very long "
+        "recurrences.",
+    )
+
+
+def random_model(first: np.ndarray, second: np.ndarray) -> Finding | None:
+    """Warns if two passes over the same examples give different outputs.
+
+    Attacks that see one draw fail on the next, which is no robustness: see Athalye et
+    al. (2018). Found if outputs differ by more than 1e-3 of the largest output.
+
+    Args:
+      first: Outputs, of shape [examples, classes].
+      second: Outputs of a second pass.
+
+    Returns:
+      The finding, or None.
+    """
+    scale = max(float(np.max(np.abs(first))), 1e-12)
+    difference = float(np.max(np.abs(first - second))) / scale
+    if not difference > _RANDOM_TOLERANCE:
+        return None
+    return Finding(
+        "random_model",
+        f"Two passes over the same examples differ by {difference:.2g} of the largest "
+        f"output (threshold {_RANDOM_TOLERANCE:g}): the model is random, and attacks "
+        "fail on it that would succeed on the average of many passes. Switch the "
+        "randomness off, or hand in a model that averages over it.",
+    )
+
+
+def inputs_out_of_bounds(excess: float, bounds: object) -> Finding | None:
+    """Warns if examples lie outside of the bounds of the attack.
+
+    Attacks clip to the bounds, so that such an example is changed by more than epsilon,
+    or attacked in the wrong units. Found beyond 1e-6.
+
+    Args:
+      excess: How far an example at most lies outside.
+      bounds: The bounds, for the message.
+
+    Returns:
+      The finding, or None.
+    """
+    if excess <= _BOUND_TOLERANCE:
+        return None
+    return Finding(
+        "inputs_out_of_bounds",
+        f"Examples lie up to {excess:.4g} outside of bounds={bounds!r}. Give the "
+        "bounds in the units that the model takes, and epsilon in the same.",
+    )
+
+
+def model_at_chance(correct: np.ndarray, labels: np.ndarray) -> Finding | None:
+    """Warns if the model is hardly better than the most frequent label.
+
+    Then robustness means nothing: labels may be shuffled, or examples not scaled as in
+    training. Found if the clean accuracy is at most 2 standard deviations above the
+    share of the most frequent label.
+
+    Args:
+      correct: Whether each clean example is classified correctly, bool [examples].
+      labels: The labels, integers of shape [examples].
+
+    Returns:
+      The finding, or None.
+    """
+    frequent = float(np.max(np.bincount(labels))) / len(labels)
+    deviation = float(np.sqrt(frequent * (1.0 - frequent) / len(labels)))
+    accuracy = float(np.mean(correct))
+    if accuracy > frequent + _DEVIATIONS * deviation:
+        return None
+    return Finding(
+        "model_at_chance",
+        f"The clean accuracy is {accuracy:.1%}, while always answering the most "
+        f"frequent label gives {frequent:.1%}. Check that labels belong to examples, "
+        "and that these are scaled as in training.",
+    )
+
+
+def too_few_classes(num_classes: int, attacks: Sequence[str]) -> Finding | None:
+    """Warns if attacks by the difference of logits ratio (DLR) had to be replaced.
+
+    The ratio needs 3 classes, its targeted form 4: Croce and Hein (2020),
+    https://arxiv.org/abs/2003.01690, equations 6 and 7. With fewer, the standard suite
+    takes Auto-PGD with the margin of the logits instead.
+
+    Args:
+      num_classes: The number of classes.
+      attacks: The names of the attacks that were replaced.
+
+    Returns:
+      The finding, or None.
+    """
+    if not attacks:
+        return None
+    return Finding(
+        "too_few_classes",
+        f"{', '.join(attacks)} needs at least 4 classes, but the model has "
+        f"{num_classes}; what ran instead is weaker against losses that saturate.",
+    )
+
+
+def black_box_beats_white_box(report: RobustnessReport) -> Finding | None:
+    """Warns if a black-box attack brings down what white-box attacks could not.
+
+    An attack that knows the gradients should not lose to one that does not: if it
+    does, the gradients mislead. Found if at some epsilon this is so for more than 1%
+    of the examples. In a cascade only attacks that ran before the black-box one count.
+
+    Args:
+      report: The report of all attacks.
+
+    Returns:
+      The finding, or None.
+    """
+    worst = 0.0, "", 0.0
+    standing = np.tile(report.correct, (len(report.epsilons), 1))
+    white_box_ran = False
+    white_boxes = [r.standing for r in report.results.values() if not r.black_box]
+    if white_boxes and not report.cascade:
+        standing = np.logical_and.reduce(white_boxes)
+        white_box_ran = True
+    for name, result in report.results.items():
+        if result.black_box and white_box_ran:
+            shares = np.mean(standing & ~result.standing, axis=1)
+            at = int(np.argmax(shares))
+            worst = max(worst, (float(shares[at]), name, report.epsilons[at]))
+        white_box_ran |= not result.black_box
+        if report.cascade:
+            standing = standing & result.standing
+    share, name, epsilon = worst
+    if share <= _BLACK_BOX_SHARE:
+        return None
+    return Finding(
+        "black_box_beats_white_box",
+        f"{name}, which sees only outputs, brings down {share:.1%} of the examples at "
+        f"epsilon {epsilon:g} that white-box attacks left standing (threshold "
+        f"{_BLACK_BOX_SHARE:.0%}). The gradients mislead (gradient masking): the true "
+        "worst case is probably lower still. Find what breaks the gradients, or give "
+        "the white-box attacks more steps and restarts.",
+    )
+
+
+def stands_at_huge_epsilon(
+    accuracy: float, num_classes: int, epsilon: float
+) -> Finding | None:
+    """Warns if accuracy does not fall to chance when anything may be changed.
+
+    With a radius that reaches from any example to any other, an attack that works
+    brings accuracy down to nothing. Found if more than 1 / classes of the examples
+    stand.
+
+    Args:
+      accuracy: The share of examples that stand at that radius.
+      num_classes: The number of classes.
+      epsilon: The radius.
+
+    Returns:
+      The finding, or None.
+    """
+    if accuracy <= 1.0 / num_classes:
+        return None
+    return Finding(
+        "stands_at_huge_epsilon",
+        f"At epsilon = {epsilon:g}, where an example may become any other, "
+        f"{accuracy:.1%} still stand (chance is {1.0 / num_classes:.1%}). No model "
+        "withstands that, so the attack does not work on this one.",
+    )
+
+
+def left_the_ball(name: str, share: float, epsilon: float) -> Finding | None:
+    """Warns if an attack gave points outside of the ball or the bounds.
+
+    They are not counted. Found if a point lies outside by more than rounding: 1e-4 of
+    the radius plus 1e-5.
+
+    Args:
+      name: The name of the attack.
+      share: The share of its points that lie outside.
+      epsilon: The radius.
+
+    Returns:
+      The finding, or None.
+    """
+    if not share:
+        return None
+    return Finding(
+        "left_the_ball",
+        f"{name} gave {share:.1%} of its points outside of the ball of radius "
+        f"{epsilon:g}, or of the bounds, or not finite; these do not count as "
+        "successes. The attack has an error, or takes epsilon for something else.",
+    )

@@ -1,0 +1,254 @@
+"""The report of a robustness evaluation."""
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+import numpy as np
+
+from nsl.configs import NormType
+from nsl.robustness.findings import Finding
+
+_VERSION = 1
+
+
+@attrs.define
+class AttackResult:
+    """What one attack left standing.
+
+    Attributes:
+      standing: Whether each example is still classified correctly, a bool array of
+        shape [epsilons, examples]. In a cascade: after this attack and all before it.
+      seconds: How long the attack took at each epsilon, one number an epsilon. An
+        attack that handles all of them in one run counts at the first.
+      model_passes: How many times an example went through the model, at each epsilon;
+        padding counts, backward passes do not.
+      black_box: Whether the attack sees only the outputs of the model.
+    """
+
+    standing: np.ndarray = attrs.field(eq=attrs.cmp_using(eq=np.array_equal))
+    seconds: list[float]
+    model_passes: list[int]
+    black_box: bool = False
+
+
+@attrs.define
+class RobustnessReport:
+    """Accuracy of a model on clean and on attacked examples.
+
+    Printed, it is a table. All shares are of all examples, those that the model gets
+    wrong without an attack included.
+
+    Attributes:
+      norm: The norm of the perturbations.
+      epsilons: The radii, ascending.
+      correct: Whether each clean example is classified correctly, bool of shape
+        [examples].
+      results: What each attack left standing, by name, in the order they ran.
+      cascade: Whether each attack only tried what those before it had left standing.
+      warnings: What speaks against believing the figures, see `nsl.robustness.checks`.
+    """
+
+    norm: NormType = attrs.field(converter=NormType)
+    epsilons: tuple[float, ...]
+    correct: np.ndarray = attrs.field(eq=attrs.cmp_using(eq=np.array_equal))
+    results: dict[str, AttackResult] = attrs.field(factory=dict)
+    cascade: bool = True
+    warnings: list[Finding] = attrs.field(factory=list)
+
+    @property
+    def num_examples(self) -> int:
+        """The number of examples."""
+        return len(self.correct)
+
+    @property
+    def clean_accuracy(self) -> float:
+        """The share of examples that are classified correctly without an attack."""
+        return float(np.mean(self.correct))
+
+    @property
+    def standing(self) -> np.ndarray:
+        """Whether each example withstands all attacks, bool [epsilons, examples]."""
+        standing = np.tile(self.correct, (len(self.epsilons), 1))
+        for result in self.results.values():
+            standing &= result.standing
+        return standing
+
+    @property
+    def worst_case(self) -> dict[float, float]:
+        """The share of examples that withstand all attacks, by epsilon."""
+        shares = self.standing.mean(axis=1)
+        return dict(zip(self.epsilons, map(float, shares), strict=True))
+
+    @property
+    def accuracy(self) -> dict[str, dict[float, float]]:
+        """The share of examples that stand after each attack, by name and epsilon.
+
+        In a cascade that is after this attack and all before it.
+        """
+        return {
+            name: dict(
+                zip(self.epsilons, map(float, result.standing.mean(1)), strict=True)
+            )
+            for name, result in self.results.items()
+        }
+
+    def to_json(self) -> str:
+        """Returns the report as JSON, the matrices of what stands included."""
+        return json.dumps(
+            {
+                "version": _VERSION,
+                "norm": self.norm.value,
+                "epsilons": self.epsilons,
+                "clean_accuracy": self.clean_accuracy,
+                "worst_case": list(self.worst_case.values()),
+                "correct": _to_bits(self.correct),
+                "cascade": self.cascade,
+                "results": {
+                    name: {
+                        **attrs.asdict(result),
+                        "standing": [_to_bits(row) for row in result.standing],
+                    }
+                    for name, result in self.results.items()
+                },
+                "warnings": [attrs.asdict(finding) for finding in self.warnings],
+            },
+            indent=2,
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> "RobustnessReport":
+        """Returns the report that `to_json` wrote.
+
+        Args:
+          text: What `to_json` returned.
+
+        Returns:
+          A report equal to the one that was written.
+
+        Raises:
+          ValueError: If `text` is no such JSON, or of a later version.
+        """
+        data = json.loads(text)
+        if not isinstance(data, Mapping) or "version" not in data:
+            raise ValueError(
+                "Expected the JSON of a RobustnessReport, as to_json writes it, but "
+                f"received {text[:60]!r}."
+            )
+        if data["version"] > _VERSION:
+            raise ValueError(
+                f"The report is of version {data['version']}, but this nsl reads "
+                f"versions up to {_VERSION}: update nsl."
+            )
+        return cls(
+            norm=data["norm"],
+            epsilons=tuple(data["epsilons"]),
+            correct=_from_bits(data["correct"]),
+            cascade=data["cascade"],
+            results={
+                name: AttackResult(
+                    **{
+                        **result,
+                        "standing": np.array([*map(_from_bits, result["standing"])]),
+                    }
+                )
+                for name, result in data["results"].items()
+            },
+            warnings=[Finding(**finding) for finding in data["warnings"]],
+        )
+
+    def __str__(self) -> str:
+        rows: list[list[str]] = [["", *(f"{e:g}" for e in self.epsilons), "", ""]]
+        rows[0][-2:] = ["seconds", "passes"]
+        rows.append(["clean", *[_percent(self.clean_accuracy)] * len(self.epsilons)])
+        for name, result in self.results.items():
+            rows.append(
+                [
+                    ("then " if self.cascade and len(rows) > 2 else "") + name,
+                    *(_percent(share) for share in result.standing.mean(axis=1)),
+                    f"{sum(result.seconds):.1f}",
+                    f"{sum(result.model_passes):,}",
+                ]
+            )
+        rows.append(["worst case", *map(_percent, self.worst_case.values())])
+        title = (
+            f"Accuracy of {self.num_examples} examples against perturbations of "
+            f"{_NORM_NAMES[self.norm]} norm at most epsilon"
+        )
+        lines = [title, *_aligned(rows)]
+        lines += [f"Warning: {finding}" for finding in self.warnings]
+        return "\n".join(lines)
+
+    def plot(self, path_or_ax: Any) -> Any:
+        """Plots accuracy against epsilon: one line an attack, the worst case bold.
+
+        Args:
+          path_or_ax: The file to write (its ending tells the format), or the
+            matplotlib axes to draw into.
+
+        Returns:
+          The axes.
+
+        Raises:
+          ImportError: If matplotlib is missing.
+        """
+        try:
+            from matplotlib.figure import Figure
+        except ImportError as error:
+            raise ImportError(
+                "RobustnessReport.plot needs matplotlib: pip install 'nsl[plot]'"
+            ) from error
+        if isinstance(path_or_ax, str | os.PathLike):
+            figure = Figure(figsize=(6, 4), layout="constrained")
+            axes = figure.subplots()
+        else:
+            figure, axes = None, path_or_ax
+        epsilons = [0.0, *self.epsilons]
+        for name, accuracy in self.accuracy.items():
+            label = f"after {name}" if self.cascade else name
+            shares = [self.clean_accuracy, *accuracy.values()]
+            axes.plot(epsilons, shares, marker=".", linewidth=1, label=label)
+        shares = [self.clean_accuracy, *self.worst_case.values()]
+        axes.plot(epsilons, shares, color="black", linewidth=3, label="worst case")
+        axes.set_xlabel(f"epsilon ({_NORM_NAMES[self.norm]})")
+        axes.set_ylabel("accuracy")
+        axes.set_ylim(0.0, 1.0)
+        axes.legend()
+        if figure is not None:
+            figure.savefig(path_or_ax)
+        return axes
+
+
+_NORM_NAMES = {
+    NormType.L1: "L1",
+    NormType.L2: "L2",
+    NormType.INFINITY: "L-infinity",
+}
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}%"
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    """Returns lines of a table: the first column to the left, others to the right."""
+    columns = max(map(len, rows))
+    rows = [row + [""] * (columns - len(row)) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _to_bits(row: np.ndarray) -> str:
+    return "".join("1" if value else "0" for value in row)
+
+
+def _from_bits(bits: str) -> np.ndarray:
+    return np.frombuffer(bits.encode(), np.uint8) == ord("1")

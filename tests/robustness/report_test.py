@@ -1,0 +1,124 @@
+"""The report: shares, the printed table, JSON and the plot."""
+
+import builtins
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nsl.robustness.findings import Finding
+from nsl.robustness.report import AttackResult, RobustnessReport
+
+
+def _bools(*rows: str) -> np.ndarray:
+    return np.array([[c == "1" for c in row] for row in rows])
+
+
+@pytest.fixture
+def report() -> RobustnessReport:
+    return RobustnessReport(
+        norm="infinity",
+        epsilons=(0.1, 0.3),
+        correct=_bools("11110")[0],
+        results={
+            "pgd": AttackResult(_bools("11100", "01000"), [1.5, 0.25], [100, 200]),
+            "square": AttackResult(
+                _bools("10100", "01000"), [2.0, 0.0], [1000, 3000], black_box=True
+            ),
+        },
+        warnings=[Finding("random_model", "Two passes differ.")],
+        cascade=False,
+    )
+
+
+def test_shares(report: RobustnessReport) -> None:
+    assert report.num_examples == 5
+    assert report.clean_accuracy == pytest.approx(0.8)
+    assert report.accuracy == {
+        "pgd": {0.1: 0.6, 0.3: 0.2},
+        "square": {0.1: 0.4, 0.3: 0.2},
+    }
+    np.testing.assert_array_equal(report.standing, _bools("10100", "01000"))
+    assert report.worst_case == {0.1: 0.4, 0.3: 0.2}
+
+
+def test_without_attacks_what_is_correct_stands() -> None:
+    report = RobustnessReport("l2", (1.0,), np.array([True, False]))
+    assert report.worst_case == {1.0: 0.5}
+    assert "worst case" in str(report)
+
+
+def test_prints_an_aligned_table(report: RobustnessReport) -> None:
+    assert str(report) == (
+        "Accuracy of 5 examples against perturbations of L-infinity norm at most "
+        "epsilon\n"
+        "              0.1    0.3  seconds  passes\n"
+        "clean       80.0%  80.0%\n"
+        "pgd         60.0%  20.0%      1.8     300\n"
+        "square      40.0%  20.0%      2.0   4,000\n"
+        "worst case  40.0%  20.0%\n"
+        "Warning: random_model: Two passes differ."
+    )
+
+
+def test_a_cascade_says_that_later_attacks_go_on(report: RobustnessReport) -> None:
+    report.cascade = True
+    assert "\nthen square " in str(report)
+    assert "\npgd " in str(report)
+
+
+def test_json_round_trip(report: RobustnessReport) -> None:
+    restored = RobustnessReport.from_json(report.to_json())
+    assert restored == report
+    assert restored.standing.dtype == bool
+    report.results["pgd"].standing[0, 0] = False
+    assert restored != report
+
+
+@pytest.mark.parametrize("text", ["[]", '{"a": 1}'])
+def test_other_json_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="Expected the JSON of a RobustnessReport"):
+        RobustnessReport.from_json(text)
+
+
+def test_a_later_version_is_refused(report: RobustnessReport) -> None:
+    text = report.to_json().replace('"version": 1', '"version": 99')
+    with pytest.raises(ValueError, match=r"version 99.*update nsl"):
+        RobustnessReport.from_json(text)
+
+
+def test_plots_a_line_an_attack_and_the_worst_case_bold(
+    report: RobustnessReport, tmp_path: Path
+) -> None:
+    axes = report.plot(tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    assert list(lines) == ["pgd", "square", "worst case"]
+    np.testing.assert_allclose(lines["square"].get_xydata()[:, 0], [0.0, 0.1, 0.3])
+    np.testing.assert_allclose(lines["square"].get_xydata()[:, 1], [0.8, 0.4, 0.2])
+    widths = {label: line.get_linewidth() for label, line in lines.items()}
+    assert widths["worst case"] > 2 * widths["pgd"]
+
+
+def test_plots_into_given_axes(report: RobustnessReport) -> None:
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    assert report.plot(axes) is axes
+    assert len(axes.get_lines()) == 3
+
+
+def test_without_matplotlib_it_says_what_to_install(
+    report: RobustnessReport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = builtins.__import__
+
+    def missing(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name.startswith("matplotlib"):
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", missing)
+    with pytest.raises(ImportError, match=r"pip install 'nsl\[plot\]'"):
+        report.plot("curve.png")
