@@ -24,6 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import digit_rows
 import digits_picture
 import keras
 import numpy as np
@@ -456,15 +457,16 @@ def format_table(results: Results) -> str:
 
 def picture_rows(
     models: Mapping[str, keras.Model], test: Images
-) -> list[digits_picture.Row]:
+) -> list[digit_rows.Row]:
     """Attacks the first test image of each digit, so that nobody picks them."""
     first = [np.flatnonzero(test.y == digit)[0] for digit in range(CLASSES)]
     images = Images(test.x[first], test.y[first])
-    rows = [digits_picture.Row("clean", images.x)]
+    rows = [digit_rows.Row("clean", images.x.reshape(-1, 8, 8))]
     for name, model in models.items():
         attacked = attack(model, images, PICTURED_EPSILON, PGD_ITERATIONS).x
         title = digits_picture.NAMES[name].replace(" ", "\n")
-        rows.append(digits_picture.Row(title, attacked, classify(model, attacked)))
+        answers = classify(model, attacked)
+        rows.append(digit_rows.Row(title, attacked.reshape(-1, 8, 8), answers))
     return rows
 
 

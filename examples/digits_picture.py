@@ -1,30 +1,14 @@
 """The picture of examples/digits.py: attacked digits, and accuracies."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from digit_rows import Row, draw_row
 
 COLORS = {"plain": "#c2571a", "regularized": "#1f6fb4"}
 NAMES = {"plain": "plain", "regularized": "adversarially regularized"}
-RIGHT, WRONG = "#2a7f3e", "#c01f2e"
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """Images of the digits 0 to 9, and what a network answers.
-
-    Attributes:
-      title: Stands to the left of the images.
-      pixels: `[10, 64]`, from 0 (white) to 1 (black).
-      answers: `[10]`, or None.
-    """
-
-    title: str
-    pixels: np.ndarray
-    answers: np.ndarray | None = None
 
 
 def draw(
@@ -54,7 +38,7 @@ def draw(
     top, bottom = figure.subfigures(2, 1, height_ratios=[1.12, 1])
     top.suptitle(rows_title, fontsize=13)
     for axes, row in zip(top.subplots(len(rows), 10), rows, strict=True):
-        _draw_row(axes, row)
+        draw_row(axes, row)
     curves, dots = bottom.subplots(1, 2, width_ratios=[2.2, 1])
     _draw_curves(curves, epsilons, attacked)
     _draw_few_labels(dots, few_labels)
@@ -62,27 +46,6 @@ def draw(
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110)
     plt.close(figure)
-
-
-def _draw_row(axes: Sequence[Any], row: Row) -> None:
-    axes[0].set_ylabel(
-        row.title, rotation=0, ha="right", va="center", fontsize=12, labelpad=8
-    )
-    for digit, axis in enumerate(axes):
-        image = row.pixels[digit].reshape(8, 8)
-        axis.imshow(image, cmap="gray_r", vmin=0, vmax=1)
-        axis.set(xticks=[], yticks=[])
-        for spine in axis.spines.values():
-            spine.set_edgecolor("#bbbbbb")
-        if row.answers is not None:
-            right = row.answers[digit] == digit
-            axis.set_xlabel(
-                f"{row.answers[digit]} {'✓' if right else '✗'}",
-                color=RIGHT if right else WRONG,
-                fontsize=14,
-                fontweight="bold",
-                labelpad=2,
-            )
 
 
 def _draw_curves(
