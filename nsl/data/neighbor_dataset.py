@@ -8,6 +8,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from nsl.configs import GraphNeighborConfig
+from nsl.data.batch_part import BatchPart
 from nsl.data.graph import Graph
 from nsl.data.host_tensors import host_tensor
 from nsl.data.powers import at_least_one
@@ -27,6 +28,8 @@ def neighbor_dataset(
     shuffle: bool = True,
     drop_remainder: bool = False,
     seed: int | None = None,
+    input_context: tf.distribute.InputContext | None = None,
+    epoch: tf.Variable | int | None = None,
 ) -> tf.data.Dataset:
     """Makes the batches that `nsl.keras.GraphRegularization` trains on.
 
@@ -58,7 +61,7 @@ def neighbor_dataset(
         counts in the graph loss alone. Metrics leave it out if they are given as
         `weighted_metrics`.
       neighbor_config: How neighbor features are named, and the number of neighbors.
-      batch_size: How many samples a batch has.
+      batch_size: How many samples a batch has, over all replicas together.
       sample_ids: Ids of shape [samples], or [samples, m] where a sample is several
         nodes, such as the pairs of link prediction; the features of a batch then have
         shape [batch, m, ...], and a neighbor of (a, b) is (c, b), where c is a neighbor
@@ -72,6 +75,17 @@ def neighbor_dataset(
       seed: An integer that order and neighbors follow, together with
         `tf.random.set_seed` if that was called. Without it they follow
         `keras.utils.set_random_seed`.
+      input_context: What `strategy.distribute_datasets_from_function` passes to its
+        function: each batch is then divided among all replicas, as evenly as it can be,
+        and this dataset yields the parts of the replicas of one worker in turn. Over
+        all workers each sample comes once an epoch, and all workers make the same
+        number of batches, of which those of the last one may be empty. Several workers
+        need a seed, one for all. Drawn neighbors are others than without a context.
+      epoch: The number of the epoch, on which, with the seed alone, order and draws
+        depend. A `tf.Variable` of integers is read whenever an iteration begins, so
+        that training that goes on from a backup can repeat the epochs that an
+        undisturbed one would have had. By default iterations are counted from the
+        making of the dataset on.
 
     Returns:
       A `tf.data.Dataset` of `({"x": ..., "NL_nbr_0_x": ..., "NL_nbr_0_weight": ...},
@@ -95,6 +109,17 @@ def neighbor_dataset(
     if seed is not None and not isinstance(seed, int | np.integer):
         raise TypeError(f"seed must be an integer or None, but is {seed!r}.")
     sampling = Sampling(sampling)
+    if epoch is not None and not isinstance(epoch, int | np.integer | tf.Variable):
+        raise TypeError(
+            f"epoch must be an integer, a tf.Variable or None, but is {epoch!r}."
+        )
+    part = BatchPart.of(input_context)
+    if seed is None and (epoch is not None or not part.is_whole):
+        reason = "an epoch number" if epoch is not None else "several workers"
+        raise ValueError(
+            f"With {reason}, order and neighbors must follow one seed: give "
+            "neighbor_dataset the same seed wherever and whenever the job runs."
+        )
     if sampling is Sampling.WEIGHTED and (graph.weights < 0).any():
         raise ValueError(
             "Neighbors can be drawn in proportion to weights only if none is negative, "
@@ -117,20 +142,24 @@ def neighbor_dataset(
     row_tensor = host_tensor(rows)
     target_tensors = tf.nest.map_structure(host_tensor, targets)
 
-    def epoch(epoch_seed: tf.Tensor) -> tf.data.Dataset:
+    steps = samples // batch_size if drop_remainder else -(-samples // batch_size)
+    # All batches are full if they can be: then every shape is static.
+    only_full = drop_remainder or samples % batch_size == 0
+    piece_size = part.piece_size(batch_size) if only_full else None
+
+    def epoch_of(epoch_seed: tf.Tensor) -> tf.data.Dataset:
         order = tf.range(samples, dtype=tf.int32)
         if shuffle:
             order = tf.random.experimental.stateless_shuffle(
                 order, tf.stack([epoch_seed, tf.constant(0, tf.int64)])
             )
-        # All batches are full if they can be: then every shape is static.
-        only_full = drop_remainder or samples % batch_size == 0
-        batches = tf.data.Dataset.from_tensor_slices(order)
-        batches = batches.batch(batch_size, drop_remainder=only_full)
-        seeds = tf.data.Dataset.counter(1).map(
-            lambda step: tf.stack([epoch_seed, step])
-        )
-        return tf.data.Dataset.zip(batches, seeds)
+
+        def places_and_seed(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            piece, start, end = part.piece(index, batch_size, samples)
+            places = tf.ensure_shape(order[start:end], [piece_size])
+            return places, tf.stack([epoch_seed, 1 + piece])
+
+        return tf.data.Dataset.range(steps * part.local).map(places_and_seed)
 
     def batch(places: tf.Tensor, batch_seed: tf.Tensor) -> Any:
         nodes = tf.gather(row_tensor, places)
@@ -157,13 +186,24 @@ def neighbor_dataset(
         y, w = tf.nest.map_structure(lambda t: tf.gather(t, places), target_tensors)
         return x, y, w
 
-    steps = samples // batch_size if drop_remainder else -(-samples // batch_size)
-    # One number an epoch, another one each time the dataset is iterated over.
-    epochs = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).take(1)
-    dataset = epochs.flat_map(epoch)
+    dataset = _epoch_seeds(seed, epoch).flat_map(epoch_of)
     dataset = dataset.map(batch, num_parallel_calls=tf.data.AUTOTUNE)
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps))
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps * part.local))
     return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def _epoch_seeds(seed: int | None, epoch: tf.Variable | int | None) -> tf.data.Dataset:
+    """Makes the dataset of one int64, another one each time it is iterated over."""
+    if epoch is None:
+        seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
+        return seeds.take(1)
+
+    def seed_of_epoch(_: tf.Tensor) -> tf.Tensor:
+        number = tf.cast(epoch, tf.int64)
+        pair = tf.stack([tf.constant(seed, tf.int64), number])
+        return tf.random.stateless_uniform([], pair, None, None, tf.int64)
+
+    return tf.data.Dataset.range(1).map(seed_of_epoch)
 
 
 def _check_type(name: str, value: Any, kind: type) -> None:

@@ -15,9 +15,10 @@ from nsl.keras.base_model import (
 )
 from nsl.keras.batch import describe, to_tensor
 from nsl.keras.data_forms import DataForms
+from nsl.keras.multi_worker import MultiWorker
 
 
-class WrappedModel(DataForms):
+class WrappedModel(DataForms, MultiWorker):
     """A Keras model that predicts with a base model and trains its weights.
 
     Loss, metrics and sample weights are handled by Keras as for any model.
