@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from nsl.configs import AdvMode, AdvNeighborConfig, AdvObjective, AdvRegConfig, NormType
 from nsl.keras.batch import perturbable
+from nsl.keras.replica_seed import replica_seed
 from nsl.keras.terms.objectives import AdversarialObjective, AdversarialPasses
 from nsl.keras.terms.objectives.output_pair import output_pairs
 from nsl.keras.terms.term import CleanPass, Passes, Term
@@ -146,7 +147,7 @@ class AdversarialTerm(Term):
         return divergence_of
 
     def _seed(self) -> tf.Tensor:
-        return (self.seed_generator or keras.random.SeedGenerator()).next()
+        return replica_seed(self.seed_generator or keras.random.SeedGenerator())
 
     def _attacked(self, x: Any) -> Any:
         if isinstance(x, Mapping) and self._protected_keys:

@@ -1,0 +1,186 @@
+"""Trains with graph and adversarial regularization on several devices or machines.
+
+A hand-written loop under `tf.distribute`: each replica runs the wrapper's own
+`train_step`, so that all terms count as in `fit`. The data are scikit-learn's
+handwritten digits, the graph joins each image with the images most like it.
+
+On one machine, on all GPUs or, without any, on two logical CPU devices:
+
+    python examples/distributed_loop.py --quick
+
+On two machines, or here in two terminals, each with its own index and one directory
+for both:
+
+    export TF_CONFIG='{"cluster": {"worker": ["localhost:2301", "localhost:2302"]},
+                       "task": {"type": "worker", "index": 0}}'
+    python examples/distributed_loop.py --backup=/shared/backup
+
+Started again with the same directory, it goes on after the last epoch that was whole.
+"""
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from sklearn.datasets import load_digits
+from sklearn.neighbors import NearestNeighbors
+
+import nsl
+
+TRAINING_IMAGES = 1280
+BATCH_SIZE = 128  # Over all replicas.
+
+
+def make_strategy() -> tf.distribute.Strategy:
+    if "TF_CONFIG" in os.environ:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    if tf.config.list_physical_devices("GPU"):
+        return tf.distribute.MirroredStrategy()
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    if tf.config.get_logical_device_configuration(cpu) is None:
+        two = [tf.config.LogicalDeviceConfiguration()] * 2
+        tf.config.set_logical_device_configuration(cpu, two)
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+def make_model() -> nsl.keras.GraphRegularization:
+    base_model = keras.Sequential(
+        [
+            keras.Input((64,), name="pixels"),
+            keras.layers.Dense(128, activation="relu"),
+            keras.layers.Dense(10),
+        ]
+    )
+    attack = nsl.configs.make_adv_reg_config(
+        adv_grad_norm="infinity",
+        adv_step_size=0.05,
+        pgd_iterations=2,
+        pgd_epsilon=0.1,
+        random_init=True,
+        clip_value_min=0.0,
+        clip_value_max=1.0,
+    )
+    graph = nsl.configs.make_graph_reg_config(max_neighbors=2, multiplier=0.1)
+    model = nsl.keras.GraphRegularization(
+        nsl.keras.AdversarialRegularization(base_model, adv_config=attack), graph
+    )
+    model.compile(
+        optimizer=keras.optimizers.Adam(0.002),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    return model
+
+
+def make_data(
+    images: np.ndarray,
+    labels: np.ndarray,
+    seed: int,
+    epoch: tf.Variable,
+    context: tf.distribute.InputContext,
+) -> tf.data.Dataset:
+    """Makes one worker's part of the batches."""
+    index = NearestNeighbors(n_neighbors=3).fit(images)
+    nearest = index.kneighbors(images, return_distance=False)[:, 1:]
+    rows = np.arange(len(images))
+    graph = nsl.data.Graph((np.repeat(rows, 2), nearest.ravel()), ids=rows)
+    return nsl.data.neighbor_dataset(
+        graph,
+        {"pixels": images},
+        labels,
+        neighbor_config=nsl.configs.GraphNeighborConfig(max_neighbors=2),
+        batch_size=BATCH_SIZE,
+        seed=seed,
+        input_context=context,
+        epoch=epoch,
+    )
+
+
+def restore(model: keras.Model, backup: Path) -> int:
+    """Loads the newest backup and returns how many epochs were done."""
+    paths = sorted(backup.glob("epoch-*.weights.h5"))
+    if not paths:
+        return 0
+    model.load_weights(paths[-1])
+    return int(paths[-1].name.removeprefix("epoch-").split(".")[0])
+
+
+def back_up(model: keras.Model, backup: Path, epochs_done: int) -> None:
+    """Saves weights, optimizer and seeds; a half-written file never has the name."""
+    backup.mkdir(parents=True, exist_ok=True)
+    model.save_weights(backup / "unfinished.weights.h5")
+    os.replace(
+        backup / "unfinished.weights.h5",
+        backup / f"epoch-{epochs_done:05d}.weights.h5",
+    )
+
+
+def train(
+    strategy: tf.distribute.Strategy,
+    epochs: int,
+    seed: int,
+    backup: Path | None = None,
+    on_step: Callable[[int, int], None] = lambda epoch, step: None,
+) -> nsl.keras.GraphRegularization:
+    # The same seed on every worker: the same weights, order and random starts.
+    keras.utils.set_random_seed(seed)
+    images, labels = load_digits(return_X_y=True)
+    images = (images / 16).astype(np.float32)
+    epoch = tf.Variable(0, dtype=tf.int64)
+    data = strategy.distribute_datasets_from_function(
+        lambda context: make_data(
+            images[:TRAINING_IMAGES], labels[:TRAINING_IMAGES], seed, epoch, context
+        )
+    )
+    with strategy.scope():
+        model = make_model()
+        # A replica must find all variables there, those of metrics too.
+        model.optimizer.build(model.trainable_variables)
+        model.test_on_batch(images[:1], labels[:1])
+    resolver = strategy.cluster_resolver
+    is_chief = resolver is None or not resolver.task_id
+
+    @tf.function
+    def train_step(batch: object) -> None:
+        strategy.run(model.train_step, args=(batch,))
+
+    for done in range(restore(model, backup) if backup else 0, epochs):
+        epoch.assign(done)
+        model.reset_metrics()
+        for step, batch in enumerate(data):
+            train_step(batch)
+            on_step(done, step)
+        logs = model.get_metrics_result()  # Over all replicas; every worker must ask.
+        if is_chief:
+            shown = "  ".join(f"{name} {float(v):.4f}" for name, v in logs.items())
+            print(f"epoch {done + 1:3d}/{epochs}  {shown}", flush=True)
+            if backup:
+                back_up(model, backup, done + 1)
+    correct = np.argmax(model(images[TRAINING_IMAGES:]), -1) == labels[TRAINING_IMAGES:]
+    print(f"{len(correct)} test images: accuracy {np.mean(correct):.1%}", flush=True)
+    return model
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--epochs", type=int, default=20, help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--quick", action="store_true", help="two epochs")
+    parser.add_argument(
+        "--backup", type=Path, help="directory that all workers reach; none by default"
+    )
+    options = parser.parse_args(arguments)
+    if options.epochs < 1:
+        parser.error(f"--epochs must be at least 1, received {options.epochs}")
+    epochs = 2 if options.quick else options.epochs
+    train(make_strategy(), epochs, options.seed, options.backup)
+
+
+if __name__ == "__main__":
+    main()

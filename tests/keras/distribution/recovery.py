@@ -1,0 +1,100 @@
+"""Training that is killed in the middle of an epoch and goes on from its backup."""
+
+import functools
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tests.keras.contract.base import mlp
+from tests.keras.distribution.cases import PGD, adversarial, graph
+from tests.keras.distribution.nodes import counting, nodes
+
+EPOCHS, KILL_IN_EPOCH = 4, 2
+EXAMPLES = Path(__file__).parents[3] / "examples"
+
+#: With random starts, whose seeds have to be restored too.
+WRAPS = {
+    "graph": graph,
+    "adversarial": functools.partial(adversarial, random_init=True, **PGD),
+    "stacked": lambda base: graph(adversarial(base, random_init=True, **PGD)),
+}
+
+
+def kill_this_process() -> None:
+    """Ends this process without giving it a chance to do anything."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Kill(keras.callbacks.Callback):
+    """Calls a function when the second batch of an epoch is done."""
+
+    def __init__(self, kill: Callable[[], None]) -> None:
+        super().__init__()
+        self._kill = kill
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if (self._epoch, batch) == (KILL_IN_EPOCH, 1):
+            self._kill()
+
+
+def fit(
+    strategy: tf.distribute.Strategy,
+    backup: Path,
+    kill: Callable[[], None] | None = None,
+    wrap: str = "stacked",
+) -> list[Any]:
+    """Trains with `fit` and returns the weights.
+
+    The chief saves, and all restore what it saved.
+    """
+    with strategy.scope():
+        model = WRAPS[wrap](mlp())
+        model.compile(
+            keras.optimizers.Adam(0.05),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        )
+    resolver = strategy.cluster_resolver
+    is_chief = resolver is None or not resolver.task_id
+    number = tf.Variable(0, dtype=tf.int64)
+    data = strategy.distribute_datasets_from_function(
+        lambda context: nodes("parts", context, number)
+    )
+    callbacks = [
+        keras.callbacks.BackupAndRestore(
+            backup,
+            save_freq="epoch" if is_chief else sys.maxsize,
+            delete_checkpoint=False,
+        ),
+        counting(number),
+    ]
+    if kill is not None:
+        callbacks.append(Kill(kill))
+    model.fit(data, epochs=EPOCHS, verbose=0, callbacks=callbacks)
+    return model.get_weights()
+
+
+def loop(
+    strategy: tf.distribute.Strategy,
+    backup: Path,
+    kill: Callable[[], None] | None = None,
+) -> list[Any]:
+    """Trains with the loop of examples/distributed_loop.py."""
+    sys.path.insert(0, str(EXAMPLES))
+    import distributed_loop
+
+    def on_step(epoch: int, step: int) -> None:
+        if kill is not None and (epoch, step) == (KILL_IN_EPOCH, 1):
+            kill()
+
+    model = distributed_loop.train(strategy, EPOCHS, 5, backup, on_step)
+    return model.get_weights()

@@ -1,0 +1,77 @@
+"""What each worker of the tests' clusters runs.
+
+    python -m tests.keras.distribution.worker DIRECTORY STAGE...
+
+A process can make one MultiWorkerMirroredStrategy only, so several stages share it.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tests.keras.contract.base import X, Y
+from tests.keras.distribution import recovery
+from tests.keras.distribution.cases import CASES
+from tests.keras.distribution.cluster import end_with_parent
+from tests.keras.distribution.nodes import VARIANTS, train_on_nodes
+
+
+def save(path: Path, weights: list[Any]) -> None:
+    """Saves weights."""
+    np.savez(path, *weights)
+
+
+def load(path: Path) -> list[Any]:
+    """Loads what `save` saved."""
+    with np.load(path) as arrays:
+        return list(arrays.values())
+
+
+def train_cases(strategy: tf.distribute.Strategy, directory: Path) -> None:
+    """Trains every case, and evaluates and predicts with the first."""
+    for name, case in CASES.items():
+        with strategy.scope():
+            model = case.compiled()
+        logs: dict[str, Any] = {"fit": case.fit(model)}
+        if name == "fgsm":
+            data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(8)
+            logs["evaluate"] = model.evaluate(data, verbose=0, return_dict=True)
+            logs["predict"] = model.predict(X, batch_size=8, verbose=0).tolist()
+        save(directory / f"{name}.npz", model.get_weights())
+        (directory / f"{name}.json").write_text(json.dumps(logs))
+
+
+def main() -> None:
+    """Runs the stages in order."""
+    end_with_parent()
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    index = strategy.cluster_resolver.task_id
+    directory, stages = Path(sys.argv[1]), sys.argv[2:]
+    own = directory / f"worker-{index}"
+    own.mkdir(exist_ok=True)
+    for stage in stages:
+        if stage == "cases":
+            train_cases(strategy, own)
+        elif stage == "nodes":
+            for name in VARIANTS:
+                weights, seen = train_on_nodes(strategy, name)
+                save(own / f"nodes-{name}.npz", weights)
+                (own / f"nodes-{name}.json").write_text(json.dumps(seen))
+        else:
+            way, _, fate = stage.partition("-")
+            train = {"fit": recovery.fit, "loop": recovery.loop}[way]
+            dies = fate == "killed" and index == 1
+            kill = recovery.kill_this_process if dies else None
+            backup = directory / (way if fate == "undisturbed" else f"{way}-disturbed")
+            save(own / f"{stage}.npz", train(strategy, backup, kill))
+        print("done:", stage, flush=True)
+
+
+if __name__ == "__main__":
+    keras.utils.set_random_seed(0)
+    main()
