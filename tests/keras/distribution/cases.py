@@ -5,10 +5,12 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 import keras
 import tensorflow as tf
 
 import nsl
+from nsl.configs.choice import Choice
 from tests.keras.contract.base import X, Y, mlp
 from tests.keras.graph_regularization_test import neighbors_of
 
@@ -75,9 +77,15 @@ def draws(model: Any) -> bool:
     return any(getattr(term, "seed_generator", None) for term in model._terms)
 
 
-def _choices(config: Any, field: str) -> list[str]:
-    """Lists the values of a config's field that is one of an enumeration."""
-    return [choice.value for choice in type(getattr(config, field))]
+def _alternatives(config: Any) -> list[dict[str, str]]:
+    """Lists the settings of enumerated fields other than the default ones."""
+    return [
+        {field.name: choice.value}
+        for field in attrs.fields(type(config))
+        if isinstance(default := getattr(config, field.name), Choice)
+        for choice in type(default)
+        if choice is not default
+    ]
 
 
 def _cases() -> list[Case]:
@@ -88,18 +96,13 @@ def _cases() -> list[Case]:
         Case("stacked", lambda base: graph(adversarial(base))),
         Case("random-start", functools.partial(adversarial, random_init=True, **PGD)),
     ]
-    adv_config, graph_config = nsl.configs.AdvRegConfig(), nsl.configs.GraphRegConfig()
-    adv_objectives = (
-        _choices(adv_config, "objective") if hasattr(adv_config, "objective") else []
-    )
-    for objective in adv_objectives:
-        for mode in _choices(adv_config, "mode"):
-            options = {"objective": objective, "mode": mode, **PGD}
-            wrap = functools.partial(adversarial, **options)
-            cases.append(Case(f"{objective}-{mode}", wrap))
-    for objective in _choices(graph_config, "objective"):
-        wrap = functools.partial(graph, objective=objective)
-        cases.append(Case(f"graph-{objective}", wrap))
+    # Every objective and mode, so that a new one is tested as soon as it is there.
+    for setting in _alternatives(nsl.configs.AdvRegConfig()):
+        wrap = functools.partial(adversarial, **setting, **PGD)
+        cases.append(Case("-".join(setting.values()), wrap))
+    for setting in _alternatives(nsl.configs.GraphRegConfig()):
+        wrap = functools.partial(graph, **setting)
+        cases.append(Case("-".join(setting.values()), wrap))
     return cases
 
 
