@@ -72,6 +72,26 @@ class Case:
         return model.fit(data, epochs=EPOCHS, verbose=0).history
 
 
+@functools.cache
+def on_one_device(case: Case) -> tuple[list[Any], dict[str, Any]]:
+    """Trains without a strategy and returns weights and logs."""
+    model = case.compiled()
+    history = case.fit(model)
+    return model.get_weights(), history
+
+
+@functools.cache
+def on_two_devices(case: Case) -> tuple[list[Any], dict[str, Any]]:
+    """Trains on two devices of this machine and returns weights and logs."""
+    strategy = tf.distribute.MirroredStrategy(
+        ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice()
+    )
+    with strategy.scope():
+        model = case.compiled()
+    history = case.fit(model)
+    return model.get_weights(), history
+
+
 def draws(model: Any) -> bool:
     """Whether a term draws at random, which each replica does by itself."""
     return any(getattr(term, "seed_generator", None) for term in model._terms)

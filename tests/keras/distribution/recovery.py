@@ -26,6 +26,15 @@ WRAPS = {
 }
 
 
+class FailureError(Exception):
+    """Something that ends training."""
+
+
+def fail() -> None:
+    """Ends training and leaves the process alive."""
+    raise FailureError
+
+
 def kill_this_process() -> None:
     """Ends this process without giving it a chance to do anything."""
     os.kill(os.getpid(), signal.SIGKILL)

@@ -9,19 +9,11 @@ from tests.keras.contract.base import assert_weights_equal
 from tests.keras.distribution import recovery
 
 
-class FailureError(Exception):
-    """Something that ends training."""
-
-
-def fail() -> None:
-    raise FailureError
-
-
 @pytest.mark.parametrize("wrap", ["graph", "adversarial"])
 def test_fit_goes_on_as_if_nothing_had_happened(wrap: str, tmp_path: Path) -> None:
     strategy = tf.distribute.get_strategy()
     expected = recovery.fit(strategy, tmp_path / "undisturbed", wrap=wrap)
-    with pytest.raises(FailureError):
-        recovery.fit(strategy, tmp_path / "backup", fail, wrap=wrap)
+    with pytest.raises(recovery.FailureError):
+        recovery.fit(strategy, tmp_path / "backup", recovery.fail, wrap=wrap)
     resumed = recovery.fit(strategy, tmp_path / "backup", wrap=wrap)
     assert_weights_equal(resumed, expected, 1e-6)

@@ -5,6 +5,7 @@
 A process can make one MultiWorkerMirroredStrategy only, so several stages share it.
 """
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -46,6 +47,23 @@ def train_cases(strategy: tf.distribute.Strategy, directory: Path) -> None:
         (directory / f"{name}.json").write_text(json.dumps(logs))
 
 
+def recover(
+    stage: str, strategy: tf.distribute.Strategy, directory: Path, own: Path
+) -> None:
+    """Trains undisturbed, until it fails in the middle, or from the backup on."""
+    way, _, fate = stage.partition("-")
+    train = {"fit": recovery.fit, "loop": recovery.loop}[way]
+    backup = directory / (way if fate == "undisturbed" else f"{way}-disturbed")
+    if fate == "failed":
+        with contextlib.suppress(recovery.FailureError):
+            train(strategy, backup, recovery.fail)
+            raise AssertionError("Training did not fail.")
+        return
+    dies = fate == "killed" and own.name == "worker-1"
+    kill = recovery.kill_this_process if dies else None
+    save(own / f"{stage}.npz", train(strategy, backup, kill))
+
+
 def main() -> None:
     """Runs the stages in order."""
     end_with_parent()
@@ -63,12 +81,7 @@ def main() -> None:
                 save(own / f"nodes-{name}.npz", weights)
                 (own / f"nodes-{name}.json").write_text(json.dumps(seen))
         else:
-            way, _, fate = stage.partition("-")
-            train = {"fit": recovery.fit, "loop": recovery.loop}[way]
-            dies = fate == "killed" and index == 1
-            kill = recovery.kill_this_process if dies else None
-            backup = directory / (way if fate == "undisturbed" else f"{way}-disturbed")
-            save(own / f"{stage}.npz", train(strategy, backup, kill))
+            recover(stage, strategy, directory, own)
         print("done:", stage, flush=True)
 
 
