@@ -8,6 +8,8 @@ import tensorflow as tf
 import nsl
 from tests.keras.contract import WrapperContract
 from tests.keras.contract.base import SAMPLES, X, Y, mlp
+from tests.keras.contract.state import StateContract
+from tests.keras.contract.weights import WeightsContract
 
 
 def neighbors_of(x, count):
@@ -40,6 +42,26 @@ class TestContract(WrapperContract):
 
     def training_x(self, x):
         return neighbors_of(x, 2)
+
+
+class TestContrastiveContract(WeightsContract, StateContract):
+    term_metric = "scaled_graph_loss"
+    term_is_weighted = False
+    objective = "contrastive"
+
+    def wrap(self, base):
+        config = nsl.configs.make_graph_reg_config(
+            max_neighbors=2, multiplier=0.3, objective=self.objective
+        )
+        return nsl.keras.GraphRegularization(base, config)
+
+    def training_x(self, x):
+        return neighbors_of(x, 2)
+
+
+class TestConsistencyContract(TestContrastiveContract):
+    objective = "consistency"
+    training_passes = 1
 
 
 def wrapped(base=None, max_neighbors=2, **config):

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 import nsl
+from nsl.keras.wrapped_model import WrappedModel
 from tests.keras.adversarial_regularization_test import DictBatches
+from tests.keras.contract import WrapperContract
 from tests.keras.contract.base import X, Y, assert_weights_equal, mlp
 from tests.keras.graph_regularization_test import neighbors_of
 
@@ -29,6 +31,23 @@ def compiled(inner, outer, **compile_args):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(0.1), loss, **compile_args)
     return model
+
+
+class TestContract(WrapperContract):
+    """Adversarial around graph, the documented way."""
+
+    term_metric = "scaled_adversarial_loss"
+    further_metrics = ("scaled_graph_loss",)
+    term_in_evaluation = True
+    training_passes = 3
+    term_is_weighted = True
+    takes_any_structure = False
+
+    def wrap(self, base):
+        return adversarial(graph(base))
+
+    def training_x(self, x):
+        return neighbors_of(x, 2)
 
 
 ORDERS = pytest.mark.parametrize(
@@ -99,3 +118,40 @@ def test_labels_in_the_dict(inner, outer):
     expected.fit(neighbors_of({"x": X}, 2), Y, verbose=0, shuffle=False)
     assert_weights_equal(model.get_weights(), expected.get_weights())
     assert np.isfinite(model.evaluate(DictBatches(), verbose=0)[0])
+
+
+@pytest.mark.parametrize(
+    ("objective", "at_layer"),
+    [
+        *((objective, False) for objective in nsl.configs.GraphObjective),
+        (nsl.configs.GraphObjective.CONTRASTIVE, True),
+    ],
+)
+def test_every_pass_is_done_once(objective, at_layer, monkeypatch):
+    passes = []
+    run_base = WrappedModel.run_base
+
+    def counted(self, x, training):
+        passes.append((len(x["x"]), training))
+        return run_base(self, x, training)
+
+    base = mlp()
+    config = nsl.configs.make_graph_reg_config(
+        max_neighbors=2,
+        objective=objective,
+        embedding_layer=base.layers[0].name if at_layer else None,
+    )
+    model = adversarial(nsl.keras.GraphRegularization(base, config))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss, run_eagerly=True)
+    monkeypatch.setattr(WrappedModel, "run_base", counted)
+    batch = neighbors_of({"x": X}, 2)
+    model.train_on_batch(batch, Y)
+    passes.clear()
+    logs = model.train_on_batch(batch, Y, return_dict=True)
+    assert min(logs[term] for term in TERMS) > 0
+    samples, attack = len(X), (len(X), True)
+    if objective is nsl.configs.GraphObjective.CONSISTENCY:
+        assert passes == [(samples, True), (2 * samples, False), attack]
+    else:
+        assert passes == [(3 * samples, True), attack]

@@ -18,6 +18,8 @@ class ContractBase:
     #: Name of the wrapper's metric, and whether evaluation logs it too.
     term_metric: str
     term_in_evaluation: bool
+    #: Metrics of further terms, which evaluation does not log.
+    further_metrics: tuple[str, ...] = ()
     #: Whether any structure of features can be trained on, or dicts alone.
     takes_any_structure: bool
     #: Whether every way to run a step draws the same random numbers for the term, or
@@ -35,6 +37,11 @@ class ContractBase:
     def training_x(self, x: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Adds what a training batch holds beside the features of the samples."""
         return x
+
+    def terms(self, logs: dict[str, Any]) -> Any:
+        """The sum of the terms that are logged."""
+        names = (self.term_metric, *self.further_metrics)
+        return sum(logs[name] for name in names if name in logs)
 
     def compiled(self, base: keras.Model | None = None, **compile_args: Any) -> Any:
         """A wrapper over `base` (by default `mlp()`), compiled for classification."""

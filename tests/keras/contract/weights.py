@@ -55,5 +55,5 @@ class WeightsContract(ContractBase):
         assert once[term] > 0
         expected_term = 2 if self.term_is_weighted else 1
         assert twice[term] == pytest.approx(expected_term * once[term], rel=1e-3)
-        labeled = [log["loss"] - log[term] for log in logs]
+        labeled = [log["loss"] - self.terms(log) for log in logs]
         assert labeled[1] == pytest.approx(2 * labeled[0], rel=1e-4)

@@ -4,6 +4,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from sklearn.datasets import load_digits
+from sklearn.neighbors import kneighbors_graph
 
 import nsl
 from nsl.keras.wrapped_model import WrappedModel
@@ -80,6 +82,17 @@ def graph_loss(model, batch=BATCH, y=Y):
     return logs["scaled_graph_loss"] / 0.3
 
 
+@pytest.mark.parametrize("objective", OF_PREDICTIONS)
+def test_modes_agree(objective):
+    weights = []
+    for mode in ({}, {"run_eagerly": True}, {"jit_compile": True}):
+        model = wrapped(mode=mode, objective=objective)
+        model.fit(BATCH, Y, verbose=0, shuffle=False, batch_size=8)
+        weights.append(model.get_weights())
+    assert_weights_equal(weights[1], weights[0], 1e-5)
+    assert_weights_equal(weights[2], weights[0], 1e-5)
+
+
 @KINDS
 class TestAgainstTheFunctions:
     @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -121,12 +134,11 @@ class TestEmbeddingLayer:
     @pytest.mark.parametrize(
         "mode", [{"run_eagerly": True}, {"jit_compile": True}], ids=str
     )
-    @pytest.mark.parametrize("kind", ["sequential", "subclassed"])
-    def test_modes(self, mode, kind):
+    def test_modes(self, mode):
         weights = []
         for settings in ({}, mode):
             model = wrapped(
-                classifier(kind),
+                classifier("subclassed"),
                 mode=settings,
                 objective="contrastive",
                 embedding_layer="embedding",
@@ -384,3 +396,64 @@ class TestNewLoss:
     def test_unknown_loss(self):
         with pytest.raises(ValueError, match=r"'nearest'.*'contrastive', 'distance'"):
             wrapped(objective="nearest")
+
+
+def accuracy_on_digits(objective, multiplier, seed=0, **config):
+    """Four labels a class, the graph of the pixels, the other images unlabeled."""
+    images, labels = load_digits(return_X_y=True)
+    x, labels = (images[:1000] / 16).astype("float32"), labels[:1000]
+    rng = np.random.default_rng(seed)
+    chosen = [rng.choice(np.flatnonzero(labels == d), 4, False) for d in range(10)]
+    is_labeled = np.isin(np.arange(len(x)), chosen)
+    keras.utils.set_random_seed(seed)
+    base = keras.Sequential(
+        [
+            keras.Input((64,), name="x"),
+            keras.layers.Dense(64, "relu", name="hidden"),
+            keras.layers.Dense(10),
+        ]
+    )
+    config = nsl.configs.make_graph_reg_config(
+        max_neighbors=3, multiplier=multiplier, objective=objective, **config
+    )
+    edges = kneighbors_graph(x, 5, metric="cosine", include_self=False)
+    data = nsl.data.neighbor_dataset(
+        nsl.data.Graph(edges),
+        x,
+        labels,
+        is_labeled,
+        neighbor_config=config.neighbor_config,
+        batch_size=250,
+        sampling="uniform",
+        seed=0,
+    )
+    model = nsl.keras.GraphRegularization(base, config)
+    loss = keras.losses.SparseCategoricalCrossentropy(
+        from_logits=True, reduction="mean_with_sample_weight"
+    )
+    model.compile(keras.optimizers.Adam(0.01), loss)
+    model.fit(data, epochs=25, verbose=0, shuffle=False)
+    predicted = model.predict(x[~is_labeled], verbose=0).argmax(-1)
+    return np.mean(predicted == labels[~is_labeled])
+
+
+@pytest.fixture(scope="module")
+def plain_accuracy():
+    return accuracy_on_digits("distance", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("objective", "multiplier", "config"),
+    [
+        ("distance", 3.0, {"sum_over_axis": -1, "transform_fn": "softmax"}),
+        ("contrastive", 1.0, {"embedding_layer": "hidden"}),
+        ("consistency", 0.3, {}),
+        ("propagation", 1.0, {}),
+    ],
+    ids=OBJECTIVES,
+)
+def test_few_labels_and_a_graph_beat_few_labels(
+    objective, multiplier, config, plain_accuracy
+):
+    accuracy = accuracy_on_digits(objective, multiplier, **config)
+    assert accuracy > plain_accuracy + 0.02
