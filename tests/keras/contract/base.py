@@ -72,6 +72,13 @@ class ContractBase:
         return model.get_weights()
 
 
+def innermost(model: keras.Model) -> keras.Model:
+    """The model that a wrapper, or several around each other, train."""
+    while hasattr(model, "base_model"):
+        model = model.base_model
+    return model
+
+
 def mlp(*hidden: keras.layers.Layer, seed: int = 1) -> keras.Model:
     """A small classifier of `X`, always with the same initial weights."""
     keras.utils.set_random_seed(seed)

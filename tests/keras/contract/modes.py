@@ -11,6 +11,7 @@ from tests.keras.contract.base import (
     X,
     Y,
     assert_weights_equal,
+    innermost,
 )
 
 
@@ -37,7 +38,7 @@ class ModesContract(ContractBase):
         self.fit(model)
         assert_weights_equal(model.get_weights(), graph_mode_weights, self.near(1e-5))
         logs = model.evaluate(X, Y, batch_size=8, verbose=0, return_dict=True)
-        expected = self.compiled(model.base_model)
+        expected = self.compiled(innermost(model))
         assert logs == pytest.approx(
             expected.evaluate(X, Y, batch_size=8, verbose=0, return_dict=True),
             rel=self.near(1e-4),
@@ -71,7 +72,7 @@ class ModesContract(ContractBase):
             history = self.fit(model, epochs=4).history
         finally:
             keras.config.set_dtype_policy("float32")
-        assert model.base_model.layers[0].compute_dtype == policy.removeprefix("mixed_")
+        assert innermost(model).layers[0].compute_dtype == policy.removeprefix("mixed_")
         assert history["loss"][-1] < history["loss"][0]
         assert history[self.term_metric][0] > 0
         full = self.fit(self.compiled(), epochs=4).history
