@@ -249,7 +249,9 @@ class Program:
         )
         if key not in self._functions:
             self._functions[key] = tf.function(
-                part,
+                # TensorFlow counts traces by function, for which methods of all
+                # programs are one, and warns of too many.
+                lambda *given: part(*given),
                 input_signature=specs,
                 autograph=False,
                 jit_compile=self._jit_compile,

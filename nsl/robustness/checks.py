@@ -19,7 +19,8 @@ _RANDOM_TOLERANCE = 1e-3
 _BOUND_TOLERANCE = 1e-6
 _ZERO_GRADIENT_SHARE = 0.05
 _EXPLODING_CHANGE = 1e4
-_BLACK_BOX_SHARE = 0.01
+_BLACK_BOX_SHARE = 0.02
+_BLACK_BOX_EXAMPLES = 2
 _DEVIATIONS = 2.0
 
 
@@ -246,8 +247,9 @@ def black_box_beats_white_box(report: RobustnessReport) -> Finding | None:
     """Warns if a black-box attack brings down what white-box attacks could not.
 
     An attack that knows the gradients should not lose to one that does not: if it
-    does, the gradients mislead. Found if at some epsilon this is so for more than 1%
-    of the examples. In a cascade only attacks that ran before the black-box one count.
+    does, the gradients mislead. Found if at some epsilon this is so for more than 2%
+    of the examples, and for more than 2 of them: a few fall by luck. In a cascade only
+    attacks that ran before the black-box one count.
 
     Args:
       report: The report of all attacks.
@@ -271,7 +273,7 @@ def black_box_beats_white_box(report: RobustnessReport) -> Finding | None:
         if report.cascade:
             standing = standing & result.standing
     share, name, epsilon = worst
-    if share <= _BLACK_BOX_SHARE:
+    if share <= max(_BLACK_BOX_SHARE, _BLACK_BOX_EXAMPLES / report.num_examples):
         return None
     return Finding(
         "black_box_beats_white_box",

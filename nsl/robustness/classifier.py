@@ -52,7 +52,10 @@ class Classifier:
         self.classes = self._model.classes(outputs)
         self.from_logits = self._model.from_logits
         self._logits = tf.function(
-            self._model.logits, autograph=False, reduce_retracing=True
+            # Of a function of its own TensorFlow does not say that it is traced often.
+            lambda features, memory: self._model.logits(features, memory),
+            autograph=False,
+            reduce_retracing=True,
         )
 
     def outputs(self, x: Any) -> np.ndarray:

@@ -114,14 +114,14 @@ def _report(
 
 
 def test_black_box_beats_white_box() -> None:
-    found = checks.black_box_beats_white_box(_report(50, 52))
+    found = checks.black_box_beats_white_box(_report(50, 53))
     assert _name(found) == "black_box_beats_white_box"
     assert "square" in found.message
-    assert "2.0% of the examples at epsilon 0.1" in found.message
+    assert "3.0% of the examples at epsilon 0.1" in found.message
 
 
-def test_black_box_may_win_a_percent() -> None:
-    assert checks.black_box_beats_white_box(_report(50, 51)) is None
+def test_black_box_may_win_a_few() -> None:
+    assert checks.black_box_beats_white_box(_report(50, 52)) is None
 
 
 def test_in_a_cascade_a_first_black_box_proves_nothing() -> None:
