@@ -18,7 +18,7 @@ ALLOWED = {
     "attacks": {"configs", "files", "lib"},
     "robustness": {"attacks", "configs", "files", "lib"},
     "data": {"configs", "files", "lib"},
-    "keras": {"configs", "lib"},
+    "keras": {"attacks", "configs", "lib", "robustness"},
     "tools": {"configs", "files"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

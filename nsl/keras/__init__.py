@@ -10,7 +10,7 @@ if _keras.backend.backend() != "tensorflow":
         '"backend": "tensorflow" in ~/.keras/keras.json.'
     )
 
-from nsl.keras import layers
+from nsl.keras import callbacks, layers
 from nsl.keras.adversarial_loss import adversarial_loss
 from nsl.keras.adversarial_regularization import AdversarialRegularization
 from nsl.keras.graph_regularization import GraphRegularization
@@ -31,5 +31,6 @@ __all__ = [
     "NeighborOutputs",
     "OutputPair",
     "adversarial_loss",
+    "callbacks",
     "layers",
 ]

@@ -25,7 +25,10 @@ class CountedModel:
         return int(self._count.numpy())
 
     def __getattr__(self, name: str) -> Any:
-        # Attacks look at the model: what it takes, its variables, its batch size.
+        # Attacks look at the model: what it takes, its variables, its batch size. What
+        # Python asks for, as the owner of a method, is this object's own.
+        if name.startswith("_"):
+            raise AttributeError(name)
         if name == "call" and not hasattr(self._model, name):
             return self._model
         return getattr(self._model, name)

@@ -1,5 +1,6 @@
 """The attacks of an evaluation: suites, names, and attacks given as objects."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -84,7 +85,13 @@ def gradient_attack(norm: NormType) -> Attack:
     Returns:
       An attack that follows gradients.
     """
-    return _FACTORIES["pgd"](norm)
+    return _attack("pgd", norm)
+
+
+@functools.cache
+def _attack(name: str, norm: NormType) -> Attack:
+    """Returns the attack of a name, always the same: it keeps what it compiles."""
+    return _FACTORIES[name](norm)
 
 
 def _named(one: Any, norm: NormType) -> tuple[str, Any]:
@@ -94,7 +101,7 @@ def _named(one: Any, norm: NormType) -> tuple[str, Any]:
                 f"There is no attack {one!r}. Attacks are {sorted(_FACTORIES)}, "
                 f"suites {sorted(_SUITES)}; any other goes in as an object."
             )
-        return one, _FACTORIES[one](norm)
+        return one, _attack(one, norm)
     if isinstance(one, tuple):
         return str(one[0]), one[1]
     return getattr(one, "__name__", type(one).__name__).lower(), one

@@ -1,0 +1,135 @@
+"""Accuracy under attack as a metric of each epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+
+from nsl.configs import NormType
+from nsl.robustness import RobustnessReport, evaluate_robustness
+from nsl.robustness.counted_model import CountedModel
+
+
+class RobustAccuracy(keras.callbacks.Callback):
+    """Attacks the model on a sample after an epoch, and logs what stands.
+
+    The share of the examples that withstand all attacks is logged as
+    'robust_accuracy', beside the metrics of the epoch. Callbacks that use it must come
+    after this one in the list:
+
+    ```python
+    model.fit(
+        x_train,
+        y_train,
+        epochs=50,
+        callbacks=[
+            nsl.keras.callbacks.RobustAccuracy(
+                x_val[:500], y_val[:500], epsilon=0.1, bounds=(0.0, 1.0)
+            ),
+            keras.callbacks.ModelCheckpoint(
+                "best.keras", monitor="robust_accuracy", mode="max", save_best_only=True
+            ),
+            keras.callbacks.EarlyStopping(
+                monitor="robust_accuracy", mode="max", patience=5
+            ),
+        ],
+    )
+    ```
+
+    The first epoch is evaluated, then every `every_epochs`-th after it, and the last.
+    Epochs between log the last value again, so that the metric is always there. To
+    `EarlyStopping` these are epochs without improvement: its patience must be at least
+    `every_epochs`, or a multiple of it for as many evaluations.
+
+    Attacks run with `training=False` and leave weights, optimizer and all other state
+    alone. They are compiled in the first epoch only. The checks of
+    `evaluate_robustness` are left out here: run it on the trained model, with its
+    standard attacks, which are far stronger than the quick ones.
+
+    Args:
+      x: Features of the sample, as `evaluate_robustness` takes them.
+      y: Labels of the sample.
+      epsilon: The radius of the ball.
+      norm: The norm of the ball, a `NormType` or its value.
+      attacks: The attacks, as `evaluate_robustness` takes them.
+      every_epochs: After how many epochs the model is attacked again.
+      bounds: `(low, high)`, the range of valid features.
+      feature_mask: Where it is 0 features may not be changed.
+      from_logits: Whether the model gives logits. None finds out.
+      batch_size: How many examples go through the model at once.
+      seed: Determines all that is random, the same in each epoch.
+      name: The name of the metric.
+
+    Attributes:
+      report: The report of the last evaluation, or None.
+
+    Raises:
+      ValueError: If `every_epochs` is less than 1.
+    """
+
+    def __init__(
+        self,
+        x: Any,
+        y: Any,
+        epsilon: float,
+        *,
+        norm: NormType | str = NormType.INFINITY,
+        attacks: str | Sequence[Any] | Mapping[str, Any] = "quick",
+        every_epochs: int = 1,
+        bounds: Any = None,
+        feature_mask: Any = None,
+        from_logits: bool | None = None,
+        batch_size: int | None = None,
+        seed: int = 0,
+        name: str = "robust_accuracy",
+    ) -> None:
+        super().__init__()
+        if every_epochs < 1:
+            raise ValueError(
+                f"every_epochs must be at least 1, but received {every_epochs!r}."
+            )
+        self.report: RobustnessReport | None = None
+        self._every_epochs = every_epochs
+        self._name = name
+        self._counted: CountedModel | None = None
+        self._first_epoch = 0
+        self._settings = {
+            "x": x,
+            "y": y,
+            "epsilons": float(epsilon),
+            "norm": norm,
+            "attacks": attacks,
+            "bounds": bounds,
+            "feature_mask": feature_mask,
+            "from_logits": from_logits,
+            "batch_size": batch_size,
+            "seed": seed,
+            "check": False,
+            "verbose": False,
+        }
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Forgets the reports of an earlier training."""
+        del logs
+        self.report = None
+        self._counted = None
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Adds the robust accuracy to the logs of the epoch."""
+        if self.report is None:
+            self._first_epoch = epoch
+        due = (epoch - self._first_epoch) % self._every_epochs == 0
+        if due or epoch + 1 == self.params.get("epochs"):
+            if self._counted is None:
+                # Attacks are compiled for this object, and go when it goes.
+                self._counted = CountedModel(self.model)
+            self.report = evaluate_robustness(self._counted, **self._settings)
+        if logs is not None and self.report is not None:
+            [logs[self._name]] = self.report.worst_case.values()
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Drops what was compiled."""
+        del logs
+        self._counted = None
