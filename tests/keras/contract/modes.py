@@ -93,22 +93,6 @@ class ModesContract(ContractBase):
             weights(accumulated, 8), weights(whole, 24), self.near(1e-4)
         )
 
-    def test_mirrored_strategy_equals_one_device(self):
-        devices = tf.config.list_logical_devices("CPU")
-        assert len(devices) == 2
-        strategy = tf.distribute.MirroredStrategy(
-            [device.name for device in devices],
-            cross_device_ops=tf.distribute.ReductionToOneDevice(),
-        )
-        with strategy.scope():
-            model = self.compiled(metrics=["accuracy"])
-        history = self.fit(model, batch_size=12).history
-        single = self.compiled(metrics=["accuracy"])
-        expected = self.fit(single, batch_size=12).history
-        assert_weights_equal(model.get_weights(), single.get_weights(), self.near(1e-5))
-        for name, values in expected.items():
-            np.testing.assert_allclose(history[name], values, rtol=self.near(1e-4))
-
     def test_mirrored_strategy_builds_a_subclassed_model(self):
         class Subclassed(keras.Model):
             def __init__(self):
