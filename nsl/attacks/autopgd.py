@@ -153,7 +153,7 @@ class AutoPGD(Attack):
         """
         waits = [0] * (self.steps + 1)
         last, at, wait = 0, _FIRST_CHECK, _FIRST_CHECK
-        while (step := math.ceil(at * self.steps)) <= self.steps:
+        while (step := math.ceil(round(at * self.steps, 6))) <= self.steps:
             waits[step] = step - last
             wait = max(wait - _SOONER, _LEAST_WAIT)
             last, at = step, at + wait

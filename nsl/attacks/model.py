@@ -53,7 +53,7 @@ class AttackedModel:
             for i, (variable, value) in enumerate(zip(variables, before, strict=True))
             # Counters of random numbers should go on: noise is meant to differ.
             if value.dtype.kind == "f"
-            and not np.array_equal(tf.identity(variable), value)
+            and np.any(value != tf.identity(variable).numpy())
         ]
         if self.from_logits is None and tf.is_tensor(outputs):
             has_logits = getattr(outputs, "_keras_logits", None) is not None

@@ -99,7 +99,7 @@ class Program:
         """Returns what the variables hold that a call of the model changes."""
         variables = kept_variables(self.model.model)
         return {
-            f"memory/{k}": tf.identity(variables[i]).numpy()
+            f"memory/{k}": tf.identity(variables[i])
             for k, i in enumerate(self.model.memory)
         }
 

@@ -4,6 +4,7 @@ import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+import scipy.optimize
 import tensorflow as tf
 from hypothesis.extra import numpy as hnp
 
@@ -306,3 +307,138 @@ def test_random_points_refuse_integers_and_unequal_batches():
         lib.random_in_norm_ball(tf.zeros([1, 1], tf.int32), 1.0, "l2")
     with pytest.raises(ValueError, match=r"one batch size.*\(1, 2\), \(3, 2\)"):
         lib.random_in_norm_ball([tf.zeros([1, 2]), tf.zeros([3, 2])], 1.0, "l2")
+
+
+def boxed_case(seed, coordinates=4):
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=[6, coordinates]) * rng.choice([0.1, 1, 5], size=[6, 1])
+    low = -rng.uniform(0, 1, rows.shape) * (rng.random(rows.shape) > 0.2)
+    high = rng.uniform(0, 1, rows.shape) * (rng.random(rows.shape) > 0.2)
+    radius = rng.uniform(0.1, 2, [6, 1])
+    return rows, radius, low, high
+
+
+def convex_solution(objective, gradient, radius, low, high, norm):
+    """Minimizes over ball and box with a general solver.
+
+    For L1, over the positive and the negative part, which makes it smooth.
+    """
+    size = len(low)
+    if norm == "l1":
+        split = [*zip(np.zeros(size), high, strict=True)]
+        split += [*zip(np.zeros(size), -low, strict=True)]
+        result = scipy.optimize.minimize(
+            lambda v: objective(v[:size] - v[size:]),
+            np.zeros(2 * size),
+            jac=lambda v: np.concatenate(
+                [gradient(v[:size] - v[size:]), -gradient(v[:size] - v[size:])]
+            ),
+            bounds=split,
+            constraints={"type": "ineq", "fun": lambda v: radius - v.sum()},
+            method="SLSQP",
+            options={"ftol": 1e-13, "maxiter": 500},
+        )
+        return result.x[:size] - result.x[size:]
+    limits = np.array([low, high])
+    if norm == "infinity":
+        limits = np.clip(limits, -radius, radius)
+    result = scipy.optimize.minimize(
+        objective,
+        np.zeros(size),
+        jac=gradient,
+        bounds=limits.T,
+        constraints=(
+            {"type": "ineq", "fun": lambda v: radius**2 - v @ v} if norm == "l2" else ()
+        ),
+        method="SLSQP",
+        options={"ftol": 1e-13, "maxiter": 500},
+    )
+    return result.x
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("seed", range(3))
+def test_projection_onto_ball_and_box_is_that_of_a_general_solver(norm, seed):
+    rows, radius, low, high = boxed_case(seed)
+    found = norms.Norm.of(norm).project_with_bounds(
+        tf.constant(rows), tf.constant(radius), tf.constant(low), tf.constant(high)
+    )
+    for i in range(len(rows)):
+        expected = convex_solution(
+            lambda v, i=i: 0.5 * np.sum((v - rows[i]) ** 2),
+            lambda v, i=i: v - rows[i],
+            radius[i, 0],
+            low[i],
+            high[i],
+            norm,
+        )
+        np.testing.assert_allclose(found[i], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("seed", range(3))
+def test_steepest_step_within_box_gains_as_much_as_a_general_solver(norm, seed):
+    rows, radius, low, high = boxed_case(seed)
+    found = (
+        norms.Norm.of(norm)
+        .steepest_step_with_bounds(
+            tf.constant(rows), tf.constant(radius), tf.constant(low), tf.constant(high)
+        )
+        .numpy()
+    )
+    assert np.all(length(found, norm) <= radius[:, 0] * (1 + 1e-6))
+    assert np.all((found >= low) & (found <= high))
+    for i in range(len(rows)):
+        expected = convex_solution(
+            lambda v, i=i: -(v @ rows[i]),
+            lambda v, i=i: -rows[i],
+            radius[i, 0],
+            low[i],
+            high[i],
+            norm,
+        )
+        np.testing.assert_allclose(found[i] @ rows[i], expected @ rows[i], rtol=1e-5)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@hypothesis.given(rows=ROWS, radius=RADII)
+def test_projection_without_bounds_is_that_onto_the_ball(norm, rows, radius):
+    of_norm, infinity = norms.Norm.of(norm), np.float32(np.inf)
+    both = of_norm.project_with_bounds(rows, radius, -infinity, infinity)
+    np.testing.assert_allclose(both, of_norm.project(rows, radius), atol=2e-5)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@hypothesis.given(rows=ROWS, radius=RADII, bound=st.floats(0, 4, width=32))
+def test_projection_onto_ball_and_box_is_in_both_and_idempotent(
+    norm, rows, radius, bound
+):
+    of_norm = norms.Norm.of(norm)
+    once = of_norm.project_with_bounds(rows, radius, -0.5 * bound, bound).numpy()
+    assert np.all(length(once, norm) <= radius * (1 + 1e-5))
+    assert np.all((once >= -0.5 * bound) & (once <= bound))
+    twice = of_norm.project_with_bounds(once, radius, -0.5 * bound, bound)
+    np.testing.assert_allclose(twice, once, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_projection_onto_ball_and_box_under_xla(norm):
+    rows, radius, low, high = (
+        tf.constant(part, tf.float32) for part in boxed_case(7, coordinates=50)
+    )
+    of_norm = norms.Norm.of(norm)
+    for method in (of_norm.project_with_bounds, of_norm.steepest_step_with_bounds):
+        compiled = tf.function(method, jit_compile=True, autograph=False)
+        np.testing.assert_allclose(
+            compiled(rows, radius, low, high),
+            method(rows, radius, low, high),
+            atol=1e-5,
+        )
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_radius_of_zero_leaves_nothing(norm):
+    rows, _, low, high = boxed_case(1)
+    of_norm = norms.Norm.of(norm)
+    for method in (of_norm.project_with_bounds, of_norm.steepest_step_with_bounds):
+        np.testing.assert_allclose(method(rows, 0.0, low, high), 0 * rows, atol=1e-12)
