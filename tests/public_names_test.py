@@ -85,6 +85,11 @@ SIGNATURES = {
     "keras.layers.make_missing_neighbor_inputs": (
         "neighbor_config, inputs, weight_dtype=tf.float32"
     ),
+    "attacks.Attack.__call__": "self, model, x, y=None",
+    "attacks.FGSM": "",
+    "attacks.PGD": "",
+    "attacks.MIFGSM": "",
+    "attacks.AutoPGD": "",
     "tools.pack_nbrs": (
         "labeled_examples_path, unlabeled_examples_path, graph_path,"
         "output_training_data_path, add_undirected_edges=False, max_nbrs=None,"
@@ -315,7 +320,9 @@ def test_default_parameters_are_those_of_the_configs() -> None:
     )
 
 
-@pytest.mark.parametrize("room", ["configs", "keras", "keras.layers", "lib", "tools"])
+@pytest.mark.parametrize(
+    "room", ["attacks", "configs", "keras", "keras.layers", "lib", "tools"]
+)
 def test_each_room_lists_its_public_names(room: str) -> None:
     module = importlib.import_module(f"nsl.{room}")
     paths = [*SIGNATURES, *(f"configs.{name}" for name in (*ENUMS, *CONFIGS))]

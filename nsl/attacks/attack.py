@@ -22,7 +22,7 @@ from nsl.attacks.search import Search, several
 from nsl.attacks.targets import choose_targets
 from nsl.files.progress import Progress
 
-_BATCH_SIZE = 128
+_BATCH_SIZE = 256
 
 
 @attrs.define(eq=False, kw_only=True)

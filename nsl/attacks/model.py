@@ -45,15 +45,20 @@ class AttackedModel:
         Returns:
           The outputs.
         """
+        with state_kept(self.model):
+            outputs = self.model(x, **self._kwargs)
+        # Only now, for the first call may have made the variables.
         variables = kept_variables(self.model)
         before = [tf.identity(v).numpy() for v in variables]
-        outputs = self.model(x, **self._kwargs)
+        with state_kept(self.model):
+            if variables:
+                self.model(x, **self._kwargs)
+            after = [tf.identity(v).numpy() for v in variables]
         self.memory = [
             i
-            for i, (variable, value) in enumerate(zip(variables, before, strict=True))
+            for i, (old, new) in enumerate(zip(before, after, strict=True))
             # Counters of random numbers should go on: noise is meant to differ.
-            if value.dtype.kind == "f"
-            and np.any(value != tf.identity(variable).numpy())
+            if old.dtype.kind == "f" and not np.array_equal(old, new)
         ]
         if self.from_logits is None and tf.is_tensor(outputs):
             has_logits = getattr(outputs, "_keras_logits", None) is not None
@@ -124,10 +129,20 @@ def kept_variables(model: Any) -> list[Any]:
       model: Any object. What is no tf.Module, Keras layer or the like has none.
 
     Returns:
-      Its variables that are not trainable.
+      Its variables that are not trainable, and the states of its recurrent layers,
+      which Keras does not count among the variables.
     """
     variables = getattr(model, "variables", None) or ()
-    return [v for v in variables if not getattr(v, "trainable", True)]
+    kept = [v for v in variables if not getattr(v, "trainable", True)]
+    layers = getattr(model, "_flatten_layers", tuple)()
+    states = [
+        state
+        for layer in layers
+        if getattr(layer, "stateful", False)
+        for state in tf.nest.flatten(getattr(layer, "states", None) or [])
+    ]
+    known = {id(v) for v in kept}
+    return kept + [state for state in states if id(state) not in known]
 
 
 @contextlib.contextmanager
