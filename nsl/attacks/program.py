@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -249,9 +250,9 @@ class Program:
         )
         if key not in self._functions:
             self._functions[key] = tf.function(
-                # TensorFlow counts traces by function, for which methods of all
-                # programs are one, and warns of too many.
-                lambda *given: part(*given),
+                # A partial of its own: TensorFlow warns of frequent tracing by code,
+                # and all programs share that.
+                functools.partial(part),
                 input_signature=specs,
                 autograph=False,
                 jit_compile=self._jit_compile,
