@@ -85,7 +85,7 @@ SIGNATURES = {
     "keras.layers.make_missing_neighbor_inputs": (
         "neighbor_config, inputs, weight_dtype=tf.float32"
     ),
-    "attacks.Attack.__call__": "self, model, x, y=None",
+    "attacks.Attack": "",
     "attacks.FGSM": "",
     "attacks.PGD": "",
     "attacks.MIFGSM": "",

@@ -52,9 +52,12 @@ class Attack(abc.ABC):
       early_stop: Whether an example that has fallen gets no further steps.
       jit_compile: Whether XLA compiles the steps. None: where there is a GPU.
       black_box: Whether the attack uses outputs of the model alone, no gradients.
+      keeps_last: Whether the last point is the result, however good it is. Unless
+        several epsilons are compared, no time is spent on finding out.
     """
 
     black_box: ClassVar[bool] = False
+    keeps_last: ClassVar[bool] = False
 
     norm: configs.NormType = attrs.field(
         default=configs.NormType.INFINITY, converter=configs.NormType

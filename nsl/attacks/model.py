@@ -2,7 +2,7 @@
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -134,7 +134,7 @@ def kept_variables(model: Any) -> list[Any]:
     """
     variables = getattr(model, "variables", None) or ()
     kept = [v for v in variables if not getattr(v, "trainable", True)]
-    layers = getattr(model, "_flatten_layers", tuple)()
+    layers: Iterable[Any] = getattr(model, "_flatten_layers", tuple)()
     states = [
         state
         for layer in layers

@@ -8,7 +8,7 @@ import tensorflow as tf
 from nsl import configs
 from nsl.attacks.model import AttackedModel
 from nsl.attacks.objectives import Objective
-from nsl.lib.features import is_perturbable
+from nsl.lib.features import described, is_perturbable
 from nsl.lib.threat_model import ThreatModel
 
 Leaves = list[tf.Tensor | None]
@@ -134,6 +134,9 @@ class Problem:
 
         Returns:
           As `evaluate`, and the gradient of the objective, masked; rows.
+
+        Raises:
+          ValueError: If there is no gradient with respect to any feature.
         """
         x = self.features(perturbation)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -143,6 +146,12 @@ class Problem:
             values, fooled = self._values(x)
         found = tape.gradient(values, sources)
         gradients = [found.get(i) for i in range(len(leaves))]
+        if all(gradient is None for gradient in gradients):
+            raise ValueError(
+                "The model's outputs have no gradient with respect to any of the "
+                f"features: {described(x)}. Give the model with all of its operations "
+                "differentiable, or use a black-box attack (nsl.attacks.Square)."
+            )
         return values, fooled, self.threat.masked(self.threat.rows(gradients))
 
     def movable(self, gradient: tf.Tensor, perturbation: tf.Tensor) -> tf.Tensor:

@@ -130,7 +130,7 @@ class Program:
         seed: np.ndarray,
         first: int,
         count: int,
-        last: bool,
+        finish: bool,
     ) -> tuple[Tensors, list[np.ndarray]]:
         """Makes steps of the attack on one batch.
 
@@ -142,7 +142,7 @@ class Program:
           seed: Two integers.
           first: The number of steps made before.
           count: The number of steps to make.
-          last: Whether the attack ends with them.
+          finish: Whether the last point is to be evaluated then.
 
         Returns:
           The state after the steps; and the best features, leaf by leaf.
@@ -157,7 +157,7 @@ class Program:
             state = pad(state, padded)
         numbers = {"first": np.int32(first), "count": np.int32(count)}
         state = self._call(self._advance, batch, state, {**fixed, **numbers})
-        if last:
+        if finish:
             state = self._call(self._finish, batch, state, fixed)
         leaves = self._call(self._restore, batch, {"best": state["best"]}, fixed)
         return (

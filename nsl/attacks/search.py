@@ -98,6 +98,7 @@ class Search:
         self._labels = np.zeros(0, np.int32)
         self._given_targets = False
         self._attempts = attack.attempts(program.classes)
+        self._judged = False
 
     @property
     def work(self) -> int:
@@ -138,6 +139,7 @@ class Search:
         Returns:
           The leaves of the features, for each radius.
         """
+        self._judged = len(radii) > 1
         found = [Found(self._examples.leaves, radius) for radius in radii]
         order = sorted(range(len(radii)), key=lambda k: float(radii[k].mean()))
         own_loss = self._program.loss_fn is not None
@@ -186,7 +188,7 @@ class Search:
                     seed=self._numbers(attempt, first, k),
                     first=first,
                     count=count,
-                    last=last,
+                    finish=last and (self._judged or not self._attack.keeps_last),
                 )
                 progress.advance(count * len(indices))
                 ended = state["fooled"] | last

@@ -342,22 +342,6 @@ def maximize_within_unit_norm(
     return from_rows(norm.steepest_step(rows), weights)
 
 
-def steepest_step(gradient: Any, norm_type: configs.NormType | str) -> Any:
-    """Returns `maximize_within_unit_norm` without its lower bound of the norm.
-
-    However small the gradient of an example is, the step has norm 1; only for a
-    gradient of zeros it is zero.
-
-    Args:
-      gradient: A structure of floating tensors with the batch as first axis.
-      norm_type: A `NormType` or its value.
-
-    Returns:
-      A structure like `gradient`.
-    """
-    return from_rows(Norm.of(norm_type).steepest_step(to_rows(gradient)), gradient)
-
-
 def normalize(
     tensor: Any, norm_type: configs.NormType | str, epsilon: float = 1e-6
 ) -> Any:

@@ -143,6 +143,40 @@ def test_one_trace_serves_all_sizes_of_batch(x):
     assert model.calls == calls
 
 
+def test_fgsm_takes_one_pass_forward_and_back(x):
+    """The last point is only evaluated where several are compared."""
+
+    class Owner:
+        passes = tf.Variable(0, trainable=True)
+
+        def __call__(self, x):
+            self.passes.assign_add(1)
+            return x
+
+    model, attack = Owner(), attacks.FGSM()
+    y = np.argmax(x, axis=1)
+    for epsilon, passes in ((0.1, 1), ([0.1, 0.2], 4)):
+        attack(model, x, y, epsilon=epsilon)
+        model.passes.assign(0)
+        attack(model, x, y, epsilon=epsilon)
+        assert model.passes.numpy() == passes
+
+
+@pytest.mark.parametrize("kind", [attacks.PGD, attacks.AutoPGD])
+def test_k_steps_take_k_passes_and_one_forward(x, kind):
+    count = tf.Variable(0)
+
+    def model(x):
+        count.assign_add(1)
+        return x
+
+    attack, y = kind(steps=7), np.argmax(x, axis=1)
+    attack(model, x, y, epsilon=0.1)
+    count.assign(0)
+    attack(model, x, y, epsilon=0.1)
+    assert count.numpy() == 8
+
+
 def test_the_seed_determines_the_start(model, x):
     attack = attacks.PGD(steps=1, step_size=0.0)
     first = attack(model, x, epsilon=0.1, seed=1)
@@ -264,7 +298,8 @@ def test_a_loss_that_is_reduced_is_refused(x):
         ({"x": np.ones([9, 12], np.int32)}, "Cast integers to float32"),
         ({"x": []}, "at least one example"),
         ({"feature_mask": 2.0}, r"values in \[0, 1\]"),
-        ({"model": lambda x: x[:, None]}, "Give|give loss_fn"),
+        ({"model": lambda x: x[:, None]}, "give loss_fn"),
+        ({"model": tf.stop_gradient}, "no gradient .*float32.*Square"),
     ],
 )
 def test_mistakes_are_named(model, x, arguments, message):

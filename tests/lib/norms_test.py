@@ -26,6 +26,10 @@ def length(rows, norm):
     return np.linalg.norm(np.asarray(rows, np.float64), order, axis=1)
 
 
+def steepest_step(rows, norm):
+    return norms.Norm.of(norm).steepest_step(tf.convert_to_tensor(rows))
+
+
 def apply_op(op, norm, structure):
     if op == "project_to_ball":
         return lib.project_to_ball(structure, 0.5, norm)
@@ -116,7 +120,7 @@ def test_no_point_of_ball_is_nearer_than_projection(norm, rows, radius, seed):
 @pytest.mark.parametrize("norm", NORMS)
 @hypothesis.given(rows=ROWS, seed=st.integers(0, 1000))
 def test_steepest_step_maximizes_inner_product(norm, rows, seed):
-    step = norms.steepest_step(rows, norm).numpy()
+    step = steepest_step(rows, norm).numpy()
     moving = length(rows, norm) > 0
     np.testing.assert_allclose(length(step, norm), moving, atol=1e-5)
     dual = {"l1": "infinity", "l2": "l2", "infinity": "l1"}[norm]
@@ -199,7 +203,7 @@ def test_float64_is_computed_in_float64(norm):
 
 def test_half_precision_does_not_overflow():
     x = tf.fill([1, 100], tf.constant(6e4, tf.float16))
-    step = norms.steepest_step(x, "l2")
+    step = steepest_step(x, "l2")
     np.testing.assert_allclose(tf.cast(step, tf.float32), 0.1, rtol=1e-3)
 
 
@@ -207,8 +211,8 @@ def test_half_precision_does_not_overflow():
 @pytest.mark.parametrize("norm", NORMS)
 def test_steepest_step_ignores_scale(norm, scale):
     x = np.array([[3.0, -4.0, 0.0]], np.float32)
-    step = norms.steepest_step(x * np.float32(scale), norm)
-    np.testing.assert_allclose(step, norms.steepest_step(x, norm), atol=1e-6)
+    step = steepest_step(x * np.float32(scale), norm)
+    np.testing.assert_allclose(step, steepest_step(x, norm), atol=1e-6)
 
 
 def test_epsilon_bounds_the_divisor():
@@ -225,7 +229,7 @@ def test_zeros_stay_zeros(norm):
     zeros = tf.zeros([2, 3])
     for op in OPS[:3]:
         np.testing.assert_array_equal(apply_op(op, norm, zeros), zeros)
-    np.testing.assert_array_equal(norms.steepest_step(zeros, norm), zeros)
+    np.testing.assert_array_equal(steepest_step(zeros, norm), zeros)
     np.testing.assert_array_equal(lib.normalize(zeros, norm, epsilon=0.0), zeros)
 
 
