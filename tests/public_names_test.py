@@ -19,13 +19,14 @@ SIGNATURES = {
     "configs.make_adv_reg_config": (
         "multiplier=0.2, feature_mask=None, adv_step_size=0.001, adv_grad_norm='l2',"
         "clip_value_min=None, clip_value_max=None, pgd_iterations=1, pgd_epsilon=None,"
-        "random_init=False, mode='add', objective='labeled', from_logits=None"
+        "random_init=False, mode='add', objective='labeled', from_logits=None,"
+        "start_epoch=0"
     ),
     "configs.make_graph_reg_config": (
         "neighbor_prefix='NL_nbr_', neighbor_weight_suffix='_weight', max_neighbors=0,"
         f"multiplier=0.01, distance_type='l2', reduction='{REDUCTION}',"
         "sum_over_axis=None, transform_fn='none', output_name=None,"
-        "embedding_layer=None, objective='distance', temperature=0.5"
+        "embedding_layer=None, objective='distance', temperature=0.5, start_epoch=0"
     ),
     "lib.gen_adv_neighbor": (
         "input_features, labeled_loss, config, raise_invalid_gradient=False,"
@@ -174,6 +175,7 @@ CONFIGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "mode": configs.AdvMode.ADD,
             "objective": configs.AdvObjective.LABELED,
             "from_logits": None,
+            "start_epoch": 0,
         },
     ),
     "AdvTargetConfig": (
@@ -235,6 +237,7 @@ CONFIGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "embedding_layer": None,
             "objective": configs.GraphObjective.DISTANCE,
             "temperature": 0.5,
+            "start_epoch": 0,
         },
     ),
 }

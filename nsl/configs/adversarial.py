@@ -24,7 +24,9 @@ class AdvNeighborConfig:
 
     `feature_mask`, the two clip values, the step size and the radius may each be a
     number, an array, or a structure of them keyed by feature; a feature without an
-    entry is left unmasked or unbounded.
+    entry is left unmasked or unbounded. In the wrappers of `nsl.keras`, step size and
+    radius may also be a schedule: a callable from the number of optimizer updates to
+    the value, as those in `keras.optimizers.schedules`.
 
     One step is the fast gradient (sign) method of Goodfellow et al. (2015,
     https://arxiv.org/abs/1412.6572); several are projected gradient ascent as in
@@ -117,7 +119,8 @@ class AdvRegConfig:
     """Settings of adversarial regularization.
 
     Attributes:
-      multiplier: Factor of the adversarial loss in the total loss, at least 0. With
+      multiplier: Factor of the adversarial loss in the total loss, at least 0, or a
+        schedule: a callable from the number of optimizer updates to the factor. With
         `mode='replace'` it is not used.
       adv_neighbor_config: How the adversarial neighbors are found.
       mode: An `AdvMode` or its value. With 'replace' the labeled loss at the
@@ -131,9 +134,13 @@ class AdvRegConfig:
         own in the place of the compiled one.
       from_logits: Whether the outputs of the model are logits or probabilities, for the
         objectives that need to know. None asks the compiled loss.
+      start_epoch: The epoch of `fit`, counted from 0, from which on the term takes part
+        in training. Until then training is as without it.
     """
 
-    multiplier: float = attrs.field(default=0.2, validator=fields.number(0))
+    multiplier: float | fields.Schedule = attrs.field(
+        default=0.2, validator=fields.number(0, schedule=True)
+    )
     adv_neighbor_config: AdvNeighborConfig = attrs.field(
         factory=AdvNeighborConfig, validator=fields.instance_of(AdvNeighborConfig)
     )
@@ -147,6 +154,7 @@ class AdvRegConfig:
         default=None,
         validator=attrs.validators.optional(fields.instance_of(bool)),
     )
+    start_epoch: int = attrs.field(default=0, validator=fields.integer(0))
 
     def __attrs_post_init__(self) -> None:
         labeled = self.objective is AdvObjective.LABELED
@@ -160,7 +168,7 @@ class AdvRegConfig:
 
 
 def make_adv_reg_config(
-    multiplier: float = 0.2,
+    multiplier: float | fields.Schedule = 0.2,
     feature_mask: Any = None,
     adv_step_size: Any = 0.001,
     adv_grad_norm: NormType | str = NormType.L2,
@@ -172,6 +180,7 @@ def make_adv_reg_config(
     mode: AdvMode | str = AdvMode.ADD,
     objective: AdvObjective | str = AdvObjective.LABELED,
     from_logits: bool | None = None,
+    start_epoch: int = 0,
 ) -> AdvRegConfig:
     """Makes an `AdvRegConfig` from a flat list of settings.
 
@@ -188,6 +197,7 @@ def make_adv_reg_config(
       mode: See `AdvRegConfig`, as for all that follow.
       objective: What is minimized at the adversarial neighbors.
       from_logits: Whether the outputs of the model are logits.
+      start_epoch: The epoch from which on the term takes part in training.
 
     Returns:
       The config.
@@ -207,6 +217,7 @@ def make_adv_reg_config(
         mode=AdvMode(mode),
         objective=objective,
         from_logits=from_logits,
+        start_epoch=start_epoch,
     )
 
 

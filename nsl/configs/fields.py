@@ -8,6 +8,9 @@ from typing import Any
 
 import attrs
 
+# From the number of optimizer updates to a value, as `keras.optimizers.schedules`.
+Schedule = Callable[[Any], Any]
+
 _Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
 
 
@@ -36,6 +39,7 @@ def number(
     maximum: float | None = None,
     *,
     exclusive: bool = False,
+    schedule: bool = False,
 ) -> _Validator:
     """Returns a validator of one finite number.
 
@@ -45,6 +49,7 @@ def number(
       minimum: The smallest allowed value, if there is one.
       maximum: The largest allowed value, if there is one.
       exclusive: Whether `minimum` itself is refused.
+      schedule: Whether a callable from step to number passes too.
 
     Returns:
       An attrs validator that raises TypeError for what is no number and ValueError
@@ -55,9 +60,10 @@ def number(
         where = _where(instance, attribute)
         if _is_number(value):
             _check_bounds(value, where, minimum, maximum, exclusive)
-        elif not hasattr(value, "dtype"):
+        elif not hasattr(value, "dtype") and not (schedule and callable(value)):
+            what = "a number or a schedule of the step" if schedule else "a number"
             raise TypeError(
-                f"{where} must be a number, but received {value!r} "
+                f"{where} must be {what}, but received {value!r} "
                 f"({type(value).__name__})."
             )
 

@@ -59,7 +59,9 @@ class GraphRegConfig:
 
     Attributes:
       neighbor_config: Where a batch holds the neighbors.
-      multiplier: Factor of the graph loss in the total loss, at least 0.
+      multiplier: Factor of the graph loss in the total loss, at least 0, or a schedule:
+        a callable from the number of optimizer updates to the factor, as those in
+        `keras.optimizers.schedules`.
       distance_config: The distance between a sample and its neighbor. Of the other
         objectives, those of predictions ask its `transform_fn` whether outputs are
         logits, beside the compiled loss.
@@ -71,12 +73,16 @@ class GraphRegConfig:
       temperature: What 'contrastive' divides cosine similarities by; 'consistency' and
         'propagation' sharpen the neighbors' prediction with it, the more the smaller it
         is. Greater than 0.
+      start_epoch: The epoch of `fit`, counted from 0, from which on the loss counts.
+        Neighbors go through the model before too.
     """
 
     neighbor_config: GraphNeighborConfig = attrs.field(
         factory=GraphNeighborConfig, validator=fields.instance_of(GraphNeighborConfig)
     )
-    multiplier: float = attrs.field(default=0.01, validator=fields.number(0))
+    multiplier: float | fields.Schedule = attrs.field(
+        default=0.01, validator=fields.number(0, schedule=True)
+    )
     distance_config: DistanceConfig = attrs.field(
         factory=DistanceConfig, validator=fields.instance_of(DistanceConfig)
     )
@@ -96,6 +102,7 @@ class GraphRegConfig:
     temperature: float = attrs.field(
         default=0.5, validator=fields.number(0, exclusive=True)
     )
+    start_epoch: int = attrs.field(default=0, validator=fields.integer(0))
 
     def __attrs_post_init__(self) -> None:
         if self.output_name is not None and self.embedding_layer is not None:
@@ -110,7 +117,7 @@ def make_graph_reg_config(
     neighbor_prefix: str = "NL_nbr_",
     neighbor_weight_suffix: str = "_weight",
     max_neighbors: int = 0,
-    multiplier: float = 0.01,
+    multiplier: float | fields.Schedule = 0.01,
     distance_type: DistanceType | str = DistanceType.L2,
     reduction: str = "weighted_sum_by_nonzero_weights",
     sum_over_axis: int | None = None,
@@ -119,6 +126,7 @@ def make_graph_reg_config(
     embedding_layer: str | None = None,
     objective: GraphObjective | str = GraphObjective.DISTANCE,
     temperature: float = 0.5,
+    start_epoch: int = 0,
 ) -> GraphRegConfig:
     """Makes a `GraphRegConfig` from a flat list of settings.
 
@@ -135,6 +143,7 @@ def make_graph_reg_config(
       embedding_layer: The layer whose outputs are compared.
       objective: What is minimized.
       temperature: Scale of similarities, or sharpness of predictions.
+      start_epoch: The epoch from which on the loss counts.
 
     Returns:
       The config.
@@ -156,4 +165,5 @@ def make_graph_reg_config(
         embedding_layer=embedding_layer,
         objective=objective,
         temperature=temperature,
+        start_epoch=start_epoch,
     )

@@ -2,7 +2,7 @@
 
 import enum
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import attrs
@@ -11,9 +11,10 @@ import numpy as np
 _ConfigT = TypeVar("_ConfigT")
 _ARRAY = "__array__"
 _TUPLE = "__tuple__"
+_OBJECT = "__object__"
 
 
-def to_dict(config: Any) -> dict[str, Any]:
+def to_dict(config: Any, encode: Callable[[Any], Any] | None = None) -> dict[str, Any]:
     """Returns a config as a dict of values that JSON can hold.
 
     Enums become their value, nested configs dicts, arrays and tensors nested lists
@@ -21,12 +22,14 @@ def to_dict(config: Any) -> dict[str, Any]:
 
     Args:
       config: An instance of one of the classes in `nsl.configs`.
+      encode: Writes a callable, as a schedule, in a form that JSON can hold. By default
+        there is no such form.
 
     Returns:
       A dict from field name to value.
 
     Raises:
-      TypeError: If a field holds what cannot be written, as a function.
+      TypeError: If a field holds what cannot be written.
     """
     if not attrs.has(type(config)) or isinstance(config, type):
         raise TypeError(
@@ -34,17 +37,22 @@ def to_dict(config: Any) -> dict[str, Any]:
         )
     kind = type(config).__name__
     return {
-        field.name: _encode(getattr(config, field.name), f"{kind}.{field.name}")
+        field.name: _encode(getattr(config, field.name), f"{kind}.{field.name}", encode)
         for field in attrs.fields(type(config))
     }
 
 
-def from_dict(cls: type[_ConfigT], data: Mapping[str, Any]) -> _ConfigT:
+def from_dict(
+    cls: type[_ConfigT],
+    data: Mapping[str, Any],
+    decode: Callable[[Any], Any] | None = None,
+) -> _ConfigT:
     """Makes a config from what `to_dict` returned.
 
     Args:
       cls: The class of the config.
       data: Field values by name. A field that is missing takes its default.
+      decode: Reads what `encode` wrote.
 
     Returns:
       An instance of `cls`.
@@ -63,45 +71,52 @@ def from_dict(cls: type[_ConfigT], data: Mapping[str, Any]) -> _ConfigT:
     for name, value in data.items():
         kind = hints[name]
         if attrs.has(kind) and isinstance(value, Mapping):
-            values[name] = from_dict(kind, value)
+            values[name] = from_dict(kind, value, decode)
         else:
-            values[name] = _decode(value)
+            values[name] = _decode(value, decode)
     return cls(**values)
 
 
-def _encode(value: Any, where: str) -> Any:
+def _encode(value: Any, where: str, encode: Callable[[Any], Any] | None) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, enum.Enum):
         return value.value
     if attrs.has(type(value)):
-        return to_dict(value)
+        return to_dict(value, encode)
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
             raise TypeError(f"{where} has keys that are not strings: {list(value)}.")
-        return {key: _encode(item, f"{where}[{key!r}]") for key, item in value.items()}
+        return {
+            key: _encode(item, f"{where}[{key!r}]", encode)
+            for key, item in value.items()
+        }
     if isinstance(value, list | tuple):
-        items = [_encode(item, f"{where}[{i}]") for i, item in enumerate(value)]
+        items = [_encode(item, f"{where}[{i}]", encode) for i, item in enumerate(value)]
         return items if isinstance(value, list) else {_TUPLE: items}
     if hasattr(value, "numpy"):
         value = value.numpy()
     if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biuf":
         return {_ARRAY: value.tolist(), "dtype": value.dtype.name}
+    if encode is not None and callable(value):
+        return {_OBJECT: encode(value)}
     raise TypeError(
         f"{where} cannot be saved: numbers, strings, enums, arrays and structures of "
         f"them can, but it is {value!r} ({type(value).__name__})."
     )
 
 
-def _decode(value: Any) -> Any:
+def _decode(value: Any, decode: Callable[[Any], Any] | None) -> Any:
     if isinstance(value, Mapping):
         if set(value) == {_ARRAY, "dtype"}:
             return np.array(value[_ARRAY], dtype=value["dtype"])
+        if set(value) == {_OBJECT} and decode is not None:
+            return decode(value[_OBJECT])
         if set(value) == {_TUPLE}:
-            return tuple(_decode(item) for item in value[_TUPLE])
-        return {key: _decode(item) for key, item in value.items()}
+            return tuple(_decode(item, decode) for item in value[_TUPLE])
+        return {key: _decode(item, decode) for key, item in value.items()}
     if isinstance(value, list):
-        return [_decode(item) for item in value]
+        return [_decode(item, decode) for item in value]
     return value

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import keras
 import tensorflow as tf
 
-from nsl.configs import AdvNeighborConfig, AdvRegConfig, serialization
+from nsl.configs import AdvNeighborConfig, AdvRegConfig
 from nsl.keras.base_model import input_names
 from nsl.keras.batch import describe
 from nsl.keras.regularized_model import RegularizedModel
+from nsl.keras.schedules import at_step
 from nsl.keras.terms import AdversarialTerm
 
 
@@ -59,6 +60,8 @@ class AdversarialRegularization(RegularizedModel):
     Raises:
       TypeError: If an argument is of the wrong type.
     """
+
+    _config_classes: ClassVar[dict[str, type]] = {"adv_config": AdvRegConfig}
 
     def __init__(
         self,
@@ -138,6 +141,7 @@ class AdversarialRegularization(RegularizedModel):
                 f"{list(attrs.fields_dict(AdvNeighborConfig))}."
             )
         config = attrs.evolve(self.adv_config.adv_neighbor_config, **chosen)
+        config = at_step(config, self._step())
         features, y, sample_weight = self._tensors((x, y, sample_weight))
         features = self.strip(features)
         clean = self.before_pass(features, y, sample_weight, training=False)
@@ -161,21 +165,8 @@ class AdversarialRegularization(RegularizedModel):
             **super().get_config(),
             "label_keys": list(self.label_keys),
             "sample_weight_key": self.sample_weight_key,
-            "adv_config": serialization.to_dict(self.adv_config),
             "base_with_labels_in_features": self.base_with_labels_in_features,
         }
-
-    @classmethod
-    def from_config(
-        cls, config: dict[str, Any], **kwargs: Any
-    ) -> AdversarialRegularization:
-        """Makes the wrapper from what `get_config` returned."""
-        config = dict(config)
-        base_model = keras.saving.deserialize_keras_object(
-            config.pop("base_model"), **kwargs
-        )
-        adv_config = serialization.from_dict(AdvRegConfig, config.pop("adv_config"))
-        return cls(base_model, adv_config=adv_config, **config)
 
     def _without_labels(self, x: Any) -> Any:
         if not isinstance(x, Mapping):

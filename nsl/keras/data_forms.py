@@ -39,7 +39,7 @@ class DataForms(keras.Model):
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """Predicts; takes the arguments of `keras.Model.predict`."""
-        arguments = _named(super().predict, args, kwargs)
+        arguments = named_arguments(super().predict, args, kwargs)
         return super().predict(**{**arguments, "x": _tuples(arguments["x"])})
 
     def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
@@ -57,7 +57,7 @@ class DataForms(keras.Model):
         self, method: Callable[..., Any], args: Any, kwargs: Any
     ) -> dict[str, Any]:
         """The arguments of a method of Keras by name, labels where Keras looks."""
-        given = _named(method, args, kwargs)
+        given = named_arguments(method, args, kwargs)
         x, y, weight = given.get("x"), given.get("y"), given.get("sample_weight")
         weighted = given.get("class_weight") is not None
         if isinstance(x, Mapping) and y is None:
@@ -87,7 +87,19 @@ class DataForms(keras.Model):
         return (x, y) if sample_weight is None else (x, y, sample_weight)
 
 
-def _named(method: Callable[..., Any], args: Any, kwargs: Any) -> dict[str, Any]:
+def named_arguments(
+    method: Callable[..., Any], args: Any, kwargs: Any
+) -> dict[str, Any]:
+    """Names the arguments of a call.
+
+    Args:
+      method: What is called.
+      args: Positional arguments.
+      kwargs: Keyword arguments.
+
+    Returns:
+      All arguments by name.
+    """
     bound = inspect.signature(method).bind(*args, **kwargs).arguments
     rest = bound.pop("kwargs", {})
     return {**bound, **rest}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 
-from nsl.configs import GraphRegConfig, serialization
+from nsl.configs import GraphRegConfig
 from nsl.keras.base_model import input_names
 from nsl.keras.regularized_model import RegularizedModel
 from nsl.keras.terms import GraphTerm
@@ -50,6 +50,8 @@ class GraphRegularization(RegularizedModel):
         the last is raised by the first training step.
     """
 
+    _config_classes: ClassVar[dict[str, type]] = {"graph_reg_config": GraphRegConfig}
+
     def __init__(
         self,
         base_model: keras.Model,
@@ -81,22 +83,3 @@ class GraphRegularization(RegularizedModel):
             if NUM_NEIGHBORS not in input_names(self._core):
                 x.pop(NUM_NEIGHBORS, None)
         return super().strip(x)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns what `from_config` needs: the base model and the config."""
-        return {
-            **super().get_config(),
-            "graph_reg_config": serialization.to_dict(self.graph_reg_config),
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], **kwargs: Any) -> GraphRegularization:
-        """Makes the wrapper from what `get_config` returned."""
-        config = dict(config)
-        base_model = keras.saving.deserialize_keras_object(
-            config.pop("base_model"), **kwargs
-        )
-        graph_reg_config = serialization.from_dict(
-            GraphRegConfig, config.pop("graph_reg_config")
-        )
-        return cls(base_model, graph_reg_config, **config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,10 +13,12 @@ import tensorflow as tf
 
 from nsl.keras.base_model import input_names
 from nsl.keras.batch import are_dense, batch_size, perturbable
+from nsl.keras.data_forms import named_arguments
 from nsl.keras.gradients import add_gradients
 from nsl.keras.layer_outputs import checked, find_layer, recorded_outputs
 from nsl.keras.own_losses import own_losses_hidden
 from nsl.keras.recurrent_state import RecurrentState
+from nsl.keras.schedules import EpochCounter
 from nsl.keras.shared_pass import has_fixed_batch_size, may_share_pass
 from nsl.keras.terms.term import CleanPass, Neighbors, PassOutputs, Term
 from nsl.keras.wrapped_model import WrappedModel
@@ -55,11 +58,25 @@ class RegularizedModel(WrappedModel):
             for term in self._terms
         }
 
+        delayed = any(term.start_epoch for term in self._terms)
+        self._epoch = tf.Variable(0, False, dtype=tf.int64) if delayed else None
+
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
+        """Trains the model; takes the arguments of `keras.Model.fit`."""
+        if self._epoch is None:
+            return super().fit(*args, **kwargs)
+        # Keras's own method names the arguments; that of the base class takes any.
+        keras_fit = functools.partial(keras.Model.fit, self)
+        arguments = named_arguments(keras_fit, args, kwargs)
+        counter = EpochCounter(self._epoch)
+        callbacks = counter.among(arguments.pop("callbacks", None))
+        return super().fit(callbacks=callbacks, **arguments)
+
     def train_step(self, data: Any) -> dict[str, Any]:
         """Runs the clean pass, the terms' own passes and one optimizer update."""
         x, y, sample_weight = self._tensors(data)
         self._check_training(x, sample_weight)
-        terms = [term for term in self._terms if term.multiplier]
+        terms = self._terms_at_step(training=True)
         neighbors = {}
         for term in terms:
             x, taken = term.take_neighbors(x, input_names(self._core))
@@ -118,7 +135,7 @@ class RegularizedModel(WrappedModel):
         """Runs the clean pass and the passes of terms that count in evaluation."""
         x, y, sample_weight = self._tensors(data)
         x = self.strip(x)
-        terms = [term for term in self._terms if term.multiplier and term.in_evaluation]
+        terms = [t for t in self._terms_at_step(training=False) if t.in_evaluation]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             if terms:
                 tape.watch(perturbable(x))
@@ -338,6 +355,14 @@ class RegularizedModel(WrappedModel):
             y_pred,
             {layer.name: checked(recorded[layer.name], layer) for layer in layers},
         )
+
+    def _terms_at_step(self, training: bool) -> list[Term]:
+        """Lists the terms that take part, with the settings that they have now."""
+        epoch, step = self._epoch if training else None, self._step()
+        return [term.at(step, epoch) for term in self._terms if term.multiplier]
+
+    def _step(self) -> Any:
+        return 0 if self.optimizer is None else self.optimizer.iterations
 
     def _check_loss(self) -> None:
         if self.loss is None and not self._base_computes_loss():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import keras
 import tensorflow as tf
 
+from nsl.configs import serialization
 from nsl.keras.base_model import (
     check_base_model,
     to_base_inputs,
@@ -31,6 +33,9 @@ class WrappedModel(DataForms, MultiWorker):
     Raises:
       TypeError: If `base_model` is no Keras model.
     """
+
+    # Arguments of the constructor that are configs of `nsl.configs`.
+    _config_classes: ClassVar[dict[str, type]] = {}
 
     def __init__(self, base_model: keras.Model, **kwargs: Any) -> None:
         check_base_model(base_model)
@@ -154,11 +159,26 @@ class WrappedModel(DataForms, MultiWorker):
         return self._core.export(filepath, *args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what `from_config` needs, the base model included."""
+        """Returns what `from_config` needs, the base model and configs included."""
         return {
             "name": self.name,
             "base_model": keras.saving.serialize_keras_object(self.base_model),
+            **{
+                name: serialization.to_dict(
+                    getattr(self, name), keras.saving.serialize_keras_object
+                )
+                for name in self._config_classes
+            },
         }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], **kwargs: Any) -> Self:
+        """Makes the wrapper from what `get_config` returned."""
+        decode = functools.partial(keras.saving.deserialize_keras_object, **kwargs)
+        arguments = {**config, "base_model": decode(config["base_model"])}
+        for name, kind in cls._config_classes.items():
+            arguments[name] = serialization.from_dict(kind, config[name], decode)
+        return cls(**arguments)
 
     def _expected_data(self) -> str:
         """Names, for an error, the forms in which a batch may come."""

@@ -136,3 +136,24 @@ def test_other_configs_refuse_wrong_values():
         configs.VirtualAdvConfig(approx_difference=0)
     with pytest.raises(ValueError, match="'first' is not a valid AdvTargetType"):
         configs.AdvTargetConfig("first")
+
+
+@pytest.mark.parametrize("objective", configs.AdvObjective)
+def test_objectives_by_value_or_name(objective):
+    config = configs.make_adv_reg_config(objective=objective.value)
+    assert config.objective is objective
+    assert configs.AdvRegConfig(objective="my_own").objective == "my_own"
+
+
+def test_wrong_objectives():
+    with pytest.raises(TypeError, match=r"AdvRegConfig\.objective must be a string"):
+        configs.AdvRegConfig(objective=3)
+    with pytest.raises(ValueError, match="must not be empty"):
+        configs.AdvRegConfig(objective="")
+
+
+@pytest.mark.parametrize("objective", ["trades", "mart", "virtual", "my_own"])
+def test_only_the_labeled_loss_is_replaced(objective):
+    with pytest.raises(ValueError, match=rf"(?i)mode='replace'.*{objective}"):
+        configs.AdvRegConfig(mode="replace", objective=objective)
+    assert configs.AdvRegConfig(mode="replace").mode is configs.AdvMode.REPLACE

@@ -97,3 +97,14 @@ def test_feature_names_must_be_strings():
     config = configs.AdvNeighborConfig(feature_mask={1: 0.5})
     with pytest.raises(TypeError, match=r"feature_mask has keys that are not strings"):
         serialization.to_dict(config)
+
+
+def test_callables_with_a_form_of_ones_own():
+    config = configs.make_adv_reg_config(multiplier=abs, pgd_epsilon=round)
+    known = {"abs": abs, "round": round}
+    written = serialization.to_dict(config, lambda function: function.__name__)
+    json.dumps(written)
+    restored = serialization.from_dict(configs.AdvRegConfig, written, known.get)
+    assert restored == config
+    with pytest.raises(TypeError, match=r"AdvRegConfig\.multiplier cannot be saved"):
+        serialization.to_dict(config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ import tensorflow as tf
 from nsl.configs import AdvMode, AdvNeighborConfig, AdvObjective, AdvRegConfig, NormType
 from nsl.keras.batch import perturbable
 from nsl.keras.replica_seed import replica_seed
+from nsl.keras.schedules import at_step
 from nsl.keras.terms.objectives import AdversarialObjective, AdversarialPasses
 from nsl.keras.terms.objectives.output_pair import output_pairs
 from nsl.keras.terms.term import CleanPass, Passes, Term
@@ -53,7 +55,9 @@ class AdversarialTerm(Term):
         self.replaces_labeled_loss = (
             self._replaces_samples or self._objective.replaces_labeled_loss
         )
-        self.multiplier = 1.0 if self.replaces_labeled_loss else config.multiplier
+        self.multiplier: Any = 1.0 if self.replaces_labeled_loss else config.multiplier
+        self.start_epoch = config.start_epoch
+        self._active: tf.Tensor | None = None
         self.needs_input_gradient = (
             config.objective is AdvObjective.LABELED and not self._replaces_samples
         )
@@ -65,17 +69,34 @@ class AdversarialTerm(Term):
             else None
         )
 
+    def at(self, step: Any, epoch: Any = None) -> AdversarialTerm:
+        """Returns the term with the settings of a step.
+
+        Before the start, and where a schedule gives a multiplier of 0, it makes no
+        passes, unless there are several replicas, which must stay in step.
+        """
+        term = copy.copy(self)
+        term.config = at_step(self.config, step)
+        if not self.replaces_labeled_loss:
+            term.multiplier = term.config.multiplier
+            if term.multiplier is not self.multiplier:
+                term._active = term.multiplier > 0
+        if epoch is not None and self.start_epoch:
+            started = epoch >= self.start_epoch
+            term._active = started if term._active is None else started & term._active
+        return term
+
     def samples(self, model: Passes, clean: CleanPass) -> Any:
         """Returns the adversarial neighbors if they replace the samples."""
         if not self._replaces_samples:
             return clean.x
-        return self.perturb(model, clean, self.config.adv_neighbor_config)
+        return self._neighbors(model, clean)
 
     def prepare(self, model: Passes, clean: CleanPass) -> Any:
         """Finds the adversarial neighbors, in the structure of the features."""
         if self._replaces_samples and clean.training:
             return clean.x
-        return self.perturb(model, clean, self.config.adv_neighbor_config)
+        return self._neighbors(model, clean)
 
     def perturb(
         self, model: Passes, clean: CleanPass, config: AdvNeighborConfig
@@ -118,12 +139,42 @@ class AdversarialTerm(Term):
 
     def loss(self, model: Passes, clean: CleanPass, prepared: Any) -> tf.Tensor:
         """Computes the objective at the adversarial neighbors `prepared`."""
+        labeled = clean.labeled_loss
+        assert labeled is not None
         if self._replaces_samples and clean.training:
-            assert clean.labeled_loss is not None
-            return clean.labeled_loss
-        [y_pred] = model.run_neighbors([prepared], clean)
-        passes = AdversarialPasses(model, clean, prepared, y_pred, self.config)
-        return self._objective(passes, self.config)
+            return labeled
+
+        def objective() -> tf.Tensor:
+            [y_pred] = model.run_neighbors([prepared], clean)
+            passes = AdversarialPasses(model, clean, prepared, y_pred, self.config)
+            return tf.cast(self._objective(passes, self.config), labeled.dtype)
+
+        def inactive() -> tf.Tensor:
+            if self.replaces_labeled_loss:
+                return labeled
+            # The labeled loss may be one value a sample; other objectives are means.
+            scalar = not self.needs_input_gradient
+            return tf.zeros([] if scalar else tf.shape(labeled), labeled.dtype)
+
+        return self._if_active(objective, inactive)
+
+    def _neighbors(self, model: Passes, clean: CleanPass) -> Any:
+        config = self.config.adv_neighbor_config
+        return self._if_active(
+            lambda: self.perturb(model, clean, config), lambda: clean.x
+        )
+
+    def _if_active(self, active: Callable[[], Any], inactive: Callable[[], Any]) -> Any:
+        """Runs one of two functions, or both where replicas must stay in step."""
+        if self._active is None:
+            return active()
+        if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+            return tf.cond(self._active, active, inactive)
+        return tf.nest.map_structure(
+            lambda a, b: a if a is b else tf.where(self._active, a, b),
+            active(),
+            inactive(),
+        )
 
     def _climbed(
         self, model: Passes, clean: CleanPass

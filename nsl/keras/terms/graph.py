@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ import tensorflow as tf
 from nsl.configs import GraphObjective, GraphRegConfig, TransformType
 from nsl.keras.batch import describe
 from nsl.keras.output_losses import OutputLoss, output_losses
+from nsl.keras.schedules import at_step
 from nsl.keras.terms.graph_loss import GraphLoss, NeighborOutputs
 from nsl.keras.terms.term import CleanPass, Neighbors, Passes, Term
 from nsl.lib.neighbor_features import split_neighbors
@@ -42,7 +44,18 @@ class GraphTerm(Term):
         self.config = config
         self.embedding_layer = config.embedding_layer
         enabled = config.neighbor_config.max_neighbors > 0
-        self.multiplier = config.multiplier if enabled else 0.0
+        self.multiplier: Any = config.multiplier if enabled else 0.0
+        self.start_epoch = config.start_epoch
+
+    def at(self, step: Any, epoch: Any = None) -> GraphTerm:
+        """Returns the term with the multiplier of a step, 0 before the start."""
+        term = copy.copy(self)
+        term.config = at_step(self.config, step)
+        term.multiplier = term.config.multiplier
+        if epoch is not None and self.start_epoch:
+            started = tf.cast(epoch >= self.start_epoch, tf.float32)
+            term.multiplier = started * term.multiplier
+        return term
 
     def take_neighbors(
         self, x: Any, input_names: list[str]

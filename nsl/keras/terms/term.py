@@ -120,7 +120,9 @@ class Term(abc.ABC):
         which is then computed for the metrics alone.
       in_evaluation: Whether the term counts in `evaluate` too.
       embedding_layer: The layer whose outputs the loss needs, or None.
-      multiplier: Factor of the loss. With 0 the term costs nothing.
+      multiplier: Factor of the loss, or a schedule of it. With 0 the term costs
+        nothing.
+      start_epoch: The epoch of `fit` from which on the term takes part in training.
     """
 
     name: ClassVar[str]
@@ -128,7 +130,21 @@ class Term(abc.ABC):
     replaces_labeled_loss: bool = False
     in_evaluation: ClassVar[bool] = False
     embedding_layer: str | None = None
-    multiplier: float
+    multiplier: Any
+    start_epoch: int = 0
+
+    def at(self, step: Any, epoch: Any = None) -> Term:
+        """Returns the term as it is at a step.
+
+        Args:
+          step: The number of optimizer updates so far.
+          epoch: The epoch of `fit`, or None in evaluation, in which every term counts.
+
+        Returns:
+          A term without schedules. By default the term itself.
+        """
+        del step, epoch
+        return self
 
     def take_neighbors(
         self, x: Any, input_names: list[str]

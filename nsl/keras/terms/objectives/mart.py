@@ -1,5 +1,7 @@
 """MART: adversarial training that minds what is misclassified when clean."""
 
+from typing import Any
+
 import tensorflow as tf
 
 from nsl.configs import AdvObjective, AdvRegConfig
@@ -24,7 +26,7 @@ class Mart(AdversarialObjective, objective=AdvObjective.MART):
         return tf.add_n([_loss(pair, config.multiplier) for pair in passes.outputs()])
 
 
-def _loss(pair: OutputPair, multiplier: float) -> tf.Tensor:
+def _loss(pair: OutputPair, multiplier: Any) -> tf.Tensor:
     targets = pair.targets()
     clean = pair.clean_log_probabilities()
     adversarial = pair.adversarial_log_probabilities()

@@ -21,7 +21,7 @@ class TestTradesContract(StepContract):
 
     def wrap(self, base):
         config = nsl.configs.make_adv_reg_config(
-            0.5, objective="trades", adv_step_size=0.1, pgd_epsilon=0.2
+            0.5, objective="trades", adv_step_size=0.3, adv_grad_norm="infinity"
         )
         return nsl.keras.AdversarialRegularization(base, adv_config=config)
 
