@@ -12,7 +12,7 @@ from importlib.abc import MetaPathFinder
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nsl import attacks, configs, data, keras, lib, robustness, tools
+    from nsl import attacks, beam, configs, data, keras, lib, robustness, tools
     from nsl.robustness import evaluate_robustness
 
 __version__ = "2.0.0"
@@ -20,6 +20,7 @@ __version__ = "2.0.0"
 __all__ = [
     "__version__",
     "attacks",
+    "beam",
     "configs",
     "data",
     "evaluate_robustness",

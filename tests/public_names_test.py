@@ -324,7 +324,7 @@ def test_default_parameters_are_those_of_the_configs() -> None:
 
 
 @pytest.mark.parametrize(
-    "room", ["attacks", "configs", "keras", "keras.layers", "lib", "tools"]
+    "room", ["attacks", "beam", "configs", "keras", "keras.layers", "lib", "tools"]
 )
 def test_each_room_lists_its_public_names(room: str) -> None:
     module = importlib.import_module(f"nsl.{room}")

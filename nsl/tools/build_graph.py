@@ -24,7 +24,7 @@ from nsl.tools.nearest_neighbors import sample_pairs
 from nsl.tools.similar_pairs import nearest_pairs, searches, similar_pairs
 from nsl.tools.similarity import Pairs
 
-_USAGE = """\
+USAGE = """\
 Builds a graph whose edges join examples of similar embeddings.
 
 Usage: build_graph [flags] embeddings.tfr... graph.tsv
@@ -222,7 +222,8 @@ def build_graph(
     )
 
 
-def _define_flags(values: flags.FlagValues) -> None:
+def define_search_flags(values: flags.FlagValues) -> None:
+    """Defines the flags that say which edges the graph has."""
     string = functools.partial(flags.DEFINE_string, flag_values=values)
     integer = functools.partial(flags.DEFINE_integer, flag_values=values)
     string(
@@ -274,6 +275,11 @@ def _define_flags(values: flags.FlagValues) -> None:
         "With num_neighbors, keeps an edge only if each end has chosen the other.",
         flag_values=values,
     )
+
+
+def _define_flags(values: flags.FlagValues) -> None:
+    define_search_flags(values)
+    string = functools.partial(flags.DEFINE_string, flag_values=values)
     string(
         "label_feature_name",
         None,
@@ -314,7 +320,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
       The exit code.
     """
-    return command_line.run("build_graph", _USAGE, _define_flags, _run, argv)
+    return command_line.run("build_graph", USAGE, _define_flags, _run, argv)
 
 
 if __name__ == "__main__":

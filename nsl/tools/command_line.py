@@ -15,6 +15,7 @@ _FAILED = 1
 _WRONG_USE = 2
 _INTERRUPTED = 128 + signal.SIGINT
 _TERMINATED = 128 + signal.SIGTERM
+_COMPRESSIONS = ("none", "gzip")
 _HELP_FLAGS = {"--help", "-help", "-h", "-?", "--helpfull", "--helpshort"}
 
 
@@ -28,6 +29,8 @@ def run(
     define_flags: Callable[[flags.FlagValues], None],
     job: Callable[[flags.FlagValues, list[str]], None],
     argv: Sequence[str] | None = None,
+    *,
+    pass_unknown_flags: bool = False,
 ) -> int:
     """Runs a command.
 
@@ -38,6 +41,8 @@ def run(
       job: Does the work, given the flags and the arguments that are no flags. It
         raises `UsageError` if these are not the ones it expects.
       argv: The command line without the program's name. None takes `sys.argv`.
+      pass_unknown_flags: Whether `job` gets flags that are not defined among the
+        arguments, instead of an error.
 
     Returns:
       The exit code: 0, 1 after an error, 2 for a wrong command line.
@@ -51,7 +56,7 @@ def run(
         print(f"{usage}\n\nFlags:\n{_describe(values)}")
         return 0
     try:
-        positional = values([program, *arguments])[1:]
+        positional = values([program, *arguments], known_only=pass_unknown_flags)[1:]
         _exit_on_termination()
         with _plain_log_lines():
             job(values, positional)
@@ -67,6 +72,37 @@ def run(
         print(f"{program}: {_one_line(error)}", file=sys.stderr)
         return _FAILED
     return 0
+
+
+def check_output_form(num_shards: int | None, compression: str | None) -> None:
+    """Raises ValueError if an output cannot be written in this form."""
+    if num_shards is not None and num_shards < 1:
+        raise ValueError(f"num_shards must be at least 1, but is {num_shards}.")
+    if compression not in (None, *_COMPRESSIONS):
+        raise ValueError(
+            f"compression must be one of {_COMPRESSIONS}, but is {compression!r}."
+        )
+
+
+def define_output_flags(values: flags.FlagValues) -> None:
+    """Defines the flags that say how output files and the report are written."""
+    flags.DEFINE_integer(
+        "num_shards",
+        None,
+        "Writes this many files <output>-00000-of-0000N instead of one.",
+        lower_bound=1,
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "compression",
+        "none",
+        _COMPRESSIONS,
+        "How the output is compressed: none or gzip.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "report", None, "A file that gets the report as JSON.", flag_values=values
+    )
 
 
 @contextlib.contextmanager

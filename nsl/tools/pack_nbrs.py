@@ -21,7 +21,7 @@ from nsl.tools.example_index import ExampleIndex
 from nsl.tools.neighbor_table import NeighborTable
 from nsl.tools.packing import Packer
 
-_USAGE = """\
+USAGE = """\
 Joins labeled examples with the features of their neighbors in a graph.
 
 Usage: pack_nbrs [flags] labeled.tfr unlabeled.tfr graph.tsv output.tfr
@@ -31,7 +31,6 @@ plain or gzip; local, or of any scheme that tf.io.gfile opens. unlabeled.tfr may
 ''. A line of graph.tsv is source<TAB>target[<TAB>weight]."""
 
 _SEEDS = ("labeled", "all")
-_COMPRESSIONS = ("none", "gzip")
 _RECORDS_AT_ONCE = 64
 
 
@@ -87,16 +86,8 @@ def pack_nbrs(
       ValueError: If an argument or the content of a file is wrong. No output file is
         left then.
     """
-    if max_nbrs is not None and max_nbrs < 0:
-        raise ValueError(f"max_nbrs must be at least 0, but is {max_nbrs}.")
-    if num_shards is not None and num_shards < 1:
-        raise ValueError(f"num_shards must be at least 1, but is {num_shards}.")
-    if seeds not in _SEEDS:
-        raise ValueError(f"seeds must be one of {_SEEDS}, but is {seeds!r}.")
-    if compression not in (None, *_COMPRESSIONS):
-        raise ValueError(
-            f"compression must be one of {_COMPRESSIONS}, but is {compression!r}."
-        )
+    check_arguments(max_nbrs, seeds)
+    command_line.check_output_form(num_shards, compression)
     labeled = input_files.expand_paths(labeled_examples_path)
     unlabeled = (
         input_files.expand_paths(unlabeled_examples_path)
@@ -156,6 +147,14 @@ def pack_nbrs(
     return report
 
 
+def check_arguments(max_nbrs: int | None, seeds: str) -> None:
+    """Raises ValueError if an argument of `pack_nbrs` is wrong."""
+    if max_nbrs is not None and max_nbrs < 0:
+        raise ValueError(f"max_nbrs must be at least 0, but is {max_nbrs}.")
+    if seeds not in _SEEDS:
+        raise ValueError(f"seeds must be one of {_SEEDS}, but is {seeds!r}.")
+
+
 class _Records:
     """The framed records of the output, in order.
 
@@ -191,7 +190,9 @@ class _Records:
         self._packer.check_features_found()
 
 
-def _define_flags(values: flags.FlagValues) -> None:
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines the flags of the command."""
+    command_line.define_output_flags(values)
     flags.DEFINE_bool(
         "add_undirected_edges",
         False,
@@ -226,30 +227,10 @@ def _define_flags(values: flags.FlagValues) -> None:
         "The features of neighbors to copy, separated by commas. Without it, all.",
         flag_values=values,
     )
-    flags.DEFINE_integer(
-        "num_shards",
-        None,
-        "Writes this many files <output>-00000-of-0000N instead of one.",
-        lower_bound=1,
-        flag_values=values,
-    )
-    flags.DEFINE_enum(
-        "compression",
-        "none",
-        _COMPRESSIONS,
-        "How the output is compressed: none or gzip.",
-        flag_values=values,
-    )
     flags.DEFINE_bool(
         "dry_run",
         False,
         "Reports what would be written, with its size, and writes nothing.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "report",
-        None,
-        "A file that gets the report as JSON.",
         flag_values=values,
     )
 
@@ -287,7 +268,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
       The exit code.
     """
-    return command_line.run("pack_nbrs", _USAGE, _define_flags, _run, argv)
+    return command_line.run("pack_nbrs", USAGE, define_flags, _run, argv)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,218 @@
+"""Builds a graph whose edges join examples of similar embeddings, on Apache Beam.
+
+From the shell:
+  python -m nsl.beam.build_graph --runner=FlinkRunner embeddings.tfr graph.tsv
+"""
+
+import itertools
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import apache_beam as beam
+from absl import flags
+from apache_beam.metrics import Metrics
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from nsl.beam import running, sources
+from nsl.beam.graph_builder import NAMESPACE, BuildGraph
+from nsl.configs import GraphBuilderConfig
+from nsl.files import edge_lines, input_files
+from nsl.files.input_files import PathLike, Paths
+from nsl.tools import command_line, output_files, reports
+from nsl.tools.build_graph import USAGE, define_search_flags
+
+
+class _FirstInputFn(beam.DoFn):
+    """Yields each id with its vector, of several inputs the first one's."""
+
+    def __init__(self) -> None:
+        self._duplicates = Metrics.counter(NAMESPACE, "ids_in_several_inputs")
+
+    def process(
+        self, element: tuple[bytes, Iterable[tuple[int, bytes]]]
+    ) -> Iterator[tuple[bytes, bytes]]:
+        node, found = element[0], sorted(element[1])
+        for (number, _), (next_number, _) in itertools.pairwise(found):
+            if number == next_number:
+                raise ValueError(f"The id {node.decode()!r} stands twice in one input.")
+        self._duplicates.inc(len(found) - 1)
+        yield node, found[0][1]
+
+
+def _line(edge: tuple[bytes, bytes, float]) -> bytes:
+    source, target, weight = edge
+    return edge_lines.format_edges([source], [target], [weight])
+
+
+def build_graph(
+    embedding_files: Paths,
+    output_graph_path: PathLike,
+    similarity_threshold: float = 0.8,
+    id_feature_name: str = "id",
+    embedding_feature_name: str = "embedding",
+    lsh_splits: int = 0,
+    lsh_rounds: int = 2,
+    random_seed: int | None = None,
+    *,
+    num_neighbors: int | None = None,
+    mutual: bool = False,
+    num_shards: int | None = None,
+    compression: str | None = None,
+    report_path: PathLike | None = None,
+    pipeline_options: PipelineOptions | Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Does what `nsl.tools.build_graph` does, on a runner of Apache Beam.
+
+    The edges are the same, in another order.
+
+    Args:
+      embedding_files: See `nsl.tools.build_graph`, as for the next ones. Each file is
+        read by one worker.
+      output_graph_path: The TSV file to write.
+      similarity_threshold: The least cosine similarity of an edge.
+      id_feature_name: The feature that holds an example's id.
+      embedding_feature_name: The feature that holds its embedding.
+      lsh_splits: The number of random hyperplanes, or 0 to compare every pair.
+      lsh_rounds: How often the splitting is repeated.
+      random_seed: Seed of the hyperplanes, which are those of the local tool.
+      num_neighbors: The most neighbors an example keeps.
+      mutual: Whether each end of an edge must have chosen the other.
+      num_shards: The number of output files. None makes one, by one worker.
+      compression: None or 'gzip'.
+      report_path: A file that gets the report as JSON.
+      pipeline_options: Beam's options, such as `["--runner=FlinkRunner"]`.
+
+    Returns:
+      The report: nodes, edges, isolated nodes, and the least, mean and largest number
+      of lines that a node with edges has as source.
+
+    Raises:
+      OSError: If a file cannot be read or written.
+      ValueError: If an argument or the content of a file is wrong. Runners may wrap the
+        errors of their workers.
+    """
+    config = GraphBuilderConfig(
+        id_feature_name=id_feature_name,
+        embedding_feature_name=embedding_feature_name,
+        similarity_threshold=similarity_threshold,
+        lsh_splits=lsh_splits,
+        lsh_rounds=lsh_rounds,
+        random_seed=random_seed,
+        num_neighbors=num_neighbors,
+        mutual=mutual,
+    )
+    command_line.check_output_form(num_shards, compression)
+    arguments = (
+        [embedding_files]
+        if isinstance(embedding_files, str | os.PathLike)
+        else list(embedding_files)
+    )
+    inputs = [input_files.expand_paths(argument) for argument in arguments]
+    if not inputs:
+        raise ValueError("embedding_files must name at least one file.")
+    read_paths = [path for paths in inputs for path in paths]
+    output = os.fspath(output_graph_path)
+    for path in output_files.shard_names(output, num_shards):
+        output_files.check_output(path, read_paths)
+    if report_path is not None:
+        output_files.check_output(os.fspath(report_path), [*read_paths, output])
+    if not isinstance(pipeline_options, PipelineOptions):
+        pipeline_options = PipelineOptions(list(pipeline_options or ()))
+
+    pipeline = beam.Pipeline(options=pipeline_options)
+    vectors = [
+        pipeline
+        | f"Input{number}"
+        >> sources.read_embeddings(paths, id_feature_name, embedding_feature_name)
+        | f"Number{number}"
+        >> beam.MapTuple(
+            lambda node, row, number=number: (node, (number, row)),
+        )
+        for number, paths in enumerate(inputs)
+    ]
+    _ = (
+        vectors
+        | "Inputs" >> beam.Flatten()
+        | "ById" >> beam.GroupByKey()
+        | "FirstInput" >> beam.ParDo(_FirstInputFn())
+        | "BuildGraph" >> BuildGraph(config)
+        | "Format" >> beam.Map(_line)
+        | "Write" >> sources.write(output, num_shards, compression)
+    )
+    result = pipeline.run()
+    result.wait_until_finish()
+    report = _report(*running.metrics(result, NAMESPACE))
+    reports.log(f"Wrote {output}", report)
+    if report_path is not None:
+        reports.write_json(report_path, report)
+    return report
+
+
+def _report(counters: dict[str, int], distributions: dict[str, Any]) -> dict[str, Any]:
+    nodes = counters.get("nodes", 0)
+    report: dict[str, Any] = {
+        "nodes": nodes,
+        "ids_in_several_inputs": counters.get("ids_in_several_inputs", 0),
+        "compared_pairs": counters.get("compared_pairs", 0),
+        "edges": counters.get("edges", 0),
+        "isolated_nodes": nodes - counters.get("nodes_with_edges", 0),
+    }
+    degree = distributions.get("degree")
+    if degree is not None:
+        report["degree"] = {"min": degree.min, "mean": degree.mean, "max": degree.max}
+    return report
+
+
+def _define_flags(values: flags.FlagValues) -> None:
+    define_search_flags(values)
+    command_line.define_output_flags(values)
+
+
+def _run(values: flags.FlagValues, arguments: list[str]) -> None:
+    positional, options = running.split_arguments(arguments)
+    if len(positional) < 2:
+        raise command_line.UsageError(
+            "Expected at least 2 arguments (embeddings.tfr... graph.tsv), but received "
+            f"{len(positional)}."
+        )
+    build_graph(
+        positional[:-1],
+        positional[-1],
+        similarity_threshold=values.similarity_threshold,
+        id_feature_name=values.id_feature_name,
+        embedding_feature_name=values.embedding_feature_name,
+        lsh_splits=values.lsh_splits,
+        lsh_rounds=values.lsh_rounds,
+        random_seed=values.random_seed,
+        num_neighbors=values.num_neighbors,
+        mutual=values.mutual,
+        num_shards=values.num_shards,
+        compression=values.compression,
+        report_path=values.report,
+        pipeline_options=options,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command `nsl-beam-build-graph`.
+
+    Args:
+      argv: The arguments. None takes those of the process.
+
+    Returns:
+      The exit code.
+    """
+    return command_line.run(
+        "beam.build_graph",
+        USAGE + running.USAGE,
+        _define_flags,
+        _run,
+        argv,
+        pass_unknown_flags=True,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,199 @@
+"""Joins labeled examples with the features of their neighbors, on Apache Beam.
+
+From the shell:
+  python -m nsl.beam.pack_nbrs --runner=FlinkRunner labeled.tfr '' graph.tsv out.tfr
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import apache_beam as beam
+from absl import flags
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from nsl.beam import running, sources
+from nsl.beam.pack_neighbors import MANY_NEIGHBORS, NAMESPACE, PackNeighbors
+from nsl.files import input_files
+from nsl.files.input_files import PathLike, Paths
+from nsl.tools import command_line, output_files, reports, tfrecord
+from nsl.tools.pack_nbrs import USAGE, check_arguments, define_flags
+
+_FRAME_BYTES = len(tfrecord.frame(b""))
+
+
+def pack_nbrs(
+    labeled_examples_path: Paths,
+    unlabeled_examples_path: Paths,
+    graph_path: Paths,
+    output_training_data_path: PathLike,
+    add_undirected_edges: bool = False,
+    max_nbrs: int | None = None,
+    id_feature_name: str = "id",
+    *,
+    seeds: str = "labeled",
+    neighbor_features: Sequence[str] | None = None,
+    num_shards: int | None = None,
+    compression: str | None = None,
+    dry_run: bool = False,
+    report_path: PathLike | None = None,
+    pipeline_options: PipelineOptions | Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Does what `nsl.tools.pack_nbrs` does, on a runner of Apache Beam.
+
+    The records are the same, in another order.
+
+    Args:
+      labeled_examples_path: See `nsl.tools.pack_nbrs`, as for the next ones. Each file
+        is read by one worker.
+      unlabeled_examples_path: The examples that are only neighbors.
+      graph_path: TSV files of edges.
+      output_training_data_path: The TFRecord file to write.
+      add_undirected_edges: Whether to add the reverse of each edge.
+      max_nbrs: The most neighbors an example gets.
+      id_feature_name: The feature that holds an example's id.
+      seeds: 'labeled' or 'all'.
+      neighbor_features: The features of neighbors to copy.
+      num_shards: The number of output files. None makes one, by one worker.
+      compression: None or 'gzip'.
+      dry_run: Whether to do everything but write.
+      report_path: A file that gets the report as JSON.
+      pipeline_options: Beam's options, such as `["--runner=FlinkRunner"]`.
+
+    Returns:
+      The report of `nsl.tools.pack_nbrs`, from the pipeline's counters, without
+      `first_unknown_ids`.
+
+    Raises:
+      OSError: If a file cannot be read or written.
+      ValueError: If an argument or the content of a file is wrong. Runners may wrap the
+        errors of their workers.
+    """
+    check_arguments(max_nbrs, seeds)
+    command_line.check_output_form(num_shards, compression)
+    labeled = input_files.expand_paths(labeled_examples_path)
+    unlabeled = (
+        input_files.expand_paths(unlabeled_examples_path)
+        if unlabeled_examples_path
+        else []
+    )
+    graphs = input_files.expand_paths(graph_path)
+    output = os.fspath(output_training_data_path)
+    inputs = [*labeled, *unlabeled, *graphs]
+    for path in output_files.shard_names(output, num_shards):
+        output_files.check_output(path, inputs)
+    if report_path is not None:
+        output_files.check_output(os.fspath(report_path), inputs)
+    if not isinstance(pipeline_options, PipelineOptions):
+        pipeline_options = PipelineOptions(list(pipeline_options or ()))
+
+    pipeline = beam.Pipeline(options=pipeline_options)
+    records = {
+        "labeled": pipeline
+        | "Labeled" >> sources.read_examples(labeled, id_feature_name),
+        "unlabeled": pipeline
+        | "Unlabeled" >> sources.read_examples(unlabeled, id_feature_name),
+        "edges": pipeline | "Graph" >> sources.read_edges(graphs, NAMESPACE),
+    } | "PackNeighbors" >> PackNeighbors(
+        add_undirected_edges=add_undirected_edges,
+        max_nbrs=max_nbrs,
+        seeds=seeds,
+        neighbor_features=neighbor_features,
+    )
+    if not dry_run:
+        _ = (
+            records
+            | "Frame" >> beam.Map(tfrecord.frame)
+            | "Write" >> sources.write(output, num_shards, compression)
+        )
+    result = pipeline.run()
+    result.wait_until_finish()
+    report = _report(*running.metrics(result, NAMESPACE))
+    reports.log(f"{'Would write' if dry_run else 'Wrote'} {output}", report)
+    if report_path is not None:
+        reports.write_json(report_path, report)
+    return report
+
+
+def _report(counters: dict[str, int], distributions: dict[str, Any]) -> dict[str, Any]:
+    names = (
+        "labeled_examples",
+        "unlabeled_examples",
+        "ids_in_both_sets",
+        "edges",
+        "blank_lines",
+        "windows_line_ends",
+        "edges_to_unknown_ids",
+        "records",
+    )
+    report: dict[str, Any] = {name: counters.get(name, 0) for name in names}
+    degrees: dict[Any, int] = {
+        degree: counters[f"records_with_{degree}"]
+        for degree in range(MANY_NEIGHBORS)
+        if f"records_with_{degree}" in counters
+    }
+    many = counters.get(f"records_with_{MANY_NEIGHBORS}")
+    if many is not None:
+        degrees[f"{MANY_NEIGHBORS} or more"] = many
+    report["records_by_number_of_neighbors"] = degrees
+    neighbors = distributions.get("neighbors_per_record")
+    if neighbors is not None:
+        report["neighbors_per_record"] = {
+            "min": neighbors.min,
+            "mean": neighbors.mean,
+            "max": neighbors.max,
+        }
+    report["output_bytes"] = (
+        counters.get("record_bytes", 0) + _FRAME_BYTES * report["records"]
+    )
+    return report
+
+
+def _run(values: flags.FlagValues, arguments: list[str]) -> None:
+    positional, options = running.split_arguments(arguments)
+    if len(positional) != 4:
+        raise command_line.UsageError(
+            "Expected 4 arguments (labeled.tfr unlabeled.tfr graph.tsv output.tfr), "
+            f"but received {len(positional)}."
+        )
+    labeled, unlabeled, graph, output = positional
+    pack_nbrs(
+        labeled,
+        unlabeled,
+        graph,
+        output,
+        add_undirected_edges=values.add_undirected_edges,
+        max_nbrs=values.max_nbrs,
+        id_feature_name=values.id_feature_name,
+        seeds=values.seeds,
+        neighbor_features=values.neighbor_features,
+        num_shards=values.num_shards,
+        compression=values.compression,
+        dry_run=values.dry_run,
+        report_path=values.report,
+        pipeline_options=options,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command `nsl-beam-pack-nbrs`.
+
+    Args:
+      argv: The arguments. None takes those of the process.
+
+    Returns:
+      The exit code.
+    """
+    return command_line.run(
+        "beam.pack_nbrs",
+        USAGE + running.USAGE,
+        define_flags,
+        _run,
+        argv,
+        pass_unknown_flags=True,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""Running a pipeline from the shell: its options, its flags, its report."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from apache_beam.metrics import MetricsFilter
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from nsl.tools.command_line import UsageError
+
+USAGE = """
+
+Runs on Apache Beam: --runner=... chooses where, and all other options of Beam may be
+given too, as --name=value. A file is read by one worker, many files in parallel."""
+
+# Their job servers know options that Beam's Python package does not.
+_OPEN_RUNNERS = ("portable", "flink", "spark")
+
+
+def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Separates what the tool's own flags have left.
+
+    Args:
+      arguments: Positional arguments, and flags the tool does not know.
+
+    Returns:
+      The positional arguments, and the options of Beam.
+
+    Raises:
+      UsageError: If neither the tool nor Beam has a flag.
+    """
+    positional = [argument for argument in arguments if argument[:2] != "--"]
+    options = [argument for argument in arguments if argument[:2] == "--"]
+    known = PipelineOptions().get_all_options()
+    runner = str(PipelineOptions(options).get_all_options()["runner"]).lower()
+    if not any(name in runner for name in _OPEN_RUNNERS):
+        for option in options:
+            name = option[2:].partition("=")[0]
+            if name not in known and name.removeprefix("no_") not in known:
+                raise UsageError(
+                    f"Unknown flag --{name}: neither this command nor Beam has it "
+                    "(write --name=value)"
+                )
+    return positional, options
+
+
+def metrics(result: Any, namespace: str) -> tuple[dict[str, int], dict[str, Any]]:
+    """Returns what a pipeline counted.
+
+    Args:
+      result: What running it returned.
+      namespace: The namespace of its metrics.
+
+    Returns:
+      The counters by name, and the distributions by name.
+    """
+    found = result.metrics().query(MetricsFilter().with_namespace(namespace))
+    counters: dict[str, int] = {}
+    for metric in found["counters"]:
+        name = metric.key.metric.name
+        counters[name] = counters.get(name, 0) + metric.result
+    return counters, {
+        metric.key.metric.name: metric.result for metric in found["distributions"]
+    }

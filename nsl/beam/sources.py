@@ -1,0 +1,120 @@
+"""Reading and writing the files of the tools in a pipeline.
+
+A file is read by one worker, with the readers of the local tools; many files are read
+in parallel.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.metrics import Metrics
+
+from nsl.files.edge_lines import EdgeFile
+from nsl.tools import example_index, tfrecord
+from nsl.tools.embedding_files import EmbeddingParser
+
+
+class _ReadFiles(beam.PTransform):
+    """Gives each file of a list to a worker."""
+
+    def __init__(self, paths: Sequence[str], reader: beam.DoFn) -> None:
+        super().__init__()
+        self._paths = list(paths)
+        self._reader = reader
+
+    def expand(self, start: Any) -> Any:
+        return (
+            start
+            | "Files" >> beam.Create(self._paths)
+            | "OneByOne" >> beam.Reshuffle()
+            | "Read" >> beam.ParDo(self._reader)
+        )
+
+
+class _ReadExamplesFn(beam.DoFn):
+    def __init__(self, id_feature_name: str) -> None:
+        self._id_feature_name = id_feature_name
+
+    def process(self, path: str) -> Iterator[tuple[bytes, bytes]]:
+        with contextlib.closing(tfrecord.RecordFile(path)) as file:
+            for node, _, data in example_index.examples(file, self._id_feature_name):
+                yield node, data
+
+
+class _ReadEdgesFn(beam.DoFn):
+    def __init__(self, namespace: str) -> None:
+        self._blank_lines = Metrics.counter(namespace, "blank_lines")
+        self._windows_line_ends = Metrics.counter(namespace, "windows_line_ends")
+
+    def process(self, path: str) -> Iterator[tuple[bytes, bytes, float]]:
+        file = EdgeFile(path)
+        for sources, targets, weights in file:
+            yield from zip(sources, targets, weights.tolist(), strict=True)
+        self._blank_lines.inc(file.blank_lines)
+        self._windows_line_ends.inc(file.windows_line_ends)
+
+
+class _ReadEmbeddingsFn(beam.DoFn):
+    def __init__(self, id_feature_name: str, embedding_feature_name: str) -> None:
+        self._names = id_feature_name, embedding_feature_name
+
+    def process(self, path: str) -> Iterator[tuple[bytes, bytes]]:
+        parser = EmbeddingParser(*self._names)
+        with contextlib.closing(tfrecord.RecordFile(path)) as file:
+            for record, (_, data) in enumerate(file.records()):
+                try:
+                    yield parser.parse_quickly(data) or parser.parse(data)[:2]
+                except ValueError as error:
+                    raise ValueError(f"{path}, record {record}: {error}.") from None
+
+
+def read_examples(paths: Sequence[str], id_feature_name: str) -> beam.PTransform:
+    """Returns a transform that reads (id, serialized Example) from TFRecord files."""
+    return _ReadFiles(paths, _ReadExamplesFn(id_feature_name))
+
+
+def read_edges(paths: Sequence[str], namespace: str) -> beam.PTransform:
+    """Returns a transform that reads (source, target, weight) from TSV files.
+
+    Args:
+      paths: The files.
+      namespace: The namespace of the counters of blank lines and Windows line ends.
+    """
+    return _ReadFiles(paths, _ReadEdgesFn(namespace))
+
+
+def read_embeddings(
+    paths: Sequence[str], id_feature_name: str, embedding_feature_name: str
+) -> beam.PTransform:
+    """Returns a transform that reads (id, little-endian floats) from TFRecord files."""
+    return _ReadFiles(paths, _ReadEmbeddingsFn(id_feature_name, embedding_feature_name))
+
+
+def write(
+    path: str, num_shards: int | None, compression: str | None
+) -> beam.PTransform:
+    """Returns a transform that writes bytes one after the other.
+
+    The files get their names when all are written.
+
+    Args:
+      path: The output's name.
+      num_shards: The number of files `<path>-00000-of-0000N`, or None for one file
+        called `path`, which one worker writes.
+      compression: None, 'none' or 'gzip'.
+    """
+    return beam.io.WriteToText(
+        path,
+        append_trailing_newlines=False,
+        num_shards=num_shards or 1,
+        shard_name_template="" if num_shards is None else "-SSSSS-of-NNNNN",
+        coder=beam.coders.BytesCoder(),
+        compression_type=(
+            CompressionTypes.GZIP
+            if compression == "gzip"
+            else CompressionTypes.UNCOMPRESSED
+        ),
+    )
