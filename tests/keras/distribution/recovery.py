@@ -101,6 +101,8 @@ def loop(
     sys.path.insert(0, str(EXAMPLES))
     import distributed_loop
 
+    distributed_loop.TRAINING_IMAGES = 3 * distributed_loop.BATCH_SIZE
+
     def on_step(epoch: int, step: int) -> None:
         if kill is not None and (epoch, step) == (KILL_IN_EPOCH, 1):
             kill()
