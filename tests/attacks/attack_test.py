@@ -155,7 +155,7 @@ def test_fgsm_takes_one_pass_forward_and_back(x):
 
     model, attack = Owner(), attacks.FGSM()
     y = np.argmax(x, axis=1)
-    for epsilon, passes in ((0.1, 1), ([0.1, 0.2], 4)):
+    for epsilon, passes in ((1e-5, 1), ([1e-5, 2e-5], 4)):
         attack(model, x, y, epsilon=epsilon)
         model.passes.assign(0)
         attack(model, x, y, epsilon=epsilon)
@@ -347,11 +347,8 @@ def test_a_bound_method_is_compiled_once(x):
 @pytest.mark.parametrize(
     ("kind", "norm"),
     [
-        (attacks.MIFGSM, "infinity"),
         (attacks.FGSM, "l2"),
-        (attacks.PGD, "l1"),
         (attacks.AutoPGD, "l1"),
-        (attacks.AutoPGD, "l2"),
     ],
 )
 def test_xla_finds_the_same(model, x, kind, norm):
