@@ -80,7 +80,9 @@ def end_with_parent() -> None:
     """Ends this worker when the process that started it is gone."""
 
     def wait() -> None:
-        sys.stdin.buffer.read()
+        # Not `sys.stdin`, whose lock Python needs when it ends.
+        while os.read(0, 1):
+            pass
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
