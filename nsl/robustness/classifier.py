@@ -1,5 +1,6 @@
 """The model that is evaluated: its outputs, classes and gradients."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -52,8 +53,9 @@ class Classifier:
         self.classes = self._model.classes(outputs)
         self.from_logits = self._model.from_logits
         self._logits = tf.function(
-            # Of a function of its own TensorFlow does not say that it is traced often.
-            lambda features, memory: self._model.logits(features, memory),
+            # TensorFlow counts traces by the code of a function, which all models
+            # share, and warns of too many; a partial is its own.
+            functools.partial(self._model.logits),
             autograph=False,
             reduce_retracing=True,
         )
