@@ -102,9 +102,30 @@ class Classifier:
                 tape.watch(leaves)
                 logits = self._model.logits(features, self._memory())
                 loss = cross_entropy(logits[: len(of_batch)], of_batch)
-            found = tape.gradient(loss, leaves, unconnected_gradients="zero")
+            found = [
+                tf.zeros_like(leaf) if gradient is None else gradient
+                for leaf, gradient in zip(
+                    leaves, tape.gradient(loss, leaves), strict=True
+                )
+            ]
             gradients.append(to_rows(found).numpy()[: len(of_batch)])
         return np.concatenate(gradients).astype(np.float64)
+
+    def is_differentiable(self, x: Any) -> bool:
+        """Tells whether the logits depend on a feature in a way that has a gradient.
+
+        Args:
+          x: Features of a few examples.
+
+        Returns:
+          Whether there is a gradient, were it zero. Rounding, for instance, has none.
+        """
+        features = self._batch(x, 0)
+        leaves = [f for f in tf.nest.flatten(features) if is_perturbable(f)]
+        with state_kept(self.counted), tf.GradientTape() as tape:
+            tape.watch(leaves)
+            logits = self._model.logits(features, self._memory())
+        return any(g is not None for g in tape.gradient(logits, leaves))
 
     def _in_batches(self, function: Callable[..., Any], x: Any) -> np.ndarray:
         count = len(tf.nest.flatten(x)[0])

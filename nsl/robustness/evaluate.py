@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 import numpy as np
 
+from nsl.attacks import Attack
 from nsl.configs import NormType
 from nsl.robustness import checks
 from nsl.robustness.checkpoint import Checkpoint, digest
@@ -111,6 +112,7 @@ def evaluate_robustness(
     evaluation = _Evaluation(
         examples=examples,
         classifier=classifier,
+        differentiable=classifier.is_differentiable(examples.take(sample)),
         norm=norm,
         arguments={
             "bounds": bounds,
@@ -155,6 +157,7 @@ class _Evaluation:
 
     examples: Examples
     classifier: Classifier
+    differentiable: bool
     norm: NormType
     arguments: dict[str, Any]
     checkpoint: Checkpoint
@@ -215,7 +218,10 @@ class _Evaluation:
         index = np.flatnonzero(standing)
         start, passes = time.monotonic(), self.classifier.counted.count
         found: list[Any] = []
-        if len(index):
+        if not self.differentiable and _follows_gradients(attack):
+            # There is nothing to follow, and the attack would refuse the model.
+            found = [self.examples.take(index)] * len(epsilons)
+        elif len(index):
             together = len(epsilons) > 1
             points = attack(
                 self.classifier.counted,
@@ -311,6 +317,10 @@ def _sample(count: int, seed: int) -> np.ndarray:
 def _is_correct(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Tells which examples get their label; one with a logit of NaN does not."""
     return (np.argmax(logits, axis=1) == labels) & ~np.isnan(logits).any(axis=1)
+
+
+def _follows_gradients(attack: Any) -> bool:
+    return isinstance(attack, Attack) and not attack.black_box
 
 
 def _describe(attack: Any) -> str:
