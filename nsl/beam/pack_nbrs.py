@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import apache_beam as beam
-from absl import flags
+from absl import flags, logging
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from nsl.beam import running, sources
@@ -109,11 +109,27 @@ def pack_nbrs(
         )
     result = pipeline.run()
     result.wait_until_finish()
-    report = _report(*running.metrics(result, NAMESPACE))
+    counters, distributions = running.metrics(result, NAMESPACE)
+    _check_complete(counters, distributions)
+    report = _report(counters, distributions)
     reports.log(f"{'Would write' if dry_run else 'Wrote'} {output}", report)
     if report_path is not None:
         reports.write_json(report_path, report)
     return report
+
+
+def _check_complete(counters: dict[str, int], distributions: dict[str, Any]) -> None:
+    """Warns if what was chosen did not arrive in the records."""
+    chosen = counters.get("neighbors_chosen", 0)
+    neighbors = distributions.get("neighbors_per_record")
+    packed = neighbors.sum if neighbors is not None else 0
+    if chosen != packed:
+        logging.warning(
+            "%d neighbors were chosen, but the records have %d. Either the runner "
+            "counted work twice that it repeated, or it lost data: check the output.",
+            chosen,
+            packed,
+        )
 
 
 def _report(counters: dict[str, int], distributions: dict[str, Any]) -> dict[str, Any]:

@@ -110,12 +110,19 @@ def _check_features_found(names: set[bytes], neighbor_features: Sequence[str]) -
     packer.check_features_found()
 
 
-def _targets(
-    element: tuple[bytes, list[tuple[bytes, float]]],
-) -> Iterator[tuple[bytes, tuple[bytes, int, float]]]:
-    seed, neighbors = element
-    for place, (target, weight) in enumerate(neighbors):
-        yield target, (seed, place, weight)
+class _TargetsFn(beam.DoFn):
+    """Yields (neighbor, (seed, place, weight)) for what was chosen."""
+
+    def __init__(self) -> None:
+        self._chosen = Metrics.counter(NAMESPACE, "neighbors_chosen")
+
+    def process(
+        self, element: tuple[bytes, list[tuple[bytes, float]]]
+    ) -> Iterator[tuple[bytes, tuple[bytes, int, float]]]:
+        seed, neighbors = element
+        self._chosen.inc(len(neighbors))
+        for place, (target, weight) in enumerate(neighbors):
+            yield target, (seed, place, weight)
 
 
 class PackNeighbors(beam.PTransform):
@@ -209,7 +216,7 @@ class PackNeighbors(beam.PTransform):
             )
         )
         joined = (
-            (neighbors | "Targets" >> beam.FlatMap(_targets), features)
+            (neighbors | "Targets" >> beam.ParDo(_TargetsFn()), features)
             | "JoinFeatures" >> SaltedJoin(self._edges_at_once)
             | "BySeed"
             >> beam.MapTuple(
