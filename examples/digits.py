@@ -19,7 +19,6 @@ import itertools
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ import digits_picture
 import keras
 import numpy as np
 import tensorflow as tf
+from progress import Progress
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
@@ -361,30 +361,6 @@ class Results:
     few_labels: dict[str, np.ndarray]
     attacked: dict[tuple[str, str], np.ndarray]
     models: dict[str, keras.Model]
-
-
-class Progress:
-    """One line a part, and on a terminal a running line below it."""
-
-    def __init__(self) -> None:
-        self._start = time.monotonic()
-        self._live = sys.stderr.isatty()
-
-    def part(self, title: str) -> None:
-        """Shows that a part begins."""
-        self._show(title, end="\n")
-
-    def step(self, title: str) -> None:
-        """Shows what is going on, on a terminal only."""
-        if self._live:
-            self._show(f"  {title}", end="")
-
-    def _show(self, title: str, end: str) -> None:
-        seconds = time.monotonic() - self._start
-        clear = "\r\033[K" if self._live else ""
-        print(
-            f"{clear}[{seconds:4.0f} s] {title}", end=end, file=sys.stderr, flush=True
-        )
 
 
 def run(split: Split, seeds: Sequence[int], progress: Progress) -> Results:
