@@ -116,7 +116,7 @@ def synthesize(
     classes: int = 4,
     citations: float = 4.0,
     homophily: float = 0.8,
-    topical: float = 0.25,
+    topical: float = 0.35,
     labels_per_class: int = 5,
     seed: int = 0,
 ) -> None:
