@@ -73,6 +73,7 @@ class Settings:
 GRAPH = Settings()
 PLAIN = Settings(multiplier=0.0)
 QUICK_STEPS = 40
+QUICK_PER_CLASS = (5, 20)
 
 
 def make_model(words: int, classes: int, settings: Settings) -> keras.Model:
@@ -405,7 +406,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     seeds = range(options.seeds)
     curve_seeds = seeds[:3]
     steps = QUICK_STEPS if options.quick else GRAPH.steps
-    per_class = (5, 20) if options.quick else (5, 10, 20, 50, 100)
+    per_class = QUICK_PER_CLASS if options.quick else (5, 10, 20, 50, 100)
     progress = Progress()
     tasks = make_tasks(graph)
     results = []

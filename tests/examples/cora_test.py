@@ -156,6 +156,7 @@ def test_the_whole_program_in_small(
 ) -> None:
     monkeypatch.setattr(cora, "GRAPH", SMALL)
     monkeypatch.setattr(cora, "QUICK_STEPS", 3)
+    monkeypatch.setattr(cora, "QUICK_PER_CLASS", (5,))
     cora.main([f"--data={path}", f"--output_dir={tmp_path}", "--quick", "--seeds=1"])
     table = (tmp_path / "made-up.txt").read_text()
     public, random = (line for line in table.splitlines() if "made-up" in line)
