@@ -324,7 +324,7 @@ def embeddings(
     """Projects what the hidden layer makes of papers onto a plane (t-SNE)."""
     from sklearn.manifold import TSNE
 
-    hidden = keras.Model(model.inputs, model.get_layer("embedding").output)
+    hidden = keras.Model(model.inputs[0], model.get_layer("embedding").output)
     vectors = hidden(graph.words[rows], training=False).numpy()
     perplexity = min(30, (len(rows) - 1) // 3)
     return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(
