@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from apache_beam.metrics.cells import DistributionData, DistributionResult
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -221,3 +222,14 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     printed = capsys.readouterr().out
     assert "--runner=" in printed
     assert "--max_nbrs" in printed
+
+
+@pytest.mark.parametrize(("packed", "warns"), [(2, True), (3, False)])
+def test_lost_neighbors_are_told(
+    packed: int, warns: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    check = nsl.beam.pack_nbrs.__globals__["_check_complete"]
+    neighbors = DistributionResult(DistributionData(packed, 2, 1, 2))
+    with caplog.at_level("WARNING", logger="absl"):
+        check({"neighbors_chosen": 3}, {"neighbors_per_record": neighbors})
+    assert ("3 neighbors were chosen" in caplog.text) == warns
