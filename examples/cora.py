@@ -323,13 +323,16 @@ def embeddings(
 ) -> np.ndarray:
     """Projects what the hidden layer makes of papers onto a plane (t-SNE)."""
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     hidden = keras.Model(model.inputs[0], model.get_layer("embedding").output)
     vectors = hidden(graph.words[rows], training=False).numpy()
-    perplexity = min(30, (len(rows) - 1) // 3)
-    return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(
-        vectors
+    projection = TSNE(
+        perplexity=min(30, (len(rows) - 1) // 3), init="pca", random_state=0
     )
+    # Its threads wait for each other very often, which takes minutes on a busy machine.
+    with threadpool_limits(1):
+        return projection.fit_transform(vectors)
 
 
 def draw_pictures(
