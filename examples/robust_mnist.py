@@ -17,6 +17,10 @@ reports are deleted.
     python examples/robust_mnist.py --weights_dir=robust_mnist
     python examples/robust_mnist.py --quick --weights_dir=/tmp/quick
 
+On one core the three trainings took 30 s, 4 and 5 minutes of CPU time, and the attacks
+on each of the robust networks 10 minutes. With --models=pgd and --models=trades two
+processes share the work; without --models the program then puts all together.
+
 Without --data, keras.datasets.mnist.load_data downloads the images (11 MB). --quick
 does all of it in seconds, with scikit-learn's digits, scaled up, for a test.
 """
