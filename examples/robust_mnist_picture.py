@@ -50,7 +50,7 @@ def draw(
         ylim=(-1, 101),
     )
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, loc="center", bbox_to_anchor=(0.62, 0.45))
+    axis.legend(frameon=False, loc="center", bbox_to_anchor=(0.475, 0.45), fontsize=9)
     figure.savefig(path, dpi=100)
     plt.close(figure)
 
