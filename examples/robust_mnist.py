@@ -48,7 +48,10 @@ BOUNDS = (0.0, 1.0)
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What was chosen, on images 55,000 to 56,999 of the training set.
+    """What was chosen, with prototypes scored on images 55,000 to 55,999 for training.
+
+    The number of epochs and the multiplier of TRADES follow the time there is for
+    training, and were not compared on those images.
 
     Attributes:
       epsilon: How far a pixel may move, in training and in the standard suite.

@@ -1,4 +1,4 @@
-"""What all tests share: quiet TensorFlow, a small search budget, golden figures."""
+"""What all tests share: quiet TensorFlow on two devices, golden figures."""
 
 import functools
 import json
@@ -9,6 +9,9 @@ from typing import Any
 import hypothesis
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# Before any test file runs a TensorFlow op while it is collected.
+import tests.two_devices  # noqa: E402, F401
 
 hypothesis.settings.register_profile(
     "nsl", max_examples=25, deadline=None, derandomize=True, database=None

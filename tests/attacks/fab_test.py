@@ -117,13 +117,22 @@ def test_what_is_misclassified_is_left_alone() -> None:
     np.testing.assert_array_equal(attacked, POINTS)
 
 
-def test_a_model_without_gradient_stays() -> None:
+def test_where_the_gradient_is_zero_examples_stay() -> None:
     def flat(x: Any) -> tf.Tensor:
-        return tf.round(x[:, :3]) + tf.constant([1.0, 0.0, 0.0])
+        return tf.round(x[:, :3]) + tf.constant([1.0, 0.0, 0.0]) + 0.0 * x[:, :3]
 
     labels = np.argmax(flat(POINTS), axis=1)
     attacked = FAB(steps=3)(flat, POINTS, labels, epsilon=0.5)
     np.testing.assert_array_equal(attacked, POINTS)
+
+
+def test_a_model_without_gradient_is_refused() -> None:
+    def flat(x: Any) -> tf.Tensor:
+        return tf.round(x[:, :3]) + tf.constant([1.0, 0.0, 0.0])
+
+    labels = np.argmax(flat(POINTS), axis=1)
+    with pytest.raises(ValueError, match="no gradient"):
+        FAB(steps=3)(flat, POINTS, labels, epsilon=0.5)
 
 
 def test_two_classes_take_one_attempt() -> None:

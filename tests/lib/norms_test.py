@@ -16,7 +16,8 @@ NORMS = ["l1", "l2", "infinity"]
 ROWS = hnp.arrays(
     np.float32,
     hnp.array_shapes(min_dims=2, max_dims=2, max_side=5),
-    elements=st.floats(-8, 8, width=32),
+    # Some libraries, once loaded, make the processor treat subnormals as zero.
+    elements=st.floats(-8, 8, width=32, allow_subnormal=False),
 )
 RADII = st.floats(0.125, 16, width=32)
 
@@ -203,7 +204,7 @@ def test_float64_is_computed_in_float64(norm):
 
 def test_half_precision_does_not_overflow():
     x = tf.fill([1, 100], tf.constant(6e4, tf.float16))
-    step = steepest_step(x, "l2")
+    step = lib.maximize_within_unit_norm(x, "l2")
     np.testing.assert_allclose(tf.cast(step, tf.float32), 0.1, rtol=1e-3)
 
 
