@@ -11,7 +11,7 @@ import hypothesis
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # Before any test file runs a TensorFlow op while it is collected.
-import tests.two_devices  # noqa: E402, F401
+import tests.two_devices  # noqa: F401
 
 hypothesis.settings.register_profile(
     "nsl", max_examples=25, deadline=None, derandomize=True, database=None

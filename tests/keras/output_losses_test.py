@@ -46,7 +46,6 @@ def of(loss, outputs=1, structure=None, y=None):
         ("mse", UNKNOWN),
         (custom, UNKNOWN),
     ],
-    ids=str,
 )
 def test_one_output(loss, expected):
     assert of(loss) == [expected]
