@@ -1,0 +1,77 @@
+"""The same comparison over several seeds: kept in a file, laid out in a table."""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from progress import Progress
+
+Figures = dict[str, tuple[float, float]]
+"""What one seed gave: by row of the table, in percent, plain and regularized."""
+
+
+def over_seeds(
+    measure: Callable[[int], Figures],
+    seeds: Sequence[int],
+    path: Path,
+    settings: object,
+    progress: Progress,
+) -> list[Figures]:
+    """Measures with each seed, and keeps what came of it in a file after each.
+
+    An interrupted program goes on where it was: a seed whose figures stand in the file
+    is not run again, unless the settings have changed since.
+
+    Args:
+      measure: Runs one seed.
+      seeds: All that are wanted.
+      path: The file, `{"settings": ..., "seeds": {seed: figures}}`.
+      settings: Anything whose `repr` changes when the figures may.
+      progress: Where to tell which seed is at work.
+
+    Returns:
+      The figures of each seed.
+    """
+    known: dict[str, Figures] = {}
+    if path.exists():
+        kept = json.loads(path.read_text())
+        if kept["settings"] == repr(settings):
+            known = kept["seeds"]
+    for seed in seeds:
+        if str(seed) in known:
+            continue
+        progress.part(f"seed {seed}")
+        known[str(seed)] = measure(seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_suffix(".tmp")
+        beside.write_text(
+            json.dumps({"settings": repr(settings), "seeds": known}, indent=1)
+        )
+        os.replace(beside, path)
+    return [known[str(seed)] for seed in seeds]
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    """Returns the mean and the standard deviation over seeds, such as `77.2 ± 3.6`."""
+    return f"{np.mean(values):.1f} ± {np.std(values):.1f}"
+
+
+def format_table(figures: Sequence[Figures], title: str) -> str:
+    """Lays out the figures of all seeds, a line a row.
+
+    Args:
+      figures: What `over_seeds` returns.
+      title: What the figures are, such as 'test accuracy in %'.
+    """
+    width = max(len(title), *map(len, figures[0])) + 2
+    line = "-" * (width + 32)
+    lines = [f"{title:{width}}{'plain':>16}{'regularized':>16}", line]
+    for row in figures[0]:
+        cells = zip(*(found[row] for found in figures), strict=True)
+        lines.append(
+            f"{row:{width}}" + "".join(f"{mean_and_spread(c):>16}" for c in cells)
+        )
+    count = f"{len(figures)} seeds" if len(figures) > 1 else "1 seed"
+    return "\n".join([*lines, line, f"mean ± standard deviation of {count}"])
