@@ -18,9 +18,9 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from nsl.beam import running, sources
 from nsl.beam.graph_builder import NAMESPACE, BuildGraph
 from nsl.configs import GraphBuilderConfig
-from nsl.files import edge_lines, input_files
+from nsl.files import edge_lines, input_files, output_files
 from nsl.files.input_files import PathLike, Paths
-from nsl.tools import command_line, output_files, reports
+from nsl.tools import command_line, reports
 from nsl.tools.build_graph import USAGE, define_search_flags
 
 

@@ -15,9 +15,9 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from nsl.beam import running, sources
 from nsl.beam.pack_neighbors import MANY_NEIGHBORS, NAMESPACE, PackNeighbors
-from nsl.files import input_files
+from nsl.files import input_files, output_files
 from nsl.files.input_files import PathLike, Paths
-from nsl.tools import command_line, output_files, reports, tfrecord
+from nsl.tools import command_line, reports, tfrecord
 from nsl.tools.pack_nbrs import USAGE, check_arguments, define_flags
 
 _FRAME_BYTES = len(tfrecord.frame(b""))

@@ -1,5 +1,5 @@
-"""Reading files: names and patterns, lines of edges, numbers for ids, progress.
+"""Files of any size: names and patterns, lines of edges, numbers for ids, outputs.
 
-What both `nsl.tools` and `nsl.data` need. Nothing here imports TensorFlow until a file
-is remote.
+What `nsl.tools`, `nsl.data` and others need alike. Nothing here imports TensorFlow
+until a file is remote.
 """

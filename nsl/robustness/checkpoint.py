@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from nsl.files.output_files import whole_files
 from nsl.lib import features as feature_structures
 
 _OUTPUT_TOLERANCE = 1e-4
@@ -74,7 +75,8 @@ class Checkpoint:
         finished = self._data["finished"].setdefault(attack, {})
         finished.update({repr(epsilon): r for epsilon, r in results.items()})
         if self._path is not None:
-            write_whole(self._path, json.dumps(self._data))
+            with whole_files([self._path]) as (file,):
+                file.write(json.dumps(self._data).encode())
 
     def _read(self, path: str) -> dict[str, Any]:
         with open(path, encoding="utf-8") as file:
@@ -106,19 +108,3 @@ class Checkpoint:
                 f"{described}. Name another file, or remove this one to start anew."
             )
         return finished
-
-
-def write_whole(path: str, text: str) -> None:
-    """Writes a text file that appears under its name when all is written.
-
-    Args:
-      path: The file.
-      text: What goes in.
-
-    Raises:
-      OSError: If it cannot be written.
-    """
-    partial = f"{path}.incomplete"
-    with open(partial, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(partial, path)

@@ -13,9 +13,9 @@ from typing import Any, BinaryIO
 from absl import flags, logging
 
 from nsl.configs import GraphBuilderConfig
-from nsl.files import edge_lines, input_files
+from nsl.files import edge_lines, input_files, output_files
 from nsl.files.input_files import PathLike, Paths
-from nsl.tools import command_line, output_files, reports, similarity
+from nsl.tools import command_line, reports, similarity
 from nsl.tools.embedding_files import read_embeddings
 from nsl.tools.embeddings import Embeddings
 from nsl.tools.graph_statistics import GraphStatistics

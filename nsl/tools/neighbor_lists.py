@@ -6,8 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from nsl.files import edge_lines
-from nsl.tools import output_files
+from nsl.files import edge_lines, output_files
 
 _ROWS_AT_ONCE = 4096
 

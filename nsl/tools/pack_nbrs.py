@@ -13,10 +13,10 @@ from typing import Any
 
 from absl import flags
 
-from nsl.files import edge_lines, input_files
+from nsl.files import edge_lines, input_files, output_files
 from nsl.files.input_files import PathLike, Paths
 from nsl.files.progress import Progress
-from nsl.tools import command_line, output_files, reports, tfrecord
+from nsl.tools import command_line, reports, tfrecord
 from nsl.tools.example_index import ExampleIndex
 from nsl.tools.neighbor_table import NeighborTable
 from nsl.tools.packing import Packer

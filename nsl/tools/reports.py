@@ -6,7 +6,7 @@ from typing import Any
 
 from absl import logging
 
-from nsl.tools import output_files
+from nsl.files import output_files
 
 
 def log(title: str, values: dict[str, Any]) -> None:

@@ -17,8 +17,7 @@ from typing import Any, TypeAlias
 
 from absl import logging
 
-from nsl.files import edge_lines
-from nsl.tools import output_files
+from nsl.files import edge_lines, output_files
 
 Graph: TypeAlias = dict[str, dict[str, float]]
 
