@@ -11,6 +11,7 @@ import tensorflow as tf
 from nsl.configs import GraphObjective, GraphRegConfig
 from nsl.keras.output_losses import OutputLoss
 from nsl.keras.replicas import share_of_mean
+from nsl.keras.terms.named_objective import NamedObjective
 from nsl.lib.distances import weighted_sum_and_normalizer
 from nsl.lib.graph_losses import (
     neighbor_consistency_loss,
@@ -41,11 +42,9 @@ class NeighborOutputs:
     loss: OutputLoss | None = None
 
 
-def _name(objective: GraphObjective | str) -> str:
-    return str(getattr(objective, "value", objective))
-
-
-class GraphLoss(abc.ABC):
+class GraphLoss(
+    NamedObjective, setting="GraphRegConfig.objective", title="graph losses"
+):
     """A loss of samples and their neighbors.
 
     A subclass names its objective, and `GraphRegConfig(objective=...)` takes it:
@@ -64,32 +63,6 @@ class GraphLoss(abc.ABC):
     """
 
     differentiates_neighbors: ClassVar[bool] = True
-    _of: ClassVar[dict[str, GraphLoss]] = {}
-
-    def __init_subclass__(cls, objective: GraphObjective | str, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        GraphLoss._of[_name(objective)] = cls()
-
-    @staticmethod
-    def of(objective: GraphObjective | str) -> GraphLoss:
-        """Returns the loss of an objective.
-
-        Args:
-          objective: A `GraphObjective` or the name of a registered loss.
-
-        Returns:
-          The loss.
-
-        Raises:
-          ValueError: If there is none; lists those there are.
-        """
-        if _name(objective) not in GraphLoss._of:
-            raise ValueError(
-                f"GraphRegConfig.objective is {objective!r}, but the graph losses are "
-                f"{sorted(GraphLoss._of)}. Further ones are subclasses of "
-                "nsl.keras.GraphLoss, defined before the wrapper is made."
-            )
-        return GraphLoss._of[_name(objective)]
 
     @abc.abstractmethod
     def __call__(self, outputs: NeighborOutputs, config: GraphRegConfig) -> tf.Tensor:

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from nsl.configs import AdvObjective, AdvRegConfig
+from nsl.configs import AdvRegConfig
+from nsl.keras.terms.named_objective import NamedObjective
 from nsl.keras.terms.objectives.output_pair import OutputPair, output_pairs
 from nsl.keras.terms.term import CleanPass, Passes
 
@@ -61,7 +62,9 @@ class AdversarialPasses:
         )
 
 
-class AdversarialObjective(abc.ABC):
+class AdversarialObjective(
+    NamedObjective, setting="AdvRegConfig.objective", title="objectives"
+):
     """What is minimized at the adversarial neighbors of samples.
 
     A subclass names itself, and `AdvRegConfig(objective=...)` takes the name:
@@ -88,32 +91,6 @@ class AdversarialObjective(abc.ABC):
 
     climbs_divergence: ClassVar[bool] = False
     replaces_labeled_loss: ClassVar[bool] = False
-    _of: ClassVar[dict[str, AdversarialObjective]] = {}
-
-    def __init_subclass__(cls, objective: AdvObjective | str, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        AdversarialObjective._of[_name(objective)] = cls()
-
-    @staticmethod
-    def of(objective: AdvObjective | str) -> AdversarialObjective:
-        """Returns an objective.
-
-        Args:
-          objective: An `AdvObjective` or the name of a registered objective.
-
-        Returns:
-          The objective.
-
-        Raises:
-          ValueError: If there is none of that name; lists those there are.
-        """
-        if _name(objective) not in AdversarialObjective._of:
-            raise ValueError(
-                f"AdvRegConfig.objective is {objective!r}, but the objectives are "
-                f"{sorted(AdversarialObjective._of)}. Further ones are subclasses of "
-                "nsl.keras.AdversarialObjective, defined before the wrapper is made."
-            )
-        return AdversarialObjective._of[_name(objective)]
 
     @abc.abstractmethod
     def __call__(self, passes: AdversarialPasses, config: AdvRegConfig) -> tf.Tensor:
@@ -129,7 +106,3 @@ class AdversarialObjective(abc.ABC):
         Returns:
           A scalar or, as the compiled loss may be, one value a sample.
         """
-
-
-def _name(objective: AdvObjective | str) -> str:
-    return str(getattr(objective, "value", objective))

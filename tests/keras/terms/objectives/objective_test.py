@@ -50,6 +50,13 @@ class TestNewObjective:
         with pytest.raises(ValueError, match=r"'nearer'.*'farther'.*'trades'"):
             wrapped(objective="nearer")
 
+    def test_a_class_without_a_name_is_refused(self):
+        with pytest.raises(TypeError, match=r"Nameless\(.*objective="):
+
+            class Nameless(nsl.keras.AdversarialObjective):
+                def __call__(self, passes, config):
+                    return 0.0
+
     def test_every_member_is_there(self):
         for member in nsl.configs.AdvObjective:
             assert AdversarialObjective.of(member) is AdversarialObjective.of(
