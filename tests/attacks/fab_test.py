@@ -95,21 +95,26 @@ def test_a_structure_has_one_norm_and_keeps_masked_and_fixed_features() -> None:
 
 
 def test_on_a_network_it_is_no_weaker_than_pgd() -> None:
-    hidden = RNG.normal(size=(10, 32)).astype(np.float32)
-    output = RNG.normal(size=(32, 3)).astype(np.float32)
+    rng = np.random.default_rng(0)
+    points = rng.random((100, 10), np.float32)
+    hidden = rng.normal(size=(10, 32)).astype(np.float32)
+    output = rng.normal(size=(32, 3)).astype(np.float32)
 
     def network(x: Any) -> tf.Tensor:
         return tf.matmul(tf.nn.relu(tf.matmul(x - 0.5, hidden)), output)
 
-    labels = np.argmax(network(POINTS), axis=1)
-    epsilon = 0.05
-    pgd = PGD(steps=40)(network, POINTS, labels, epsilon=epsilon)
-    by_pgd = np.argmax(network(pgd), axis=1) != labels
-    fab = FAB(steps=30, classes=2)(network, POINTS, labels, epsilon=epsilon)
-    by_fab = np.argmax(network(fab), axis=1) != labels
-    assert by_pgd.any()
+    labels = np.argmax(network(points), axis=1)
+    fallen = {
+        name: np.argmax(network(attack(network, points, labels, epsilon=0.05)), axis=1)
+        != labels
+        for name, attack in {
+            "pgd": PGD(steps=40),
+            "fab": FAB(steps=30, classes=2),
+        }.items()
+    }
+    assert fallen["pgd"].sum() > 20
     # Each may get stuck where the other does not.
-    assert by_fab.sum() >= by_pgd.sum() - 1
+    assert fallen["fab"].sum() >= fallen["pgd"].sum()
 
 
 def test_what_is_misclassified_is_left_alone() -> None:

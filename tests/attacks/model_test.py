@@ -152,7 +152,7 @@ def test_what_keras_put_into_its_softmax_is_taken():
     )
     logits = keras.Sequential([keras.Input([12]), dense])
     model = keras.Sequential([logits, keras.layers.Activation("softmax")])
-    assert model.predict(x, verbose=0).max(axis=1).min() == 1
+    assert model.predict(x, verbose=0).max(axis=1).min() > 1 - 1e-6
     found = PGD(model, x, epsilon=0.5)
     np.testing.assert_allclose(found, PGD(logits, x, epsilon=0.5), atol=1e-6)
     # Without them, nothing leads away from where an example starts.
