@@ -26,7 +26,8 @@ SIGNATURES = {
         "neighbor_prefix='NL_nbr_', neighbor_weight_suffix='_weight', max_neighbors=0,"
         f"multiplier=0.01, distance_type='l2', reduction='{REDUCTION}',"
         "sum_over_axis=None, transform_fn='none', output_name=None,"
-        "embedding_layer=None, objective='distance', temperature=0.5, start_epoch=0"
+        "embedding_layer=None, objective='distance', temperature=0.5, start_epoch=0,"
+        "balance=0.0"
     ),
     "lib.gen_adv_neighbor": (
         "input_features, labeled_loss, config, raise_invalid_gradient=False,"
@@ -63,7 +64,7 @@ SIGNATURES = {
     ),
     "lib.neighbor_consistency_loss": (
         "outputs, neighbor_outputs, weights, temperature=0.5, from_logits=False,"
-        "binary=False"
+        "binary=False, balance=0.0, total=None"
     ),
     "lib.neighbor_mean_prediction": (
         "neighbor_outputs, weights, from_logits=False, binary=False"
@@ -238,6 +239,7 @@ CONFIGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "objective": configs.GraphObjective.DISTANCE,
             "temperature": 0.5,
             "start_epoch": 0,
+            "balance": 0.0,
         },
     ),
 }

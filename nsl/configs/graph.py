@@ -75,6 +75,10 @@ class GraphRegConfig:
         is. Greater than 0.
       start_epoch: The epoch of `fit`, counted from 0, from which on the loss counts.
         Neighbors go through the model before too.
+      balance: How much 'consistency' and 'propagation' hold back a class that the
+        neighbors' predictions in a batch have too often, so that it does not win all
+        samples where labels are few: from 0, not at all, to 1, until all classes are
+        predicted equally often.
     """
 
     neighbor_config: GraphNeighborConfig = attrs.field(
@@ -103,6 +107,7 @@ class GraphRegConfig:
         default=0.5, validator=fields.number(0, exclusive=True)
     )
     start_epoch: int = attrs.field(default=0, validator=fields.integer(0))
+    balance: float = attrs.field(default=0.0, validator=fields.number(0, 1))
 
     def __attrs_post_init__(self) -> None:
         if self.output_name is not None and self.embedding_layer is not None:
@@ -127,6 +132,7 @@ def make_graph_reg_config(
     objective: GraphObjective | str = GraphObjective.DISTANCE,
     temperature: float = 0.5,
     start_epoch: int = 0,
+    balance: float = 0.0,
 ) -> GraphRegConfig:
     """Makes a `GraphRegConfig` from a flat list of settings.
 
@@ -144,6 +150,7 @@ def make_graph_reg_config(
       objective: What is minimized.
       temperature: Scale of similarities, or sharpness of predictions.
       start_epoch: The epoch from which on the loss counts.
+      balance: How much a class that wins too often is held back.
 
     Returns:
       The config.
@@ -166,4 +173,5 @@ def make_graph_reg_config(
         objective=objective,
         temperature=temperature,
         start_epoch=start_epoch,
+        balance=balance,
     )

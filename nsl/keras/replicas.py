@@ -1,4 +1,4 @@
-"""Means over the global batch of several replicas."""
+"""Means and sums over the global batch of several replicas."""
 
 import tensorflow as tf
 
@@ -14,7 +14,12 @@ def share_of_mean(total: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
       This replica's share of the mean: the shares sum up to the mean of the global
       batch. 0 if there is nothing to count.
     """
+    return tf.math.divide_no_nan(total, sum_over_replicas(count))
+
+
+def sum_over_replicas(value: tf.Tensor) -> tf.Tensor:
+    """Adds up what each replica has of a tensor."""
     replica = tf.distribute.get_replica_context()
     if replica is not None and replica.num_replicas_in_sync > 1:
-        count = replica.all_reduce("sum", count)
-    return tf.math.divide_no_nan(total, count)
+        return replica.all_reduce("sum", value)
+    return value

@@ -1,5 +1,6 @@
 """Losses of samples and their neighbors in a graph, one value a sample."""
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -71,6 +72,8 @@ def neighbor_consistency_loss(
     temperature: float = 0.5,
     from_logits: bool = False,
     binary: bool = False,
+    balance: float = 0.0,
+    total: Callable[[tf.Tensor], tf.Tensor] | None = None,
 ) -> tf.Tensor:
     """Computes the divergence from what the neighbors of each sample predict.
 
@@ -81,6 +84,12 @@ def neighbor_consistency_loss(
     et al. (2019), https://arxiv.org/abs/1905.02249, and in graphs to Feng et al.
     (2020), "GRAND", https://arxiv.org/abs/2005.11079.
 
+    Sharpening lets a class that is ahead grow until all samples have it. Against this,
+    `balance` divides each target by the share that its class has among the targets of
+    the batch, to that power, before it is divided by its sum: distribution alignment
+    with equal shares (Berthelot et al., 2020, "ReMixMatch",
+    https://arxiv.org/abs/1911.09785).
+
     Args:
       outputs: Predictions of shape [batch, ..., classes].
       neighbor_outputs: Those of the neighbors, of shape [batch, k, ..., classes].
@@ -90,6 +99,10 @@ def neighbor_consistency_loss(
       from_logits: Whether outputs are logits instead of probabilities.
       binary: Whether each output is the probability (or logit) of a yes by itself,
         instead of one of several classes.
+      balance: 0 leaves the shares of the classes as they are, 1 makes them about equal.
+        At each position of a sample that has several, the shares are those there.
+      total: Adds up a tensor over the replicas that have a part of the batch each; by
+        default there is one.
 
     Returns:
       The losses, of shape [batch]; 0 for a sample without neighbors. At least float32.
@@ -106,12 +119,20 @@ def neighbor_consistency_loss(
     log_p = _log_probabilities(outputs, from_logits, binary)
     log_mean = _log_mean(neighbors, weights, from_logits, binary)
     log_target = tf.nn.log_softmax(log_mean / temperature, axis=-1)
+    there = tf.reduce_any(weights > 0, axis=1)
+    if balance:
+        counts = tf.einsum(
+            "b,b...->...", tf.cast(there, log_p.dtype), tf.exp(log_target)
+        )
+        counts = counts if total is None else total(counts)
+        log_target -= balance * tf.math.log(counts + _EPSILON)
+        log_target = tf.nn.log_softmax(log_target, axis=-1)
     log_target = tf.stop_gradient(log_target)
     divergence = tf.reduce_sum(tf.exp(log_target) * (log_target - log_p), axis=-1)
     values = tf.reduce_mean(
         tf.reshape(divergence, [tf.shape(divergence)[0], -1]), axis=1
     )
-    return tf.where(tf.reduce_any(weights > 0, axis=1), values, 0.0)
+    return tf.where(there, values, 0.0)
 
 
 def neighbor_mean_prediction(

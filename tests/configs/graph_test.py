@@ -3,6 +3,7 @@
 import pytest
 
 from nsl import configs
+from nsl.configs import serialization
 
 
 def test_defaults():
@@ -53,15 +54,16 @@ def test_objectives():
     for member in configs.GraphObjective:
         config = configs.make_graph_reg_config(objective=member.value)
         assert config.objective is member
-        assert configs.serialization.from_dict(
-            configs.GraphRegConfig, configs.serialization.to_dict(config)
-        ) == (config)
+        saved = serialization.to_dict(config)
+        assert serialization.from_dict(configs.GraphRegConfig, saved) == config
     # The name of a loss that the wrapper may know.
     assert configs.GraphRegConfig(objective="mine").objective == "mine"
     with pytest.raises(TypeError, match=r"objective must be a string.*3"):
         configs.GraphRegConfig(objective=3)
     with pytest.raises(ValueError, match=r"temperature must be greater than 0.*0"):
         configs.GraphRegConfig(temperature=0)
+    with pytest.raises(ValueError, match=r"balance must be at most 1.*2"):
+        configs.GraphRegConfig(balance=2)
 
 
 def test_an_output_or_a_layer():

@@ -44,16 +44,17 @@ def contrastive(samples, neighbors, weights, temperature):
     return np.array(losses)
 
 
-def consistency(p, neighbors, weights, temperature):
+def consistency(p, neighbors, weights, temperature, balance=0.0):
     """The same for probabilities of classes."""
-    losses = []
-    for own, near, w in zip(p, neighbors, weights, strict=True):
-        target = np.ones_like(own) if not w.any() else w / w.sum() @ near
-        target = target ** (1 / temperature)
-        target /= target.sum()
-        divergence = (target * np.log(target / own)).sum()
-        losses.append(divergence if w.any() else 0.0)
-    return np.array(losses)
+    there = weights.any(axis=1)
+    shares = weights[there] / weights[there].sum(axis=1, keepdims=True)
+    targets = np.einsum("bk,bkc->bc", shares, neighbors[there]) ** (1 / temperature)
+    targets /= targets.sum(axis=1, keepdims=True)
+    targets /= targets.sum(axis=0) ** balance
+    targets /= targets.sum(axis=1, keepdims=True)
+    losses = np.zeros(len(p))
+    losses[there] = (targets * np.log(targets / p[there])).sum(axis=1)
+    return losses
 
 
 @pytest.mark.parametrize("temperature", [0.1, 1.0, 3.0])
@@ -65,22 +66,24 @@ def test_contrastive_against_numpy(temperature):
 
 @pytest.mark.parametrize("temperature", [0.2, 1.0])
 @pytest.mark.parametrize("from_logits", [False, True])
-def test_consistency_against_numpy(temperature, from_logits):
+@pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
+def test_consistency_against_numpy(temperature, from_logits, balance):
     p, near = softmax(SAMPLES), softmax(NEIGHBORS)
     given_as = (SAMPLES, NEIGHBORS) if from_logits else (p, near)
     actual = neighbor_consistency_loss(
-        *given_as, WEIGHTS, temperature, from_logits=from_logits
+        *given_as, WEIGHTS, temperature, from_logits=from_logits, balance=balance
     )
-    expected = consistency(p, near, WEIGHTS, temperature)
+    expected = consistency(p, near, WEIGHTS, temperature, balance)
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("from_logits", [False, True])
-def test_binary_consistency_is_that_of_two_classes_each(from_logits):
+@pytest.mark.parametrize("balance", [0.0, 0.5])
+def test_binary_consistency_is_that_of_two_classes_each(from_logits, balance):
     p, near = 1 / (1 + np.exp(-SAMPLES)), 1 / (1 + np.exp(-NEIGHBORS))
     given_as = (SAMPLES, NEIGHBORS) if from_logits else (p, near)
     actual = neighbor_consistency_loss(
-        *given_as, WEIGHTS, from_logits=from_logits, binary=True
+        *given_as, WEIGHTS, from_logits=from_logits, binary=True, balance=balance
     )
     each = [
         consistency(
@@ -88,6 +91,7 @@ def test_binary_consistency_is_that_of_two_classes_each(from_logits):
             np.stack([near[..., i], 1 - near[..., i]], -1),
             WEIGHTS,
             0.5,
+            balance,
         )
         for i in range(WIDTH)
     ]
@@ -164,11 +168,34 @@ def test_a_batch_in_parts_has_the_negatives_of_the_whole():
     np.testing.assert_allclose(np.concatenate(parts), whole, rtol=1e-6)
 
 
-def both(samples, neighbors, weights):
+def test_shares_of_classes_are_those_of_all_parts_of_a_batch():
+    p, near, balance = softmax(SAMPLES), softmax(NEIGHBORS), 0.5
+    whole = neighbor_consistency_loss(p, near, WEIGHTS, balance=balance)
+    counts = []
+
+    def count(values):
+        counts.append(values)
+        return values
+
+    rows = slice(0, 3), slice(3, 5)
+    for total in (count, lambda values: tf.add_n(counts)):
+        parts = [
+            neighbor_consistency_loss(
+                p[part], near[part], WEIGHTS[part], balance=balance, total=total
+            )
+            for part in rows
+        ]
+    np.testing.assert_allclose(np.concatenate(parts), whole, rtol=1e-5, atol=1e-6)
+
+
+def losses_of(samples, neighbors, weights):
     return {
         "contrastive": neighbor_contrastive_loss(samples, neighbors, weights),
         "consistency": neighbor_consistency_loss(
             samples, neighbors, weights, from_logits=True
+        ),
+        "balanced": neighbor_consistency_loss(
+            samples, neighbors, weights, from_logits=True, balance=0.5
         ),
         "mean": neighbor_mean_prediction(neighbors, weights, from_logits=True),
     }
@@ -191,16 +218,18 @@ def test_the_order_of_neighbors_makes_no_difference(batch, random):
     samples, neighbors, weights = batch
     order = list(range(weights.shape[1]))
     random.shuffle(order)
-    expected = both(samples, neighbors, weights)
-    for name, loss in both(samples, neighbors[:, order], weights[:, order]).items():
+    expected = losses_of(samples, neighbors, weights)
+    for name, loss in losses_of(
+        samples, neighbors[:, order], weights[:, order]
+    ).items():
         np.testing.assert_allclose(loss, expected[name], rtol=1e-5, atol=1e-6)
 
 
 @given(batches(), st.floats(1e-3, 1e3))
 def test_the_scale_of_weights_makes_no_difference(batch, scale):
     samples, neighbors, weights = batch
-    expected = both(samples, neighbors, weights)
-    for name, loss in both(samples, neighbors, weights * scale).items():
+    expected = losses_of(samples, neighbors, weights)
+    for name, loss in losses_of(samples, neighbors, weights * scale).items():
         np.testing.assert_allclose(loss, expected[name], rtol=1e-5, atol=1e-6)
 
 
@@ -208,9 +237,9 @@ def test_the_scale_of_weights_makes_no_difference(batch, scale):
 def test_masked_neighbors_never_matter(batch, garbage):
     samples, neighbors, weights = batch
     masked = (weights == 0)[..., None]
-    expected = both(samples, neighbors, weights)
-    actual = both(samples, np.where(masked, garbage, neighbors), weights)
-    without = both(samples, neighbors, np.where(weights > 0, weights, -1.0))
+    expected = losses_of(samples, neighbors, weights)
+    actual = losses_of(samples, np.where(masked, garbage, neighbors), weights)
+    without = losses_of(samples, neighbors, np.where(weights > 0, weights, -1.0))
     for name, loss in expected.items():
         np.testing.assert_allclose(actual[name], loss, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(without[name], loss, rtol=1e-5, atol=1e-6)
@@ -224,7 +253,7 @@ def test_losses_are_never_negative_nor_their_gradients_infinite(batch):
     weights = tf.concat([weights[:, :1], weights, weights[:, :1]], 1)
     with tf.GradientTape(persistent=True) as tape:
         tape.watch([samples, neighbors])
-        losses = both(samples, neighbors, weights)
+        losses = losses_of(samples, neighbors, weights)
     alone = ~np.any(weights > 0, 1)
     for name, loss in losses.items():
         assert loss.dtype == tf.float64
@@ -237,8 +266,8 @@ def test_losses_are_never_negative_nor_their_gradients_infinite(batch):
 
 def test_half_precision_is_computed_in_float32_and_xla_agrees():
     half = [tf.cast(part, tf.float16) for part in (SAMPLES, NEIGHBORS)]
-    expected = both(*half, WEIGHTS)
-    compiled = tf.function(both, jit_compile=True)(*half, WEIGHTS)
+    expected = losses_of(*half, WEIGHTS)
+    compiled = tf.function(losses_of, jit_compile=True)(*half, WEIGHTS)
     for name, loss in expected.items():
         assert loss.dtype == tf.float32
         np.testing.assert_allclose(compiled[name], loss, rtol=1e-5, atol=1e-6)

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from nsl.configs import GraphObjective, GraphRegConfig
 from nsl.keras.output_losses import OutputLoss
-from nsl.keras.replicas import share_of_mean
+from nsl.keras.replicas import share_of_mean, sum_over_replicas
 from nsl.keras.terms.named_objective import NamedObjective
 from nsl.lib.distances import weighted_sum_and_normalizer
 from nsl.lib.graph_losses import (
@@ -147,6 +147,8 @@ class _Consistency(GraphLoss, objective=GraphObjective.CONSISTENCY):
             config.temperature,
             outputs.from_logits,
             outputs.binary,
+            config.balance,
+            sum_over_replicas,
         )
         return self.mean_over_samples(values, outputs.weights)
 
