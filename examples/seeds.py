@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,20 +58,27 @@ def mean_and_spread(values: Sequence[float]) -> str:
     return f"{np.mean(values):.1f} ± {np.std(values):.1f}"
 
 
-def format_table(figures: Sequence[Figures], title: str) -> str:
+def format_table(
+    figures: Sequence[Figures],
+    title: str,
+    beside: tuple[str, Mapping[str, str]] | None = None,
+) -> str:
     """Lays out the figures of all seeds, a line a row.
 
     Args:
       figures: What `over_seeds` returns.
       title: What the figures are, such as 'test accuracy in %'.
+      beside: The title of one more column, such as 'NSL 1.4', and its cells by row.
     """
     width = max(len(title), *map(len, figures[0])) + 2
-    line = "-" * (width + 32)
-    lines = [f"{title:{width}}{'plain':>16}{'regularized':>16}", line]
+    columns = ["plain", "regularized", *([beside[0]] if beside else [])]
+    line = "-" * (width + 16 * len(columns))
+    lines = [f"{title:{width}}" + "".join(f"{column:>16}" for column in columns), line]
     for row in figures[0]:
-        cells = zip(*(found[row] for found in figures), strict=True)
-        lines.append(
-            f"{row:{width}}" + "".join(f"{mean_and_spread(c):>16}" for c in cells)
-        )
+        measured = zip(*(found[row] for found in figures), strict=True)
+        cells = [mean_and_spread(values) for values in measured]
+        if beside and row in beside[1]:
+            cells.append(beside[1][row])
+        lines.append(f"{row:{width}}" + "".join(f"{cell:>16}" for cell in cells))
     count = f"{len(figures)} seeds" if len(figures) > 1 else "1 seed"
     return "\n".join([*lines, line, f"mean ± standard deviation of {count}"])

@@ -51,3 +51,14 @@ def test_the_table_holds_mean_and_standard_deviation(tmp_path: Path) -> None:
     assert table[2].split() == ["clean", "51.0", "±", "0.8", "61.0", "±", "0.8"]
     assert table[3].split() == ["attacked", "1.0", "±", "0.0", "2.0", "±", "0.0"]
     assert table[-1] == "mean ± standard deviation of 3 seeds"
+
+
+def test_published_figures_stand_beside_the_rows_they_belong_to(tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    figures = seeds.over_seeds(Measure(), range(1), path, None, Progress())
+    beside = ("published", {"attacked": "3.0 / 4.0"})
+    table = seeds.format_table(figures, "%", beside).splitlines()
+    assert table[0].split() == ["%", "plain", "regularized", "published"]
+    assert table[2].split() == ["clean", "50.0", "±", "0.0", "60.0", "±", "0.0"]
+    assert table[3].split()[-3:] == ["3.0", "/", "4.0"]
+    assert len(table[3]) == len(table[1]) == len(table[0])

@@ -1,0 +1,44 @@
+"""Plain against regularized over several seeds, as bars."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from seeds import Figures
+
+COLORS = ("#c2571a", "#1f6fb4")
+LABELS = ("plain", "regularized")
+
+
+def draw_bars(
+    axis: Any, figures: Sequence[Figures], title: str, longest: float = 100.0
+) -> None:
+    """Draws a pair of bars a row of the table, with a dot a seed.
+
+    Args:
+      axis: Where to draw, a matplotlib axis.
+      figures: What `over_seeds` returns.
+      title: What the figures are, such as 'test accuracy in %'.
+      longest: What the axis reaches to.
+    """
+    rows = list(figures[0])
+    for side, (color, label) in enumerate(zip(COLORS, LABELS, strict=True)):
+        for position, row in enumerate(rows):
+            values = [found[row][side] for found in figures]
+            y = position + 0.4 * (side - 0.5)
+            axis.barh(
+                y,
+                np.mean(values),
+                0.36,
+                color=color,
+                alpha=0.4,
+                label=None if position else label,
+            )
+            axis.plot(values, [y] * len(values), "o", color=color, markersize=4)
+            right = max(values) + 0.02 * longest
+            axis.text(right, y, f"{np.mean(values):.1f}", va="center", color=color)
+    axis.set_yticks(range(len(rows)), rows)
+    axis.invert_yaxis()
+    axis.set(xlim=(0, 1.12 * longest), xlabel=title)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)

@@ -1,0 +1,55 @@
+"""MNIST's images, and scikit-learn's digits in their shape for a quick run."""
+
+import dataclasses
+from pathlib import Path
+
+import keras
+import numpy as np
+from sklearn import datasets
+
+SOURCE = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """Images `[n, 28, 28, 1]` of values in [0, 1], and their digits `[n]`."""
+
+    x: np.ndarray
+    y: np.ndarray
+
+
+def load_mnist(path: Path | None) -> tuple[Images, Images]:
+    """Returns the 60,000 images to train on and the 10,000 to test with.
+
+    Args:
+      path: mnist.npz as Keras stores it. None lets Keras download it.
+
+    Raises:
+      FileNotFoundError: If there is no such file; says where it can be had.
+    """
+    if path is None:
+        parts = keras.datasets.mnist.load_data()
+    elif path.exists():
+        with np.load(path) as file:
+            parts = [
+                (file[f"x_{part}"], file[f"y_{part}"]) for part in ("train", "test")
+            ]
+    else:
+        raise FileNotFoundError(
+            f"There is no file {path}. The images can be had from {SOURCE} (11 MB);"
+            " without --data, Keras downloads them."
+        )
+    train, test = (
+        Images((x / 255).astype(np.float32)[..., np.newaxis], y.astype(np.int32))
+        for x, y in parts
+    )
+    return train, test
+
+
+def load_digits() -> tuple[Images, Images]:
+    """Returns scikit-learn's 1,797 digits, scaled up to the size of MNIST's."""
+    x, y = datasets.load_digits(return_X_y=True)
+    x = np.kron(x.reshape(-1, 8, 8) / 16, np.ones((1, 3, 3)))
+    x = np.pad(x, ((0, 0), (2, 2), (2, 2))).astype(np.float32)[..., np.newaxis]
+    y = y.astype(np.int32)
+    return Images(x[:1500], y[:1500]), Images(x[1500:], y[1500:])

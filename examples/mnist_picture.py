@@ -1,0 +1,34 @@
+"""The picture of examples/mnist.py: attacked digits, and accuracies."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bars import draw_bars
+from digit_rows import Row, draw_row
+from seeds import Figures
+
+
+def draw(
+    path: Path, rows: Sequence[Row], rows_title: str, figures: Sequence[Figures]
+) -> None:
+    """Draws the picture.
+
+    Args:
+      path: The PNG file.
+      rows: Rows of images.
+      rows_title: What stands above them.
+      figures: The accuracies of all seeds.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure = plt.figure(figsize=(13, 4), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=[1.3, 1])
+    left.suptitle(rows_title, fontsize=12)
+    for axes, row in zip(left.subplots(len(rows), 10), rows, strict=True):
+        draw_row(axes, row)
+    draw_bars(right.subplots(), figures, "test accuracy in %, a dot a seed")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
