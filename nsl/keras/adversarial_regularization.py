@@ -146,7 +146,8 @@ class AdversarialRegularization(RegularizedModel):
         features = self.strip(features)
         clean = self.before_pass(features, y, sample_weight, training=False)
         perturbed = self._adversarial_term.perturb(self, clean, config)
-        perturbed = tf.nest.map_structure(_to_numpy, perturbed)
+        given = self.strip(self.unpack((x, y, sample_weight))[0])
+        perturbed = keras.tree.map_structure(_to_numpy, perturbed, given)
         return {**x, **perturbed} if isinstance(x, Mapping) else perturbed
 
     def save_own_variables(self, store: Any) -> None:
@@ -224,6 +225,8 @@ def _check_arguments(sample_weight_key: Any, adv_config: Any) -> None:
         )
 
 
-def _to_numpy(value: Any) -> Any:
+def _to_numpy(value: Any, given: Any) -> Any:
+    if getattr(value, "dtype", None) == tf.string:
+        return given  # Keras takes arrays of str, and would not take those of bytes.
     dense = isinstance(value, tf.Tensor) and hasattr(value, "numpy")
     return value.numpy() if dense else value

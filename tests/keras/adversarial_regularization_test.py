@@ -314,6 +314,17 @@ class TestPerturbOnBatch:
         perturbed = wrapped().perturb_on_batch(X.astype(dtype), Y)
         assert perturbed.dtype == dtype
 
+    def test_strings_come_back_as_keras_takes_them(self):
+        inputs = {"x": keras.Input((4,)), "kind": keras.Input((1,), dtype="string")}
+        kind = keras.layers.StringLookup(vocabulary=["a", "b"], output_mode="one_hot")
+        joined = keras.layers.Concatenate()([inputs["x"], kind(inputs["kind"])])
+        model = wrapped(keras.Model(inputs, keras.layers.Dense(3)(joined)))
+        x = {"x": X, "kind": np.array(["a", "b"] * (len(X) // 2), object)}
+        perturbed = model.perturb_on_batch(x, Y)
+        assert perturbed["kind"] is x["kind"]
+        assert (perturbed["x"] != X).any()
+        model.predict(perturbed, verbose=0)
+
 
 class TestNumbers:
     def test_non_finite_gradient_coordinates_perturb_nothing(self):
