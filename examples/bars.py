@@ -35,8 +35,14 @@ def draw_bars(
                 label=None if position else label,
             )
             axis.plot(values, [y] * len(values), "o", color=color, markersize=4)
-            right = max(values) + 0.02 * longest
-            axis.text(right, y, f"{np.mean(values):.1f}", va="center", color=color)
+            axis.text(
+                max(values) + 0.02 * longest,
+                y,
+                f"{np.mean(values):.1f}",
+                va="center",
+                color=color,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+            )
     axis.set_yticks(range(len(rows)), rows)
     axis.invert_yaxis()
     axis.set(xlim=(0, 1.12 * longest), xlabel=title)
