@@ -72,6 +72,9 @@ class RegularizedModel(WrappedModel):
         callbacks = counter.among(arguments.pop("callbacks", None))
         return super().fit(callbacks=callbacks, **arguments)
 
+    # As in `fit`. In a loop of one's own TensorFlow would rewrite all that a step
+    # calls, seconds of work, for branches and loops over tensors that are not there.
+    @tf.autograph.experimental.do_not_convert
     def train_step(self, data: Any) -> dict[str, Any]:
         """Runs the clean pass, the terms' own passes and one optimizer update."""
         x, y, sample_weight = self._tensors(data)
@@ -131,6 +134,7 @@ class RegularizedModel(WrappedModel):
             )
         return self.compute_metrics(x, y, clean.y_pred, sample_weight=sample_weight)
 
+    @tf.autograph.experimental.do_not_convert
     def test_step(self, data: Any) -> dict[str, Any]:
         """Runs the clean pass and the passes of terms that count in evaluation."""
         x, y, sample_weight = self._tensors(data)
