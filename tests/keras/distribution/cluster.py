@@ -2,28 +2,26 @@
 
 import json
 import os
+import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).parents[3]
+SECONDS = 900  # Far more than a job takes, so that only a hang fails.
 
 
-def run_cluster(
-    module: str, arguments: Sequence[str], logs: Path, workers: int = 2
-) -> list[int]:
-    """Runs a module in one process a worker and waits until all are gone.
+def run_workers(work: Callable[[], None], logs: Path, workers: int = 2) -> list[int]:
+    """Does some work in one process a worker and waits until all are gone.
 
-    When a worker fails the others are ended too, as a job manager does. None outlives
-    this call, and with `end_with_parent` none outlives this process.
+    The processes are forks of this one, for importing TensorFlow takes longer than what
+    they do; this one must not have used it. When a worker fails the others are ended
+    too, as a job manager does.
 
     Args:
-      module: What `python -m` runs.
-      arguments: Its arguments.
+      work: What each worker does.
       logs: Where each worker's output goes.
       workers: How many there are.
 
@@ -31,53 +29,44 @@ def run_cluster(
       The return codes, of a killed worker minus the signal.
 
     Raises:
-      TimeoutError: If they take too long; shows what they last wrote.
+      TimeoutError: If they take too long.
     """
-    seconds = 900  # Far more than it takes, so that only a hang fails.
     addresses = [f"127.0.0.1:{port}" for port in _free_ports(workers)]
     logs.mkdir(parents=True, exist_ok=True)
-    processes: list[subprocess.Popen[bytes]] = []
-    files = [(logs / f"worker-{index}.log").open("wb") for index in range(workers)]
-    try:
-        for index in range(workers):
+    running: dict[int, int] = {}
+    for index in range(workers):
+        process = os.fork()
+        if not process:
             task = {"type": "worker", "index": index}
             config = {"cluster": {"worker": addresses}, "task": task}
-            environment = {
-                **os.environ,
-                "TF_CONFIG": json.dumps(config),
-                "PYTHONPATH": str(ROOT),
-            }
-            processes.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", module, *arguments],
-                    cwd=ROOT,
-                    env=environment,
-                    stdin=subprocess.PIPE,
-                    stdout=files[index],
-                    stderr=subprocess.STDOUT,
-                )
-            )
-        deadline = time.monotonic() + seconds
-        while any(process.poll() is None for process in processes):
-            codes = [process.poll() for process in processes]
-            if any(code is not None and code != 0 for code in codes):
-                break
+            os.environ["TF_CONFIG"] = json.dumps(config)
+            with (logs / f"worker-{index}.log").open("wb") as log:
+                os.dup2(log.fileno(), 1)
+                os.dup2(log.fileno(), 2)
+            work()
+            sys.exit()
+        running[process] = index
+    codes = [0] * workers
+    deadline = time.monotonic() + SECONDS
+    try:
+        while running and not any(codes):
             if time.monotonic() > deadline:
-                raise TimeoutError(
-                    f"{module} took more than {seconds} s:\n{_tails(logs)}"
-                )
+                raise TimeoutError(f"The workers took more than {SECONDS} s.")
             time.sleep(0.05)
+            for process, index in list(running.items()):
+                ended, status = os.waitpid(process, os.WNOHANG)
+                if ended:
+                    codes[index] = os.waitstatus_to_exitcode(status)
+                    del running[process]
     finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
-        for file in files:
-            file.close()
-    return [process.returncode for process in processes]
+        for process, index in running.items():
+            os.kill(process, signal.SIGKILL)
+            codes[index] = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    return codes
 
 
 def end_with_parent() -> None:
-    """Ends this worker when the process that started it is gone."""
+    """Ends this process when the one that holds the other end of its input is gone."""
 
     def wait() -> None:
         # Not `sys.stdin`, whose lock Python needs when it ends.
@@ -86,19 +75,6 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
-
-
-def _tails(logs: Path) -> str:
-    return "\n".join(
-        f"{path.name}:\n{path.read_text(errors='replace')[-3000:]}"
-        for path in sorted(logs.glob("*.log"))
-    )
-
-
-def succeed(module: str, arguments: Sequence[str], logs: Path) -> None:
-    """Runs a cluster whose workers must all end well."""
-    codes = run_cluster(module, arguments, logs)
-    assert codes == [0, 0], f"{codes}\n{_tails(logs)}"
 
 
 def _free_ports(count: int) -> list[int]:

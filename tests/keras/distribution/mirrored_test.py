@@ -7,7 +7,6 @@ from tests.keras.contract.base import assert_weights_equal
 from tests.keras.distribution.cases import (
     CASES,
     Case,
-    draws,
     on_one_device,
     on_two_devices,
 )
@@ -19,8 +18,8 @@ def test_against_one_device(case: Case) -> None:
     weights, history = on_two_devices(case)
     expected, expected_history = on_one_device(case)
     # Where replicas draw for themselves, training is of the same kind at least.
-    tolerance = 0.2 if draws(model) else 1e-4
-    if not draws(model):
+    tolerance = 0.2 if case.draws else 1e-4
+    if not case.draws:
         assert_weights_equal(weights, expected, 1e-5)
     assert history.keys() == expected_history.keys()
     for name, values in expected_history.items():

@@ -1,12 +1,14 @@
 """Two processes train to the weights of one, also when one of them is killed.
 
-All tests share two clusters, for a process takes seconds to start.
+All tests share two jobs, for a process takes seconds to start.
 """
 
 import fcntl
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,14 +21,14 @@ from tests.keras.contract.base import X, Y, assert_weights_equal
 from tests.keras.distribution.cases import (
     CASES,
     Case,
-    draws,
     on_one_device,
     on_two_devices,
 )
-from tests.keras.distribution.cluster import run_cluster, succeed
+from tests.keras.distribution.cluster import SECONDS
 from tests.keras.distribution.nodes import NODES, VARIANTS, train_on_nodes
-from tests.keras.distribution.worker import load
+from tests.keras.distribution.worker import CODES, JOBS, load
 
+ROOT = Path(__file__).parents[3]
 WORKER = "tests.keras.distribution.worker"
 
 
@@ -44,26 +46,29 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def cluster(shared: Path) -> Path:
-    """Where two workers wrote what they came to; one was killed in the end."""
-    whole = ["cases", "nodes", "fit-undisturbed", "loop-undisturbed"]
-    stages = [*whole, "loop-failed", "fit-killed"]
-    if not (shared / "logs-1").exists():
-        codes = run_cluster(WORKER, [str(shared), *stages], shared / "logs-1")
-        assert codes[1] == -signal.SIGKILL, logs(shared / "logs-1")
+    """Where two workers wrote what they came to.
+
+    One was killed at the end of a job, and another job went on.
+    """
+    if not (shared / CODES).exists():
+        with subprocess.Popen(
+            [sys.executable, "-m", WORKER, str(shared)],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,  # It ends when this end of the pipe is closed.
+        ) as process:
+            assert process.wait(len(JOBS) * SECONDS + 60) == 0, logs(shared)
+    first, second = json.loads((shared / CODES).read_text())
+    assert first[1] == -signal.SIGKILL, logs(shared)
+    assert second == [0, 0], logs(shared)
     return shared
 
 
-@pytest.fixture(scope="module")
-def restarted(cluster: Path) -> Path:
-    """The same place after the job was started again."""
-    if not (cluster / "logs-2").exists():
-        stages = ["fit-resumed", "loop-resumed"]
-        succeed(WORKER, [str(cluster), *stages], cluster / "logs-2")
-    return cluster
-
-
 def logs(directory: Path) -> str:
-    return "\n".join(path.read_text()[-3000:] for path in directory.glob("*.log"))
+    return "\n".join(
+        f"{path}:\n{path.read_text(errors='replace')[-3000:]}"
+        for path in sorted(directory.glob("logs-*/*.log"))
+    )
 
 
 def of_workers(directory: Path, name: str) -> list[Any]:
@@ -81,7 +86,7 @@ def log_of(directory: Path, name: str, worker: int) -> Any:
 def test_against_one_device(case: Case, cluster: Path) -> None:
     weights = of_workers(cluster, case.name)
     # Two workers draw what two devices of one machine draw.
-    train = on_two_devices if draws(case.compiled()) else on_one_device
+    train = on_two_devices if case.draws else on_one_device
     expected, history = train(case)
     assert_weights_equal(weights, expected, 1e-5)
     for worker in range(2):
@@ -120,6 +125,6 @@ def test_nodes_are_divided_among_workers(variant: str, cluster: Path) -> None:
 
 
 @pytest.mark.parametrize("way", ["fit", "loop"])
-def test_a_failed_job_goes_on_from_its_backup(way: str, restarted: Path) -> None:
-    resumed = of_workers(restarted, f"{way}-resumed")
-    assert_weights_equal(resumed, of_workers(restarted, f"{way}-undisturbed"), 1e-6)
+def test_a_failed_job_goes_on_from_its_backup(way: str, cluster: Path) -> None:
+    resumed = of_workers(cluster, f"{way}-resumed")
+    assert_weights_equal(resumed, of_workers(cluster, f"{way}-undisturbed"), 1e-6)

@@ -15,7 +15,7 @@ from tests.keras.contract.base import mlp
 from tests.keras.distribution.cases import PGD, adversarial, graph
 from tests.keras.distribution.nodes import counting, nodes
 
-EPOCHS, KILL_IN_EPOCH = 4, 2
+EPOCHS, KILL_IN_EPOCH = 3, 1
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
 #: With random starts, whose seeds have to be restored too.
@@ -92,15 +92,21 @@ def fit(
     return model.get_weights()
 
 
+def example() -> Any:
+    """Imports examples/distributed_loop.py."""
+    sys.path.insert(0, str(EXAMPLES))
+    import distributed_loop
+
+    return distributed_loop
+
+
 def loop(
     strategy: tf.distribute.Strategy,
     backup: Path,
     kill: Callable[[], None] | None = None,
 ) -> list[Any]:
     """Trains with the loop of examples/distributed_loop.py."""
-    sys.path.insert(0, str(EXAMPLES))
-    import distributed_loop
-
+    distributed_loop = example()
     distributed_loop.TRAINING_IMAGES = 3 * distributed_loop.BATCH_SIZE
 
     def on_step(epoch: int, step: int) -> None:

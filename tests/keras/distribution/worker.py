@@ -1,13 +1,16 @@
-"""What each worker of the tests' clusters runs.
+"""The jobs of the tests' cluster.
 
-    python -m tests.keras.distribution.worker DIRECTORY STAGE...
+    python -m tests.keras.distribution.worker DIRECTORY
 
-A process can make one MultiWorkerMirroredStrategy only, so several stages share it.
+A process can make one MultiWorkerMirroredStrategy only, so the stages of a job share
+it.
 """
 
 import contextlib
+import functools
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +21,22 @@ import tensorflow as tf
 from tests.keras.contract.base import X, Y
 from tests.keras.distribution import recovery
 from tests.keras.distribution.cases import CASES
-from tests.keras.distribution.cluster import end_with_parent
+from tests.keras.distribution.cluster import end_with_parent, run_workers
 from tests.keras.distribution.nodes import VARIANTS, train_on_nodes
+
+#: The second job goes on with what the first, which does not end well, left.
+JOBS = (
+    (
+        "cases",
+        "nodes",
+        "fit-undisturbed",
+        "loop-undisturbed",
+        "loop-failed",
+        "fit-killed",
+    ),
+    ("fit-resumed", "loop-resumed"),
+)
+CODES = "codes.json"
 
 
 def save(path: Path, weights: list[Any]) -> None:
@@ -64,12 +81,12 @@ def recover(
     save(own / f"{stage}.npz", train(strategy, backup, kill))
 
 
-def main() -> None:
-    """Runs the stages in order."""
+def work(directory: Path, stages: Sequence[str]) -> None:
+    """Runs the stages of a job in order, in one of its processes."""
     end_with_parent()
+    keras.utils.set_random_seed(0)
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     index = strategy.cluster_resolver.task_id
-    directory, stages = Path(sys.argv[1]), sys.argv[2:]
     own = directory / f"worker-{index}"
     own.mkdir(exist_ok=True)
     for stage in stages:
@@ -85,6 +102,19 @@ def main() -> None:
         print("done:", stage, flush=True)
 
 
+def main() -> None:
+    """Runs the jobs and leaves the return codes of their workers."""
+    end_with_parent()
+    directory = Path(sys.argv[1])
+    recovery.example()  # So that workers need not import what it imports.
+    codes = [
+        run_workers(
+            functools.partial(work, directory, job), directory / f"logs-{number}"
+        )
+        for number, job in enumerate(JOBS)
+    ]
+    (directory / CODES).write_text(json.dumps(codes))
+
+
 if __name__ == "__main__":
-    keras.utils.set_random_seed(0)
     main()
