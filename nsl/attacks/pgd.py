@@ -3,7 +3,6 @@
 import attrs
 import tensorflow as tf
 
-from nsl import configs
 from nsl.attacks.attack import Attack, initial_state, keep_best
 from nsl.attacks.examples import Tensors
 from nsl.attacks.problem import Problem
@@ -17,13 +16,15 @@ class PGD(Attack):
 
         delta <- project(delta + step)
 
-    onto ball and box at once, where the step is the steepest one of norm `step_size`.
-    Madry et al. (2018), https://arxiv.org/abs/1706.06083. Each step takes one forward
-    and one backward pass; the last point takes a forward pass.
+    onto ball and box at once. Madry et al. (2018), https://arxiv.org/abs/1706.06083.
+    Each step takes one forward and one backward pass; the last point takes a forward
+    pass.
 
-    The steepest step of the L1 norm goes along one coordinate, and would be for
-    nothing where that is at a bound already: it fills up what is left to the bounds,
-    the coordinate of largest gradient first.
+    The step is the steepest one, of norm `step_size` in those coordinates that can
+    still move along it. Were the others counted, most of an L2 step on images would be
+    for nothing, for it goes where pixels are black or white already. The steepest step
+    of the L1 norm goes along one coordinate: here it fills up what is left to the
+    bounds, the coordinate of largest gradient first.
 
     Attributes:
       step_size: The length of a step. None: 2.5 epsilon / steps, with which a point
@@ -50,15 +51,12 @@ class PGD(Attack):
         values, fooled, gradient = problem.gradient(perturbation)
         state = keep_best(state, values, fooled)
         state, direction = self.direction(state, gradient)
-        if self.norm is configs.NormType.L1:
-            step = problem.threat.norm.steepest_step_with_bounds(
-                direction,
-                self.length(problem),
-                problem.low - perturbation,
-                problem.high - perturbation,
-            )
-        else:
-            step = self.length(problem) * problem.threat.norm.steepest_step(direction)
+        step = problem.threat.norm.ascent_step(
+            direction,
+            self.length(problem),
+            problem.low - perturbation,
+            problem.high - perturbation,
+        )
         return {**state, "perturbation": problem.project(perturbation + step)}
 
     def direction(

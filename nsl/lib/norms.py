@@ -93,6 +93,25 @@ class Norm(abc.ABC):
           Rows d of norm at most `length` that maximize <gradient, d>.
         """
 
+    def ascent_step(
+        self, gradient: tf.Tensor, length: Any, low: Any, high: Any
+    ) -> tf.Tensor:
+        """Returns the steepest step, to be projected onto ball and box afterwards.
+
+        Args:
+          gradient: Rows.
+          length: The norm of the step in the coordinates that can move, a scalar or a
+            column.
+          low: Lower bounds of the step's coordinates, at most 0; broadcast to the rows.
+          high: Upper bounds of the step's coordinates, at least 0; broadcast to the
+            rows.
+
+        Returns:
+          Rows, which may leave the box.
+        """
+        del low, high
+        return length * self.steepest_step(gradient)
+
     @abc.abstractmethod
     def random_start(
         self, shape: tf.Tensor, radius: Any, seed: tf.Tensor, dtype: tf.DType
@@ -194,6 +213,12 @@ class _L1(Norm, norm_type=configs.NormType.L1):
         places = tf.argsort(order, axis=1)
         return tf.sign(gradient) * tf.gather(taken, places, batch_dims=1, axis=1)
 
+    def ascent_step(
+        self, gradient: tf.Tensor, length: Any, low: Any, high: Any
+    ) -> tf.Tensor:
+        # The steepest step is one coordinate, and for nothing where that is at a bound.
+        return self.steepest_step_with_bounds(gradient, length, low, high)
+
     def random_start(
         self, shape: tf.Tensor, radius: Any, seed: tf.Tensor, dtype: tf.DType
     ) -> tf.Tensor:
@@ -242,6 +267,15 @@ class _L2(Norm, norm_type=configs.NormType.L2):
         scale = self._largest_scale(direction, length, low, high, direction.dtype.max)
         return tf.clip_by_value(scale * direction, low, high)
 
+    def ascent_step(
+        self, gradient: tf.Tensor, length: Any, low: Any, high: Any
+    ) -> tf.Tensor:
+        # Coordinates at a bound do not count, but are pushed on in proportion: else the
+        # projection, which scales all of them, would take them off it again.
+        at_bound = tf.where(gradient > 0, high, -low) <= 0
+        moving = tf.where(at_bound, tf.zeros_like(gradient), gradient)
+        return length * tf.math.divide_no_nan(gradient, self.length(moving))
+
     def _largest_scale(
         self, rows: tf.Tensor, radius: Any, low: Any, high: Any, limit: float
     ) -> tf.Tensor:
@@ -254,9 +288,11 @@ class _L2(Norm, norm_type=configs.NormType.L2):
         radius = tf.cast(radius, size.dtype)
         total = self.length(rows)
         most = tf.fill(tf.shape(total), tf.cast(limit, size.dtype))
+        # Less is a matter of rounding.
+        notable = 1 + 8 * np.finfo(size.dtype.as_numpy_dtype).eps
 
         def grows(scale: tf.Tensor, before: tf.Tensor) -> tf.Tensor:
-            return tf.reduce_any(scale > before)
+            return tf.reduce_any(scale > notable * before)
 
         def refine(scale: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             at_bound = scale * size >= bound

@@ -405,6 +405,29 @@ def test_steepest_step_within_box_gains_as_much_as_a_general_solver(norm, seed):
         np.testing.assert_allclose(found[i] @ rows[i], expected @ rows[i], rtol=1e-5)
 
 
+@pytest.mark.parametrize("norm", ["l2", "infinity"])
+def test_ascent_step_stays_at_the_optimum_of_a_linear_objective(norm):
+    of_norm = norms.Norm.of(norm)
+    gradient, radius, low, high = map(tf.constant, boxed_case(2, coordinates=20))
+    best = of_norm.steepest_step_with_bounds(gradient, radius, low, high)
+    assert np.sum((best == low) | (best == high)) > 10
+    step = of_norm.ascent_step(gradient, 0.3, low - best, high - best)
+    again = of_norm.project_with_bounds(best + step, radius, low, high)
+    np.testing.assert_allclose(again, best, atol=1e-6)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_no_part_of_an_ascent_step_is_lost_at_bounds(norm):
+    """As on images, where most of the gradient points out of the bounds."""
+    gradient = tf.constant([[-9.0, 8.0, 2.0, -1.0], [-9.0, 8.0, 0.0, 0.0]])
+    low = tf.constant([[0.0, -1.0, -1.0, -1.0]])
+    high = tf.constant([[1.0, 0.0, 1.0, 1.0]])
+    step = norms.Norm.of(norm).ascent_step(gradient, 0.5, low, high)
+    moved = tf.clip_by_value(step, low, high).numpy()
+    np.testing.assert_allclose(length(moved, norm), [0.5, 0.0], rtol=1e-6)
+    assert moved[0, 2] > 0 >= moved[0, 3]
+
+
 @pytest.mark.parametrize("norm", NORMS)
 @hypothesis.given(rows=ROWS, radius=RADII)
 def test_projection_without_bounds_is_that_onto_the_ball(norm, rows, radius):
