@@ -26,8 +26,10 @@ def draw(
       rows: Rows of images.
       rows_title: What stands above them.
       epsilons: The sizes of the perturbations.
-      attacked: Accuracies `[seeds, epsilons]` by ('plain' or 'regularized', attack).
-      few_labels: Accuracies `[seeds]` with few labels, 'plain' and 'regularized'.
+      attacked: Accuracies in percent, `[seeds, epsilons]`, by ('plain' or
+        'regularized', attack).
+      few_labels: Accuracies in percent with few labels, `[seeds]`, 'plain' and
+        'regularized'.
     """
     import matplotlib
 
@@ -54,7 +56,7 @@ def _draw_curves(
     attacked: Mapping[tuple[str, str], np.ndarray],
 ) -> None:
     for (name, attack), values in attacked.items():
-        mean, spread = 100 * values.mean(axis=0), 100 * values.std(axis=0)
+        mean, spread = values.mean(axis=0), values.std(axis=0)
         axis.plot(
             epsilons,
             mean,
@@ -80,13 +82,13 @@ def _draw_curves(
 
 def _draw_few_labels(axis: Any, few_labels: Mapping[str, np.ndarray]) -> None:
     for position, (name, values) in enumerate(few_labels.items()):
-        axis.bar(position, 100 * values.mean(), 0.55, color=COLORS[name], alpha=0.35)
+        axis.bar(position, values.mean(), 0.55, color=COLORS[name], alpha=0.35)
         jitter = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else [0.0]
-        axis.plot(position + np.asarray(jitter), 100 * values, "o", color=COLORS[name])
+        axis.plot(position + np.asarray(jitter), values, "o", color=COLORS[name])
         axis.text(
             position,
-            100 * values.max() + 2.5,
-            f"{100 * values.mean():.1f}",
+            values.max() + 2.5,
+            f"{values.mean():.1f}",
             ha="center",
             fontsize=13,
             fontweight="bold",

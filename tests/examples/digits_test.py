@@ -1,27 +1,25 @@
 """The demo, examples/digits.py, with small settings."""
 
-import dataclasses
-import subprocess
-import sys
 from pathlib import Path
 
 import digits
 import numpy as np
 import pytest
-
-ROOT = Path(__file__).parents[2]
+from digits_adversarial import AdversarialSettings, attack, train_on_all
+from digits_data import Images, Split, accuracy, choose_labeled, load_split
+from digits_graph import GraphSettings, pack_neighbors, read_packed
 
 
 @pytest.fixture(scope="module")
-def split() -> digits.Split:
-    return digits.load_split()
+def split() -> Split:
+    return load_split()
 
 
-def test_the_split_is_disjoint_and_always_the_same(split: digits.Split) -> None:
+def test_the_split_is_disjoint_and_always_the_same(split: Split) -> None:
     parts = (split.train, split.validation, split.test)
     assert [len(part.y) for part in parts] == [1000, 297, 500]
     rows = [row.tobytes() for part in parts for row in part.x]
-    again = digits.load_split()
+    again = load_split()
     assert rows == [
         row.tobytes()
         for part in (again.train, again.validation, again.test)
@@ -31,21 +29,21 @@ def test_the_split_is_disjoint_and_always_the_same(split: digits.Split) -> None:
     assert len(set(rows)) >= len(rows) - 2
 
 
-def test_two_images_a_class_keep_their_label(split: digits.Split) -> None:
-    chosen = digits.choose_labeled(split.train.y, seed=3)
+def test_two_images_a_class_keep_their_label(split: Split) -> None:
+    chosen = choose_labeled(split.train.y, seed=3)
     assert sorted(split.train.y[chosen]) == sorted([*range(10)] * 2)
     assert len(set(chosen)) == 20
-    assert set(chosen) != set(digits.choose_labeled(split.train.y, seed=4))
+    assert set(chosen) != set(choose_labeled(split.train.y, seed=4))
 
 
 def test_packed_batches_hold_neighbors_and_weigh_labels(
-    split: digits.Split, tmp_path: Path
+    split: Split, tmp_path: Path
 ) -> None:
-    images = digits.Images(split.train.x[:200], split.train.y[:200])
-    settings = digits.GraphSettings(max_neighbors=2, batch_size=200)
-    packed = digits.pack_neighbors(images, settings, 0, tmp_path)
+    images = Images(split.train.x[:200], split.train.y[:200])
+    settings = GraphSettings(max_neighbors=2, batch_size=200)
+    packed = pack_neighbors(images, settings, 0, tmp_path)
     features, labels, weights = next(
-        iter(digits.read_packed(packed, settings, seed=0).as_numpy_iterator())
+        iter(read_packed(packed, settings, seed=0).as_numpy_iterator())
     )
     assert set(features) == {
         "pixels",
@@ -64,54 +62,43 @@ def test_packed_batches_hold_neighbors_and_weigh_labels(
     np.testing.assert_allclose(cosine[weight > 0], weight[weight > 0], atol=2e-6)
 
 
-def test_attacks_stay_within_epsilon_and_lower_accuracy(split: digits.Split) -> None:
-    settings = digits.AdversarialSettings(epochs=5)
-    model = digits.train_on_all(split.train, settings, seed=0, adversarial=False)
-    test = digits.Images(split.test.x[:100], split.test.y[:100])
+def test_attacks_stay_within_epsilon_and_lower_accuracy(split: Split) -> None:
+    settings = AdversarialSettings(epochs=5)
+    model = train_on_all(split.train, settings, seed=0, adversarial=False)
+    test = Images(split.test.x[:100], split.test.y[:100])
     for iterations in (1, 5):
-        attacked = digits.attack(model, test, 0.1, iterations)
+        attacked = attack(model, test, 0.1, iterations)
         assert np.abs(attacked.x - test.x).max() <= 0.1 + 1e-6
         assert attacked.x.min() >= 0.0
         assert attacked.x.max() <= 1.0
-        assert digits.accuracy(model, attacked) < digits.accuracy(model, test) - 0.2
+        assert accuracy(model, attacked) < accuracy(model, test) - 0.2
 
 
-def test_the_whole_demo_in_small(
-    split: digits.Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        digits, "GRAPH", dataclasses.replace(digits.GRAPH, steps=150, max_neighbors=3)
-    )
-    monkeypatch.setattr(
-        digits, "ADVERSARIAL", dataclasses.replace(digits.ADVERSARIAL, epochs=10)
-    )
-    monkeypatch.setattr(digits, "EPSILONS", (0.0, 0.05, 0.1, 0.2))
-    monkeypatch.setattr(digits, "load_split", lambda: split)
-    digits.main([f"--output_dir={tmp_path / 'demo'}", "--seeds=1"])
+def test_the_whole_demo_in_small(tmp_path: Path) -> None:
+    digits.main([f"--output_dir={tmp_path / 'demo'}", "--quick"])
     table = (tmp_path / "demo" / "digits.txt").read_text()
     assert "20 labels" in table
-    assert "PGD, epsilon 0.1" in table
+    assert "500 test images" in table
     assert (tmp_path / "demo" / "digits.png").stat().st_size > 20_000
 
-    cells = {line[:38].strip(): line[38:].split() for line in table.splitlines()}
+    width = table.index("plain") - 11
+    cells = {line[:width].strip(): line[width:].split() for line in table.splitlines()}
     plain, regularized = (
         float(cells["under PGD, epsilon 0.1"][column]) for column in (0, 3)
     )
     assert regularized > plain + 10
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--seeds=0"]])
-def test_command_line(arguments: list[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "examples/digits.py", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if arguments == ["--help"]:
-        assert done.returncode == 0
-        assert "--output_dir" in done.stdout
-    else:
-        assert done.returncode == 2
-        assert "--seeds must be at least 1, received 0" in done.stderr
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("--help", "--output_dir"),
+        ("--seeds=0", "--seeds must be at least 1, received 0"),
+    ],
+)
+def test_command_line(
+    argument: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        digits.main([argument])
+    assert said in "".join(capsys.readouterr())
