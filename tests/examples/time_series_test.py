@@ -1,0 +1,55 @@
+"""examples/time_series.py in small."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import time_series
+
+
+def test_the_graph_helps_where_labels_are_few(tmp_path: Path) -> None:
+    time_series.main(["--quick", f"--output_dir={tmp_path}"])
+    lines = (tmp_path / "time_series.txt").read_text().splitlines()
+    [cells] = [line.split() for line in lines if line.startswith("all ")]
+    plain, regularized = float(cells[1]), float(cells[4])
+    assert regularized > plain + 10
+    assert (tmp_path / "time_series.png").stat().st_size > 20_000
+
+
+def test_series_are_what_their_kinds_say() -> None:
+    series, kinds = time_series.make_series(900, seed=1)
+    assert np.bincount(kinds).tolist() == [300, 300, 300]
+    np.testing.assert_allclose(series.mean(axis=1), 0, atol=1e-5)
+    np.testing.assert_allclose(series.std(axis=1), 1, rtol=1e-4)
+    # Bells are highest late in their event, funnels early.
+    bell, funnel = (series[kinds == kind].mean(axis=0).argmax() for kind in (1, 2))
+    assert funnel + 10 < bell
+    again, _ = time_series.make_series(900, seed=1)
+    np.testing.assert_array_equal(series, again)
+
+
+def test_similarity_does_not_mind_a_shift() -> None:
+    rng = np.random.default_rng(0)
+    event = np.zeros(time_series.LENGTH)
+    event[20:60] = rng.normal(size=40)
+    series = np.stack([event, np.roll(event, 50), rng.normal(size=event.shape)])
+    series -= series.mean(axis=1, keepdims=True)
+    series /= series.std(axis=1, keepdims=True)
+    similarity = time_series.similarities(series)
+    np.testing.assert_allclose(np.diag(similarity), 1, rtol=1e-6)
+    assert similarity[0, 1] > 0.9
+    assert similarity[0, 2] < 0.5
+
+
+def test_edges_join_series_of_the_same_kind() -> None:
+    series, kinds = time_series.make_series(150, seed=2)
+    graph = time_series.make_graph(series, neighbors=3)
+    sources = np.repeat(np.arange(150), np.diff(graph.row_splits))
+    assert np.mean(kinds[sources] == kinds[graph.targets]) > 0.95
+    assert not np.any(sources == graph.targets)
+
+
+def test_there_must_be_a_seed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        time_series.main(["--seeds=0"])
+    assert "--seeds must be at least 1, received 0" in capsys.readouterr().err
