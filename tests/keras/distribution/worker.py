@@ -10,6 +10,7 @@ import contextlib
 import functools
 import json
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ def work(directory: Path, stages: Sequence[str]) -> None:
                 (own / f"nodes-{name}.json").write_text(json.dumps(seen))
         else:
             recover(stage, strategy, directory, own)
-        print("done:", stage, flush=True)
+        print(f"done: {stage}, {time.process_time():.1f} s of CPU time", flush=True)
 
 
 def main() -> None:
