@@ -10,25 +10,29 @@ import pytest
 import tensorflow as tf
 
 import nsl
-from tests.keras.contract import WrapperContract
+from tests.keras.contract import ProcessContract, WrapperContract
 from tests.keras.contract.base import SAMPLE_WEIGHT, SAMPLES, X, Y, mlp
 
 
-class TestFgsmContract(WrapperContract):
+class AdversarialContract(WrapperContract):
     term_metric = "scaled_adversarial_loss"
     term_in_evaluation = True
     term_is_weighted = True
     takes_any_structure = True
-    neighbor_config = nsl.configs.AdvNeighborConfig(
-        adv_step_size=0.2, adv_grad_norm="infinity"
-    )
+    neighbor_config = nsl.configs.AdvNeighborConfig()
 
     def wrap(self, base):
         config = nsl.configs.AdvRegConfig(0.5, self.neighbor_config)
         return nsl.keras.AdversarialRegularization(base, adv_config=config)
 
 
-class TestPgdContract(TestFgsmContract):
+class TestFgsmContract(AdversarialContract, ProcessContract):
+    neighbor_config = nsl.configs.AdvNeighborConfig(
+        adv_step_size=0.2, adv_grad_norm="infinity"
+    )
+
+
+class TestPgdContract(AdversarialContract):
     neighbor_config = nsl.configs.AdvNeighborConfig(
         adv_step_size=0.1, pgd_iterations=3, pgd_epsilon=0.2
     )

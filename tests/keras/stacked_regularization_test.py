@@ -7,7 +7,7 @@ import pytest
 import nsl
 from nsl.keras.wrapped_model import WrappedModel
 from tests.keras.adversarial_regularization_test import DictBatches
-from tests.keras.contract import WrapperContract
+from tests.keras.contract import ProcessContract, WrapperContract
 from tests.keras.contract.base import X, Y, assert_weights_equal, mlp
 from tests.keras.graph_regularization_test import neighbors_of
 
@@ -33,7 +33,7 @@ def compiled(inner, outer, **compile_args):
     return model
 
 
-class TestContract(WrapperContract):
+class TestContract(WrapperContract, ProcessContract):
     """Adversarial around graph, the documented way."""
 
     term_metric = "scaled_adversarial_loss"

@@ -1,7 +1,7 @@
 """What every wrapper must do as a Keras model.
 
-A wrapper's test file makes one subclass of `WrapperContract`, says how it wraps, and
-gets all tests of this package.
+A wrapper's test file makes one subclass of `WrapperContract` and `ProcessContract`,
+says how it wraps, and gets all tests of this package.
 """
 
 from tests.keras.contract.data import DataContract
@@ -9,6 +9,7 @@ from tests.keras.contract.inference import InferenceContract
 from tests.keras.contract.losses import LossesContract
 from tests.keras.contract.metrics import MetricsContract
 from tests.keras.contract.modes import ModesContract
+from tests.keras.contract.processes import ProcessContract
 from tests.keras.contract.saving import SavingContract
 from tests.keras.contract.state import StateContract
 from tests.keras.contract.weights import WeightsContract
@@ -27,7 +28,7 @@ class WrapperContract(
     SavingContract,
     StateContract,
 ):
-    """All that a wrapper must do."""
+    """All that a wrapper must do within a process."""
 
 
-__all__ = ["StepContract", "WrapperContract"]
+__all__ = ["ProcessContract", "StepContract", "WrapperContract"]

@@ -1,8 +1,5 @@
 """Inference needs neither labels nor neighbors."""
 
-import subprocess
-import sys
-
 import keras
 import numpy as np
 
@@ -34,21 +31,6 @@ class InferenceContract(ContractBase):
         full = model.evaluate(self.training_x({"x": X}), Y, verbose=0, return_dict=True)
         assert plain == full
         assert (self.term_metric in plain) == self.term_in_evaluation
-
-    def test_export_serves_without_nsl(self, tmp_path):
-        model = self.compiled()
-        self.fit(model)
-        model.export(tmp_path / "served", verbose=False)
-        np.save(tmp_path / "x.npy", X)
-        program = (
-            "import sys, numpy as np, tensorflow as tf\n"
-            f"served = tf.saved_model.load({str(tmp_path / 'served')!r})\n"
-            f"x = np.load({str(tmp_path / 'x.npy')!r})\n"
-            f"np.save({str(tmp_path / 'y.npy')!r}, served.serve(x))\n"
-            "assert not any(m.split('.')[0] == 'nsl' for m in sys.modules)\n"
-        )
-        subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path)
-        np.testing.assert_allclose(np.load(tmp_path / "y.npy"), model(X), rtol=1e-5)
 
     def test_clone_of_the_base_model(self):
         base = mlp()

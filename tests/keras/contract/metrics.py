@@ -1,9 +1,5 @@
 """Metrics have Keras's names, and callbacks can use them."""
 
-import subprocess
-import sys
-import textwrap
-
 import keras
 import numpy as np
 import pytest
@@ -105,36 +101,3 @@ class MetricsContract(ContractBase):
         self.fit(model)
         model.load_weights(tmp_path / "best.weights.h5")
         assert_weights_equal(model.get_weights(), before)
-
-    def test_backup_and_restore_of_a_killed_process(self, tmp_path):
-        program = textwrap.dedent(
-            f"""
-            import os, sys
-            import keras
-            from {type(self).__module__} import {type(self).__name__} as Contract
-
-            class Kill(keras.callbacks.Callback):
-                def on_epoch_begin(self, epoch, logs=None):
-                    if epoch == 2 and sys.argv[1] == "kill":
-                        os._exit(9)
-
-            contract = Contract()
-            model = contract.compiled(
-                optimizer=keras.optimizers.Adam(0.05), metrics=["accuracy"]
-            )
-            contract.fit(model, epochs=4, callbacks=[
-                keras.callbacks.BackupAndRestore({str(tmp_path / "backup")!r}), Kill()
-            ])
-            model.save_weights(sys.argv[2])
-            """
-        )
-        path = str(tmp_path / "end.weights.h5")
-        killed = subprocess.run([sys.executable, "-c", program, "kill", path])
-        assert killed.returncode == 9
-        assert not (tmp_path / "end.weights.h5").exists()
-        subprocess.run([sys.executable, "-c", program, "go", path], check=True)
-        model = self.compiled(optimizer=keras.optimizers.Adam(0.05))
-        self.fit(model, epochs=4)
-        expected = model.get_weights()
-        model.load_weights(path)
-        assert_weights_equal(model.get_weights(), expected, 1e-5)

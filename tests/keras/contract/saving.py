@@ -1,9 +1,5 @@
 """A wrapper is saved whole, or as its base model."""
 
-import subprocess
-import sys
-import textwrap
-
 import keras
 import numpy as np
 
@@ -34,29 +30,6 @@ class SavingContract(ContractBase):
         other = self.compiled(mlp(seed=2))
         other.load_weights(tmp_path / "model.weights.h5")
         assert_weights_equal(other.get_weights(), model.get_weights())
-
-    def test_whole_wrapper_trains_on_in_a_fresh_process(self, tmp_path):
-        model = self.compiled(
-            optimizer=keras.optimizers.Adam(0.05), metrics=["accuracy"]
-        )
-        self.fit(model)
-        path = str(tmp_path / "whole.keras")
-        keras.saving.save_model(model, path)
-        program = textwrap.dedent(
-            f"""
-            import keras, nsl.keras
-            from {type(self).__module__} import {type(self).__name__} as Contract
-            model = keras.saving.load_model({path!r})
-            history = Contract().fit(model).history
-            assert "accuracy" in history and Contract.term_metric in history
-            model.save_weights({str(tmp_path / "on.weights.h5")!r})
-            """
-        )
-        subprocess.run([sys.executable, "-c", program], check=True)
-        self.fit(model)
-        expected = model.get_weights()
-        model.load_weights(tmp_path / "on.weights.h5")
-        assert_weights_equal(model.get_weights(), expected, 1e-5)
 
     def test_config_round_trip(self):
         model = self.wrap(mlp())
