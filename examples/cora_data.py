@@ -1,6 +1,7 @@
 """Citation graphs for examples/cora.py: a file format, splits, a made-up graph."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ class CitationGraph:
 
     Attributes:
       name: What the file is called.
-      words: float32 `[papers, words]`.
+      words: float32 `[papers, words]`, each row of length 1.
       labels: `[papers]`, -1 where unknown.
       edges: `[citations, 2]`.
       public: The split of the file.
@@ -74,6 +75,7 @@ def load(path: Path) -> CitationGraph:
     words = np.zeros(arrays["features_shape"], np.float32)
     rows = np.repeat(np.arange(len(words)), np.diff(arrays["features_indptr"]))
     words[rows, arrays["features_indices"]] = arrays["features_data"]
+    words /= np.maximum(np.linalg.norm(words, axis=1, keepdims=True), 1e-6)
     return CitationGraph(
         path.stem,
         words,
@@ -83,15 +85,11 @@ def load(path: Path) -> CitationGraph:
     )
 
 
-def random_split(graph: CitationGraph, seed: int, validate: bool = False) -> Split:
-    """Draws 80% of the papers to learn from and leaves 20% to test on.
-
-    With `validate` one eighth of the 80% is left out of training, to choose settings.
-    """
+def random_split(graph: CitationGraph, seed: int) -> Split:
+    """Draws 80% of the papers to learn from and leaves 20% to test on."""
     rows = np.random.default_rng(seed).permutation(np.flatnonzero(graph.labels >= 0))
     train, test = np.split(rows, [round(0.8 * len(rows))])
-    validation, rest = np.split(train, [len(train) // 8])
-    return Split(rest if validate else train, validation, test)
+    return Split(train, test[:0], test)
 
 
 def few_labels(graph: CitationGraph, per_class: int, seed: int) -> Split:
@@ -109,6 +107,23 @@ def few_labels(graph: CitationGraph, per_class: int, seed: int) -> Split:
     return dataclasses.replace(graph.public, train=np.concatenate(chosen))
 
 
+def usual_splits(graph: CitationGraph, seed: int) -> dict[str, Split]:
+    """Returns the split of the file and a random one of 80/20, by what they are."""
+    return {
+        f"{graph.name}, {len(split.train)} labels": split
+        for split in (graph.public, random_split(graph, seed))
+    }
+
+
+def few_labels_splits(
+    graph: CitationGraph, counts: Sequence[int], seed: int
+) -> dict[str, Split]:
+    """Draws a split for each number of labels a class, by what they are."""
+    return {
+        f"{count} labels a class": few_labels(graph, count, seed) for count in counts
+    }
+
+
 def synthesize(
     path: Path,
     papers: int = 600,
@@ -117,6 +132,7 @@ def synthesize(
     citations: float = 4.0,
     homophily: float = 0.8,
     topical: float = 0.35,
+    words_per_paper: int = 16,
     labels_per_class: int = 5,
     seed: int = 0,
 ) -> None:
@@ -125,17 +141,20 @@ def synthesize(
     Args:
       path: The file.
       papers: How many papers there are. One in fifty cites none and is cited by none.
-      words: Size of the vocabulary; each paper has about 15 different words.
-      classes: How many subjects there are.
+      words: Size of the vocabulary.
+      classes: How many subjects there are. The most frequent one has three times as
+        many papers as the rarest.
       citations: The mean number of neighbors of a paper.
       homophily: The share of citations within a class; 1 / classes is no help.
       topical: The share of a paper's words that come from its subject's own part of
         the vocabulary, the others come from all of it.
+      words_per_paper: How many words are drawn for a paper, some of them repeatedly.
       labels_per_class: How many labels the training split has in each class.
       seed: Of all chance.
     """
     rng = np.random.default_rng(seed)
-    labels = rng.integers(classes, size=papers)
+    shares = np.linspace(1, 3, classes)
+    labels = rng.choice(classes, papers, p=shares / shares.sum())
     by_class = [np.flatnonzero(labels == label) for label in range(classes)]
     linked = rng.random(papers) > 0.02
     source = rng.choice(np.flatnonzero(linked), round(papers * citations / 2))
@@ -148,8 +167,9 @@ def synthesize(
     own = words // classes
     indices, indptr = [], [0]
     for label in labels:
-        topic = label * own + rng.integers(own, size=16)
-        drawn = np.where(rng.random(16) < topical, topic, rng.integers(words, size=16))
+        topic = label * own + rng.integers(own, size=words_per_paper)
+        drawn = rng.integers(words, size=words_per_paper)
+        drawn = np.where(rng.random(words_per_paper) < topical, topic, drawn)
         indices.append(np.unique(drawn))
         indptr.append(indptr[-1] + len(indices[-1]))
     order = rng.permutation(papers)
@@ -167,6 +187,6 @@ def synthesize(
         labels=labels,
         edges=np.stack([source[kept], target[kept]], axis=1),
         train_idx=train,
-        val_idx=validation[: papers // 4],
+        val_idx=validation[: min(500, papers // 4)],
         test_idx=test,
     )

@@ -1,74 +1,57 @@
 """The pictures of examples/cora.py: accuracies, and papers in the plane."""
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+import keras
 import numpy as np
-
-COLORS = {"plain": "#c2571a", "graph": "#1f6fb4"}
-NAMES = {"plain": "labels alone", "graph": "labels and graph"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Plane:
-    """Papers in the plane.
-
-    Attributes:
-      points: `[papers, 2]`.
-      accuracy: Of the network whose hidden layer they come from.
-    """
-
-    points: np.ndarray
-    accuracy: float
+from bars import COLORS
+from cora_data import CitationGraph
+from seeds import Figures
 
 
 def draw_labels(
-    path: Path,
-    graph_name: str,
-    per_class: Sequence[int],
-    accuracies: Mapping[str, np.ndarray],
+    path: Path, graph_name: str, networks: Sequence[str], figures: Sequence[Figures]
 ) -> None:
     """Draws accuracy against the number of labels.
 
     Args:
       path: The PNG file.
       graph_name: What the graph is called.
-      per_class: Numbers of labels a class.
-      accuracies: `[numbers, seeds]` of 'plain' and 'graph'.
+      networks: What the plain and the regularized network know.
+      figures: By seed, rows such as '5 labels a class'.
     """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(7, 4.6), layout="constrained")
-    for name, values in accuracies.items():
-        mean, spread = 100 * values.mean(axis=1), 100 * values.std(axis=1)
-        color = COLORS[name]
-        axis.plot(per_class, mean, "o-", color=color, label=NAMES[name])
-        axis.fill_between(
-            per_class, mean - spread, mean + spread, color=color, alpha=0.15
-        )
-        for x, y in zip(per_class, mean, strict=True):
+    counts = [int(row.split()[0]) for row in figures[0]]
+    accuracies = np.array([list(found.values()) for found in figures])
+    figure, axis = plt.subplots(figsize=(7, 4.4), layout="constrained")
+    for side, (name, color) in enumerate(zip(networks, COLORS, strict=True)):
+        mean = accuracies[:, :, side].mean(axis=0)
+        spread = accuracies[:, :, side].std(axis=0)
+        axis.plot(counts, mean, "o-", color=color, label=name)
+        axis.fill_between(counts, mean - spread, mean + spread, color=color, alpha=0.15)
+        for x, y in zip(counts, mean, strict=True):
             axis.annotate(
                 f"{y:.0f}",
                 (x, y),
-                (0, 8),
+                (0, 9 if side else -16),
                 textcoords="offset points",
                 ha="center",
                 color=color,
             )
-    seeds = next(iter(accuracies.values())).shape[1]
     axis.set_xscale("log")
-    axis.set_xticks(per_class, [str(count) for count in per_class])
+    axis.set_xticks(counts, [str(count) for count in counts])
     axis.minorticks_off()
     axis.set(
         title=f"{graph_name}: test accuracy, no graph when it answers",
-        xlabel=f"labeled papers a class (drawn anew for each of {seeds} seeds)",
-        ylabel="test accuracy (%)",
+        xlabel=f"labeled papers a class (drawn anew for each of {len(figures)} seeds)",
+        ylabel="test accuracy in %",
     )
-    axis.margins(y=0.12)
+    axis.margins(y=0.15)
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(axis="y", color="#e5e5e5")
     axis.set_axisbelow(True)
@@ -78,43 +61,59 @@ def draw_labels(
 
 
 def draw_embeddings(
-    path: Path, title: str, planes: Mapping[str, Plane], labels: np.ndarray
+    path: Path,
+    graph: CitationGraph,
+    networks: Sequence[str],
+    models: Sequence[keras.Model],
 ) -> None:
-    """Draws papers in the plane, colored by their class.
+    """Draws test papers as the hidden layer sees them, colored by their class.
 
     Args:
       path: The PNG file.
-      title: What stands above.
-      planes: Of the networks 'plain' and 'graph'.
-      labels: The classes, `[papers]`.
+      graph: The papers.
+      networks: What the plain and the regularized network know.
+      models: Both networks, with a layer 'embedding'.
     """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(
-        1, len(planes), figsize=(6 * len(planes), 5.6), layout="constrained"
+    rows = graph.public.test[:2000]
+    words, labels = graph.words[rows], graph.labels[rows]
+    size = 5.4 * len(models), 5.3
+    figure, axes = plt.subplots(1, len(models), figsize=size, layout="constrained")
+    figure.suptitle(
+        f"{graph.name}: {len(rows)} test papers in the hidden layer, colored by class"
+        " (t-SNE)"
     )
-    figure.suptitle(f"{title}, colored by class (t-SNE)", fontsize=13)
-    for axis, (name, plane) in zip(axes, planes.items(), strict=True):
+    for axis, name, model, color in zip(axes, networks, models, COLORS, strict=True):
+        hidden = keras.Model(model.inputs, model.get_layer("embedding").output)
         axis.scatter(
-            *plane.points.T,
+            *_projected(hidden.predict(words, verbose=0)).T,
             c=labels,
-            cmap="tab10" if labels.max() < 10 else "tab20",
+            cmap="tab10" if graph.classes <= 10 else "tab20",
             vmin=-0.5,
-            vmax=9.5 if labels.max() < 10 else 19.5,
-            s=9,
+            vmax=9.5 if graph.classes <= 10 else 19.5,
+            s=12,
             linewidths=0,
             alpha=0.85,
         )
+        right = np.mean(model.predict(words, verbose=0).argmax(axis=1) == labels)
+        axis.set_title(f"{name}: {right:.1%} right", color=color)
         axis.set(xticks=[], yticks=[])
-        axis.set_title(
-            f"{NAMES[name]}: {100 * plane.accuracy:.1f}%",
-            color=COLORS[name],
-            fontsize=13,
-        )
-        for spine in axis.spines.values():
-            spine.set_edgecolor("#cccccc")
+        axis.spines[:].set_edgecolor("#cccccc")
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def _projected(vectors: np.ndarray) -> np.ndarray:
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
+
+    projection = TSNE(
+        perplexity=min(30, (len(vectors) - 1) // 3), init="pca", random_state=0
+    )
+    # Its threads wait for each other very often, which takes minutes on a busy machine.
+    with threadpool_limits(1):
+        return projection.fit_transform(vectors)
