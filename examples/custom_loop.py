@@ -4,7 +4,8 @@ Three losses are summed in one `tf.function`: the labeled loss, the labeled loss
 adversarial neighbors in the L-infinity norm (`nsl.keras.adversarial_loss`), and the
 distance between the answers for an image and for its adversarial neighbor in the L2
 norm (`nsl.lib.gen_adv_neighbor`, `nsl.lib.pairwise_distance_wrapper`). The data are
-scikit-learn's handwritten digits, which need no download.
+scikit-learn's handwritten digits, which need no download. The losses of all epochs are
+drawn.
 
     python examples/custom_loop.py --epochs=20
 """
@@ -12,6 +13,7 @@ scikit-learn's handwritten digits, which need no download.
 import argparse
 import dataclasses
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -27,6 +29,8 @@ INFINITY_BALL = nsl.configs.make_adv_reg_config(
 )
 L2_BALL = nsl.configs.AdvNeighborConfig(adv_step_size=0.5, adv_grad_norm="l2", **PIXELS)
 SQUARED_DISTANCE = nsl.configs.DistanceConfig(distance_type="l2", sum_over_axis=-1)
+
+COLORS = {"labeled": "#c2571a", "adversarial": "#1f6fb4", "distance": "#2a7f3e"}
 
 TrainStep = Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]
 
@@ -159,20 +163,55 @@ def train(epochs: int, seed: int, distance_weight: float = 0.5) -> Result:
     )
 
 
+def draw(path: Path, result: Result) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
+    epochs = range(1, len(result.losses) + 1)
+    for name, color in COLORS.items():
+        losses = [losses[name] for losses in result.losses]
+        axis.plot(epochs, losses, "o-", color=color, markersize=4, label=name)
+    axis.set(
+        xlabel="epoch",
+        ylabel="mean loss",
+        yscale="log",
+        title=f"test accuracy {result.clean_accuracy:.1%},"
+        f" after a gradient sign step {result.attacked_accuracy:.1%}",
+    )
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--epochs", type=int, default=20, help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    add = parser.add_argument
+    add("--epochs", type=int, default=20, help="default: %(default)s")
+    add("--seed", type=int, default=0, help="default: %(default)s")
+    add("--quick", action="store_true", help="two epochs")
+    add(
+        "--output_dir",
+        type=Path,
+        default=Path("custom_loop"),
+        help="folder of the picture (default: %(default)s)",
+    )
     options = parser.parse_args(arguments)
     if options.epochs < 1:
         parser.error(f"--epochs must be at least 1, received {options.epochs}")
-    result = train(options.epochs, options.seed)
+    result = train(2 if options.quick else options.epochs, options.seed)
+    options.output_dir.mkdir(parents=True, exist_ok=True)
+    picture = options.output_dir / "custom_loop.png"
+    draw(picture, result)
     print(
         f"500 test images: accuracy {result.clean_accuracy:.1%}, after a gradient sign"
         f" step of {INFINITY_BALL.adv_neighbor_config.adv_step_size} a pixel"
-        f" {result.attacked_accuracy:.1%}"
+        f" {result.attacked_accuracy:.1%}\npicture: {picture}"
     )
 
 

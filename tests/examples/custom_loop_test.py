@@ -1,13 +1,9 @@
 """The custom training loop of examples/custom_loop.py."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import custom_loop
 import pytest
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_every_loss_falls_and_the_model_learns() -> None:
@@ -30,19 +26,23 @@ def test_the_same_seed_gives_the_same_losses() -> None:
     assert first.losses == second.losses
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--epochs=0"]])
-def test_command_line(arguments: list[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "examples/custom_loop.py", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if arguments == ["--help"]:
-        assert done.returncode == 0
-        assert "--epochs" in done.stdout
-        assert "--seed" in done.stdout
-    else:
-        assert done.returncode == 2
-        assert "--epochs must be at least 1, received 0" in done.stderr
+def test_quick_prints_two_epochs_and_draws_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    custom_loop.main(["--quick", f"--output_dir={tmp_path / 'made'}"])
+    printed = capsys.readouterr().out
+    assert "epoch   2/2" in printed
+    assert "500 test images: accuracy" in printed
+    assert (tmp_path / "made" / "custom_loop.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [("--help", "--seed"), ("--epochs=0", "--epochs must be at least 1, received 0")],
+)
+def test_command_line(
+    argument: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        custom_loop.main([argument])
+    assert said in "".join(capsys.readouterr())
