@@ -12,7 +12,8 @@ what a logistic regression makes of the embeddings and the same labels.
     python examples/imdb.py --data=aclImdb --validate --seeds=1
     python examples/imdb.py --quick
 
-An interrupted program goes on where it was. --quick makes up some reviews.
+A seed takes two minutes on one core, and one with all labels a minute and a half; an
+interrupted program goes on where it was. --quick makes up some reviews.
 """
 
 import argparse

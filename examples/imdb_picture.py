@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 STYLES = {
-    "plain": ("#c2571a", "o-", "LSTM, labels alone"),
-    "graph": ("#1f6fb4", "o-", "LSTM, labels and graph"),
-    "embeddings": ("#777777", "s:", "no network: logistic regression on embeddings"),
+    "plain": ("#c2571a", "o-", "LSTM, labels alone", -18),
+    "graph": ("#1f6fb4", "o-", "LSTM, labels and graph", 12),
+    "embeddings": ("#777777", "s:", "no network, embeddings alone", -18),
 }
 
 
@@ -35,7 +35,7 @@ def draw(
 
     figure, axis = plt.subplots(figsize=(7, 4.6), layout="constrained")
     for name, values in accuracies.items():
-        color, style, label = STYLES[name]
+        color, style, label, height = STYLES[name]
         mean, spread = np.mean(values, axis=1), np.std(values, axis=1)
         axis.errorbar(
             counts, mean, spread, fmt=style, color=color, capsize=4, label=label
@@ -44,7 +44,7 @@ def draw(
             axis.annotate(
                 f"{value:.1f}",
                 (count, value),
-                (0, 8),
+                (0, height),
                 textcoords="offset points",
                 ha="center",
                 color=color,
