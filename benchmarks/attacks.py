@@ -15,14 +15,16 @@ example that has fallen. "bare passes" is the limit of what can be had with all 
 the forward and backward passes of the model in one compiled loop, and nothing else.
 
 The first run of each, which loads and compiles, has a column of its own ("first") and
-does not count. The other tools are installed into virtual environments below
---environments, where they are not there yet, with this Python and this version of
-TensorFlow, by `python -m venv` and `pip install`.
+does not count. On a machine that is busy with other work, --cpu_time with --threads=1
+counts the seconds for which a tool had a processor instead of those that passed. The
+other tools are installed into virtual environments below --environments, where they are
+not there yet, with this Python and this version of TensorFlow, by `python -m venv` and
+`pip install`.
 
 The models come from examples/robust_mnist.py, which trains and saves them:
 
-    python examples/robust_mnist.py --weights_dir=robust_mnist
-    python benchmarks/attacks.py robust_mnist/plain.keras robust_mnist/pgd.keras
+    python examples/robust_mnist.py --output_dir=robust_mnist
+    python benchmarks/attacks.py robust_mnist/plain-0.keras robust_mnist/pgd-0.keras
 """
 
 import argparse
@@ -303,7 +305,9 @@ def to_torch(model: Any) -> Any:
     return module
 
 
-def serve(tool: str, images: str, batch_size: int, threads: int) -> None:
+def serve(
+    tool: str, images: str, batch_size: int, threads: int, clock: Callable[[], float]
+) -> None:
     """Runs the attacks that standard input asks for, a line of JSON each."""
     answers = os.fdopen(os.dup(1), "w")
     # What the libraries print must not mix with the answers.
@@ -332,12 +336,12 @@ def serve(tool: str, images: str, batch_size: int, threads: int) -> None:
         if path not in models:
             model = keras.models.load_model(path)
             models[path] = to_torch(model) if framework == "torch" else model
-        start = time.perf_counter()
+        start = clock()
         if (path, number) not in runs:
             attack = ATTACKS[number]
             runs[path, number] = make(models[path], attack, batch_size, framework)
         attacked = np.asarray(runs[path, number](x, y, order["seed"]))
-        seconds = time.perf_counter() - start
+        seconds = clock() - start
         if framework == "torch":
             attacked = attacked.transpose(0, 2, 3, 1)
         np.save(order["output"], attacked)
@@ -373,20 +377,19 @@ def python_of(tool: str, environments: Path) -> str:
 class Process:
     """A tool's process, which attacks when asked."""
 
-    def __init__(
-        self, tool: str, python: str, images: Path, batch_size: int, threads: int
-    ) -> None:
+    def __init__(self, tool: str, python: str, options: Any) -> None:
         self._tool = tool
         environment = dict(os.environ)
         # One environment must not see the packages of another.
         if python != sys.executable:
             environment.pop("PYTHONPATH", None)
         for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
-            environment[name] = str(threads)
+            environment[name] = str(options.threads)
         self._process = subprocess.Popen(
             [
-                *(python, __file__, "--serve", tool),
-                *(f"--batch_size={batch_size}", f"--threads={threads}", str(images)),
+                *(python, __file__, "--serve", tool, str(options.selected)),
+                *(f"--batch_size={options.batch_size}", f"--threads={options.threads}"),
+                *(["--cpu_time"] if options.cpu_time else []),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -544,11 +547,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--batch_size", type=int, default=250, help="default: %(default)s")
     add("--repetitions", type=int, default=5, help="default: %(default)s")
     add("--threads", type=int, default=os.cpu_count(), help="default: all cores")
+    add("--cpu_time", action="store_true", help="count what a tool's process used")
     add("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.serve:
         [images] = options.models
-        serve(options.serve, images, options.batch_size, options.threads)
+        clock = time.process_time if options.cpu_time else time.perf_counter
+        serve(options.serve, images, options.batch_size, options.threads, clock)
         return
     if not options.models:
         parser.error("name at least one model")
@@ -559,16 +564,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.selected = folder / "images.npz"
         x, y = load_images(options.data, options.images)
         np.savez(options.selected, x=x, y=y)
-        settings = (options.selected, options.batch_size, options.threads)
         processes = {
             tool: stack.enter_context(
-                Process(tool, python_of(tool, options.environments), *settings)
+                Process(tool, python_of(tool, options.environments), options)
             )
             for tool in tools
         }
         print(
             f"{len(x)} test images in batches of {options.batch_size}, "
-            f"{options.repetitions} runs each, {options.threads} threads"
+            f"{options.repetitions} runs each, {options.threads} threads, seconds of "
+            f"{'CPU time' if options.cpu_time else 'the clock'}"
         )
         for path in options.models:
             print(f"\n{path}")

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from progress import Progress
 
-Figures = dict[str, tuple[float, float]]
-"""What one seed gave: by row of the table, in percent, plain and regularized."""
+Figures = dict[str, tuple[float, ...]]
+"""What one seed gave: by row of the table, in percent, a number a column."""
 
 
 def over_seeds(
@@ -62,6 +62,7 @@ def format_table(
     figures: Sequence[Figures],
     title: str,
     beside: tuple[str, Mapping[str, str]] | None = None,
+    columns: Sequence[str] = ("plain", "regularized"),
 ) -> str:
     """Lays out the figures of all seeds, a line a row.
 
@@ -69,11 +70,12 @@ def format_table(
       figures: What `over_seeds` returns.
       title: What the figures are, such as 'test accuracy in %'.
       beside: The title of one more column, such as 'NSL 1.4', and its cells by row.
+      columns: The titles of the figures' columns.
     """
     width = max(len(title), *map(len, figures[0])) + 2
-    columns = ["plain", "regularized", *([beside[0]] if beside else [])]
-    line = "-" * (width + 16 * len(columns))
-    lines = [f"{title:{width}}" + "".join(f"{column:>16}" for column in columns), line]
+    titles = [*columns, *([beside[0]] if beside else [])]
+    line = "-" * (width + 16 * len(titles))
+    lines = [f"{title:{width}}" + "".join(f"{column:>16}" for column in titles), line]
     for row in figures[0]:
         measured = zip(*(found[row] for found in figures), strict=True)
         cells = [mean_and_spread(values) for values in measured]
