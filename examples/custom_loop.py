@@ -181,6 +181,7 @@ def draw(path: Path, result: Result) -> None:
         title=f"test accuracy {result.clean_accuracy:.1%},"
         f" after a gradient sign step {result.attacked_accuracy:.1%}",
     )
+    axis.xaxis.get_major_locator().set_params(integer=True)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False)
     figure.savefig(path, dpi=110)
