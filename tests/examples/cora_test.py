@@ -15,7 +15,9 @@ import pytest
 from cora_data import CitationGraph
 from progress import Progress
 
-SMALL = dataclasses.replace(cora.REGULARIZED, hidden=32, steps=20)
+SMALL = dataclasses.replace(
+    cora.REGULARIZED, temperature=0.4, hops=4, hidden=32, steps=20
+)
 
 
 @pytest.fixture(scope="module")
