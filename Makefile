@@ -8,7 +8,7 @@ STAMP := $(VENV)/installed
 # TensorFlow's start-up messages would hide our own output.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: test demo docs lint format clean
+.PHONY: test demo docs results lint format clean
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
@@ -22,6 +22,10 @@ docs: $(STAMP)
 	$(BIN)/mkdocs build --quiet
 	@echo "open site/index.html"
 
+# Hours. DATA is a folder of data sets; examples whose data is not there are left out.
+results: $(STAMP)
+	$(BIN)/python benchmarks/results.py $(if $(DATA),--data_dir=$(DATA))
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -32,7 +36,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) demo site
+	rm -rf $(VENV) demo site results
 
 $(STAMP): pyproject.toml
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \

@@ -85,6 +85,6 @@ def test_what_the_readme_points_to_exists() -> None:
         r"`((?:nsl|tools|examples|docs|tests|benchmarks)/[\w./]+)`", README
     )
     programs = [c[1] for c in commands(PAGE) if c[0] == "python"]
-    assert {"docs/images/demo.png", "CHANGELOG.md", "LICENSE"} <= set(linked)
+    assert {"docs/images/digits.png", "CHANGELOG.md", "LICENSE"} <= set(linked)
     for path in (*linked, *named, *programs):
         assert (ROOT / path).exists(), path
