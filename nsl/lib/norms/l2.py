@@ -1,0 +1,100 @@
+"""Geometry of the L2 norm."""
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from nsl import configs
+from nsl.lib.norms.norm import MAX_ROUNDS, Norm, wider
+
+
+class L2(Norm, norm_type=configs.NormType.L2):
+    """Euclidean length."""
+
+    def length(self, rows: tf.Tensor) -> tf.Tensor:
+        # Scaled by the largest coordinate, so that no square over- or underflows.
+        largest = tf.reduce_max(tf.abs(rows), axis=1, keepdims=True)
+        scaled = tf.math.divide_no_nan(rows, largest)
+        return largest * tf.sqrt(
+            tf.maximum(tf.reduce_sum(tf.square(scaled), axis=1, keepdims=True), 1.0)
+        )
+
+    def project(self, perturbation: tf.Tensor, radius: Any) -> tf.Tensor:
+        length = self.length(perturbation)
+        outside = length > radius
+        scale = tf.math.divide_no_nan(tf.cast(radius, length.dtype), length)
+        return perturbation * tf.where(outside, scale, tf.ones_like(length))
+
+    def project_with_bounds(
+        self, perturbation: tf.Tensor, radius: Any, low: Any, high: Any
+    ) -> tf.Tensor:
+        # The optimality conditions give clip(s x, low, high) for one s <= 1 per row,
+        # 1 if that is inside the ball.
+        scale = self._largest_scale(perturbation, radius, low, high, 1.0)
+        return tf.clip_by_value(scale * perturbation, low, high)
+
+    def steepest_step(self, gradient: tf.Tensor) -> tf.Tensor:
+        return tf.math.divide_no_nan(gradient, self.length(gradient))
+
+    def steepest_step_with_bounds(
+        self, gradient: tf.Tensor, length: Any, low: Any, high: Any
+    ) -> tf.Tensor:
+        # As for the projection, but s may be any number.
+        direction = self.steepest_step(gradient)
+        scale = self._largest_scale(direction, length, low, high, direction.dtype.max)
+        return tf.clip_by_value(scale * direction, low, high)
+
+    def ascent_step(
+        self, gradient: tf.Tensor, length: Any, low: Any, high: Any
+    ) -> tf.Tensor:
+        # Coordinates at a bound do not count, but are pushed on in proportion: else the
+        # projection, which scales all of them, would take them off it again.
+        at_bound = tf.where(gradient > 0, high, -low) <= 0
+        moving = tf.where(at_bound, tf.zeros_like(gradient), gradient)
+        return length * tf.math.divide_no_nan(gradient, self.length(moving))
+
+    def _largest_scale(
+        self, rows: tf.Tensor, radius: Any, low: Any, high: Any, limit: float
+    ) -> tf.Tensor:
+        """Returns the largest s up to a limit with clip(s x, low, high) in the ball."""
+        # From below, with the coordinates at a bound known for the present s, the s
+        # at which the norm is the radius can only grow, so that it is found in
+        # finitely many rounds (in practice, few).
+        size = tf.abs(rows)
+        bound = tf.where(rows > 0, high, -low)
+        radius = tf.cast(radius, size.dtype)
+        total = self.length(rows)
+        most = tf.fill(tf.shape(total), tf.cast(limit, size.dtype))
+        # Less is a matter of rounding.
+        notable = 1 + 8 * np.finfo(size.dtype.as_numpy_dtype).eps
+
+        def grows(scale: tf.Tensor, before: tf.Tensor) -> tf.Tensor:
+            return tf.reduce_any(scale > notable * before)
+
+        def refine(scale: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            at_bound = scale * size >= bound
+            fixed = tf.where(at_bound, bound, tf.zeros_like(bound))
+            free = tf.where(at_bound, tf.zeros_like(size), size)
+            room = radius**2 - tf.reduce_sum(fixed**2, axis=1, keepdims=True)
+            square = tf.reduce_sum(free**2, axis=1, keepdims=True)
+            largest = tf.sqrt(tf.maximum(room, 0.0) / square)
+            grown = tf.where(square > 0, tf.minimum(largest, most), most)
+            return tf.maximum(scale, grown), scale
+
+        start = tf.where(total > 0, tf.minimum(radius / total, most), most)
+        scale, _ = tf.while_loop(
+            grows,
+            refine,
+            (start, -tf.ones_like(start)),
+            parallel_iterations=1,
+            maximum_iterations=MAX_ROUNDS,
+        )
+        return scale
+
+    def random_start(
+        self, shape: tf.Tensor, radius: Any, seed: tf.Tensor, dtype: tf.DType
+    ) -> tf.Tensor:
+        # As for L1, with the density exp(-x^2 / 2) and two more coordinates.
+        normal = tf.random.stateless_normal(wider(shape, 2), seed, dtype=dtype)
+        return radius * normal[:, :-2] / self.length(normal)
