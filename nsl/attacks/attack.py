@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import functools
 import io
 import weakref
 from collections.abc import Callable
@@ -230,7 +231,8 @@ class Attack(abc.ABC):
         radii, is_list = several(epsilon, examples.count)
         size = fixed_batch_size(model) or batch_size or _BATCH_SIZE
         program = self._program(model, examples, from_logits, loss_fn)
-        with state_kept(model), program.lent(model, examples.first(size)):
+        first_batch = functools.partial(examples.first, size)
+        with state_kept(model), program.lent(model, first_batch):
             search = Search(self, program, examples, size, seed)
             search.label(y, target)
             with Progress(

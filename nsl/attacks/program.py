@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,12 +73,14 @@ class Program:
         return self._model
 
     @contextlib.contextmanager
-    def lent(self, model: Callable[..., Any], x: Any) -> Iterator[None]:
+    def lent(
+        self, model: Callable[..., Any], first_batch: Callable[[], Any]
+    ) -> Iterator[None]:
         """Lends the model to the program.
 
         Args:
           model: The model.
-          x: Features of one batch, to find out what the model is like.
+          first_batch: Returns features, to find out what the model is like.
 
         Yields:
           None.
@@ -86,7 +88,7 @@ class Program:
         self._model = AttackedModel(model, self._from_logits)
         try:
             if self._memory is None:
-                outputs = self._model.prepare(x)
+                outputs = self._model.prepare(first_batch())
                 if self.loss_fn is None:
                     self.classes = self._model.classes(outputs)
                 self._from_logits = self._model.from_logits
@@ -117,7 +119,7 @@ class Program:
         """
         count = len(batch["x/0"])
         batch = pad(batch, self._padded(count, size))
-        outputs = self._call(self._predict, {**batch}, {}, fixed)
+        outputs = self._call([self._predict], batch, {}, fixed)
         return tf.nest.map_structure(lambda t: t.numpy()[:count], outputs)
 
     def run(
@@ -150,20 +152,22 @@ class Program:
         examples = len(batch["x/0"])
         padded = self._padded(examples, size)
         batch = pad(batch, padded)
-        fixed = {**fixed, "seed": seed}
-        if state is None:
-            state = self._call(self._start, batch, {}, fixed)
-        else:
-            state = pad(state, padded)
         numbers = {"first": np.int32(first), "count": np.int32(count)}
-        state = self._call(self._advance, batch, state, {**fixed, **numbers})
+        fixed = {**fixed, **numbers, "seed": seed}
+        parts = [self._advance, self._restore]
+        if state is None:
+            parts.insert(0, self._start)
         if finish:
-            state = self._call(self._finish, batch, state, fixed)
-        leaves = self._call(self._restore, batch, {"best": state["best"]}, fixed)
-        return (
-            {key: value.numpy()[:examples] for key, value in state.items()},
-            [leaf.numpy()[:examples] for leaf in leaves],
-        )
+            parts.insert(-1, self._finish)
+        # Where fallen examples leave in between, parts in all combinations would have
+        # to be traced.
+        at_once = count == self._attack.steps
+        state = pad(state, padded) if state else {}
+        for chain in [parts] if at_once else [[part] for part in parts]:
+            state = self._call(chain, batch, state, fixed)
+        found = {key: value.numpy()[:examples] for key, value in state.items()}
+        leaves = _numbered(found, "leaf")
+        return {key: found[key] for key in found if key[:5] != "leaf/"}, leaves
 
     def _predict(self, batch: Tensors, state: Tensors, fixed: Tensors) -> Any:
         del state
@@ -197,11 +201,10 @@ class Program:
     def _finish(self, batch: Tensors, state: Tensors, fixed: Tensors) -> Tensors:
         return self._attack.finish(self._problem(batch | fixed), state)
 
-    def _restore(
-        self, batch: Tensors, state: Tensors, fixed: Tensors
-    ) -> list[tf.Tensor]:
+    def _restore(self, batch: Tensors, state: Tensors, fixed: Tensors) -> Tensors:
         features = self._problem(batch | fixed).features(state["best"])
-        return tf.nest.flatten(features)
+        leaves = tf.nest.flatten(features)
+        return {**state, **{f"leaf/{i}": leaf for i, leaf in enumerate(leaves)}}
 
     def _features(self, given: Tensors) -> Any:
         return tf.nest.pack_sequence_as(self._structure, _numbered(given, "x"))
@@ -238,21 +241,31 @@ class Program:
         return count
 
     def _call(
-        self, part: Callable[..., Any], batch: Tensors, state: Tensors, fixed: Tensors
+        self,
+        parts: Sequence[Callable[..., Any]],
+        batch: Tensors,
+        state: Tensors,
+        fixed: Tensors,
     ) -> Any:
-        """Calls the compiled form of a method."""
+        """Calls the compiled form of methods, each on the state the last one left."""
         any_size = self._fixed_size is None and not self._jit_compile
         specs = (_specs(batch, any_size), _specs(state, any_size), _specs(fixed, False))
         key = (
-            part.__name__,
+            *(part.__name__ for part in parts),
             str(self.labels),
             *(tuple(sorted(s.items())) for s in specs),
         )
+
+        def chained(batch: Tensors, state: Any, fixed: Tensors) -> Any:
+            for part in parts:
+                state = part(batch, state, fixed)
+            return state
+
         if key not in self._functions:
             self._functions[key] = tf.function(
                 # A partial of its own: TensorFlow warns of frequent tracing by code,
                 # and all programs share that.
-                functools.partial(part),
+                functools.partial(chained),
                 input_signature=specs,
                 autograph=False,
                 jit_compile=self._jit_compile,
