@@ -11,7 +11,6 @@ with a sample weight of 0. When it answers, the network needs no graph.
 An interrupted program goes on where it was. Without --data, --quick makes up a graph.
 """
 
-import argparse
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +24,7 @@ import numpy as np
 import tensorflow as tf
 from cora_data import CitationGraph, Split
 from progress import Progress
-from seeds import Figures, format_table, over_seeds
+from seeds import Figures, format_table, make_parser, over_seeds
 
 import nsl
 
@@ -166,18 +165,11 @@ def compare(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__, "cora", "one seed of few steps, in seconds", seeds=10)
     add = parser.add_argument
     add("--data", type=Path, help="an .npz file of a citation graph")
-    add("--output_dir", type=Path, default=Path("cora"), help="default: %(default)s")
-    add("--seeds", type=int, default=10, help="their number (default: %(default)s)")
     add("--search", action="store_true", help="choose settings on validation papers")
-    add("--quick", action="store_true", help="one seed of few steps, in seconds")
     options = parser.parse_args(arguments)
-    if options.seeds < 1:
-        parser.error(f"--seeds must be at least 1, received {options.seeds}")
     if options.data is None and not options.quick:
         parser.error(f"--data is missing (or --quick).\n\n{cora_data.FORMAT}")
     folder, progress = options.output_dir, Progress()
@@ -196,9 +188,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.search:
         path = Path(f"{output}_search.json")
         networks = cora_search.search(Settings, validated, path, progress)
-    counts, seeds = (5, 10, 20, 50, 100), range(options.seeds)
+    counts, seeds = (5, 10, 20, 50, 100), options.seeds
     if options.quick:
-        counts, seeds = (5, 20), range(1)
+        counts, seeds = (5, 20), seeds[:1]
         plain, regularized = (replace(each, steps=QUICK_STEPS) for each in networks)
         networks = plain, regularized
 

@@ -2,13 +2,13 @@
 
 import itertools
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from progress import Progress
+from seeds import write_json
 
 Settings = TypeVar("Settings")
 
@@ -79,9 +79,7 @@ def best(
         if key not in scores:
             progress.step(key)
             scores[key] = score(settings, seed)
-            beside = path.with_suffix(".tmp")
-            beside.write_text(json.dumps(scores, indent=1))
-            os.replace(beside, path)
+            write_json(path, scores)
         return scores[key]
 
     ranked = list(candidates)

@@ -14,7 +14,6 @@ chosen with digits_search.py.
     python examples/digits.py --output_dir=demo
 """
 
-import argparse
 import dataclasses
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -35,7 +34,7 @@ from digits_adversarial import (
 from digits_data import CLASSES, Images, Split, accuracy, classify, load_split
 from digits_graph import GraphSettings, train_on_labels, train_with_graph
 from progress import Progress
-from seeds import Figures, format_table, over_seeds
+from seeds import Figures, format_table, make_parser, over_seeds
 
 EPSILONS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 TABLE_EPSILONS = (0.05, 0.1, 0.2)
@@ -160,22 +159,14 @@ def draw(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--output_dir", type=Path, default=Path("demo"), help="default: %(default)s")
-    add("--seeds", type=int, default=5, help="their number (default: %(default)s)")
-    add("--quick", action="store_true", help="one seed, shorter training")
+    parser = make_parser(__doc__, "demo", "one seed, shorter training")
     options = parser.parse_args(arguments)
-    if options.seeds < 1:
-        parser.error(f"--seeds must be at least 1, received {options.seeds}")
     folder, settings = options.output_dir, QUICK if options.quick else Settings()
     folder.mkdir(parents=True, exist_ok=True)
     split, progress = load_split(), Progress()
     figures = over_seeds(
         lambda seed: measure(split, settings, seed, folder, progress),
-        range(1 if options.quick else options.seeds),
+        options.seeds[:1] if options.quick else options.seeds,
         folder / "digits.json",
         settings,
         progress,

@@ -16,7 +16,6 @@ A seed takes two minutes on one core, and one with all labels a minute and a hal
 interrupted program goes on where it was. --quick makes up some reviews.
 """
 
-import argparse
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,10 +25,9 @@ import imdb_picture
 import keras
 import numpy as np
 import tensorflow as tf
-from imdb_data import Reviews
+from imdb_data import Task, accuracy_of_embeddings, draw_labeled, make_task
 from progress import Progress
-from seeds import Figures, format_table, mean_and_spread, over_seeds
-from sklearn.linear_model import LogisticRegression
+from seeds import Figures, format_table, make_parser, mean_and_spread, over_seeds
 
 import nsl
 
@@ -97,51 +95,6 @@ def make_model(settings: Settings) -> keras.Model:
     )
 
 
-def draw_labeled(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Draws the rows of the reviews that have labels, equally many of both classes."""
-    rng = np.random.default_rng(seed)
-    rows = [np.flatnonzero(labels == label) for label in (0, 1)]
-    return np.concatenate([rng.permutation(some)[: count // 2] for some in rows])
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Task:
-    """Reviews to learn from and new ones to judge.
-
-    Attributes:
-      tokens: int32 `[reviews, tokens]`.
-      labels: `[reviews]`.
-      embeddings: `[reviews, dimensions]`.
-      graph: Which reviews are alike.
-      new_tokens: Of the new reviews, as all that follows.
-      new_labels: Theirs.
-      new_embeddings: Theirs.
-    """
-
-    tokens: np.ndarray
-    labels: np.ndarray
-    embeddings: np.ndarray
-    graph: nsl.data.Graph
-    new_tokens: np.ndarray
-    new_labels: np.ndarray
-    new_embeddings: np.ndarray
-
-
-def make_task(train: Reviews, new: Reviews, settings: Settings) -> Task:
-    vectorization = keras.layers.TextVectorization(
-        settings.vocabulary, output_sequence_length=settings.tokens
-    )
-    vectorization.adapt(train.texts)
-    tokens, new_tokens = (
-        vectorization(reviews.texts).numpy().astype("int32") for reviews in (train, new)
-    )
-    vectors, new_vectors = imdb_data.embed(train.texts, new.texts, settings.dimensions)
-    graph = imdb_data.join_nearest(vectors, settings.candidates)
-    return Task(
-        tokens, train.labels, vectors, graph, new_tokens, new.labels, new_vectors
-    )
-
-
 def labeled_batches(
     task: Task, rows: np.ndarray, settings: Settings
 ) -> tf.data.Dataset:
@@ -205,30 +158,16 @@ def accuracy(model: keras.Model, task: Task) -> float:
     return 100 * float(np.mean(praised == task.new_labels))
 
 
-def accuracy_of_embeddings(task: Task, rows: np.ndarray) -> float:
-    """Returns what a logistic regression on the embeddings gets, without a network."""
-    regression = LogisticRegression(C=10.0, max_iter=1000)
-    regression.fit(task.embeddings[rows], task.labels[rows])
-    return 100 * float(regression.score(task.new_embeddings, task.new_labels))
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__, "imdb", "one seed on made-up reviews, in seconds")
     add = parser.add_argument
-    add("--output_dir", type=Path, default=Path("imdb"), help="default: %(default)s")
     add("--data", type=Path, help="folder of the reviews, such as aclImdb")
-    add("--seeds", type=int, default=5, help="their number (default: %(default)s)")
-    add("--quick", action="store_true", help="one seed on made-up reviews, in seconds")
     add(
         "--validate",
         action="store_true",
         help="hold out a fifth of the training reviews instead of reading the test's",
     )
     options = parser.parse_args(arguments)
-    if options.seeds < 1:
-        parser.error(f"--seeds must be at least 1, received {options.seeds}")
     if options.data is None and not options.quick:
         parser.error(f"--data is missing (or --quick).\n\n{imdb_data.WHERE}")
 
@@ -240,7 +179,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     if options.validate:
         train_part, new = imdb_data.hold_out(train_part)
-    task = make_task(train_part, new, settings)
+    task = make_task(
+        train_part,
+        new,
+        vocabulary=settings.vocabulary,
+        tokens=settings.tokens,
+        dimensions=settings.dimensions,
+        candidates=settings.candidates,
+    )
     counts = [2 * round(share * len(task.labels) / 2) for share in shares]
     titles = {
         f"{count:,} labels ({share:.0%})": count
@@ -263,12 +209,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         steps = dataclasses.replace(settings, steps=settings.all_labels_steps)
         every = np.arange(len(task.labels))
         reached = accuracy(train(task, every, steps, seed, regularize=False), task)
-        # It stands for itself: nothing is regularized here.
-        return {"all labels": (reached, reached)}
+        return {"all labels": (reached,)}
 
     folder = options.output_dir
     name = "imdb_validation" if options.validate else "imdb"
-    seeds = range(1 if options.quick else options.seeds)
+    seeds = options.seeds[:1] if options.quick else options.seeds
     figures = over_seeds(measure, seeds, folder / f"{name}.json", settings, progress)
     with_all = over_seeds(
         measure_with_all_labels,

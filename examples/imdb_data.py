@@ -1,4 +1,4 @@
-"""Reviews for examples/imdb.py: where they come from, and which are alike."""
+"""Reviews for examples/imdb.py: where they come from, and what is made of them."""
 
 import dataclasses
 import gzip
@@ -6,9 +6,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import keras
 import numpy as np
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import kneighbors_graph
 from sklearn.preprocessing import normalize
 
@@ -118,6 +120,74 @@ def join_nearest(embeddings: np.ndarray, neighbors: int) -> nsl.data.Graph:
     # Between vectors of norm 1 the nearest are the most alike, and found faster.
     nearest = kneighbors_graph(embeddings, neighbors, include_self=False)
     return nsl.data.Graph(nearest, undirected=True)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Task:
+    """Reviews to learn from and new ones to judge.
+
+    Attributes:
+      tokens: int32 `[reviews, tokens]`.
+      labels: `[reviews]`.
+      embeddings: `[reviews, dimensions]`.
+      graph: Which reviews are alike.
+      new_tokens: Of the new reviews, as all that follows.
+      new_labels: Theirs.
+      new_embeddings: Theirs.
+    """
+
+    tokens: np.ndarray
+    labels: np.ndarray
+    embeddings: np.ndarray
+    graph: nsl.data.Graph
+    new_tokens: np.ndarray
+    new_labels: np.ndarray
+    new_embeddings: np.ndarray
+
+
+def make_task(
+    train: Reviews,
+    new: Reviews,
+    *,
+    vocabulary: int,
+    tokens: int,
+    dimensions: int,
+    candidates: int,
+) -> Task:
+    """Makes of reviews what a network and a graph need.
+
+    Args:
+      train: To learn from.
+      new: To judge.
+      vocabulary: How many words are known.
+      tokens: How many of a review are read, the first ones.
+      dimensions: Of the embeddings.
+      candidates: How many reviews, the most similar, a review is joined with.
+    """
+    vectorization = keras.layers.TextVectorization(
+        vocabulary, output_sequence_length=tokens
+    )
+    vectorization.adapt(train.texts)
+    words, new_words = (
+        vectorization(reviews.texts).numpy().astype("int32") for reviews in (train, new)
+    )
+    vectors, new_vectors = embed(train.texts, new.texts, dimensions)
+    graph = join_nearest(vectors, candidates)
+    return Task(words, train.labels, vectors, graph, new_words, new.labels, new_vectors)
+
+
+def draw_labeled(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Draws the rows of the reviews that have labels, equally many of both classes."""
+    rng = np.random.default_rng(seed)
+    rows = [np.flatnonzero(labels == label) for label in (0, 1)]
+    return np.concatenate([rng.permutation(some)[: count // 2] for some in rows])
+
+
+def accuracy_of_embeddings(task: Task, rows: np.ndarray) -> float:
+    """Returns what a logistic regression on the embeddings gets, without a network."""
+    regression = LogisticRegression(C=10.0, max_iter=1000)
+    regression.fit(task.embeddings[rows], task.labels[rows])
+    return 100 * float(regression.score(task.new_embeddings, task.new_labels))
 
 
 def homophily(graph: nsl.data.Graph, labels: np.ndarray) -> float:

@@ -18,7 +18,6 @@ interrupted program goes on where it was, seed by seed. The folder also gets bot
 networks of the first seed. --quick takes scikit-learn's digits instead, scaled up.
 """
 
-import argparse
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,7 +28,7 @@ import mnist_picture
 import numpy as np
 from mnist_images import Images, load_digits, load_mnist
 from progress import Progress
-from seeds import Figures, format_table, over_seeds
+from seeds import Figures, format_table, make_parser, over_seeds
 
 import nsl
 
@@ -168,17 +167,9 @@ def picture_rows(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--output_dir", type=Path, default=Path("mnist"), help="default: %(default)s")
-    add("--data", type=Path, help="mnist.npz as Keras stores it")
-    add("--seeds", type=int, default=5, help="their number (default: %(default)s)")
-    add("--quick", action="store_true", help="one seed on small images, in seconds")
+    parser = make_parser(__doc__, "mnist", "one seed on small images, in seconds")
+    parser.add_argument("--data", type=Path, help="mnist.npz as Keras stores it")
     options = parser.parse_args(arguments)
-    if options.seeds < 1:
-        parser.error(f"--seeds must be at least 1, received {options.seeds}")
     settings = QUICK if options.quick else Settings()
     train_images, test = load_digits() if options.quick else load_mnist(options.data)
     folder = options.output_dir
@@ -192,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 model.save(saved[name])
         return evaluate(models, test, settings)
 
-    seeds = range(1 if options.quick else options.seeds)
+    seeds = options.seeds[:1] if options.quick else options.seeds
     figures = over_seeds(measure, seeds, folder / "mnist.json", settings, Progress())
     table = format_table(
         figures,

@@ -17,7 +17,6 @@ All files of the first seed stay in the folder, to look at. Number of neighbors,
 multiplier and training are those of other examples; nothing was chosen on these data.
 """
 
-import argparse
 import csv
 import dataclasses
 import subprocess
@@ -30,7 +29,7 @@ import numpy as np
 import pipeline_picture
 import records
 from progress import Progress
-from seeds import Figures, format_table, over_seeds
+from seeds import Figures, format_table, make_parser, over_seeds
 from sklearn.datasets import load_breast_cancer
 from sklearn.model_selection import train_test_split
 
@@ -229,23 +228,13 @@ def largest_difference(folder: Path) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add(
-        "--output_dir", type=Path, default=Path("pipeline"), help="default: %(default)s"
-    )
-    add("--seeds", type=int, default=5, help="their number (default: %(default)s)")
-    add("--quick", action="store_true", help="one seed, shorter training")
+    parser = make_parser(__doc__, "pipeline", "one seed, shorter training")
     options = parser.parse_args(arguments)
-    if options.seeds < 1:
-        parser.error(f"--seeds must be at least 1, received {options.seeds}")
     folder, settings = options.output_dir, QUICK if options.quick else Settings()
     progress = Progress()
     figures = over_seeds(
         lambda seed: run(folder / f"seed-{seed}", settings, seed),
-        range(1 if options.quick else options.seeds),
+        options.seeds[:1] if options.quick else options.seeds,
         folder / "pipeline.json",
         settings,
         progress,

@@ -20,7 +20,6 @@ Without --data, keras.datasets.mnist.load_data downloads the images (11 MB). --q
 takes scikit-learn's digits instead, scaled up, and a few steps of PGD.
 """
 
-import argparse
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,7 +31,7 @@ import robust_mnist_networks as networks
 import robust_mnist_picture
 from mnist_images import Images, load_digits, load_mnist
 from progress import Progress
-from seeds import Figures, format_table, over_seeds
+from seeds import Figures, format_table, make_parser, over_seeds
 
 import nsl
 
@@ -111,23 +110,13 @@ def draw_picture(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = make_parser(
+        __doc__, "robust_mnist", "one seed on small images, in seconds", seeds=1
     )
     add = parser.add_argument
-    add(
-        "--output_dir",
-        type=Path,
-        default=Path("robust_mnist"),
-        help="folder of networks, reports, table and picture (default: %(default)s)",
-    )
     add("--data", type=Path, help="mnist.npz as Keras stores it")
-    add("--seeds", type=int, default=1, help="their number (default: %(default)s)")
     add("--images", type=int, default=1000, help="test images (default: %(default)s)")
-    add("--quick", action="store_true", help="one seed on small images, in seconds")
     options = parser.parse_args(arguments)
-    if options.seeds < 1:
-        parser.error(f"--seeds must be at least 1, received {options.seeds}")
     training = networks.QUICK if options.quick else networks.Training()
     epsilon, folder = training.epsilon, options.output_dir
     folder.mkdir(parents=True, exist_ok=True)
@@ -160,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             reports.append(attack(model, test, epsilon, suite, seed, kept))
         return percentages(reports)
 
-    seeds = range(1 if options.quick else options.seeds)
+    seeds = options.seeds[:1] if options.quick else options.seeds
     kept = folder / "robust_mnist.json"
     figures = over_seeds(measure, seeds, kept, settings, progress)
     titles = [robust_mnist_picture.NAMES[name] for name in networks.NAMES]

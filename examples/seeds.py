@@ -1,5 +1,6 @@
 """The same comparison over several seeds: kept in a file, laid out in a table."""
 
+import argparse
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +11,45 @@ from progress import Progress
 
 Figures = dict[str, tuple[float, ...]]
 """What one seed gave: by row of the table, in percent, a number a column."""
+
+
+def make_parser(
+    description: str | None, output_dir: str, quick: str, seeds: int = 5
+) -> argparse.ArgumentParser:
+    """Makes the command line of a comparison: --output_dir, --seeds and --quick.
+
+    Args:
+      description: What the program does.
+      output_dir: The folder it writes to unless told otherwise.
+      quick: What --quick does.
+      seeds: Their number unless told otherwise; `seeds` of what is parsed lists them.
+
+    Returns:
+      The parser.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--output_dir", type=Path, default=output_dir, help="default: %(default)s")
+    number = "their number (default: %(default)s)"
+    add("--seeds", type=_first_seeds, default=str(seeds), help=number)
+    add("--quick", action="store_true", help=quick)
+    return parser
+
+
+def _first_seeds(number: str) -> range:
+    if int(number) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, received {number}")
+    return range(int(number))
+
+
+def write_json(path: Path, content: object) -> None:
+    """Writes a file as a whole or not at all, into a folder that need not exist."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".tmp")
+    beside.write_text(json.dumps(content, indent=1))
+    os.replace(beside, path)
 
 
 def over_seeds(
@@ -44,12 +84,7 @@ def over_seeds(
             continue
         progress.part(f"seed {seed}")
         known[str(seed)] = measure(seed)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(".tmp")
-        beside.write_text(
-            json.dumps({"settings": repr(settings), "seeds": known}, indent=1)
-        )
-        os.replace(beside, path)
+        write_json(path, {"settings": repr(settings), "seeds": known})
     return [known[str(seed)] for seed in seeds]
 
 

@@ -16,16 +16,14 @@ errors, and with those errors within the limits that harm the network tested mos
     python examples/tables.py --search
 """
 
-import argparse
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 
 import keras
 import numpy as np
 import tables_picture
 from progress import Progress
-from seeds import Figures, format_table, over_seeds
+from seeds import Figures, format_table, make_parser, over_seeds
 from sklearn.datasets import load_diabetes
 from sklearn.model_selection import KFold, train_test_split
 
@@ -201,17 +199,10 @@ def search(patients: Patients) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--output_dir", type=Path, default=Path("tables"), help="default: %(default)s")
-    add("--seeds", type=int, default=5, help="their number (default: %(default)s)")
-    add("--quick", action="store_true", help="one seed")
-    add("--search", action="store_true", help="compare settings by cross-validation")
+    parser = make_parser(__doc__, "tables", "one seed")
+    searches = "compare settings by cross-validation"
+    parser.add_argument("--search", action="store_true", help=searches)
     options = parser.parse_args(arguments)
-    if options.seeds < 1:
-        parser.error(f"--seeds must be at least 1, received {options.seeds}")
     patients, test = load_patients()
     if options.search:
         search(patients)
@@ -228,7 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found = [evaluate(model, test, seed) for model in models]
         return {row: (found[0][row], found[1][row]) for row in found[0]}
 
-    seeds = range(1 if options.quick else options.seeds)
+    seeds = options.seeds[:1] if options.quick else options.seeds
     figures = over_seeds(
         measure, seeds, folder / "tables.json", (PLAIN, REGULARIZED), Progress()
     )

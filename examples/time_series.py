@@ -12,16 +12,14 @@ tested on 1,000 others, for which no graph is needed.
     python examples/time_series.py
 """
 
-import argparse
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 
 import keras
 import numpy as np
 import time_series_picture
 from progress import Progress
-from seeds import Figures, format_table, over_seeds
+from seeds import Figures, format_table, make_parser, over_seeds
 
 import nsl
 
@@ -175,25 +173,14 @@ def measure(settings: Settings, seed: int) -> Figures:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = make_parser(
+        __doc__, "time_series", "one seed, fewer series, shorter training"
     )
-    add = parser.add_argument
-    add(
-        "--output_dir",
-        type=Path,
-        default=Path("time_series"),
-        help="default: %(default)s",
-    )
-    add("--seeds", type=int, default=5, help="their number (default: %(default)s)")
-    add("--quick", action="store_true", help="one seed, fewer series, shorter training")
     options = parser.parse_args(arguments)
-    if options.seeds < 1:
-        parser.error(f"--seeds must be at least 1, received {options.seeds}")
     folder, settings = options.output_dir, QUICK if options.quick else Settings()
     figures = over_seeds(
         lambda seed: measure(settings, seed),
-        range(1 if options.quick else options.seeds),
+        options.seeds[:1] if options.quick else options.seeds,
         folder / "time_series.json",
         settings,
         Progress(),

@@ -87,18 +87,3 @@ def test_the_whole_demo_in_small(tmp_path: Path) -> None:
         float(cells["under PGD, epsilon 0.1"][column]) for column in (0, 3)
     )
     assert regularized > plain + 10
-
-
-@pytest.mark.parametrize(
-    ("argument", "said"),
-    [
-        ("--help", "--output_dir"),
-        ("--seeds=0", "--seeds must be at least 1, received 0"),
-    ],
-)
-def test_command_line(
-    argument: str, said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit):
-        digits.main([argument])
-    assert said in "".join(capsys.readouterr())

@@ -57,12 +57,6 @@ def test_mnist_is_read_from_a_file_as_keras_stores_it(tmp_path: Path) -> None:
     assert test.x.dtype == np.float32
 
 
-def test_there_must_be_a_seed(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        mnist.main(["--seeds=0"])
-    assert "--seeds must be at least 1, received 0" in capsys.readouterr().err
-
-
 def test_a_missing_file_is_told_with_where_to_get_it() -> None:
     with pytest.raises(
         FileNotFoundError, match=r"no\.npz\. The images can be had from"

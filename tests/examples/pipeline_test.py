@@ -60,9 +60,3 @@ def test_records_of_all_samples_hold_neighbors_in_raw_units(folder: Path) -> Non
     present = features["NL_nbr_0_weight"][:, 0] > 0
     assert present.all()
     assert {row.tobytes() for row in features["NL_nbr_0_raw"]} <= known
-
-
-def test_there_must_be_a_seed(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        pipeline.main(["--seeds=0"])
-    assert "--seeds must be at least 1, received 0" in capsys.readouterr().err

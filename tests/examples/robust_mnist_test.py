@@ -61,9 +61,3 @@ def test_networks_of_other_settings_are_not_taken_for_these(
 def test_a_saved_network_needs_no_wrapper(folder: Path) -> None:
     model = keras.models.load_model(folder / "pgd-0.keras")
     assert isinstance(model, keras.Sequential)
-
-
-def test_there_must_be_a_seed(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        robust_mnist.main(["--seeds=0"])
-    assert "--seeds must be at least 1, received 0" in capsys.readouterr().err

@@ -21,6 +21,16 @@ class Measure:
         return {"clean": (50.0 + seed, 60.0 + seed), "attacked": (1.0, 2.0)}
 
 
+def test_the_command_line_lists_the_seeds(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = seeds.make_parser("Compares.", "folder", "one seed", seeds=3)
+    assert parser.parse_args([]).seeds == range(3)
+    assert parser.parse_args([]).output_dir == Path("folder")
+    assert parser.parse_args(["--seeds=2"]).seeds == range(2)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--seeds=0"])
+    assert "--seeds: must be at least 1, received 0" in capsys.readouterr().err
+
+
 def test_an_interrupted_comparison_goes_on_where_it_was(tmp_path: Path) -> None:
     path = tmp_path / "made" / "figures.json"
     with pytest.raises(KeyboardInterrupt):

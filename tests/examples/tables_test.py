@@ -49,9 +49,3 @@ def test_no_patient_is_trained_and_tested_with() -> None:
         for part in (train, test)
     ]
     assert not seen[0] & seen[1]
-
-
-def test_there_must_be_a_seed(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        tables.main(["--seeds=0"])
-    assert "--seeds must be at least 1, received 0" in capsys.readouterr().err

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 import time_series
 
 
@@ -47,9 +46,3 @@ def test_edges_join_series_of_the_same_kind() -> None:
     sources = np.repeat(np.arange(150), np.diff(graph.row_splits))
     assert np.mean(kinds[sources] == kinds[graph.targets]) > 0.95
     assert not np.any(sources == graph.targets)
-
-
-def test_there_must_be_a_seed(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        time_series.main(["--seeds=0"])
-    assert "--seeds must be at least 1, received 0" in capsys.readouterr().err
