@@ -48,11 +48,11 @@ class Settings:
     pgd_steps: int = 10
 
 
-QUICK = Settings(epsilon=0.1, epochs=6, filters=(8, 16, 16), units=32)
+QUICK = Settings(epsilon=0.1, epochs=6, filters=(8, 16), units=32)
 
 
-def make_model(settings: Settings) -> keras.Model:
-    model = keras.Sequential([keras.Input((28, 28, 1))])
+def make_model(shape: tuple[int, ...], settings: Settings) -> keras.Model:
+    model = keras.Sequential([keras.Input(shape)])
     for number, filters in enumerate(settings.filters):
         if number:
             model.add(keras.layers.MaxPooling2D())
@@ -83,7 +83,7 @@ def train(images: Images, settings: Settings, seed: int) -> dict[str, keras.Mode
     models = {}
     for name in ("plain", "regularized"):
         keras.utils.set_random_seed(seed)
-        model = trained = make_model(settings)
+        model = trained = make_model(images.x.shape[1:], settings)
         if name == "regularized":
             trained = adversarial(model, settings)
         compile_model(trained)

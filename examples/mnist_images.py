@@ -1,4 +1,4 @@
-"""MNIST's images, and scikit-learn's digits in their shape for a quick run."""
+"""MNIST's images, and scikit-learn's smaller digits for a quick run."""
 
 import dataclasses
 from pathlib import Path
@@ -12,7 +12,7 @@ SOURCE = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """Images `[n, 28, 28, 1]` of values in [0, 1], and their digits `[n]`."""
+    """Images `[n, height, width, 1]` of values in [0, 1], and their digits `[n]`."""
 
     x: np.ndarray
     y: np.ndarray
@@ -47,9 +47,8 @@ def load_mnist(path: Path | None) -> tuple[Images, Images]:
 
 
 def load_digits() -> tuple[Images, Images]:
-    """Returns scikit-learn's 1,797 digits, scaled up to the size of MNIST's."""
+    """Returns scikit-learn's 1,797 digits, scaled up from 8 to 16 pixels a side."""
     x, y = datasets.load_digits(return_X_y=True)
-    x = np.kron(x.reshape(-1, 8, 8) / 16, np.ones((1, 3, 3)))
-    x = np.pad(x, ((0, 0), (2, 2), (2, 2))).astype(np.float32)[..., np.newaxis]
-    y = y.astype(np.int32)
+    x = np.kron(x.reshape(-1, 8, 8) / 16, np.ones((1, 2, 2)))
+    x, y = x.astype(np.float32)[..., np.newaxis], y.astype(np.int32)
     return Images(x[:1500], y[:1500]), Images(x[1500:], y[1500:])

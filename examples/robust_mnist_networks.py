@@ -44,9 +44,9 @@ QUICK = Training(
 )
 
 
-def make_model(settings: Training) -> keras.Model:
+def make_model(shape: tuple[int, ...], settings: Training) -> keras.Model:
     """Returns a network of two strided convolutions, which gives logits."""
-    model = keras.Sequential([keras.Input((28, 28, 1))])
+    model = keras.Sequential([keras.Input(shape)])
     for filters in settings.filters:
         model.add(
             keras.layers.Conv2D(
@@ -84,7 +84,7 @@ def adversarial(
 def train(name: str, images: Images, settings: Training, seed: int) -> keras.Model:
     """Returns a trained network, with no wrapper around it."""
     keras.utils.set_random_seed(seed)
-    model = trained = make_model(settings)
+    model = trained = make_model(images.x.shape[1:], settings)
     epochs = settings.epochs[NAMES.index(name)]
     total_steps = epochs * -(-len(images.y) // settings.batch_size)
     if name != "plain":

@@ -41,7 +41,7 @@ class Settings:
     test_series: int = 1000
 
 
-QUICK = Settings(series=300, epochs=30, steps_on_labels=60, batch_size=50)
+QUICK = Settings(series=300, epochs=20, steps_on_labels=60, batch_size=50)
 
 
 def make_series(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -10,32 +10,32 @@ import pytest
 import tensorflow as tf
 
 import nsl
-from tests.keras.contract import ProcessContract, WrapperContract
+from tests.keras.contract import ModelsContract, StepContract, WrapperContract
 from tests.keras.contract.base import SAMPLE_WEIGHT, SAMPLES, X, Y, mlp
 
 
-class AdversarialContract(WrapperContract):
+class TestFgsmContract(WrapperContract):
     term_metric = "scaled_adversarial_loss"
     term_in_evaluation = True
     term_is_weighted = True
     takes_any_structure = True
-    neighbor_config = nsl.configs.AdvNeighborConfig()
 
     def wrap(self, base):
-        config = nsl.configs.AdvRegConfig(0.5, self.neighbor_config)
+        config = nsl.configs.make_adv_reg_config(
+            multiplier=0.5, adv_step_size=0.2, adv_grad_norm="infinity"
+        )
         return nsl.keras.AdversarialRegularization(base, adv_config=config)
 
 
-class TestFgsmContract(AdversarialContract, ProcessContract):
-    neighbor_config = nsl.configs.AdvNeighborConfig(
-        adv_step_size=0.2, adv_grad_norm="infinity"
-    )
+class TestPgdContract(StepContract, ModelsContract):
+    term_metric = "scaled_adversarial_loss"
+    term_is_weighted = True
 
-
-class TestPgdContract(AdversarialContract):
-    neighbor_config = nsl.configs.AdvNeighborConfig(
-        adv_step_size=0.1, pgd_iterations=3, pgd_epsilon=0.2
-    )
+    def wrap(self, base):
+        config = nsl.configs.make_adv_reg_config(
+            multiplier=0.5, adv_step_size=0.1, pgd_iterations=3, pgd_epsilon=0.2
+        )
+        return nsl.keras.AdversarialRegularization(base, adv_config=config)
 
 
 def wrapped(base=None, **config):

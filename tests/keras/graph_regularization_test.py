@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import nsl
-from tests.keras.contract import ProcessContract, WrapperContract
+from tests.keras.contract import WrapperContract
 from tests.keras.contract.base import SAMPLES, X, Y, mlp
 from tests.keras.contract.state import StateContract
 from tests.keras.contract.weights import WeightsContract
@@ -30,7 +30,7 @@ def rows_of(value, rows):
     return tf.gather(value, rows) if tf.is_tensor(value) else value[rows]
 
 
-class TestContract(WrapperContract, ProcessContract):
+class TestContract(WrapperContract):
     term_metric = "scaled_graph_loss"
     term_in_evaluation = False
     term_is_weighted = False

@@ -97,8 +97,9 @@ def test_golden_xla(case):
     )
 
 
-@pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("random_init", [False, True])
+@pytest.mark.parametrize(
+    ("norm", "random_init"), [("infinity", False), ("l2", False), ("l1", True)]
+)
 def test_all_modes_agree(problem, norm, random_init):
     config = configs.AdvNeighborConfig(
         adv_grad_norm=norm, random_init=random_init, clip_value_max=0.7, **PGD

@@ -1,13 +1,14 @@
 """What every wrapper must do as a Keras model.
 
-A wrapper's test file makes one subclass of `WrapperContract` and `ProcessContract`,
-says how it wraps, and gets all tests of this package.
+A wrapper's test file makes one subclass of `WrapperContract`, says how it wraps, and
+gets all tests of this package but those of `ProcessContract`.
 """
 
 from tests.keras.contract.data import DataContract
 from tests.keras.contract.inference import InferenceContract
 from tests.keras.contract.losses import LossesContract
 from tests.keras.contract.metrics import MetricsContract
+from tests.keras.contract.models import ModelsContract
 from tests.keras.contract.modes import ModesContract
 from tests.keras.contract.processes import ProcessContract
 from tests.keras.contract.saving import SavingContract
@@ -25,10 +26,11 @@ class WrapperContract(
     InferenceContract,
     LossesContract,
     MetricsContract,
+    ModelsContract,
     SavingContract,
     StateContract,
 ):
     """All that a wrapper must do within a process."""
 
 
-__all__ = ["ProcessContract", "StepContract", "WrapperContract"]
+__all__ = ["ModelsContract", "ProcessContract", "StepContract", "WrapperContract"]
