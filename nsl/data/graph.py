@@ -33,13 +33,11 @@ class Graph:
       weights: Weights of the edges, float32 of shape [edges].
 
     Args:
-      edges: One of these:
-        - the path of a file of lines `source<TAB>target[<TAB>weight]` in UTF-8, which
-          may be gzip;
-        - a dict `{source: {target: weight}}`;
-        - a square SciPy sparse matrix, where entry (i, j) is the edge from i to j;
-        - a tuple `(sources, targets)` or `(sources, targets, weights)` of vectors.
-        Where weights are missing they are 1.
+      edges: The path of a file of lines `source<TAB>target[<TAB>weight]` in UTF-8,
+        which may be gzip; a dict `{source: {target: weight}}`; a square SciPy sparse
+        matrix, where entry (i, j) is the edge from i to j; or a tuple `(sources,
+        targets)` or `(sources, targets, weights)` of vectors. Where weights are missing
+        they are 1.
       ids: The distinct ids of all nodes, integers or strings of shape [nodes], in the
         order of the features. By default, nodes that the edges call by integers are
         numbered by these (a sparse matrix has as many nodes as rows); nodes with
