@@ -14,7 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import tests.two_devices  # noqa: F401
 
 hypothesis.settings.register_profile(
-    "nsl", max_examples=25, deadline=None, derandomize=True, database=None
+    "nsl", max_examples=15, deadline=None, derandomize=True, database=None
 )
 hypothesis.settings.load_profile("nsl")
 

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 import nsl
-from tests.keras.contract import ModelsContract, StepContract, WrapperContract
+from tests.keras.contract import StateContract, StepContract, WrapperContract
 from tests.keras.contract.base import SAMPLE_WEIGHT, SAMPLES, X, Y, mlp
 
 
@@ -27,7 +27,7 @@ class TestFgsmContract(WrapperContract):
         return nsl.keras.AdversarialRegularization(base, adv_config=config)
 
 
-class TestPgdContract(StepContract, ModelsContract):
+class TestPgdContract(StepContract, StateContract):
     term_metric = "scaled_adversarial_loss"
     term_is_weighted = True
 

@@ -33,4 +33,4 @@ class WrapperContract(
     """All that a wrapper must do within a process."""
 
 
-__all__ = ["ModelsContract", "ProcessContract", "StepContract", "WrapperContract"]
+__all__ = ["ProcessContract", "StateContract", "StepContract", "WrapperContract"]
