@@ -8,6 +8,7 @@ from nsl.attacks.mifgsm import MIFGSM
 from nsl.attacks.pgd import PGD
 from nsl.attacks.problem import Problem
 from nsl.attacks.square import Square
+from nsl.attacks.steps import Steps
 
 __all__ = [
     "FAB",
@@ -18,4 +19,5 @@ __all__ = [
     "AutoPGD",
     "Problem",
     "Square",
+    "Steps",
 ]

@@ -8,9 +8,10 @@ import numpy as np
 import tensorflow as tf
 
 from nsl import configs
-from nsl.attacks.attack import Attack, initial_state, is_better, keep_best
+from nsl.attacks.attack import Attack
 from nsl.attacks.examples import Tensors
 from nsl.attacks.problem import Problem
+from nsl.attacks.steps import initial_state, is_better, keep_best
 from nsl.attacks.targets import likeliest_wrong
 
 # The numbers of the papers.

@@ -10,10 +10,11 @@ import numpy as np
 import tensorflow as tf
 
 from nsl import configs
-from nsl.attacks.attack import Attack, initial_state
+from nsl.attacks.attack import Attack
 from nsl.attacks.examples import Tensors
 from nsl.attacks.objectives import Objective, likeliest_other
 from nsl.attacks.problem import Problem
+from nsl.attacks.steps import initial_state
 from nsl.attacks.targets import likeliest_wrong
 from nsl.lib.features import is_perturbable
 from nsl.lib.hyperplane import shortest_move

@@ -5,9 +5,10 @@ from typing import ClassVar
 import attrs
 import tensorflow as tf
 
-from nsl.attacks.attack import Attack, initial_state
+from nsl.attacks.attack import Attack
 from nsl.attacks.examples import Tensors
 from nsl.attacks.problem import Problem
+from nsl.attacks.steps import initial_state
 
 
 @attrs.define(eq=False, kw_only=True)

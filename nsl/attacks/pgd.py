@@ -3,9 +3,10 @@
 import attrs
 import tensorflow as tf
 
-from nsl.attacks.attack import Attack, initial_state, keep_best
+from nsl.attacks.attack import Attack
 from nsl.attacks.examples import Tensors
 from nsl.attacks.problem import Problem
+from nsl.attacks.steps import initial_state, keep_best
 
 
 @attrs.define(eq=False, kw_only=True)

@@ -1,11 +1,9 @@
 """The compiled parts of one attack on one model."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -14,9 +12,7 @@ from nsl.attacks.examples import Tensors, pad, padded_size
 from nsl.attacks.model import AttackedModel, kept_variables
 from nsl.attacks.objectives import objective_of
 from nsl.attacks.problem import Problem
-
-if TYPE_CHECKING:
-    from nsl.attacks.attack import Attack
+from nsl.attacks.steps import Steps
 
 _SMALLEST_BATCH = 16
 
@@ -46,7 +42,7 @@ class Program:
 
     def __init__(
         self,
-        attack: Attack,
+        attack: Steps,
         structure: Any,
         *,
         loss_fn: Callable[[Any, Any], tf.Tensor] | None,

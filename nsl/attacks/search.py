@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from nsl.attacks.examples import Examples, Tensors, split
 from nsl.attacks.program import Program
+from nsl.attacks.steps import Steps
 from nsl.attacks.targets import as_classes
 from nsl.files.progress import Progress
-
-if TYPE_CHECKING:
-    from nsl.attacks.attack import Attack
 
 
 class Found:
@@ -84,7 +82,7 @@ class Search:
 
     def __init__(
         self,
-        attack: Attack,
+        attack: Steps,
         program: Program,
         examples: Examples,
         size: int,

@@ -9,11 +9,12 @@ import tensorflow as tf
 
 from nsl import configs
 from nsl.attacks import square_windows
-from nsl.attacks.attack import Attack, initial_state, keep_best
+from nsl.attacks.attack import Attack
 from nsl.attacks.examples import Tensors
 from nsl.attacks.objectives import Objective
 from nsl.attacks.problem import Problem
 from nsl.attacks.square_windows import Windows
+from nsl.attacks.steps import initial_state, keep_best
 from nsl.lib.features import is_perturbable
 
 _MOST_QUERIES_AT_ONCE = 250
