@@ -104,6 +104,7 @@ class Graph:
                 sources, targets = sources[known], targets[known]
                 weights = weights[known]
             columns.append(sources, targets, weights)
+        sparse_rows.release_freed_memory()
         found, final_rows = numbering.finish()
         del numbering
         self._nodes = found if nodes is None or not is_matrix else nodes

@@ -174,12 +174,13 @@ class Numbering:
             return self._known, None
         if not len(self._table):
             return NodeIds(np.arange(self._largest + 1)), None
-        ids = self._table.as_array()
-        self._table = IdTable()  # the ids themselves are all that is needed now
+        ids = self._table.take()
         order = np.argsort(ids)
         rows = np.empty(len(ids), np.int32)
         rows[order] = np.arange(len(ids), dtype=np.int32)
-        return NodeIds(ids[order]), rows
+        ids = ids[order]
+        del order  # as large as the ids
+        return NodeIds(ids), rows
 
 
 def unknown_ids_message(unknown: list[Any], name: str, nodes: int) -> str:

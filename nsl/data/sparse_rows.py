@@ -14,10 +14,10 @@ Rows: TypeAlias = tuple[
 ]
 
 _BLOCK_EDGES = 1 << 18
-_PART_EDGES = 1 << 16
+_PART_EDGES = 1 << 14
 
 
-def _release_freed_memory() -> None:
+def release_freed_memory() -> None:
     """Makes glibc give back what was freed below memory that is in use.
 
     Reading a large file leaves as much of it as the edges themselves take.
@@ -48,7 +48,7 @@ class Columns:
         """Adds edges: rows of sources, rows of targets, weights."""
         start, self._length = self._length, self._length + len(sources)
         if self._length > len(self._sources):
-            _release_freed_memory()
+            release_freed_memory()
         for column, values in (
             (self._sources, sources),
             (self._targets, targets),
@@ -56,7 +56,7 @@ class Columns:
         ):
             if self._length > len(column):
                 # Growing in place lets the allocator move pages instead of copying.
-                column.resize(self._length + self._length // 16, refcheck=False)
+                column.resize(self._length + self._length // 32, refcheck=False)
             column[start : self._length] = values
 
     def take(
@@ -94,7 +94,7 @@ def compress(
     if final_rows is not None:
         _relabel(sources, final_rows)
         _relabel(targets, final_rows)
-    _release_freed_memory()
+    release_freed_memory()
     keys = [sources, targets] if undirected else [sources]
     values: list[list[npt.NDArray[Any]]]
     values = [[weights, weights], [targets, sources]]
@@ -102,7 +102,7 @@ def compress(
     del sources, targets, weights
     splits = _row_splits(keys, len(ranks))
     ordered_targets = _in_rows(keys, values.pop(), splits)
-    _release_freed_memory()
+    release_freed_memory()
     ordered_weights = _in_rows(keys, values.pop(), splits)
     del keys
     return _sort_each((splits, ordered_targets, ordered_weights), ranks)

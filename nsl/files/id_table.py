@@ -39,17 +39,17 @@ class Strings:
           starts: Where each string starts.
           ends: Where each ends.
         """
-        padded = bytes(text) + bytes(_HEAD + _WORD)
+        padded = b"".join((text, bytes(_HEAD + _WORD)))
         # Every place of the text is the start of a word.
         self._words = np.ndarray((len(padded) - _WORD + 1,), "<u8", padded, 0, (1,))
         self._text = text
         self._starts = starts
-        self.lengths = ends - starts
         self.heads = np.empty((len(starts), 3), np.uint64)
+        self.lengths = self.heads[:, 2].view(np.int64)
+        self.lengths[:] = ends - starts
         for column, place in enumerate(range(0, _HEAD, _WORD)):
             left = np.clip(self.lengths - place, 0, _WORD)
             self.heads[:, column] = self._words[starts + place] & _MASKS[left]
-        self.heads[:, 2] = self.lengths
 
     @classmethod
     def of(cls, values: Sequence[bytes] | npt.NDArray[np.bytes_]) -> "Strings":
@@ -142,6 +142,9 @@ class IdTable:
     """
 
     def __init__(self) -> None:
+        self._empty()
+
+    def _empty(self) -> None:
         self._text = bytearray()
         self._ends = array("q")
         self._settled = 0
@@ -234,16 +237,21 @@ class IdTable:
             self._make_slots()
         return result
 
-    def as_array(self) -> npt.NDArray[np.bytes_]:
-        """Returns the ids in the order of their numbers, without NULs at their ends."""
-        ends = np.array(self._ends, np.int64)
+    def take(self) -> npt.NDArray[np.bytes_]:
+        """Returns the ids in the order of their numbers, and keeps nothing.
+
+        NULs at their ends are cut off.
+        """
+        all_text, ends = self._text, np.array(self._ends, np.int64)
+        # What finds ids takes more than they do.
+        self._empty()
         lengths = np.diff(ends, prepend=0)
         width = max(int(lengths.max(initial=1)), 1)
         rows = np.zeros((len(ends), width), np.uint8)
         for start in range(0, len(ends), _ROWS_AT_ONCE):
             some = slice(start, start + _ROWS_AT_ONCE)
             first = int(ends[start] - lengths[start])
-            text = self._text[first : int(ends[some][-1])]
+            text = all_text[first : int(ends[some][-1])]
             inside = np.arange(width) < lengths[some, np.newaxis]
             rows[some][inside] = np.frombuffer(text, np.uint8)
         array: npt.NDArray[np.bytes_] = rows.reshape(-1).view(f"S{width}")

@@ -66,7 +66,7 @@ def test_numbers_ids_as_they_come(recent: int, groups: list[list[bytes]]) -> Non
     assert [table[i] for i in range(len(table))] == list(numbers)
     if all(node.rstrip(b"\0") for node in numbers):
         stripped = [node.rstrip(b"\0") for node in numbers]
-        assert table.as_array().tolist() == stripped
+        assert table.take().tolist() == stripped
 
 
 @given(values=st.lists(st.text(st.characters(exclude_characters="\0"), min_size=1)))
