@@ -34,7 +34,8 @@ class AutoPGD(Attack):
     halved, and the search goes back to the best point, for examples whose objective
     rose in less than 3 of 4 steps, or has no new best point since the last checkpoint
     in spite of an unchanged step. Croce & Hein (2020),
-    https://arxiv.org/abs/2003.01690, algorithm 1.
+    https://arxiv.org/abs/2003.01690, algorithm 1. The point before the best one comes
+    back with it: the momentum of the points left behind would lead to them again.
 
     For L1, steps go along the signs of the largest coordinates of the gradient alone.
     Their share is that of the coordinates in which the best point differs from the
@@ -92,6 +93,7 @@ class AutoPGD(Attack):
             }
         return state | {
             "previous": point,
+            "best_previous": point,
             "last_value": state["value"],
             "rises": column,
             "checked_value": state["value"],
@@ -109,9 +111,13 @@ class AutoPGD(Attack):
         state["best_gradient"] = tf.where(better, gradient, state["best_gradient"])
         if self._sparse:
             state, back = self._check_sparsity(problem, state, i)
+            back = back[:, None]
         else:
+            before_best = tf.where(better, state["previous"], state["best_previous"])
+            state["best_previous"] = before_best
             state, back = self._check_progress(state, values, i)
-        back = back[:, None]
+            back = back[:, None]
+            state["previous"] = tf.where(back, before_best, state["previous"])
         state["perturbation"] = tf.where(back, state["best"], state["perturbation"])
         gradient = tf.where(back, state["best_gradient"], gradient)
         if self._sparse:
