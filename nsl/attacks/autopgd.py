@@ -30,6 +30,7 @@ class AutoPGD(Attack):
 
         x <- project(x + 0.75 (z - x) + 0.25 (x - previous x))
 
+    where points are clipped to the bounds before they are projected onto the ball.
     The step is 2 epsilon at first. At checkpoints that grow more frequent it is
     halved, and the search goes back to the best point, for examples whose objective
     rose in less than 3 of 4 steps, or has no new best point since the last checkpoint
@@ -129,10 +130,14 @@ class AutoPGD(Attack):
     ) -> Tensors:
         point, previous = state["perturbation"], state["previous"]
         direction = problem.threat.norm.steepest_step(gradient)
-        ahead = problem.project(point + state["length"][:, None] * direction)
+        # In the nearest allowed point, coordinates that reached a bound stay there and
+        # use up the ball; taking all of them along, fewer examples withstand.
+        ahead = point + state["length"][:, None] * direction
+        ahead = problem.clip_and_project(ahead)
         share = tf.where(i > 0, tf.constant(_MOMENTUM, problem.dtype), 1.0)
         moved = point + share * (ahead - point) + (1 - share) * (point - previous)
-        return {**state, "previous": point, "perturbation": problem.project(moved)}
+        moved = problem.clip_and_project(moved)
+        return {**state, "previous": point, "perturbation": moved}
 
     def _check_progress(
         self, state: Tensors, values: tf.Tensor, i: tf.Tensor

@@ -90,6 +90,15 @@ class Problem:
             perturbation, self.radius, self.low, self.high
         )
 
+    def clip_and_project(self, perturbation: tf.Tensor) -> tf.Tensor:
+        """Returns an allowed perturbation: clipped to the box, then projected.
+
+        Under L1 and L2 it is not the nearest one, for on the way into the ball
+        coordinates come off the bounds of the box.
+        """
+        clipped = tf.clip_by_value(perturbation, self.low, self.high)
+        return self.threat.norm.project(clipped, self.radius)
+
     def random_start(self, seed: tf.Tensor) -> tf.Tensor:
         """Draws perturbations uniformly from the ball and projects them.
 
