@@ -11,8 +11,8 @@ EPSILON = {"l1": 1.5, "l2": 0.6, "infinity": 0.2}
 
 # What share of the optimum each reaches at least. MI-FGSM's steps sum up to epsilon,
 # so that what bounds cut short is lost; under L1, those of PGD do not shrink, and those
-# of Auto-PGD not below a tenth of epsilon. Under L2, Auto-PGD takes coordinates off their
-# bounds in each step, for the sake of models that are not linear.
+# of Auto-PGD not below a tenth of epsilon. Under L2, Auto-PGD takes coordinates off
+# their bounds in each step, for the sake of models that are not linear.
 ATTACKS = {
     "fgsm": (attacks.FGSM, {}, {"l1": 1, "l2": 1, "infinity": 1}),
     "pgd": (
