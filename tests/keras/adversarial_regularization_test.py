@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 import nsl
-from tests.keras.contract import StateContract, StepContract, WrapperContract
+from tests.keras.contract import StateContract, WrapperContract
 from tests.keras.contract.base import SAMPLE_WEIGHT, SAMPLES, X, Y, mlp
 
 
@@ -27,7 +27,7 @@ class TestFgsmContract(WrapperContract):
         return nsl.keras.AdversarialRegularization(base, adv_config=config)
 
 
-class TestPgdContract(StepContract, StateContract):
+class TestPgdContract(StateContract):
     term_metric = "scaled_adversarial_loss"
     term_is_weighted = True
 

@@ -33,4 +33,10 @@ class WrapperContract(
     """All that a wrapper must do within a process."""
 
 
-__all__ = ["ProcessContract", "StateContract", "StepContract", "WrapperContract"]
+__all__ = [
+    "ProcessContract",
+    "StateContract",
+    "StepContract",
+    "WeightsContract",
+    "WrapperContract",
+]

@@ -5,13 +5,13 @@ import numpy as np
 import tensorflow as tf
 
 import nsl
-from tests.keras.contract import StepContract
+from tests.keras.contract import WeightsContract
 from tests.keras.contract.base import X, Y, mlp
 from tests.keras.terms.objectives.by_hand import check_step, crossentropy, divergence
 from tests.keras.terms.objectives.digits import accuracy_under_attack, train
 
 
-class TestMartContract(StepContract):
+class TestMartContract(WeightsContract):
     term_metric = "scaled_adversarial_loss"
     term_is_weighted = True
 
