@@ -50,7 +50,7 @@ def draw(
         ylim=(-1, 101),
     )
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, loc="center", bbox_to_anchor=(0.475, 0.45), fontsize=9)
+    axis.legend(frameon=False, loc="center", bbox_to_anchor=(0.53, 0.35), fontsize=8)
     figure.savefig(path, dpi=100)
     plt.close(figure)
 
@@ -66,6 +66,6 @@ def _draw_curve(
     axis.plot([*curve], shares, color=color, marker="o", markersize=4)
     label = NAMES[name]
     for epsilon, share in worst_case.items():
-        label += f": {100 * share:.1f}% in the worst case"
+        label += f": {100 * share:.1f}%, worst case"
         axis.plot(epsilon, 100 * share, "v", color=color, markersize=10, clip_on=False)
     axis.plot([], [], color=color, marker="v", label=label)
