@@ -1,7 +1,6 @@
 """What all tests share: quiet TensorFlow on two devices, golden figures."""
 
 import functools
-import gc
 import json
 import os
 from pathlib import Path
@@ -18,13 +17,6 @@ hypothesis.settings.register_profile(
     "nsl", max_examples=15, deadline=None, derandomize=True, database=None
 )
 hypothesis.settings.load_profile("nsl")
-
-
-def pytest_collection_finish() -> None:
-    """Spares Python's collector what is there before the first test: TensorFlow."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
 
 
 @functools.cache

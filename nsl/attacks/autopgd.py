@@ -112,17 +112,17 @@ class AutoPGD(Attack):
         state["best_gradient"] = tf.where(better, gradient, state["best_gradient"])
         if self._sparse:
             state, back = self._check_sparsity(problem, state, i)
-            back = back[:, None]
         else:
-            before_best = tf.where(better, state["previous"], state["best_previous"])
-            state["best_previous"] = before_best
+            state["best_previous"] = tf.where(
+                better, state["previous"], state["best_previous"]
+            )
             state, back = self._check_progress(state, values, i)
-            back = back[:, None]
-            state["previous"] = tf.where(back, before_best, state["previous"])
+        back = back[:, None]
         state["perturbation"] = tf.where(back, state["best"], state["perturbation"])
         gradient = tf.where(back, state["best_gradient"], gradient)
         if self._sparse:
             return self._sparse_step(problem, state, gradient)
+        state["previous"] = tf.where(back, state["best_previous"], state["previous"])
         return self._momentum_step(problem, state, gradient, i)
 
     def _momentum_step(

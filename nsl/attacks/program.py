@@ -150,11 +150,9 @@ class Program:
         batch = pad(batch, padded)
         numbers = {"first": np.int32(first), "count": np.int32(count)}
         fixed = {**fixed, **numbers, "seed": seed}
-        parts = [self._advance, self._restore]
-        if state is None:
-            parts.insert(0, self._start)
-        if finish:
-            parts.insert(-1, self._finish)
+        start = [] if state else [self._start]
+        end = [self._finish] if finish else []
+        parts = [*start, self._advance, *end, self._restore]
         # Where fallen examples leave in between, parts in all combinations would have
         # to be traced.
         at_once = count == self._attack.steps
@@ -251,13 +249,13 @@ class Program:
             str(self.labels),
             *(tuple(sorted(s.items())) for s in specs),
         )
-
-        def chained(batch: Tensors, state: Any, fixed: Tensors) -> Any:
-            for part in parts:
-                state = part(batch, state, fixed)
-            return state
-
         if key not in self._functions:
+
+            def chained(batch: Tensors, state: Any, fixed: Tensors) -> Any:
+                for part in parts:
+                    state = part(batch, state, fixed)
+                return state
+
             self._functions[key] = tf.function(
                 # A partial of its own: TensorFlow warns of frequent tracing by code,
                 # and all programs share that.
