@@ -38,7 +38,7 @@ format: $(STAMP)
 clean:
 	rm -rf $(VENV) demo site results
 
-# Python compiles what is imported, a small part of all.
+# uv takes a fifth of the time that pip takes.
 $(STAMP): pyproject.toml
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
 	  for python in python3 python3.13 python3.12 python3.11; do \
@@ -52,5 +52,6 @@ $(STAMP): pyproject.toml
 	    "none was found on PATH. Install one, for example with" \
 	    "'apt install python3.12 python3.12-venv' or from python.org." >&2; \
 	  exit 1; }
-	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/python -m uv pip install --quiet --editable '.[dev]'
 	@touch $@

@@ -188,9 +188,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.search:
         path = Path(f"{output}_search.json")
         networks = cora_search.search(Settings, validated, path, progress)
-    counts, seeds = (5, 10, 20, 50, 100), options.seeds
+    counts = 5, 10, 20, 50, 100
     if options.quick:
-        counts, seeds = (5, 20), seeds[:1]
+        counts = 5, 20
         plain, regularized = (replace(each, steps=QUICK_STEPS) for each in networks)
         networks = plain, regularized
 
@@ -202,9 +202,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return compare(graph, networks, splits, seed)
 
     path = Path(f"{output}.json")
-    figures = over_seeds(on_usual_splits, seeds, path, networks, progress)
+    figures = over_seeds(on_usual_splits, options.seeds, path, networks, progress)
     path = Path(f"{output}_labels.json")
-    curve = over_seeds(by_labels, seeds[:3], path, networks, progress)
+    curve = over_seeds(by_labels, options.seeds[:3], path, networks, progress)
     title = "test accuracy in %"
     table = f"{format_table(figures, title)}\n\n{format_table(curve, title)}\n"
     Path(f"{output}.txt").write_text(table)

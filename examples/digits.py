@@ -166,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     split, progress = load_split(), Progress()
     figures = over_seeds(
         lambda seed: measure(split, settings, seed, folder, progress),
-        options.seeds[:1] if options.quick else options.seeds,
+        options.seeds,
         folder / "digits.json",
         settings,
         progress,

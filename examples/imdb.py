@@ -213,11 +213,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     folder = options.output_dir
     name = "imdb_validation" if options.validate else "imdb"
-    seeds = options.seeds[:1] if options.quick else options.seeds
-    figures = over_seeds(measure, seeds, folder / f"{name}.json", settings, progress)
+    figures = over_seeds(
+        measure, options.seeds, folder / f"{name}.json", settings, progress
+    )
     with_all = over_seeds(
         measure_with_all_labels,
-        seeds[:ALL_LABELS_SEEDS],
+        options.seeds[:ALL_LABELS_SEEDS],
         folder / f"{name}_all_labels.json",
         settings,
         progress,
@@ -226,7 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     embeddings = {
         title: [
             accuracy_of_embeddings(task, draw_labeled(task.labels, count, seed))
-            for seed in seeds
+            for seed in options.seeds
         ]
         for title, count in titles.items()
     }

@@ -183,8 +183,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 model.save(saved[name])
         return evaluate(models, test, settings)
 
-    seeds = options.seeds[:1] if options.quick else options.seeds
-    figures = over_seeds(measure, seeds, folder / "mnist.json", settings, Progress())
+    figures = over_seeds(
+        measure, options.seeds, folder / "mnist.json", settings, Progress()
+    )
     table = format_table(
         figures,
         f"test accuracy in %, epsilon {settings.epsilon}",

@@ -234,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     progress = Progress()
     figures = over_seeds(
         lambda seed: run(folder / f"seed-{seed}", settings, seed),
-        options.seeds[:1] if options.quick else options.seeds,
+        options.seeds,
         folder / "pipeline.json",
         settings,
         progress,

@@ -149,9 +149,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             reports.append(attack(model, test, epsilon, suite, seed, kept))
         return percentages(reports)
 
-    seeds = options.seeds[:1] if options.quick else options.seeds
     kept = folder / "robust_mnist.json"
-    figures = over_seeds(measure, seeds, kept, settings, progress)
+    figures = over_seeds(measure, options.seeds, kept, settings, progress)
     titles = [robust_mnist_picture.NAMES[name] for name in networks.NAMES]
     table = format_table(
         figures, f"test accuracy in %, epsilon {epsilon}", columns=titles

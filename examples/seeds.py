@@ -5,12 +5,23 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from progress import Progress
 
 Figures = dict[str, tuple[float, ...]]
 """What one seed gave: by row of the table, in percent, a number a column."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """With --quick, one seed will do."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        options, rest = super().parse_known_args(args, namespace)
+        if options.quick:
+            options.seeds = options.seeds[:1]
+        return options, rest
 
 
 def make_parser(
@@ -21,13 +32,13 @@ def make_parser(
     Args:
       description: What the program does.
       output_dir: The folder it writes to unless told otherwise.
-      quick: What --quick does.
+      quick: What --quick does, beside taking the first seed alone.
       seeds: Their number unless told otherwise; `seeds` of what is parsed lists them.
 
     Returns:
       The parser.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument

@@ -219,9 +219,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found = [evaluate(model, test, seed) for model in models]
         return {row: (found[0][row], found[1][row]) for row in found[0]}
 
-    seeds = options.seeds[:1] if options.quick else options.seeds
     figures = over_seeds(
-        measure, seeds, folder / "tables.json", (PLAIN, REGULARIZED), Progress()
+        measure, options.seeds, folder / "tables.json", (PLAIN, REGULARIZED), Progress()
     )
     guess = float(np.mean(np.abs(test.y - patients.y.mean())))
     table = (

@@ -180,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder, settings = options.output_dir, QUICK if options.quick else Settings()
     figures = over_seeds(
         lambda seed: measure(settings, seed),
-        options.seeds[:1] if options.quick else options.seeds,
+        options.seeds,
         folder / "time_series.json",
         settings,
         Progress(),

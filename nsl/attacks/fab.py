@@ -11,9 +11,10 @@ import tensorflow as tf
 
 from nsl import configs
 from nsl.attacks.attack import Attack
-from nsl.attacks.examples import Tensors
+from nsl.attacks.examples import Examples, Tensors
 from nsl.attacks.objectives import Objective, likeliest_other
 from nsl.attacks.problem import Problem
+from nsl.attacks.search import several
 from nsl.attacks.steps import initial_state
 from nsl.attacks.targets import likeliest_wrong
 from nsl.lib.features import is_perturbable
@@ -200,13 +201,13 @@ class FAB(Attack):
                 "FAB looks for the nearest boundary between classes, so that it takes "
                 "neither target nor loss_fn. Use nsl.attacks.PGD for these."
             )
-        several = isinstance(epsilon, list | tuple)
-        radii = [np.asarray(e, np.float64) for e in (epsilon if several else [epsilon])]
-        smallest = np.minimum.reduce(np.broadcast_arrays(*radii))
+        columns, is_list = several(epsilon, Examples(x, None, None).count)
+        radii = [column[:, 0] for column in columns]
+        smallest = np.minimum.reduce(radii)
         nearest = super().__call__(model, x, y, epsilon=smallest, **kwargs)
         lengths = self._lengths(x, nearest)
         within = [_within(x, nearest, lengths <= radius) for radius in radii]
-        return within if several else within[0]
+        return within if is_list else within[0]
 
     def _move(
         self, problem: Problem, start: tf.Tensor, normal: tf.Tensor, gap: tf.Tensor

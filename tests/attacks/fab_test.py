@@ -172,3 +172,8 @@ def test_runs_under_xla() -> None:
 def test_targets_and_losses_are_refused(given: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"neither target nor loss_fn.*PGD"):
         FAB()(linear, POINTS, LABELS, epsilon=0.1, **given)
+
+
+def test_each_of_several_epsilons_must_be_one() -> None:
+    with pytest.raises(ValueError, match=r"number of at least 0.*received inf"):
+        FAB()(linear, POINTS, LABELS, epsilon=[0.1, np.inf])

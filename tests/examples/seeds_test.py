@@ -26,6 +26,7 @@ def test_the_command_line_lists_the_seeds(capsys: pytest.CaptureFixture[str]) ->
     assert parser.parse_args([]).seeds == range(3)
     assert parser.parse_args([]).output_dir == Path("folder")
     assert parser.parse_args(["--seeds=2"]).seeds == range(2)
+    assert parser.parse_args(["--quick", "--seeds=2"]).seeds == range(1)
     with pytest.raises(SystemExit):
         parser.parse_args(["--seeds=0"])
     assert "--seeds: must be at least 1, received 0" in capsys.readouterr().err

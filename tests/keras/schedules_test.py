@@ -163,7 +163,7 @@ class TestStartEpoch:
             (adversarial, {"jit_compile": True}),
             (adversarial, {"run_eagerly": True}),
             (graph, {"steps_per_execution": 2}),
-            (functools.partial(adversarial, objective="trades"), {"jit_compile": True}),
+            (functools.partial(adversarial, objective="trades"), {}),
         ],
     )
     def test_begins_with_the_epoch(self, wrap, settings):

@@ -89,7 +89,7 @@ def test_golden(case, use_while_loop):
     check_golden(case, lambda p, x, c: p.attack(x, c, use_while_loop=use_while_loop))
 
 
-@pytest.mark.parametrize("case", golden("adv_neighbors")[::3])
+@pytest.mark.parametrize("case", golden("adv_neighbors")[::5])
 def test_golden_xla(case):
     check_golden(
         case,
@@ -97,9 +97,7 @@ def test_golden_xla(case):
     )
 
 
-@pytest.mark.parametrize(
-    ("norm", "random_init"), [("infinity", False), ("l2", False), ("l1", True)]
-)
+@pytest.mark.parametrize(("norm", "random_init"), [("infinity", False), ("l2", True)])
 def test_all_modes_agree(problem, norm, random_init):
     config = configs.AdvNeighborConfig(
         adv_grad_norm=norm, random_init=random_init, clip_value_max=0.7, **PGD

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from nsl import configs
-from nsl.lib.norms.norm import MAX_ROUNDS, Norm, wider
+from nsl.lib.norms.norm import MAX_ROUNDS, Norm, room, wider
 
 
 class L1(Norm, norm_type=configs.NormType.L1):
@@ -38,7 +38,7 @@ class L1(Norm, norm_type=configs.NormType.L1):
         # piece of the root in a few rounds; because the sum is not convex in t, it is
         # kept in a bracket that every third round halves.
         size = tf.abs(perturbation)
-        bound = tf.where(perturbation > 0, high, -low)
+        bound = room(perturbation, low, high)
         radius = tf.cast(radius, size.dtype)
 
         tolerance = 8 * np.finfo(size.dtype.as_numpy_dtype).eps * radius
@@ -92,12 +92,12 @@ class L1(Norm, norm_type=configs.NormType.L1):
     ) -> tf.Tensor:
         # Each coordinate goes as far as it can, the largest of the gradient first.
         size = tf.abs(gradient)
-        room = tf.where(gradient > 0, high, -low)
-        room = tf.where(size > 0, tf.minimum(room, length), tf.zeros_like(size))
+        most = tf.minimum(room(gradient, low, high), length)
+        most = tf.where(size > 0, most, tf.zeros_like(size))
         order = tf.argsort(size, axis=1, direction="DESCENDING")
-        sorted_room = tf.gather(room, order, batch_dims=1, axis=1)
-        left = length - tf.cumsum(sorted_room, axis=1, exclusive=True)
-        taken = tf.clip_by_value(left, 0.0, sorted_room)
+        sorted_most = tf.gather(most, order, batch_dims=1, axis=1)
+        left = length - tf.cumsum(sorted_most, axis=1, exclusive=True)
+        taken = tf.clip_by_value(left, 0.0, sorted_most)
         places = tf.argsort(order, axis=1)
         return tf.sign(gradient) * tf.gather(taken, places, batch_dims=1, axis=1)
 

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from nsl import configs
-from nsl.lib.norms.norm import MAX_ROUNDS, Norm, wider
+from nsl.lib.norms.norm import MAX_ROUNDS, Norm, room, wider
 
 
 class L2(Norm, norm_type=configs.NormType.L2):
@@ -50,7 +50,7 @@ class L2(Norm, norm_type=configs.NormType.L2):
     ) -> tf.Tensor:
         # Coordinates at a bound do not count, but are pushed on in proportion: else the
         # projection, which scales all of them, would take them off it again.
-        at_bound = tf.where(gradient > 0, high, -low) <= 0
+        at_bound = room(gradient, low, high) <= 0
         moving = tf.where(at_bound, tf.zeros_like(gradient), gradient)
         return length * tf.math.divide_no_nan(gradient, self.length(moving))
 
@@ -62,7 +62,7 @@ class L2(Norm, norm_type=configs.NormType.L2):
         # at which the norm is the radius can only grow, so that it is found in
         # finitely many rounds (in practice, few).
         size = tf.abs(rows)
-        bound = tf.where(rows > 0, high, -low)
+        bound = room(rows, low, high)
         radius = tf.cast(radius, size.dtype)
         total = self.length(rows)
         most = tf.fill(tf.shape(total), tf.cast(limit, size.dtype))
@@ -76,9 +76,9 @@ class L2(Norm, norm_type=configs.NormType.L2):
             at_bound = scale * size >= bound
             fixed = tf.where(at_bound, bound, tf.zeros_like(bound))
             free = tf.where(at_bound, tf.zeros_like(size), size)
-            room = radius**2 - tf.reduce_sum(fixed**2, axis=1, keepdims=True)
+            left = radius**2 - tf.reduce_sum(fixed**2, axis=1, keepdims=True)
             square = tf.reduce_sum(free**2, axis=1, keepdims=True)
-            largest = tf.sqrt(tf.maximum(room, 0.0) / square)
+            largest = tf.sqrt(tf.maximum(left, 0.0) / square)
             grown = tf.where(square > 0, tf.minimum(largest, most), most)
             return tf.maximum(scale, grown), scale
 

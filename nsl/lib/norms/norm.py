@@ -115,6 +115,11 @@ class Norm(abc.ABC):
         return tf.math.divide_no_nan(rows, tf.maximum(self.length(rows), epsilon))
 
 
+def room(rows: tf.Tensor, low: Any, high: Any) -> tf.Tensor:
+    """Returns how far each coordinate can go from 0 in the direction of its sign."""
+    return tf.where(rows > 0, high, -low)
+
+
 def wider(shape: tf.Tensor, columns: int) -> tf.Tensor:
     """Returns the shape of rows with so many columns more."""
     return tf.stack([shape[0], shape[1] + columns])

@@ -127,7 +127,7 @@ def test_wrapped_models(wrapper: str) -> None:
 
 def test_training_goes_on_as_without_it() -> None:
     weights = []
-    for callbacks in ([], [_callback(attacks="quick")]):
+    for callbacks in ([], [_callback()]):
         model = _compile(_model())
         model.fit(X, Y, epochs=3, verbose=0, callbacks=callbacks)
         state = [*model.variables, *model.optimizer.variables]

@@ -1,5 +1,6 @@
 """What the contract tests share: data, base models, and the wrapper under test."""
 
+import functools
 from typing import Any
 
 import keras
@@ -69,11 +70,24 @@ class ContractBase:
         }
         return model.fit(**{**settings, **fit_args})
 
+    def fresh(self) -> Any:
+        """What `compiled()` gives, made and traced once for all tests of the class."""
+        model, weights = _made_once(type(self))
+        model.set_weights(weights)
+        model.optimizer.iterations.assign(0)
+        return model
+
     def trained_weights(self, base: keras.Model | None = None, **fit_args: Any) -> Any:
         """The weights after wrapping, compiling and training."""
-        model = self.compiled(base)
+        model = self.fresh() if base is None else self.compiled(base)
         self.fit(model, **fit_args)
         return model.get_weights()
+
+
+@functools.cache
+def _made_once(contract: type[ContractBase]) -> tuple[Any, list[np.ndarray]]:
+    model = contract().compiled()
+    return model, model.get_weights()
 
 
 def innermost(model: keras.Model) -> keras.Model:

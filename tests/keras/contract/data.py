@@ -75,7 +75,7 @@ class DataContract(ContractBase):
         assert_weights_equal(actual, expected_weighted if weighted else expected)
 
     def test_train_on_batch(self, expected):
-        model = self.compiled()
+        model = self.fresh()
         batches = Batches(*self._arrays(False))
         for _ in range(2):
             for i in range(len(batches)):
@@ -84,14 +84,13 @@ class DataContract(ContractBase):
         assert {"loss", self.term_metric} <= set(logs)
 
     def test_test_on_batch(self):
-        model = self.compiled()
+        model = self.fresh()
         logs = model.test_on_batch({"x": X}, Y, return_dict=True)
         expected = model.evaluate({"x": X}, Y, verbose=0, return_dict=True)
         assert logs == pytest.approx(expected, rel=1e-5)
 
     def test_last_batch_may_be_smaller(self):
-        model = self.compiled()
-        history = self.fit(model, batch_size=10)
+        history = self.fit(self.fresh(), batch_size=10)
         assert np.isfinite(history.history["loss"]).all()
 
     def test_features_without_axis(self):
@@ -154,7 +153,6 @@ class DataContract(ContractBase):
 
     @pytest.mark.parametrize("form", ["pair", "triple", "dataset", "split"])
     def test_validation(self, form):
-        model = self.compiled(metrics=["accuracy"])
         validation = {
             "pair": {"validation_data": ({"x": X}, Y)},
             "triple": {"validation_data": ({"x": X}, Y, SAMPLE_WEIGHT)},
@@ -165,10 +163,10 @@ class DataContract(ContractBase):
             },
             "split": {"validation_split": 0.25},
         }[form]
-        history = self.fit(model, **validation).history
-        assert {"val_loss", "val_accuracy"} <= set(history)
+        history = self.fit(self.fresh(), **validation).history
+        assert "val_loss" in history
         assert (f"val_{self.term_metric}" in history) == self.term_in_evaluation
 
     def test_missing_labels_are_named(self):
         with pytest.raises(ValueError, match=r"needs labels.*received no y"):
-            self.fit(self.compiled(), y=None)
+            self.fit(self.fresh(), y=None)

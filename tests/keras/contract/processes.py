@@ -1,4 +1,4 @@
-"""What another process finds of a wrapper: a saved model, a backup, an export."""
+"""What another process finds of a wrapper: a saved model, an export."""
 
 import subprocess
 import sys
@@ -11,7 +11,10 @@ from tests.keras.contract.base import ContractBase, X, assert_weights_equal
 
 
 class ProcessContract(ContractBase):
-    """For wrappers around each other alone, since starting processes takes long."""
+    """For wrappers around each other alone, since starting processes takes long.
+
+    Killed processes: tests/keras/distribution.
+    """
 
     def test_whole_wrapper_trains_on_in_a_fresh_process(self, tmp_path):
         model = self.compiled(
@@ -35,35 +38,6 @@ class ProcessContract(ContractBase):
         expected = model.get_weights()
         model.load_weights(tmp_path / "on.weights.h5")
         assert_weights_equal(model.get_weights(), expected, 1e-5)
-
-    def test_backup_and_restore_of_a_killed_process(self, tmp_path):
-        backup = str(tmp_path / "backup")
-        program = textwrap.dedent(
-            f"""
-            import os
-            import keras
-            from {type(self).__module__} import {type(self).__name__} as Contract
-
-            class Kill(keras.callbacks.Callback):
-                def on_epoch_begin(self, epoch, logs=None):
-                    if epoch == 2:
-                        os._exit(9)
-
-            contract = Contract()
-            model = contract.compiled(optimizer=keras.optimizers.Adam(0.05))
-            contract.fit(model, epochs=4, callbacks=[
-                keras.callbacks.BackupAndRestore({backup!r}), Kill()
-            ])
-            """
-        )
-        assert subprocess.run([sys.executable, "-c", program]).returncode == 9
-        resumed = self.compiled(optimizer=keras.optimizers.Adam(0.05))
-        restore = keras.callbacks.BackupAndRestore(backup)
-        history = self.fit(resumed, epochs=4, callbacks=[restore])
-        assert history.epoch == [2, 3]
-        undisturbed = self.compiled(optimizer=keras.optimizers.Adam(0.05))
-        self.fit(undisturbed, epochs=4)
-        assert_weights_equal(resumed.get_weights(), undisturbed.get_weights(), 1e-5)
 
     def test_export_serves_without_nsl(self, tmp_path):
         model = self.compiled()

@@ -20,9 +20,11 @@ class WeightsContract(ContractBase):
     term_is_weighted: bool
 
     def test_shape_of_sample_weight(self):
+        # A model that Keras has traced for one shape of weights takes no other.
+        model = self.compiled()
+        self.fit(model, sample_weight=SAMPLE_WEIGHT[:, None])
         flat = self.trained_weights(sample_weight=SAMPLE_WEIGHT)
-        column = self.trained_weights(sample_weight=SAMPLE_WEIGHT[:, None])
-        assert_weights_equal(column, flat)
+        assert_weights_equal(model.get_weights(), flat)
 
     def test_class_weight_is_a_sample_weight(self):
         class_weight = {0: 0.5, 1: 2.0, 2: 1.0}
@@ -43,7 +45,7 @@ class WeightsContract(ContractBase):
     def test_doubling_the_weights_doubles_the_losses(self):
         logs = []
         for factor in (1, 2):
-            model = self.compiled()
+            model = self.fresh()
             x = self.training_x({"x": X})
             logs.append(
                 model.train_on_batch(

@@ -18,6 +18,7 @@ from tests.keras.contract.base import X, Y, mlp
 from tests.keras.graph_regularization_test import neighbors_of
 
 BATCH, EPOCHS = 8, 1
+FIRST = "fgsm-graph"
 
 Wrap = Callable[[keras.Model], keras.Model]
 
@@ -133,8 +134,7 @@ def _wrap(
 def _cases() -> list[Case]:
     random_start = functools.partial(adversarial, random_init=True, **PGD)
     cases = [
-        Case("fgsm", adversarial),
-        Case("graph", graph),
+        Case(FIRST, lambda base: graph(adversarial(base))),
         Case("random-start", random_start, draws=True),
     ]
     # Every objective and mode, so that a new one is tested as soon as it is there; an

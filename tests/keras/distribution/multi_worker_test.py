@@ -20,6 +20,7 @@ import tensorflow as tf
 from tests.keras.contract.base import X, Y, assert_weights_equal
 from tests.keras.distribution.cases import (
     CASES,
+    FIRST,
     Case,
     on_one_device,
     on_two_devices,
@@ -97,12 +98,12 @@ def test_against_one_device(case: Case, cluster: Path) -> None:
 
 
 def test_evaluation_and_prediction(cluster: Path) -> None:
-    model = CASES["fgsm"].compiled()
-    CASES["fgsm"].fit(model)
+    model = CASES[FIRST].compiled()
+    CASES[FIRST].fit(model)
     data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(8)
     expected = model.evaluate(data, verbose=0, return_dict=True)
     for worker in range(2):
-        found = log_of(cluster, "fgsm", worker)
+        found = log_of(cluster, FIRST, worker)
         assert found["evaluate"] == pytest.approx(expected, rel=1e-4)
         outputs = model.predict(X, verbose=0)
         np.testing.assert_allclose(found["predict"], outputs, rtol=1e-4, atol=1e-5)

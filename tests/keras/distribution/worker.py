@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from tests.keras.contract.base import X, Y
 from tests.keras.distribution import recovery
-from tests.keras.distribution.cases import CASES
+from tests.keras.distribution.cases import CASES, FIRST
 from tests.keras.distribution.cluster import end_with_parent, run_workers
 from tests.keras.distribution.nodes import VARIANTS, train_on_nodes
 
@@ -57,7 +57,7 @@ def train_cases(strategy: tf.distribute.Strategy, directory: Path) -> None:
         with strategy.scope():
             model = case.compiled()
         logs: dict[str, Any] = {"fit": case.fit(model)}
-        if name == "fgsm":
+        if name == FIRST:
             data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(8)
             logs["evaluate"] = model.evaluate(data, verbose=0, return_dict=True)
             logs["predict"] = model.predict(X, batch_size=8, verbose=0).tolist()
