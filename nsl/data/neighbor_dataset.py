@@ -147,6 +147,8 @@ def neighbor_dataset(
     only_full = drop_remainder or samples % batch_size == 0
     piece_size = part.piece_size(batch_size) if only_full else None
 
+    # TensorFlow operations throughout: converting them would take half a second.
+    @tf.autograph.experimental.do_not_convert
     def epoch_of(epoch_seed: tf.Tensor) -> tf.data.Dataset:
         order = tf.range(samples, dtype=tf.int32)
         if shuffle:
@@ -154,6 +156,7 @@ def neighbor_dataset(
                 order, tf.stack([epoch_seed, tf.constant(0, tf.int64)])
             )
 
+        @tf.autograph.experimental.do_not_convert
         def places_and_seed(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             piece, start, end = part.piece(index, batch_size, samples)
             places = tf.ensure_shape(order[start:end], [piece_size])
@@ -161,6 +164,7 @@ def neighbor_dataset(
 
         return tf.data.Dataset.range(steps * part.local).map(places_and_seed)
 
+    @tf.autograph.experimental.do_not_convert
     def batch(places: tf.Tensor, batch_seed: tf.Tensor) -> Any:
         nodes = tf.gather(row_tensor, places)
         sample_nodes = nodes if nodes.shape.rank == 2 else nodes[:, tf.newaxis]
@@ -200,6 +204,7 @@ def _epoch_seeds(seed: int | None, epoch: tf.Variable | int | None) -> tf.data.D
         seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
         return seeds.take(1)
 
+    @tf.autograph.experimental.do_not_convert
     def seed_of_epoch(_: tf.Tensor) -> tf.Tensor:
         number = tf.cast(epoch, tf.int64)
         pair = tf.stack([tf.constant(seed, tf.int64), number])

@@ -74,12 +74,12 @@ def test_pieces_partition_the_epoch(
         assert 0 <= end - start <= -(-batch_size // (workers * local))
 
 
-@pytest.mark.parametrize("shuffle", [False, True])
 @pytest.mark.parametrize(
-    ("workers", "local", "batch_size"), [(2, 1, 4), (3, 1, 5), (2, 2, 4), (1, 2, 6)]
+    ("workers", "local", "batch_size", "shuffle"),
+    [(2, 1, 4, False), (3, 1, 5, True), (2, 2, 4, True), (1, 2, 6, False)],
 )
 def test_workers_make_the_batches_of_one(
-    shuffle: bool, workers: int, local: int, batch_size: int
+    workers: int, local: int, batch_size: int, shuffle: bool
 ) -> None:
     options = {"shuffle": shuffle, "batch_size": batch_size}
     whole = make(**options)

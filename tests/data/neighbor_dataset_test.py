@@ -163,8 +163,7 @@ def test_several_features_some_of_them_on_the_disk(
     assert batch["text"][3] == b"node 3"
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-@pytest.mark.parametrize("batch_size", [4, 5])
+@pytest.mark.parametrize(("batch_size", "jit_compile"), [(4, True), (5, False)])
 def test_training_equals_that_on_neighbors_packed_by_hand(
     graph: Graph, x: Any, y: Any, batch_size: int, jit_compile: bool
 ) -> None:

@@ -1,6 +1,5 @@
 """Training that is killed in the middle of an epoch and goes on from its backup."""
 
-import functools
 import os
 import signal
 import sys
@@ -17,13 +16,6 @@ from tests.keras.distribution.nodes import counting, nodes
 
 EPOCHS, KILL_IN_EPOCH = 3, 1
 EXAMPLES = Path(__file__).parents[3] / "examples"
-
-#: With random starts, whose seeds have to be restored too.
-WRAPS = {
-    "graph": graph,
-    "adversarial": functools.partial(adversarial, random_init=True, **PGD),
-    "stacked": lambda base: graph(adversarial(base, random_init=True, **PGD)),
-}
 
 
 class FailureError(Exception):
@@ -60,14 +52,14 @@ def fit(
     strategy: tf.distribute.Strategy,
     backup: Path,
     kill: Callable[[], None] | None = None,
-    wrap: str = "stacked",
 ) -> list[Any]:
     """Trains with `fit` and returns the weights.
 
     The chief saves, and all restore what it saved.
     """
     with strategy.scope():
-        model = WRAPS[wrap](mlp())
+        # With random starts, whose seeds have to be restored too.
+        model = graph(adversarial(mlp(), random_init=True, **PGD))
         model.compile(
             keras.optimizers.Adam(0.05),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
