@@ -1,7 +1,7 @@
 """Every Python and shell block of the documentation runs, page by page, in order.
 
-What a reader cannot run as it stands, because it needs another machine or hours, is
-marked as another language (`console`, `text`).
+What needs another machine or takes long is marked as another language (`console`,
+`text`). Programs in examples/ have tests of their own.
 """
 
 import os

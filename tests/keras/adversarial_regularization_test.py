@@ -1,6 +1,7 @@
 """AdversarialRegularization: the contract of wrappers, NSL 1.4's figures, errors."""
 
 import copy
+import functools
 import pickle
 import warnings
 
@@ -85,13 +86,12 @@ class TestCost:
         assert notes == [True]
         assert logs["scaled_adversarial_loss"] == 0
 
-    @pytest.mark.parametrize("jit_compile", [False, True])
-    def test_random_start_is_reproducible(self, jit_compile):
+    def test_random_start_is_reproducible(self):
         def weights():
             keras.utils.set_random_seed(5)
             model = wrapped(random_init=True, pgd_epsilon=0.3, pgd_iterations=2)
             loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-            model.compile("sgd", loss, jit_compile=jit_compile)
+            model.compile("sgd", loss)
             model.fit(X, Y, verbose=0, shuffle=False)
             return model.get_weights()
 
@@ -111,8 +111,13 @@ class DictBatches(keras.utils.PyDataset):
 class TestDictForm:
     """One dict that holds features and labels, as in NSL 1.4."""
 
-    def expected(self, **fit_args):
+    @staticmethod
+    @functools.cache
+    def expected(class_weights=None, validated=False):
         model = wrapped()
+        fit_args = {"validation_data": (X, Y)} if validated else {}
+        if class_weights is not None:
+            fit_args["class_weight"] = dict(enumerate(class_weights))
         history = model.fit(X, Y, batch_size=8, shuffle=False, verbose=0, **fit_args)
         return model.get_weights(), history.history
 
@@ -143,7 +148,7 @@ class TestDictForm:
         history = model.fit(
             batch, batch_size=8, shuffle=False, verbose=0, validation_data=batch
         ).history
-        _, expected = self.expected(validation_data=(X, Y))
+        _, expected = self.expected(validated=True)
         assert set(history) == set(expected)
         for name, values in expected.items():
             np.testing.assert_allclose(history[name], values, rtol=1e-5)
@@ -156,16 +161,15 @@ class TestDictForm:
 
     @pytest.mark.parametrize("source", ["arrays", "dataset"])
     def test_class_weight(self, source):
-        class_weight = {0: 0.5, 1: 2.0, 2: 1.0}
+        weights = 0.5, 2.0, 1.0
         x = {"x": X, "label": Y}
         if source == "dataset":
             x = tf.data.Dataset.from_tensor_slices(x).batch(8)
         model = wrapped()
         size = None if source == "dataset" else 8
-        model.fit(
-            x, batch_size=size, shuffle=False, verbose=0, class_weight=class_weight
-        )
-        expected, _ = self.expected(class_weight=class_weight)
+        settings = {"batch_size": size, "shuffle": False, "verbose": 0}
+        model.fit(x, class_weight=dict(enumerate(weights)), **settings)
+        expected, _ = self.expected(class_weights=weights)
         for left, right in zip(model.get_weights(), expected, strict=True):
             np.testing.assert_allclose(left, right, atol=1e-6)
 
