@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cora_data
+import cora_distillation
 import cora_picture
 import cora_search
 import keras
@@ -31,7 +32,7 @@ import nsl
 
 @dataclass(frozen=True)
 class Settings:
-    """What may be chosen. Without a graph the first six mean nothing.
+    """What may be chosen. Without a graph the first seven mean nothing.
 
     Attributes:
       multiplier: Factor of the graph term; 0 trains on the labels alone.
@@ -40,6 +41,8 @@ class Settings:
       hops: How many citations away a neighbor may be.
       candidates: How many of these, the nearest, a paper keeps.
       neighbors: How many of its candidates a paper meets in a step.
+      distilled: Whether a second network learns what the first says of a paper and of
+        those around it.
       hidden: Units of the hidden layer.
       word_dropout: Share of the words that no paper of a step shows.
       dropout: Share of the hidden units that are left out.
@@ -54,6 +57,7 @@ class Settings:
     hops: int = 4
     candidates: int = 32
     neighbors: int = 4
+    distilled: bool = True
     hidden: int = 128
     word_dropout: float = 0.5
     dropout: float = 0.2
@@ -90,12 +94,18 @@ def make_model(words: int, classes: int, settings: Settings) -> keras.Model:
 
 
 @functools.cache
-def nearest(graph: CitationGraph, hops: int, candidates: int) -> nsl.data.Graph:
+def nearest(graph: CitationGraph, hops: int, candidates: int | None) -> nsl.data.Graph:
     """Joins each paper with those that short chains of citations lead to."""
     citations = nsl.data.Graph(
         tuple(graph.edges.T), ids=np.arange(len(graph.words)), undirected=True
     )
     return citations.power(hops, max_neighbors=candidates)
+
+
+def adam(settings: Settings, steps: int) -> keras.optimizers.Optimizer:
+    return keras.optimizers.Adam(
+        keras.optimizers.schedules.CosineDecay(settings.learning_rate, steps)
+    )
 
 
 def train(
@@ -133,12 +143,21 @@ def train(
             (graph.words[labeled], graph.labels[labeled])
         )
         data = data.shuffle(len(labeled), seed=seed).batch(settings.batch_size)
-    rate = keras.optimizers.schedules.CosineDecay(
-        settings.learning_rate, settings.steps
-    )
-    trained.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy")
+    trained.compile(adam(settings, settings.steps), "sparse_categorical_crossentropy")
     trained.fit(data.repeat(), steps_per_epoch=settings.steps, shuffle=False, verbose=0)
-    return model
+    if not settings.multiplier or not settings.distilled:
+        return model
+    steps = 2 * settings.steps  # There is a label for every paper.
+    return cora_distillation.distill(
+        model,
+        graph,
+        nearest(graph, hops=1, candidates=None),
+        labeled,
+        adam(settings, steps),
+        steps,
+        settings.batch_size,
+        seed,
+    )
 
 
 def accuracy(model: keras.Model, graph: CitationGraph, rows: np.ndarray) -> float:

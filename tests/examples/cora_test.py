@@ -7,6 +7,7 @@ from typing import Any
 
 import cora
 import cora_data
+import cora_distillation
 import cora_picture
 import cora_search
 import keras
@@ -14,6 +15,8 @@ import numpy as np
 import pytest
 from cora_data import CitationGraph
 from progress import Progress
+
+import nsl
 
 SMALL = dataclasses.replace(
     cora.REGULARIZED, temperature=0.4, hops=4, hidden=32, steps=20
@@ -93,6 +96,23 @@ def test_the_graph_helps_and_the_model_needs_words_alone(
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert loaded.count_params() == (300 + 1) * 32 + 2 * 32 + (32 + 1) * 4
     assert cora.accuracy(loaded, graph, test) == cora.accuracy(model, graph, test)
+
+
+def test_soft_labels_are_a_mean_over_walks_along_citations() -> None:
+    sources, targets = np.array([0, 1, 2]), np.array([1, 2, 3])
+    citations = nsl.data.Graph((sources, targets), ids=range(5), undirected=True)
+    answers = np.random.default_rng(0).dirichlet([1.0, 1.0, 1.0], 5)
+    labels = np.array([0, 0, 0, 2, 1])
+    found = cora_distillation.soft_labels(answers, citations, labels, np.array([3]))
+    steps = np.zeros((5, 5))
+    steps[sources, targets] = steps[targets, sources] = 1
+    steps[:4] /= steps[:4].sum(axis=1, keepdims=True)
+    walks = [np.linalg.matrix_power(steps, k) @ answers for k in range(11)]
+    expected = sum(0.1 * 0.9**k * walks[k] for k in range(10)) + 0.9**10 * walks[10]
+    np.testing.assert_allclose(found[:3], expected[:3], rtol=1e-6)
+    assert found[3].tolist() == [0, 0, 1]
+    # Nobody cites the last one.
+    np.testing.assert_allclose(found[4], answers[4])
 
 
 class TestSearch:
