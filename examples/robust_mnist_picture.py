@@ -50,7 +50,7 @@ def draw(
         ylim=(-1, 101),
     )
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, loc="center", bbox_to_anchor=(0.53, 0.35), fontsize=8)
+    axis.legend(frameon=False, loc="center", bbox_to_anchor=(0.505, 0.6), fontsize=8)
     figure.savefig(path, dpi=100)
     plt.close(figure)
 

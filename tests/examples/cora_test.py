@@ -19,7 +19,7 @@ from progress import Progress
 import nsl
 
 SMALL = dataclasses.replace(
-    cora.REGULARIZED, temperature=0.4, hops=4, hidden=32, steps=20
+    cora.REGULARIZED, temperature=0.4, hops=4, hidden=32, steps=20, distilled=True
 )
 
 
