@@ -2,7 +2,8 @@
 
 An ordinary network that reads the words of one paper is trained without and with
 `nsl.keras.GraphRegularization`. All papers take part in training, those without a label
-with a sample weight of 0. When it answers, the network needs no graph.
+with a sample weight of 0. Where validation papers approve, a second network then learns
+what the first says of a paper and of those around it. None needs a graph to answer.
 
     python examples/cora.py --quick
     python examples/cora.py --data=cora.npz --output_dir=cora
