@@ -214,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         networks = tuple(replace(s, steps=QUICK_STEPS) for s in (plain, distilled))
     else:
         counts = 5, 10, 20, 50, 100
-        # It gains a lot on most graphs, and loses as much on others.
+        # It gains on most graphs, and loses more on others.
         pair = regularized, distilled
         networks = plain, cora_search.best(pair, validated, scores, progress)
 

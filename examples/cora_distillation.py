@@ -63,7 +63,7 @@ def distill(
     Args:
       teacher: The network that was trained on the labels and the graph.
       graph: The papers.
-      citations: The graph they were trained with.
+      citations: Who cites whom, among all papers.
       known: The rows of the papers whose class may be used.
       optimizer: An optimizer for so many steps.
       steps: The number of weight updates.

@@ -89,7 +89,7 @@ def test_golden(case, use_while_loop):
     check_golden(case, lambda p, x, c: p.attack(x, c, use_while_loop=use_while_loop))
 
 
-@pytest.mark.parametrize("case", golden("adv_neighbors")[::5])
+@pytest.mark.parametrize("case", golden("adv_neighbors")[::3])
 def test_golden_xla(case):
     check_golden(
         case,
