@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -10,8 +10,9 @@ import numpy as np
 
 from nsl.configs import NormType
 from nsl.robustness.findings import Finding
+from nsl.robustness.gallery import GalleryExample
 
-_VERSION = 1
+_VERSION = 2
 
 
 @attrs.define
@@ -49,6 +50,8 @@ class RobustnessReport:
       results: What each attack left standing, by name, in the order they ran.
       cascade: Whether each attack only tried what those before it had left standing.
       warnings: What speaks against believing the figures, see `nsl.robustness.checks`.
+      assumptions: What was taken for granted where nothing was said, in sentences.
+      gallery: Some of the examples, to look at.
     """
 
     norm: NormType = attrs.field(converter=NormType)
@@ -57,6 +60,8 @@ class RobustnessReport:
     results: dict[str, AttackResult] = attrs.field(factory=dict)
     cascade: bool = True
     warnings: list[Finding] = attrs.field(factory=list)
+    assumptions: list[str] = attrs.field(factory=list)
+    gallery: list[GalleryExample] = attrs.field(factory=list)
 
     @property
     def num_examples(self) -> int:
@@ -114,6 +119,8 @@ class RobustnessReport:
                     for name, result in self.results.items()
                 },
                 "warnings": [attrs.asdict(finding) for finding in self.warnings],
+                "assumptions": self.assumptions,
+                "gallery": [example.to_data() for example in self.gallery],
             },
             indent=2,
         )
@@ -157,6 +164,8 @@ class RobustnessReport:
                 for name, result in data["results"].items()
             },
             warnings=[Finding(**finding) for finding in data["warnings"]],
+            assumptions=data.get("assumptions", []),
+            gallery=[*map(GalleryExample.from_data, data.get("gallery", []))],
         )
 
     def __str__(self) -> str:
@@ -219,6 +228,32 @@ class RobustnessReport:
         if figure is not None:
             figure.savefig(path_or_ax)
         return axes
+
+    def to_html(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        class_names: Sequence[str] | None = None,
+        feature_names: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        """Writes the report as one page that explains itself and needs no network.
+
+        Args:
+          path: The file to write. It appears when it is whole.
+          class_names: The name of each class, for the gallery. None: their numbers.
+          feature_names: The names of the columns (the last axis) of the features; for
+            a structure of features a dict from the name of a feature to them. A
+            feature whose columns have names is shown as a table, never as an image.
+
+        Raises:
+          ValueError: If there are too few class names, or names do not fit the
+            columns.
+          OSError: If the file cannot be written, such as where its folder is missing.
+        """
+        # The page needs the report's words, so that it cannot be imported above.
+        from nsl.robustness import html_report
+
+        html_report.write(self, path, class_names, feature_names)
 
 
 _NORM_NAMES = {

@@ -83,7 +83,7 @@ def test_other_json_is_refused(text: str) -> None:
 
 
 def test_a_later_version_is_refused(report: RobustnessReport) -> None:
-    text = report.to_json().replace('"version": 1', '"version": 99')
+    text = report.to_json().replace('"version": 2', '"version": 99')
     with pytest.raises(ValueError, match=r"version 99.*update nsl"):
         RobustnessReport.from_json(text)
 
