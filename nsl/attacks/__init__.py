@@ -1,14 +1,14 @@
 """Attacks: searches for close inputs that a model gets wrong."""
 
-from nsl.attacks.attack import Attack
+from nsl.attacks.attack import Attack, FixedRadius, MinimumNorm, State
 from nsl.attacks.autopgd import AutoPGD
 from nsl.attacks.fab import FAB
 from nsl.attacks.fgsm import FGSM
+from nsl.attacks.hopskipjump import HopSkipJump
 from nsl.attacks.mifgsm import MIFGSM
 from nsl.attacks.pgd import PGD
 from nsl.attacks.problem import Problem
 from nsl.attacks.square import Square
-from nsl.attacks.steps import Steps
 
 __all__ = [
     "FAB",
@@ -17,7 +17,10 @@ __all__ = [
     "PGD",
     "Attack",
     "AutoPGD",
+    "FixedRadius",
+    "HopSkipJump",
+    "MinimumNorm",
     "Problem",
     "Square",
-    "Steps",
+    "State",
 ]

@@ -2,17 +2,16 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import attrs
 import numpy as np
 import tensorflow as tf
 
 from nsl import configs
-from nsl.attacks.attack import Attack
-from nsl.attacks.examples import Tensors
+from nsl.attacks.attack import FixedRadius, State
+from nsl.attacks.labels import likeliest_wrong
 from nsl.attacks.problem import Problem
-from nsl.attacks.steps import initial_state, is_better, keep_best
-from nsl.attacks.targets import likeliest_wrong
 
 # The numbers of the papers.
 _MOMENTUM = 0.75
@@ -22,8 +21,52 @@ _L1_WAIT, _L1_SPARSITY, _L1_SHRINKS = 0.04, 0.2, 0.95
 _L1_DIVISOR, _L1_LEAST_STEP = 1.5, 0.1
 
 
-@attrs.define(eq=False, kw_only=True)
-class AutoPGD(Attack):
+@attrs.frozen
+class _MomentumState(State):
+    """The state under L2 and L-infinity.
+
+    Attributes:
+      best_gradient: The gradient at the best point; rows. All others are of shape
+        [batch] or, where they are points, rows.
+      length: The length of a step.
+      previous: The point before the present one.
+      best_previous: The point before the best one.
+      last_value: The objective at the point before.
+      rises: In how many steps since the last checkpoint the objective rose.
+      checked_value: The best objective at the last checkpoint.
+      halved: Whether the step was halved there.
+    """
+
+    best_gradient: tf.Tensor
+    length: tf.Tensor
+    previous: tf.Tensor
+    best_previous: tf.Tensor
+    last_value: tf.Tensor
+    rises: tf.Tensor
+    checked_value: tf.Tensor
+    halved: tf.Tensor
+
+
+@attrs.frozen
+class _SparseState(State):
+    """The state under L1.
+
+    Attributes:
+      best_gradient: The gradient at the best point; rows.
+      length: The length of a step, of shape [batch].
+      sparsity: The share of the coordinates that a step changes, of shape [batch].
+      checked_support: In how many coordinates the best point differed from the
+        features at the last checkpoint, of shape [batch].
+    """
+
+    best_gradient: tf.Tensor
+    length: tf.Tensor
+    sparsity: tf.Tensor
+    checked_support: tf.Tensor
+
+
+@attrs.frozen(kw_only=True)
+class AutoPGD(FixedRadius):
     """Projected gradient descent with momentum that chooses its step sizes itself.
 
     For the infinity norm and L2, with z = project(x + step * direction(gradient)),
@@ -69,93 +112,86 @@ class AutoPGD(Attack):
             return super().targets(logits, labels, attempt)
         return likeliest_wrong(logits(), labels, attempt // self.restarts)
 
-    def fooled(
-        self, predicted: tf.Tensor, labels: tf.Tensor, targets: tf.Tensor | None
-    ) -> tf.Tensor:
-        """Returns which examples the attack has succeeded on."""
-        own = self.target_classes > 0
-        return super().fooled(predicted, labels, None if own else targets)
+    def problem_settings(self) -> dict[str, Any]:
+        """Returns those of any attack; where each class has its turn, any will do."""
+        return {**super().problem_settings(), "any_class": self.target_classes > 0}
 
-    def start(self, problem: Problem, seed: tf.Tensor) -> Tensors:
+    def start(self, problem: Problem) -> State:
         """Starts at a random point, or at the features."""
-        zeros = tf.zeros_like(problem.threat.centers)
-        point = problem.random_start(seed) if self.random_start else zeros
-        state = initial_state(problem, point)
-        column = tf.zeros_like(state["value"])
-        state |= {
-            "best_gradient": zeros,
-            "length": problem.radius[:, 0] * (1.0 if self._sparse else 2.0),
-        }
+        point = problem.none
+        if self.random_start:
+            point = problem.random_start(problem.seed())
+        zero = point[:, 0] * 0
         if self._sparse:
-            coordinates = tf.cast(tf.shape(zeros)[1], problem.dtype)
-            return state | {
-                "sparsity": column + _L1_SPARSITY,
-                "checked_support": column + coordinates,
-            }
-        return state | {
-            "previous": point,
-            "best_previous": point,
-            "last_value": state["value"],
-            "rises": column,
-            "checked_value": state["value"],
-            "halved": tf.zeros_like(column, tf.bool),
-        }
-
-    def step(
-        self, problem: Problem, state: Tensors, i: tf.Tensor, seed: tf.Tensor
-    ) -> Tensors:
-        """Evaluates the present point, checks the step size and moves on."""
-        del seed
-        values, fooled, gradient = problem.gradient(state["perturbation"])
-        better = is_better(state, values, fooled)[:, None]
-        state = keep_best(state, values, fooled)
-        state["best_gradient"] = tf.where(better, gradient, state["best_gradient"])
-        if self._sparse:
-            state, back = self._check_sparsity(problem, state, i)
-        else:
-            state["best_previous"] = tf.where(
-                better, state["previous"], state["best_previous"]
+            return _SparseState.at(
+                point,
+                best_gradient=problem.none,
+                length=problem.radius[:, 0],
+                sparsity=zero + _L1_SPARSITY,
+                checked_support=zero + tf.cast(tf.shape(point)[1], problem.dtype),
             )
-            state, back = self._check_progress(state, values, i)
-        back = back[:, None]
-        state["perturbation"] = tf.where(back, state["best"], state["perturbation"])
-        gradient = tf.where(back, state["best_gradient"], gradient)
+        return _MomentumState.at(
+            point,
+            best_gradient=problem.none,
+            length=2 * problem.radius[:, 0],
+            previous=point,
+            best_previous=point,
+            last_value=zero + problem.dtype.min,
+            rises=zero,
+            checked_value=zero + problem.dtype.min,
+            halved=tf.zeros_like(zero, tf.bool),
+        )
+
+    def step(self, problem: Problem, state: Any) -> State:
+        """Evaluates the present point, checks the step size and moves on."""
+        values, fooled, gradient = problem.gradient(state.perturbation)
+        better = state.is_better(values, fooled)[:, None]
+        state = attrs.evolve(
+            state.keep_best(values, fooled),
+            best_gradient=tf.where(better, gradient, state.best_gradient),
+        )
         if self._sparse:
             return self._sparse_step(problem, state, gradient)
-        state["previous"] = tf.where(back, state["best_previous"], state["previous"])
-        return self._momentum_step(problem, state, gradient, i)
+        previous = tf.where(better, state.previous, state.best_previous)
+        state = attrs.evolve(state, best_previous=previous)
+        return self._momentum_step(problem, state, values, gradient)
 
     def _momentum_step(
-        self, problem: Problem, state: Tensors, gradient: tf.Tensor, i: tf.Tensor
-    ) -> Tensors:
-        point, previous = state["perturbation"], state["previous"]
-        direction = problem.threat.norm.steepest_step(gradient)
+        self,
+        problem: Problem,
+        state: _MomentumState,
+        values: tf.Tensor,
+        gradient: tf.Tensor,
+    ) -> State:
+        changes, back = self._check_progress(state, values)
+        back = back[:, None]
+        point = tf.where(back, state.best, state.perturbation)
+        previous = tf.where(back, state.best_previous, state.previous)
+        gradient = tf.where(back, state.best_gradient, gradient)
+        direction = problem.norm.steepest_step(gradient)
         # In the nearest allowed point, coordinates that reached a bound stay there and
         # use up the ball; taking all of them along, fewer examples withstand.
-        ahead = point + state["length"][:, None] * direction
+        ahead = point + changes["length"][:, None] * direction
         ahead = problem.clip_and_project(ahead)
-        share = tf.where(i > 0, tf.constant(_MOMENTUM, problem.dtype), 1.0)
+        share = tf.where(state.i > 0, tf.constant(_MOMENTUM, problem.dtype), 1.0)
         moved = point + share * (ahead - point) + (1 - share) * (point - previous)
-        moved = problem.clip_and_project(moved)
-        return {**state, "previous": point, "perturbation": moved}
+        return state.next(problem.clip_and_project(moved), previous=point, **changes)
 
     def _check_progress(
-        self, state: Tensors, values: tf.Tensor, i: tf.Tensor
-    ) -> tuple[Tensors, tf.Tensor]:
+        self, state: _MomentumState, values: tf.Tensor
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         """Halves steps at a checkpoint; returns which go back to their best."""
-        waits = tf.constant(self._waits(), values.dtype)[i]
+        waits = tf.constant(self._waits(), values.dtype)[state.i]
         check = waits > 0
-        rises = state["rises"] + tf.cast(values > state["last_value"], values.dtype)
-        stuck = ~state["halved"] & (state["checked_value"] >= state["value"])
+        rises = state.rises + tf.cast(values > state.last_value, values.dtype)
+        stuck = ~state.halved & (state.checked_value >= state.value)
         halve = check & ((rises < _RISING_SHARE * waits) | stuck)
-        length = tf.where(halve, state["length"] / 2, state["length"])
         return {
-            **state,
-            "length": length,
+            "length": tf.where(halve, state.length / 2, state.length),
             "last_value": values,
-            "rises": tf.where(check | (i == 0), tf.zeros_like(rises), rises),
-            "halved": tf.where(check, halve, state["halved"]),
-            "checked_value": tf.where(check, state["value"], state["checked_value"]),
+            "rises": tf.where(check | (state.i == 0), tf.zeros_like(rises), rises),
+            "halved": tf.where(check, halve, state.halved),
+            "checked_value": tf.where(check, state.value, state.checked_value),
         }, halve
 
     def _waits(self) -> list[int]:
@@ -172,40 +208,42 @@ class AutoPGD(Attack):
         return waits
 
     def _sparse_step(
-        self, problem: Problem, state: Tensors, gradient: tf.Tensor
-    ) -> Tensors:
-        point = state["perturbation"]
+        self, problem: Problem, state: _SparseState, gradient: tf.Tensor
+    ) -> State:
+        changes, back = self._check_sparsity(problem, state)
+        back = back[:, None]
+        point = tf.where(back, state.best, state.perturbation)
+        gradient = tf.where(back, state.best_gradient, gradient)
         gradient = problem.movable(gradient, point)
         size = tf.abs(gradient)
         coordinates = tf.shape(size)[1]
-        share = state["sparsity"] * tf.cast(coordinates, problem.dtype)
+        share = changes["sparsity"] * tf.cast(coordinates, problem.dtype)
         number = tf.clip_by_value(tf.cast(share, tf.int32), 1, coordinates)
         descending = tf.sort(size, axis=1, direction="DESCENDING")
         smallest = tf.gather(descending, number - 1, batch_dims=1, axis=1)[:, None]
         signs = tf.where(size >= smallest, tf.sign(gradient), tf.zeros_like(size))
         count = tf.reduce_sum(tf.abs(signs), axis=1, keepdims=True)
-        step = state["length"][:, None] * tf.math.divide_no_nan(signs, count)
-        return {**state, "perturbation": problem.project(point + step)}
+        step = changes["length"][:, None] * tf.math.divide_no_nan(signs, count)
+        return state.next(problem.project(point + step), **changes)
 
     def _check_sparsity(
-        self, problem: Problem, state: Tensors, i: tf.Tensor
-    ) -> tuple[Tensors, tf.Tensor]:
+        self, problem: Problem, state: _SparseState
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         """Adapts steps at a checkpoint; returns which go back to their best."""
         wait = max(1, int(_L1_WAIT * self.steps))
-        check = (i > 0) & (i % wait == 0)
-        changed = tf.cast(state["best"] != 0, problem.dtype)
+        check = (state.i > 0) & (state.i % wait == 0)
+        changed = tf.cast(state.best != 0, problem.dtype)
         support = tf.reduce_sum(changed, axis=1)
         coordinates = tf.cast(tf.shape(changed)[1], problem.dtype)
-        sparser = support < _L1_SHRINKS * state["checked_support"]
+        sparser = support < _L1_SHRINKS * state.checked_support
         radius = problem.radius[:, 0]
-        shorter = tf.maximum(state["length"] / _L1_DIVISOR, _L1_LEAST_STEP * radius)
+        shorter = tf.maximum(state.length / _L1_DIVISOR, _L1_LEAST_STEP * radius)
         length = tf.where(sparser, radius, shorter)
         sparsity = support / coordinates / _L1_DIVISOR
         return {
-            **state,
-            "length": tf.where(check, length, state["length"]),
-            "sparsity": tf.where(check, sparsity, state["sparsity"]),
-            "checked_support": tf.where(check, support, state["checked_support"]),
+            "length": tf.where(check, length, state.length),
+            "sparsity": tf.where(check, sparsity, state.sparsity),
+            "checked_support": tf.where(check, support, state.checked_support),
         }, check & sparser
 
     @property

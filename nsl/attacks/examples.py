@@ -1,128 +1,357 @@
-"""The examples of one attack on the host, handed out in batches."""
+"""Examples on the host, with all that is given for them, handed out in batches."""
 
-import functools
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import attrs
 import numpy as np
 import tensorflow as tf
 
+from nsl import configs
 from nsl.lib import feature_mask as masks
 from nsl.lib import features as feature_structures
+from nsl.lib.features import is_perturbable
+from nsl.lib.norms import Norm
 
-Tensors = dict[str, Any]
+_INFINITE = -1
+
+
+@attrs.frozen
+class Limits:
+    """How far examples may be perturbed.
+
+    Each field but `radius` has an entry for each leaf of the features: an array that
+    broadcasts to it, whose first axis is that of the examples or 1, or None.
+
+    Attributes:
+      radius: The radius of the ball, of shape [examples, 1].
+      scale: What a coordinate's perturbation is divided by before the norm is taken.
+      low: The lower bound.
+      high: The upper bound.
+      mask: Factors of the gradient; where one is 0 the feature stays.
+      grid: The distance of the values that there are, multiples of it.
+    """
+
+    radius: np.ndarray
+    scale: list[Any]
+    low: list[Any]
+    high: list[Any]
+    mask: list[Any]
+    grid: list[Any]
+
+
+@attrs.frozen
+class Batch:
+    """Some of the examples.
+
+    Attributes:
+      features: Their features.
+      labels: Their labels.
+      targets: The classes to reach, or None.
+      limits: How far they may be perturbed.
+      memory: What the variables start from that a call of the model changes.
+    """
+
+    features: Any
+    labels: Any
+    targets: Any
+    limits: Limits
+    memory: list[Any]
 
 
 class Examples:
-    """Everything that is given for examples or for all of them alike.
-
-    Tensors go to compiled functions as one flat dict: the i-th leaf of the features is
-    "x/i", its bounds "low/i" and "high/i", its mask "mask/i".
-
-    Attributes:
-      count: The number of examples.
-      leaves: The leaves of the features, arrays with the batch as first axis.
-      structure: The structure of the features.
-      fixed: What is the same for all examples.
+    """Features and labels as arrays, and what an attack may do to them.
 
     Args:
-      x: A structure of arrays or tensors with the batch as first axis.
+      x: Arrays or tensors with the examples as first axis, or a structure of them; or
+        batches: a tf.data.Dataset, a `keras.utils.PyDataset`, any other iterable.
+        Batches of the form (x, y) or (x, y, sample_weight) hold the labels.
+      y: The labels, unless the batches hold them; None if there are none.
       bounds: Lower and upper bound, numbers or structures of arrays, or None.
       feature_mask: A number or a structure of arrays, or None.
+      grid: The distance of valid values, a number or a structure of arrays, or None.
+
+    Attributes:
+      x: The features, a structure of arrays.
+      y: The labels, a structure of arrays, or None.
+      count: The number of examples.
+      limits: What was given, with a radius of 0.
 
     Raises:
       ValueError: If there are no examples, no feature can be perturbed, numbers of
-        examples differ, or bounds or mask do not fit.
+        examples differ, or bounds, mask or grid do not fit.
     """
 
-    def __init__(self, x: Any, bounds: Any, feature_mask: Any) -> None:
-        self.structure = tf.nest.map_structure(lambda _: 0, x)
-        self.leaves = [_on_host(leaf) for leaf in tf.nest.flatten(x)]
-        arranged = tf.nest.pack_sequence_as(self.structure, self.leaves)
+    def __init__(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        bounds: Any = None,
+        feature_mask: Any = None,
+        grid: Any = None,
+    ) -> None:
+        x, y = _collected(x, y)
+        self.x = tf.nest.map_structure(_on_host, x)
+        self.y = None if y is None else tf.nest.map_structure(_on_host, y)
+        self.leaves: list[np.ndarray] = tf.nest.flatten(self.x)
         counts = {len(leaf) if leaf.ndim else 0 for leaf in self.leaves}
         if len(counts) != 1 or counts == {0}:
             raise ValueError(
-                "x must hold at least one example, with the batch as first axis of "
+                "x must hold at least one example, with the examples as first axis of "
                 "every feature, but received shapes "
                 f"{[leaf.shape for leaf in self.leaves]}."
             )
         [self.count] = counts
-        if not any(map(feature_structures.is_perturbable, self.leaves)):
-            raise ValueError(feature_structures.nothing_to_perturb(arranged))
+        for leaf in [] if self.y is None else tf.nest.flatten(self.y):
+            self.check_count(leaf, "y")
+        if not any(map(is_perturbable, self.leaves)):
+            raise ValueError(feature_structures.nothing_to_perturb(self.x))
         low, high = _pair(bounds)
-        self.fixed: Tensors = {}
-        self._batched: Tensors = {f"x/{i}": leaf for i, leaf in enumerate(self.leaves)}
-        for key, what, value in (
-            ("low", "bounds[0]", low),
-            ("high", "bounds[1]", high),
-            ("mask", "feature_mask", feature_mask),
-        ):
-            self._add_per_feature(key, what, value, arranged)
-        self._check_order()
+        mask = self._spread(feature_mask, "feature_mask")
+        for part in mask:
+            if part is not None:
+                masks.in_unit_interval(tf.constant(part))
+        self.limits = Limits(
+            radius=np.zeros([self.count, 1]),
+            scale=[None] * len(self.leaves),
+            low=self._spread(low, "bounds[0]"),
+            high=self._spread(high, "bounds[1]"),
+            mask=mask,
+            grid=self._spread(grid, "grid"),
+        )
+        for below, above in zip(self.limits.low, self.limits.high, strict=True):
+            if below is not None and above is not None and np.any(below > above):
+                raise ValueError(
+                    "bounds must be a pair (low, high) with low <= high throughout, "
+                    f"but received low up to {np.max(below)} and high down to "
+                    f"{np.min(above)}."
+                )
+        for part in self.limits.grid:
+            if part is not None and not np.all(part > 0):
+                raise ValueError(f"grid must be greater than 0, but received {grid!r}.")
 
-    def add(self, key: str, values: Any) -> None:
-        """Adds what is given for each example.
-
-        Args:
-          key: The name it goes by.
-          values: An array with the batch as first axis.
-
-        Raises:
-          ValueError: If it is not of as many examples.
-        """
-        values = np.asarray(values)
-        if not values.ndim or len(values) != self.count:
+    def check_count(self, values: Any, what: str) -> None:
+        """Raises ValueError unless there is one entry for each example."""
+        shape = np.shape(values)
+        if not shape or shape[0] != self.count:
             raise ValueError(
-                f"{key} must have one entry for each of the {self.count} examples, but "
-                f"has shape {values.shape}."
+                f"{what} must have one entry for each of the {self.count} examples, "
+                f"but has shape {shape}."
             )
-        self._batched[key] = values
 
     def first(self, count: int) -> Any:
         """Returns the features of the first `count` examples, repeated if need be."""
         rows = np.arange(count) % self.count
-        leaves = [tf.convert_to_tensor(leaf[rows]) for leaf in self.leaves]
-        return tf.nest.pack_sequence_as(self.structure, leaves)
+        return tf.nest.map_structure(
+            lambda leaf: tf.convert_to_tensor(leaf[rows]), self.x
+        )
 
-    def take(self, indices: np.ndarray) -> Tensors:
-        """Returns the tensors of some examples.
+    def limits_of(self, epsilon: Any) -> tuple[list[Limits], bool]:
+        """Returns the limits for each of several radii.
 
         Args:
-          indices: Which, an integer array.
+          epsilon: A radius, or a list or tuple of several. A radius is a number; an
+            array of shape [examples]; or one for each coordinate: a dict by feature, or
+            an array of the shape of a feature.
 
         Returns:
-          Arrays with the batch as first axis.
-        """
-        start, stop = indices[0], indices[-1] + 1
-        if np.array_equal(indices, np.arange(start, stop)):
-            return {key: value[start:stop] for key, value in self._batched.items()}
-        return {key: value[indices] for key, value in self._batched.items()}
+          The limits, and whether several were asked for.
 
-    def _add_per_feature(self, key: str, what: str, value: Any, arranged: Any) -> None:
+        Raises:
+          ValueError: If a radius is negative, not finite, or fits no feature.
+        """
+        is_list = isinstance(epsilon, list | tuple)
+        return [self._limits_of(one) for one in (epsilon if is_list else [epsilon])], (
+            is_list
+        )
+
+    def batch(
+        self,
+        indices: np.ndarray,
+        limits: Limits,
+        labels: Any = None,
+        targets: Any = None,
+        memory: Iterable[Any] = (),
+    ) -> Batch:
+        """Returns some of the examples.
+
+        Args:
+          indices: Which, ascending.
+          limits: The limits of all examples.
+          labels: The labels of all.
+          targets: The classes to reach of all, or None.
+          memory: See `Batch`.
+
+        Returns:
+          The batch.
+        """
+        return Batch(
+            *self.take((self.x, labels, targets, limits), indices), list(memory)
+        )
+
+    def take(self, values: Any, indices: np.ndarray) -> Any:
+        """Returns the entries of some examples; what is the same for all stays."""
+        count = len(indices)
+        piece: Any = indices
+        if count and indices[-1] - indices[0] == count - 1:
+            piece = slice(int(indices[0]), int(indices[-1]) + 1)
+
+        def taken(leaf: Any) -> Any:
+            return leaf if leaf is None or len(leaf) != self.count else leaf[piece]
+
+        return tf.nest.map_structure(taken, values)
+
+    def arguments(self, indices: np.ndarray, epsilon: Any) -> dict[str, Any]:
+        """Returns what an attack has to be called with for some examples.
+
+        Args:
+          indices: Which.
+          epsilon: The radius, or a list of them.
+
+        Returns:
+          Arguments by name; `grid` only if there is one.
+        """
+        limits = self.take(self.limits, indices)
+        spread = {
+            name: tf.nest.pack_sequence_as(self.x, getattr(limits, name))
+            for name in ("low", "high", "mask", "grid")
+            if any(part is not None for part in getattr(limits, name))
+        }
+        several = isinstance(epsilon, list | tuple)
+        radii = [
+            self._of_examples(e, indices) for e in (epsilon if several else [epsilon])
+        ]
+        low, high = spread.get("low"), spread.get("high")
+        return {
+            "x": self.take(self.x, indices),
+            "epsilon": radii if several else radii[0],
+            "bounds": None if low is None and high is None else (low, high),
+            "feature_mask": spread.get("mask"),
+            **({"grid": spread["grid"]} if "grid" in spread else {}),
+        }
+
+    def excess(self) -> float:
+        """Returns by how much a feature lies out of the bounds at most, at least 0."""
+        return max(
+            max(float(np.max(low - leaf)), float(np.max(leaf - high)), 0.0)
+            for leaf, low, high in self._boxes()
+        )
+
+    def reach(self, norm: configs.NormType) -> float | None:
+        """Returns a radius that reaches from any example to any other.
+
+        Args:
+          norm: The norm.
+
+        Returns:
+          The norm of the box around all examples and bounds; None where mask, bounds or
+          features that cannot be perturbed keep an example from becoming another.
+        """
+        fixed = not all(map(is_perturbable, self.leaves))
+        if fixed or any(m is not None and not np.all(m > 0) for m in self.limits.mask):
+            return None
+        widths = []
+        for leaf, low, high in self._boxes():
+            least, most = np.min(leaf, axis=0), np.max(leaf, axis=0)
+            if np.any(np.minimum(low, leaf) > least) or np.any(
+                np.maximum(high, leaf) < most
+            ):
+                return None
+            low = np.where(np.isfinite(low), np.minimum(low, least), least).min(axis=0)
+            high = np.where(np.isfinite(high), np.maximum(high, most), most).max(axis=0)
+            widths.append(np.ravel(high - low))
+        box = tf.constant([np.concatenate(widths)], tf.float64)
+        return float(Norm.of(norm).length(box)[0, 0])
+
+    def _boxes(self) -> Iterator[tuple[np.ndarray, Any, Any]]:
+        """Yields each feature that can be perturbed and its bounds, in float64."""
+        for leaf, low, high in zip(
+            self.leaves, self.limits.low, self.limits.high, strict=True
+        ):
+            if is_perturbable(leaf):
+                low = np.array(-np.inf if low is None else low, np.float64, ndmin=1)
+                high = np.array(np.inf if high is None else high, np.float64, ndmin=1)
+                yield leaf.astype(np.float64), low, high
+
+    def _of_examples(self, epsilon: Any, indices: np.ndarray) -> Any:
+        if isinstance(epsilon, Mapping):
+            return {k: self._of_examples(v, indices) for k, v in epsilon.items()}
+        if np.ndim(epsilon) == 0 or len(epsilon) != self.count:
+            return epsilon
+        feature = [leaf.shape[1:] for leaf in self.leaves]
+        return epsilon if np.shape(epsilon) in feature else np.asarray(epsilon)[indices]
+
+    def _limits_of(self, epsilon: Any) -> Limits:
+        shapes = [leaf.shape[1:] for leaf in self.leaves if is_perturbable(leaf)]
+        shape = () if isinstance(epsilon, Mapping) else np.shape(epsilon)
+        whole = {(), (self.count,), (self.count, 1), (1, 1)}
+        of_feature = (
+            shape != () and len(shapes) == 1 and shape[-len(shapes[0]) :] == shapes[0]
+        )
+        if shape == (self.count,) == shapes[0] and len(shapes) == 1:
+            raise ValueError(
+                f"epsilon of shape {shape} may be one radius for each example or for "
+                f"each column: give it the shape {(self.count, 1)} or {(1, *shape)}."
+            )
+        if isinstance(epsilon, Mapping) or (of_feature and shape not in whole - {()}):
+            return self._per_coordinate(epsilon)
+        radius = np.asarray(epsilon, np.float64)
+        if shape not in whole or not np.all(np.isfinite(radius) & (radius >= 0)):
+            raise ValueError(
+                "epsilon must be a number of at least 0, an array with one for each "
+                f"of the {self.count} examples, one for each coordinate (a dict by "
+                "feature, or an array of a feature's shape), or a list of those, but "
+                f"received {epsilon!r}."
+            )
+        return self._with_radius(radius.reshape([-1, 1]))
+
+    def _per_coordinate(self, epsilon: Any) -> Limits:
+        """Returns limits with a ball of radius 1, scaled in each coordinate."""
+        scale = self._spread(epsilon, "epsilon")
+        for name, leaf, part in zip(
+            feature_structures.names(self.x), self.leaves, scale, strict=True
+        ):
+            if not is_perturbable(leaf):
+                continue
+            if part is None or not np.all(np.isfinite(part) & (part >= 0)):
+                found = "no entry" if part is None else f"{part!r}"
+                raise ValueError(
+                    "epsilon must give each feature a radius of at least 0, but has "
+                    f"{found} for {name or 'the feature'!r}. With 0 it stays."
+                )
+        pairs = zip(self.limits.mask, scale, strict=True)
+        masks_ = [
+            m if s is None else (s > 0) * (np.float32(1) if m is None else m)
+            for m, s in pairs
+        ]
+        scale = [
+            None if s is None else np.where(s > 0, s, 1).astype(s.dtype) for s in scale
+        ]
+        return attrs.evolve(
+            self._with_radius(np.ones([1, 1])), scale=scale, mask=masks_
+        )
+
+    def _with_radius(self, radius: np.ndarray) -> Limits:
+        return attrs.evolve(
+            self.limits, radius=np.broadcast_to(radius, (self.count, 1))
+        )
+
+    def _spread(self, value: Any, what: str) -> list[Any]:
         dtypes = [
             tf.float64 if leaf.dtype == np.float64 else tf.float32
             for leaf in self.leaves
         ]
-        parts = feature_structures.spread_tensors(value, arranged, what, dtypes)
-        for i, (part, leaf) in enumerate(zip(parts, self.leaves, strict=True)):
+        parts = feature_structures.spread_tensors(value, self.x, what, dtypes)
+        spread: list[Any] = []
+        for part, leaf in zip(parts, self.leaves, strict=True):
             if part is None:
+                spread.append(None)
                 continue
-            if key == "mask":
-                part = masks.in_unit_interval(part)
             array = part.numpy()
-            per_example = array.ndim == leaf.ndim and len(array) == self.count
-            tensors = self._batched if per_example else self.fixed
-            tensors[f"{key}/{i}"] = array
-
-    def _check_order(self) -> None:
-        known = self._batched | self.fixed
-        for i in range(len(self.leaves)):
-            low, high = known.get(f"low/{i}"), known.get(f"high/{i}")
-            if low is not None and high is not None and np.any(low > high):
-                raise ValueError(
-                    "bounds must be a pair (low, high) with low <= high throughout, "
-                    f"but received low up to {np.max(low)} and high down to "
-                    f"{np.min(high)}."
-                )
+            ahead = (1,) * (leaf.ndim - array.ndim)
+            spread.append(array.reshape(ahead + array.shape))
+        return spread
 
 
 def split(count: int, size: int) -> list[slice]:
@@ -130,33 +359,64 @@ def split(count: int, size: int) -> list[slice]:
     return [slice(i, min(i + size, count)) for i in range(0, count, size)]
 
 
-def padded_size(count: int, size: int, smallest: int) -> int:
-    """Returns the size of batch to compile for that `count` examples fit into.
-
-    Args:
-      count: The number of examples, at most `size`.
-      size: The size of a full batch.
-      smallest: The smallest size to compile for.
-
-    Returns:
-      `size`, or a quarter of it, or a quarter of that and so on.
-    """
-    while size // 4 >= max(count, smallest):
-        size //= 4
-    return size
-
-
-def pad(tensors: Tensors, count: int) -> Tensors:
-    """Repeats the first example until there are `count`."""
-    grow = functools.partial(_grown, count=count)
-    return {key: grow(value) for key, value in tensors.items()}
+def _collected(x: Any, y: Any) -> tuple[Any, Any]:
+    """Returns features and labels of what may be batches."""
+    if not _is_batches(x):
+        return _arrays(x), _arrays(y)
+    batches = list(_batches(x))
+    if not batches:
+        raise ValueError("x must hold at least one example, but it has no batches.")
+    if isinstance(batches[0], tuple):
+        if y is None and len(batches[0]) > 1:
+            y = _joined([batch[1] for batch in batches])
+        batches = [batch[0] for batch in batches]
+    if _is_batches(y):
+        y = _joined(list(_batches(y)))
+    return _joined(batches), _arrays(y)
 
 
-def _grown(values: Any, count: int) -> Any:
-    missing = count - len(values)
-    if not missing:
-        return values
-    return np.concatenate([values, np.repeat(values[:1], missing, axis=0)])
+def _is_batches(x: Any) -> bool:
+    return (
+        isinstance(x, Iterable)
+        and not isinstance(x, Mapping | list | tuple | str | bytes)
+        and not tf.is_tensor(x)
+        and not hasattr(x, "__array__")
+        and not isinstance(x, tf.RaggedTensor | tf.SparseTensor)
+    ) or hasattr(x, "num_batches")
+
+
+def _batches(x: Any) -> Iterator[Any]:
+    endless = hasattr(x, "cardinality") and int(x.cardinality()) == _INFINITE
+    if endless or (hasattr(x, "num_batches") and x.num_batches is None):
+        raise ValueError(
+            "x must end, but it repeats without end: take a part, as dataset.take(10)."
+        )
+    if hasattr(x, "num_batches"):
+        return (x[i] for i in range(x.num_batches))
+    return iter(x)
+
+
+def _joined(batches: list[Any]) -> Any:
+    def join(*parts: Any) -> np.ndarray:
+        arrays = [_on_host(part) for part in parts]
+        if not arrays[0].ndim:
+            raise ValueError(
+                "x must hold batches, with the examples as first axis, but an element "
+                "is a single number: batch it, as dataset.batch(32)."
+            )
+        return np.concatenate(arrays)
+
+    return tf.nest.map_structure(join, *batches)
+
+
+def _arrays(values: Any) -> Any:
+    """Returns nested lists of numbers as an array, and anything else as it is."""
+    if isinstance(values, list | tuple) and all(
+        isinstance(leaf, int | float | str | np.generic)
+        for leaf in tf.nest.flatten(values)
+    ):
+        return np.asarray(values)
+    return values
 
 
 def _on_host(leaf: Any) -> np.ndarray:
@@ -164,6 +424,11 @@ def _on_host(leaf: Any) -> np.ndarray:
         raise ValueError(
             f"Attacks take dense features, but received a {type(leaf).__name__}. "
             "Convert it with to_tensor() or tf.sparse.to_dense."
+        )
+    if tf.is_tensor(leaf) and not hasattr(leaf, "numpy"):
+        raise ValueError(
+            "Attacks run on the host and cannot be called within a tf.function or "
+            "Dataset.map. Call them outside, or use nsl.lib.gen_adv_neighbor there."
         )
     return leaf.numpy() if tf.is_tensor(leaf) else np.asarray(leaf)
 

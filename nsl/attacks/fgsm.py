@@ -3,16 +3,13 @@
 from typing import ClassVar
 
 import attrs
-import tensorflow as tf
 
-from nsl.attacks.attack import Attack
-from nsl.attacks.examples import Tensors
+from nsl.attacks.attack import FixedRadius, State
 from nsl.attacks.problem import Problem
-from nsl.attacks.steps import initial_state
 
 
-@attrs.define(eq=False, kw_only=True)
-class FGSM(Attack):
+@attrs.frozen(kw_only=True)
+class FGSM(FixedRadius):
     """The fast gradient sign method, and its like for L1 and L2.
 
         x_adv = x + argmax <gradient, delta>
@@ -22,23 +19,19 @@ class FGSM(Attack):
     https://arxiv.org/abs/1412.6572. For a linear model nothing is worse.
     """
 
-    keeps_last: ClassVar[bool] = True
+    _keeps_last: ClassVar[bool] = True
 
     steps: int = attrs.field(default=1, init=False)
     restarts: int = attrs.field(default=1, init=False)
 
-    def start(self, problem: Problem, seed: tf.Tensor) -> Tensors:
+    def start(self, problem: Problem) -> State:
         """Starts at the features."""
-        del seed
-        return initial_state(problem, tf.zeros_like(problem.threat.centers))
+        return State.at(problem.none)
 
-    def step(
-        self, problem: Problem, state: Tensors, i: tf.Tensor, seed: tf.Tensor
-    ) -> Tensors:
+    def step(self, problem: Problem, state: State) -> State:
         """Goes along the gradient as far as epsilon."""
-        del i, seed
-        _, _, gradient = problem.gradient(state["perturbation"])
-        step = problem.threat.norm.steepest_step_with_bounds(
+        _, _, gradient = problem.gradient(state.perturbation)
+        step = problem.norm.steepest_step_with_bounds(
             gradient, problem.radius, problem.low, problem.high
         )
-        return {**state, "perturbation": step, "best": step}
+        return state.next(step, best=step)

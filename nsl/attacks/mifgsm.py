@@ -1,14 +1,21 @@
 """The momentum iterative fast gradient sign method."""
 
+from typing import Any
+
 import attrs
 import tensorflow as tf
 
-from nsl.attacks.examples import Tensors
+from nsl.attacks.attack import State
 from nsl.attacks.pgd import PGD
 from nsl.attacks.problem import Problem
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.frozen
+class _State(State):
+    momentum: tf.Tensor
+
+
+@attrs.frozen(kw_only=True)
 class MIFGSM(PGD):
     """The momentum iterative fast gradient sign method.
 
@@ -28,19 +35,20 @@ class MIFGSM(PGD):
     random_start: bool = False
     decay: float = attrs.field(default=1.0, validator=attrs.validators.ge(0))
 
-    def start(self, problem: Problem, seed: tf.Tensor) -> Tensors:
+    def start(self, problem: Problem) -> _State:
         """Starts without momentum."""
-        state = super().start(problem, seed)
-        return {**state, "momentum": tf.zeros_like(problem.threat.centers)}
+        point = super().start(problem).perturbation
+        return _State.at(point, momentum=problem.none)
 
     def direction(
-        self, state: Tensors, gradient: tf.Tensor
-    ) -> tuple[Tensors, tf.Tensor]:
+        self, state: State, gradient: tf.Tensor
+    ) -> tuple[tf.Tensor, dict[str, Any]]:
         """Returns the decayed sum of the gradients so far."""
+        assert isinstance(state, _State)
         length = tf.reduce_sum(tf.abs(gradient), axis=1, keepdims=True)
-        momentum = self.decay * state["momentum"]
+        momentum = self.decay * state.momentum
         momentum += tf.math.divide_no_nan(gradient, length)
-        return {**state, "momentum": momentum}, momentum
+        return momentum, {"momentum": momentum}
 
     def length(self, problem: Problem) -> tf.Tensor:
         """Returns the length of a step."""

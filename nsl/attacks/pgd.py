@@ -1,23 +1,24 @@
 """Projected gradient descent (on minus the objective)."""
 
+from typing import Any
+
 import attrs
 import tensorflow as tf
 
-from nsl.attacks.attack import Attack
-from nsl.attacks.examples import Tensors
+from nsl.attacks.attack import FixedRadius, State
 from nsl.attacks.problem import Problem
-from nsl.attacks.steps import initial_state, keep_best
 
 
-@attrs.define(eq=False, kw_only=True)
-class PGD(Attack):
+@attrs.frozen(kw_only=True)
+class PGD(FixedRadius):
     """Projected gradient descent, on minus the objective.
 
     From a random point of the ball,
 
         delta <- project(delta + step)
 
-    onto ball and box at once. Madry et al. (2018), https://arxiv.org/abs/1706.06083.
+    onto ball and box at once, where the neighbors of training (`nsl.lib`) are projected
+    onto the ball and then clipped, as in NSL 1.4. Madry et al. (2018), https://arxiv.org/abs/1706.06083.
     Each step takes one forward and one backward pass; the last point takes a forward
     pass.
 
@@ -30,39 +31,33 @@ class PGD(Attack):
     Attributes:
       step_size: The length of a step. None: 2.5 epsilon / steps, with which a point
         can reach the border of the ball and move along it.
-      random_start: Whether the first attempt starts at a random point of the ball
-        instead of at the features. Further ones always do.
+      random_start: Whether attempts start at a random point of the ball instead of at
+        the features.
     """
 
     step_size: float | None = None
     random_start: bool = True
 
-    def start(self, problem: Problem, seed: tf.Tensor) -> Tensors:
+    def start(self, problem: Problem) -> State:
         """Starts at a random point, or at the features."""
         if self.random_start:
-            return initial_state(problem, problem.random_start(seed))
-        return initial_state(problem, tf.zeros_like(problem.threat.centers))
+            return State.at(problem.random_start(problem.seed()))
+        return State.at(problem.none)
 
-    def step(
-        self, problem: Problem, state: Tensors, i: tf.Tensor, seed: tf.Tensor
-    ) -> Tensors:
+    def step(self, problem: Problem, state: State) -> State:
         """Evaluates the present point and moves on along the gradient."""
-        del i, seed
-        perturbation = state["perturbation"]
-        values, fooled, gradient = problem.gradient(perturbation)
-        state = keep_best(state, values, fooled)
-        state, direction = self.direction(state, gradient)
-        step = problem.threat.norm.ascent_step(
-            direction,
-            self.length(problem),
-            problem.low - perturbation,
-            problem.high - perturbation,
+        here = state.perturbation
+        values, fooled, gradient = problem.gradient(here)
+        direction, more = self.direction(state, gradient)
+        step = problem.norm.ascent_step(
+            direction, self.length(problem), problem.low - here, problem.high - here
         )
-        return {**state, "perturbation": problem.project(perturbation + step)}
+        state = state.keep_best(values, fooled)
+        return state.next(problem.project(here + step), **more)
 
     def direction(
-        self, state: Tensors, gradient: tf.Tensor
-    ) -> tuple[Tensors, tf.Tensor]:
+        self, state: State, gradient: tf.Tensor
+    ) -> tuple[tf.Tensor, dict[str, Any]]:
         """Returns what steps are made along.
 
         Args:
@@ -70,9 +65,10 @@ class PGD(Attack):
           gradient: The gradient at the present point; rows.
 
         Returns:
-          The state, and rows of any norm.
+          Rows of any norm, and fields of the next state.
         """
-        return state, gradient
+        del state
+        return gradient, {}
 
     def length(self, problem: Problem) -> tf.Tensor:
         """Returns the length of a step, a tensor that broadcasts to a column."""

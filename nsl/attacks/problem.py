@@ -3,90 +3,107 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from nsl import configs
-from nsl.attacks.model import AttackedModel
-from nsl.attacks.objectives import Objective
+from nsl.attacks.examples import Batch
+from nsl.attacks.model_adapter import ModelAdapter
+from nsl.attacks.objectives import Objective, cross_entropy
 from nsl.lib.features import described, is_perturbable
+from nsl.lib.rows import to_rows
 from nsl.lib.threat_model import ThreatModel
 
-Leaves = list[tf.Tensor | None]
+Loss = Callable[[Any, Any], Any]
+
+# What rounding may add to a multiple of the grid.
+_GRID_SLACK = 1e-3
+_RELATIVE, _ABSOLUTE = 1e-4, 1e-5
+
+
+class NoGradientError(ValueError):
+    """A model has no gradient with respect to any feature."""
 
 
 class Problem:
     """Maximizes an objective over the perturbations of a batch that are allowed.
 
     Perturbations are rows: one row holds the coordinates of all features of an example
-    that can be perturbed. Allowed are those inside the ball and the box at once.
+    that can be perturbed, divided by the radius of each coordinate where there is one.
+    Allowed are those inside the ball and the box at once.
 
     Attributes:
-      threat: The ball, the bounds and the mask.
-      radius: The radius of each example's ball, a tensor of shape [batch, 1].
+      batch: The examples.
+      norm: The geometry of the norm, see `nsl.lib.norms.Norm`.
+      radius: The radius of each example's ball, a column.
       low: Lower bounds of a perturbation, at most 0; they broadcast to the rows.
       high: Upper bounds of a perturbation, at least 0.
-      labels: The true classes, of shape [batch]; with a loss of one's own, whatever
-        was given.
+      labels: The true classes, of shape [batch]; with `loss_fn`, whatever that takes.
       targets: The classes to reach, of shape [batch], or None.
-      dtype: The dtype of the rows.
+      dtype: The dtype of the rows, float32 or float64.
+      none: The perturbation of zeros.
 
     Args:
       model: The model.
-      features: The clean features, a structure of tensors with the batch first.
-      labels: The true classes, or what `loss_fn` takes.
-      targets: The classes to reach, or None.
+      batch: The examples.
+      norm: The norm of the ball.
+      seed: Two integers that determine all that is random.
       objective: What is maximized, of logits, labels and targets.
       loss_fn: Maximized instead if given: a function of labels and outputs.
-      norm: The norm of the ball.
-      radius: Its radius, of shape [batch, 1].
-      low: Lower bound of each leaf of the features, or None.
-      high: Upper bound of each leaf.
-      mask: Factors of each leaf's gradient. Where one is 0, the feature stays.
-      memory: What the variables start from that a call of the model changes.
-      fooled: Whether the attack has succeeded, of predicted and true classes and
-        targets.
+      criterion: With `loss_fn`, tells of labels and outputs which examples are right;
+        without it, none ever counts as fooled.
+      any_class: Whether any wrong class is a success, whatever the targets are.
+      samples: How many draws of a random model a gradient is averaged over.
     """
 
     def __init__(
         self,
-        model: AttackedModel,
-        features: Any,
+        model: ModelAdapter,
+        batch: Batch,
         *,
-        labels: Any,
-        targets: tf.Tensor | None,
-        objective: Objective,
-        loss_fn: Callable[[Any, Any], tf.Tensor] | None,
-        norm: configs.NormType,
-        radius: tf.Tensor,
-        low: Leaves,
-        high: Leaves,
-        mask: Leaves,
-        memory: list[tf.Tensor],
-        fooled: Callable[[tf.Tensor, tf.Tensor, tf.Tensor | None], tf.Tensor],
+        norm: configs.NormType | str,
+        seed: Any = (0, 0),
+        objective: Objective = cross_entropy,
+        loss_fn: Loss | None = None,
+        criterion: Loss | None = None,
+        any_class: bool = False,
+        samples: int = 1,
     ) -> None:
-        self._fooled = fooled
         self._model = model
+        self.batch = batch
+        self._seed = tf.convert_to_tensor(seed, tf.int32)
         self._objective = objective
-        self._loss_fn = loss_fn
-        self._memory = memory
-        leaves = tf.nest.flatten(features)
+        self._loss_fn, self._criterion = loss_fn, criterion
+        self._any_class = any_class
+        self._samples = samples
+        self.labels, self.targets = batch.labels, batch.targets
+        leaves = tf.nest.flatten(batch.features)
+        limits = batch.limits
         self.threat = ThreatModel(
-            features,
+            batch.features,
             norm,
-            radius=radius,
-            low=_widened(tf.minimum, low, leaves),
-            high=_widened(tf.maximum, high, leaves),
-            mask=mask,
+            low=_reaching(tf.minimum, limits.low, leaves),
+            high=_reaching(tf.maximum, limits.high, leaves),
+            mask=limits.mask,
         )
+        self.norm = self.threat.norm
         self.dtype = self.threat.centers.dtype
-        self.radius = tf.cast(radius, self.dtype)
-        self.low, self.high = self.threat.box()
-        self.labels = labels
-        self.targets = targets
+        self.none = tf.zeros_like(self.threat.centers)
+        self.radius = tf.cast(limits.radius, self.dtype)
+        self._scale = self.threat.spread(limits.scale, 1.0)
+        self._grid = self.threat.spread(limits.grid, 0.0)
+        low, high = self.threat.box()
+        self.low, self.high = self._per_scale(low), self._per_scale(high)
+
+    def seed(self, i: tf.Tensor | None = None) -> tf.Tensor:
+        """Returns two integers that determine what is random, others for each i."""
+        if i is None:
+            return self._seed
+        return tf.random.experimental.stateless_fold_in(self._seed, i)
 
     def project(self, perturbation: tf.Tensor) -> tf.Tensor:
         """Returns the nearest perturbation that is allowed."""
-        return self.threat.norm.project_with_bounds(
+        return self.norm.project_with_bounds(
             perturbation, self.radius, self.low, self.high
         )
 
@@ -97,7 +114,7 @@ class Problem:
         coordinates come off the bounds of the box.
         """
         clipped = tf.clip_by_value(perturbation, self.low, self.high)
-        return self.threat.norm.project(clipped, self.radius)
+        return self.norm.project(clipped, self.radius)
 
     def random_start(self, seed: tf.Tensor) -> tf.Tensor:
         """Draws perturbations uniformly from the ball and projects them.
@@ -108,18 +125,26 @@ class Problem:
         Returns:
           Rows.
         """
-        shape = tf.shape(self.threat.centers)
-        drawn = self.threat.norm.random_start(shape, self.radius, seed, self.dtype)
-        drawn = tf.ensure_shape(drawn, self.threat.centers.shape)
+        shape = tf.shape(self.none)
+        drawn = self.norm.random_start(shape, self.radius, seed, self.dtype)
+        drawn = tf.ensure_shape(drawn, self.none.shape)
         return self.project(self.threat.masked(drawn))
 
     def features(self, perturbation: tf.Tensor) -> Any:
         """Returns the perturbed features, in the structure of the clean ones."""
-        return self.threat.restore(self.threat.place(perturbation))
+        moved = perturbation if self._scale is None else perturbation * self._scale
+        point = self.threat.place(moved)
+        if self._grid is not None:
+            point = self._on_grid(point)
+        return self.threat.restore(point)
+
+    def from_point(self, point: tf.Tensor) -> tf.Tensor:
+        """Returns the perturbation that leads to a point, whatever is allowed; rows."""
+        return self._per_scale(point - self.threat.centers)
 
     def logits(self, perturbation: tf.Tensor) -> tf.Tensor:
         """Returns the logits of perturbed features, of shape [batch, classes]."""
-        return self._model.logits(self.features(perturbation), self._memory)
+        return self._model.logits(self.features(perturbation), self.batch.memory)
 
     def evaluate(self, perturbation: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Runs the model forward once.
@@ -129,42 +154,44 @@ class Problem:
 
         Returns:
           The objective, of shape [batch] and the dtype of the rows, and whether the
-          attack has succeeded, which is False throughout with a loss of one's own.
+          attack has succeeded, of shape [batch].
         """
         return self._values(self.features(perturbation))
 
     def gradient(
         self, perturbation: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Runs the model forward and backward once.
+        """Runs the model forward and backward, once for each sample.
 
         Args:
           perturbation: Rows.
 
         Returns:
-          As `evaluate`, and the gradient of the objective, masked; rows.
+          As `evaluate`, and the gradient of the objective, masked; rows. With several
+          samples, values and gradients are means, and success is that of the last.
 
         Raises:
           ValueError: If there is no gradient with respect to any feature.
         """
         x = self.features(perturbation)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            leaves = tf.nest.flatten(x)
-            sources = {i: f for i, f in enumerate(leaves) if is_perturbable(f)}
-            tape.watch(sources)
-            values, fooled = self._values(x)
-        found = tape.gradient(values, sources)
-        gradients = [found.get(i) for i in range(len(leaves))]
-        if all(gradient is None for gradient in gradients):
-            raise ValueError(
-                "The model's outputs have no gradient with respect to any of the "
-                f"features: {described(x)}. Give the model with all of its operations "
-                "differentiable, or use a black-box attack (nsl.attacks.Square)."
+        values, fooled, gradient = self._gradient(x)
+        if self._samples > 1:
+
+            def add(i: Any, value: Any, _: Any, total: Any) -> tuple[Any, ...]:
+                drawn, fooled, gradient = self._gradient(x)
+                return i + 1, value + drawn, fooled, total + gradient
+
+            _, values, fooled, gradient = tf.while_loop(
+                lambda i, *_: i < self._samples,
+                add,
+                (tf.constant(1), values, fooled, gradient),
+                parallel_iterations=1,
             )
-        return values, fooled, self.threat.masked(self.threat.rows(gradients))
+            values, gradient = values / self._samples, gradient / self._samples
+        return values, fooled, gradient
 
     def movable(self, gradient: tf.Tensor, perturbation: tf.Tensor) -> tf.Tensor:
-        """Returns a gradient with zeros where the box lets no step along it pass.
+        """Zeroes gradient components that would leave the box.
 
         Args:
           gradient: Rows.
@@ -178,17 +205,142 @@ class Problem:
         )
         return tf.where(blocked, tf.zeros_like(gradient), gradient)
 
+    def length(self, perturbation: tf.Tensor) -> tf.Tensor:
+        """Returns the norm of each perturbation, as it is on the grid; a column."""
+        if self._grid is None:
+            return self.norm.length(perturbation)
+        moved = self.threat.rows(self.features(perturbation)) - self.threat.centers
+        return self.norm.length(self._per_scale(moved))
+
+    def allows(self, features: Any) -> np.ndarray:
+        """Tells which perturbed features an attack may give.
+
+        Args:
+          features: Arrays in the structure of the clean features.
+
+        Returns:
+          Whether each example is finite, inside ball and bounds, on the grid, and
+          unchanged where it may not be perturbed, up to rounding (1e-4 of the radius,
+          1e-5 of a coordinate); bool of shape [batch].
+        """
+        limits, ok = self.batch.limits, self.distance(features)
+        ok = (ok <= limits.radius * (1 + _RELATIVE) + _ABSOLUTE)[:, 0]
+        clean, found = tf.nest.flatten(self.batch.features), tf.nest.flatten(features)
+        parts = (limits.low, limits.high, limits.mask, limits.grid)
+        for before, after, low, high, mask, grid in zip(
+            clean, map(np.asarray, found), *parts, strict=True
+        ):
+            before = np.asarray(before)
+            if not is_perturbable(before):
+                ok &= np.all(_flat(before == after), axis=1)
+                continue
+            before, after = before.astype(np.float64), after.astype(np.float64)
+            slack = _ABSOLUTE * (1 + np.abs(before))
+            fine = np.isfinite(after)
+            # An example that is out of bounds itself may stay where it is.
+            if low is not None:
+                fine &= after >= np.minimum(before, low) - slack
+            if high is not None:
+                fine &= after <= np.maximum(before, high) + slack
+            stays = np.abs(after - before) <= slack
+            if mask is not None:
+                fine &= stays | (np.asarray(mask) > 0)
+            if grid is not None:
+                steps = after / grid
+                fine &= stays | (np.abs(steps - np.round(steps)) <= 10 * _GRID_SLACK)
+            ok &= np.all(_flat(fine), axis=1)
+        return ok
+
+    def distance(self, features: Any) -> np.ndarray:
+        """Returns the norm of what features differ by from the clean ones.
+
+        Args:
+          features: Arrays in the structure of the clean features.
+
+        Returns:
+          A float64 column.
+        """
+
+        def rows(structure: Any) -> tf.Tensor:
+            leaves = [f for f in tf.nest.flatten(structure) if is_perturbable(f)]
+            return to_rows([np.asarray(leaf, np.float64) for leaf in leaves])
+
+        change = rows(features) - rows(self.batch.features)
+        if self._scale is not None:
+            change /= tf.cast(self._scale, tf.float64)
+        return self.norm.length(change).numpy()
+
+    def _gradient(self, x: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            leaves = tf.nest.flatten(x)
+            sources = {i: f for i, f in enumerate(leaves) if is_perturbable(f)}
+            tape.watch(sources)
+            values, fooled = self._values(x)
+        found = tape.gradient(values, sources)
+        gradients = [found.get(i) for i in range(len(leaves))]
+        if all(gradient is None for gradient in gradients):
+            raise NoGradientError(
+                "The model's outputs have no gradient with respect to any of the "
+                f"features: {described(x)}. Give the model with all of its operations "
+                "differentiable, or use an attack that needs none: nsl.attacks.Square "
+                "for scores, nsl.attacks.HopSkipJump for labels."
+            )
+        gradient = self.threat.masked(self.threat.rows(gradients))
+        if self._scale is not None:
+            gradient *= self._scale
+        return values, fooled, gradient
+
     def _values(self, x: Any) -> tuple[tf.Tensor, tf.Tensor]:
         if self._loss_fn is not None:
-            outputs = self._model(x, self._memory)
+            outputs = self._model(x, self.batch.memory)
             values = per_example(self._loss_fn(self.labels, outputs))
-            batch = tf.shape(self.threat.centers)[0]
-            return tf.cast(values, self.dtype), tf.zeros([batch], tf.bool)
-        logits = self._model.logits(x, self._memory)
+            if self._criterion is None:
+                fooled = tf.zeros_like(self.none[:, 0], tf.bool)
+            else:
+                fooled = ~tf.cast(self._criterion(self.labels, outputs), tf.bool)
+            return tf.cast(values, self.dtype), fooled
+        logits = self._model.logits(x, self.batch.memory)
         values = self._objective(logits, self.labels, self.targets)
         predicted = tf.argmax(logits, axis=1, output_type=tf.int32)
-        fooled = self._fooled(predicted, self.labels, self.targets)
+        if self.targets is None or self._any_class:
+            fooled = predicted != self.labels
+        else:
+            fooled = predicted == self.targets
         return tf.cast(per_example(values), self.dtype), fooled
+
+    def _per_scale(self, rows: tf.Tensor) -> tf.Tensor:
+        return rows if self._scale is None else rows / self._scale
+
+    def _on_grid(self, point: tf.Tensor) -> tf.Tensor:
+        """Returns the values of the grid nearest to a point, inside box and ball.
+
+        Coordinates are rounded towards the clean example, but for those whose share of
+        a step is above a threshold: the smallest one from 0.5 on that the ball allows.
+        A coordinate that does not move need not be on the grid.
+        """
+        grid, center = self._grid, self.threat.centers
+        assert grid is not None
+        outward = tf.sign(point - center)
+        steps = outward * tf.math.divide_no_nan(point, grid)
+        inner = tf.floor(steps + _GRID_SLACK)
+
+        def moved(steps: tf.Tensor) -> tf.Tensor:
+            return tf.maximum(self._per_scale(steps * grid - outward * center), 0.0)
+
+        room = tf.minimum(tf.where(outward > 0, self.high, -self.low), self.radius)
+        allowed = moved(inner + 1) <= room * (1 + _GRID_SLACK)
+        threshold, largest = self.radius * 0 + 1.0, self.radius * (1 + _GRID_SLACK)
+        for size in (0.25, 0.125, 0.0625, 0.03125, 0.015625, 0.015625):
+            up = allowed & (steps - inner > threshold - size)
+            length = self.norm.length(tf.where(up, moved(inner + 1), moved(inner)))
+            threshold = tf.where(length <= largest, threshold - size, threshold)
+        found = inner + tf.cast(allowed & (steps - inner > threshold), self.dtype)
+        found = tf.where(moved(found) > 0, outward * found * grid, center)
+        return tf.where(grid > 0, found, point)
+
+
+def _flat(values: np.ndarray) -> np.ndarray:
+    return values.reshape(len(values), -1)
 
 
 def per_example(loss: Any) -> tf.Tensor:
@@ -215,9 +367,9 @@ def per_example(loss: Any) -> tf.Tensor:
     return tf.reduce_mean(loss, axis=list(range(1, loss.shape.rank)))
 
 
-def _widened(
-    extreme: Callable[[Any, Any], tf.Tensor], bounds: Leaves, leaves: list[Any]
-) -> Leaves:
+def _reaching(
+    extreme: Callable[[Any, Any], tf.Tensor], bounds: list[Any], leaves: list[Any]
+) -> list[Any]:
     """Returns bounds that the clean features are within."""
     return [
         None if bound is None else extreme(bound, tf.cast(leaf, bound.dtype))

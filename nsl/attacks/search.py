@@ -1,258 +1,391 @@
-"""One call of an attack: all epsilons, attempts and batches, on the host."""
+"""One call of an attack: all radii, attempts and batches."""
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
+import attrs
 import numpy as np
 import tensorflow as tf
 
-from nsl.attacks.examples import Examples, Tensors, split
-from nsl.attacks.program import Program
-from nsl.attacks.steps import Steps
-from nsl.attacks.targets import as_classes
+from nsl.attacks.examples import Batch, Examples, Limits, split
+from nsl.attacks.labels import read_classes
+from nsl.attacks.model_adapter import ModelAdapter
+from nsl.attacks.problem import Loss, Problem
 from nsl.files.progress import Progress
+from nsl.lib.features import is_perturbable
+from nsl.lib.rows import joint_dtype
+
+if TYPE_CHECKING:
+    from nsl.attacks.attack import Attack
+
+_SMALLEST_BATCH = 16
+_ROUNDS = 8
+_SHORTER = 1e-7
 
 
-class Found:
+@attrs.frozen
+class Best:
     """The best that has been found for each example within one radius.
 
     Attributes:
-      radius: The radius of each example, of shape [count, 1].
-      leaves: The features, leaf by leaf.
-      fooled: Whether the attack has succeeded, of shape [count].
+      radius: The radius, of shape [count, 1].
+      best: The perturbation; rows.
       value: The objective, of shape [count].
-
-    Args:
-      leaves: The clean features.
-      radius: The radius of each example.
+      fooled: Whether the attack has succeeded, of shape [count].
     """
 
-    def __init__(self, leaves: list[np.ndarray], radius: np.ndarray) -> None:
-        self.radius = radius
-        self.leaves = [leaf.copy() for leaf in leaves]
-        self.fooled = np.zeros(len(radius), bool)
-        self.value = np.full(len(radius), -np.inf)
+    radius: np.ndarray
+    best: np.ndarray
+    value: np.ndarray
+    fooled: np.ndarray
 
-    def keep(
-        self,
-        indices: np.ndarray,
-        leaves: list[np.ndarray],
-        fooled: np.ndarray,
-        value: np.ndarray,
-    ) -> None:
+    def keep_all(self, smaller: list[Best]) -> None:
+        """Keeps what was found within radii that are no larger."""
+        for one in smaller:
+            indices = np.flatnonzero(one.radius <= self.radius)
+            self.keep(indices, _rows(one, indices))
+
+    def keep(self, indices: np.ndarray, other: Any) -> None:
         """Keeps what is better than what there is: has succeeded, or larger.
 
         Args:
-          indices: Which examples it is of.
-          leaves: Their features.
-          fooled: Whether the attack has succeeded on them.
-          value: Their objective.
+          indices: The examples.
+          other: A `State` or `Best` of these.
         """
-        larger = value > self.value[indices]
-        same = fooled == self.fooled[indices]
-        better = np.where(same, larger, fooled)
-        for own, new in zip(self.leaves, leaves, strict=True):
+        larger = other.value > self.value[indices]
+        same = other.fooled == self.fooled[indices]
+        better = np.where(same, larger, other.fooled)
+        for own, new in (
+            (self.best, other.best),
+            (self.value, other.value),
+            (self.fooled, other.fooled),
+        ):
             own[indices[better]] = new[better]
-        self.fooled[indices[better]] = fooled[better]
-        self.value[indices[better]] = value[better]
-
-    def keep_from(self, smaller: Found) -> None:
-        """Keeps what was found within radii that are no larger."""
-        [indices] = np.nonzero((smaller.radius <= self.radius)[:, 0])
-        self.keep(
-            indices,
-            [leaf[indices] for leaf in smaller.leaves],
-            smaller.fooled[indices],
-            smaller.value[indices],
-        )
 
 
 class Search:
     """Runs an attack on all examples of a call.
 
+    Attributes:
+      work: The number of steps for all examples in all attempts.
+
     Args:
       attack: The attack.
-      program: The compiled attack, with its model.
+      model: The model.
       examples: The examples.
-      size: The number of examples in a full batch.
+      loss_fn: What is maximized instead of the attack's objective, or None.
+      criterion: With `loss_fn`, tells which examples are right, or None.
+      batch_size: The number of examples in a full batch.
       seed: Determines all that is random.
     """
 
     def __init__(
         self,
-        attack: Steps,
-        program: Program,
+        attack: Attack,
+        model: ModelAdapter,
         examples: Examples,
-        size: int,
-        seed: int,
+        *,
+        loss_fn: Loss | None = None,
+        criterion: Loss | None = None,
+        batch_size: int,
+        seed: int = 0,
     ) -> None:
-        self._attack = attack
-        self._program = program
-        self._examples = examples
-        self._size = size
-        self._seed = seed
-        self._labels = np.zeros(0, np.int32)
+        self._attack, self._model, self._examples = attack, model, examples
+        self._loss_fn, self._criterion = loss_fn, criterion
+        self._size, self._seed = batch_size, abs(seed)
+        gpu = bool(tf.config.list_physical_devices("GPU"))
+        jit_compile = gpu if attack.jit_compile is None else attack.jit_compile
+        self._jit_compile = jit_compile and model.is_native
+        self._labels: Any = None
+        self._targets: Any = None
         self._given_targets = False
-        self._attempts = attack.attempts(program.classes)
-        self._judged = False
+        self._memory = model.memory()
 
     @property
     def work(self) -> int:
         """The number of steps for all examples in all attempts."""
         return self._examples.count * self._attack.steps * self._attempts
 
-    def label(self, y: Any, target: Any) -> None:
-        """Says what the examples are, and which classes to reach.
+    def label(self, target: Any) -> None:
+        """Reads labels and targets.
 
         Args:
-          y: Labels, or None for what the model says.
-          target: Classes, or None for what the attack says.
+          target: The classes to reach, or None for what the attack says.
+
+        Raises:
+          ValueError: If they do not fit the model's outputs.
         """
-        if self._program.loss_fn is not None:
-            labels = self._outputs() if y is None else y
-            self._program.labels = tf.nest.map_structure(lambda _: 0, labels)
-            for i, leaf in enumerate(tf.nest.flatten(labels)):
-                self._examples.add(f"y/{i}", leaf)
+        y, classes = self._examples.y, self._model.classes
+        if self._loss_fn is not None:
+            self._labels = self._clean if y is None else y
             return
-        classes = self._program.classes
         if y is None:
-            self._labels = self._outputs().argmax(axis=1).astype(np.int32)
+            self._labels = self._clean.argmax(axis=1).astype(np.int32)
         else:
-            self._labels = as_classes(y, classes, "y")
-        self._examples.add("y/0", self._labels)
+            self._labels = read_classes(y, classes)
         if target is not None:
+            self._examples.check_count(target, "target")
+            self._targets = read_classes(target, classes, "target")
             self._given_targets = True
-            self._examples.add("target", as_classes(target, classes, "target"))
 
-    def within(self, radii: list[np.ndarray], progress: Progress) -> list[list[Any]]:
-        """Attacks within several radii.
+    def run(self, limits: list[Limits], progress: Progress) -> list[Best]:
+        """Searches within several limits.
 
         Args:
-          radii: The radius of each example, of shape [count, 1], several times.
-          progress: Is told how much is done of `steps` steps of each example in each
-            attempt for each radius.
+          limits: The limits of all examples, several times.
+          progress: Is told of each step of an example.
 
         Returns:
-          The leaves of the features, for each radius.
+          What was found, for each of the limits.
         """
-        self._judged = len(radii) > 1
-        found = [Found(self._examples.leaves, radius) for radius in radii]
-        order = sorted(range(len(radii)), key=lambda k: float(radii[k].mean()))
-        own_loss = self._program.loss_fn is not None
-        done = 0.0
-        for position, k in enumerate(order):
-            self._examples.add("radius", radii[k])
-            smaller = [found[j] for j in order[:position]]
-            if not own_loss:
-                for one in smaller:
-                    found[k].keep_from(one)
+        attack, function = self._attack, self._function()
+        finishes = not attack._keeps_last or len(limits) > 1
+        found: dict[int, Best] = {}
+        traced = set()
+        for k in sorted(
+            range(len(limits)), key=lambda k: float(limits[k].radius.mean())
+        ):
+            smaller = [found[j] for j in found if limits[j].scale is limits[k].scale]
+            here = found[k] = self._nothing(limits[k])
+            if self._judges:
+                here.keep_all(smaller)
             for attempt in range(self._attempts):
-                standing = np.flatnonzero(~found[k].fooled)
+                robust = np.flatnonzero(~here.fooled)
                 self._aim(attempt)
-                self._attempt(found[k], standing, attempt, progress)
-                done += self.work / self._attempts
-                progress.reach(done)
-            if own_loss:
-                for one in smaller:
-                    found[k].keep_from(one)
-        return [one.leaves for one in found]
+                state: Any = None
+                made = 0
+                for steps in attack.step_counts():
+                    last = made + steps == attack.steps
+                    end = ("finish",) if last and finishes else ()
+                    parts = ((), ("start",))[state is None], ("steps",), end
+                    # Where fallen examples leave in between, parts in all combinations
+                    # would have to be traced.
+                    chain = [sum(parts, ())] if last and not made else parts
+                    after = []
+                    for b, piece in enumerate(split(len(robust), self._size)):
+                        now = _rows(state, piece)
+                        batch = self._batch(robust[piece], limits[k])
+                        seed = self._numbers(attempt, made, b)
+                        for part in filter(None, chain):
+                            given = (now, seed, np.int32(made + steps), part)
+                            if self._any_size and part not in traced:
+                                specs = self._specs(limits[k], *given)
+                                function.get_concrete_function(*specs)
+                                traced.add(part)
+                            now = function(*self._padded(batch, *given))
+                        now = tf.nest.map_structure(np.asarray, now)
+                        after.append(_rows(now, slice(len(robust[piece]))))
+                        progress.advance(steps * len(robust[piece]))
+                    if not after:
+                        break
+                    state = tf.nest.map_structure(_concatenated, *after)
+                    made += steps
+                    ended = state.fooled | last
+                    here.keep(robust[ended], _rows(state, ended))
+                    robust, state = robust[~ended], _rows(state, ~ended)
+            if not self._judges:
+                here.keep_all(smaller)
+        return [found[k] for k in range(len(limits))]
 
-    def _aim(self, attempt: int) -> None:
-        if self._given_targets or self._program.loss_fn is not None:
-            return
-        targets = self._attack.targets(self._outputs, self._labels, attempt)
-        if targets is not None:
-            self._examples.add("target", targets)
+    def features(self, perturbation: np.ndarray, limits: Limits) -> Any:
+        """Returns perturbed features, inside ball and bounds in their own dtypes.
 
-    def _attempt(
-        self, found: Found, standing: np.ndarray, attempt: int, progress: Progress
-    ) -> None:
-        """Makes all steps for the examples that stand, dropping those that fall."""
-        fixed = self._examples.fixed | self._program.memory()
-        pool: Tensors | None = None
-        first = 0
-        for count in self._attack.step_counts():
-            last = first + count == self._attack.steps
-            left: list[tuple[np.ndarray, Tensors]] = []
-            for k, piece in enumerate(split(len(standing), self._size)):
-                indices = standing[piece]
-                state, leaves = self._program.run(
-                    self._examples.take(indices),
-                    fixed,
-                    None if pool is None else {n: v[piece] for n, v in pool.items()},
-                    size=self._size,
-                    seed=self._numbers(attempt, first, k),
-                    first=first,
-                    count=count,
-                    finish=last and (self._judged or not self._attack.keeps_last),
+        Args:
+          perturbation: Rows, for all examples.
+          limits: The limits they are within.
+
+        Returns:
+          A structure of arrays like the examples.
+        """
+        parts = []
+        for piece in split(self._examples.count, self._size):
+            batch = self._batch(np.arange(piece.start, piece.stop), limits)
+            problem = Problem(self._model, batch, norm=self._attack.norm)
+            parts.append(inside(problem, tf.constant(perturbation[piece])))
+        return tf.nest.map_structure(lambda *p: np.concatenate(p), *parts)
+
+    @functools.cached_property
+    def _attempts(self) -> int:
+        return self._attack.attempts(self._model.classes)
+
+    @property
+    def _judges(self) -> bool:
+        """Whether the attack can tell that it has succeeded."""
+        return self._loss_fn is None or self._criterion is not None
+
+    @property
+    def _any_size(self) -> bool:
+        """Whether one trace serves all sizes of batch."""
+        return not self._jit_compile and self._model.batch_size is None
+
+    def _function(self) -> Callable[..., Any]:
+        """Returns the compiled parts of the attack."""
+        attack, model = self._attack, self._model
+        loss_fn, criterion = self._loss_fn, self._criterion
+
+        def run(
+            batch: Batch, state: Any, seed: Any, end: Any, parts: tuple[str, ...]
+        ) -> Any:
+            problem = Problem(
+                model,
+                batch,
+                seed=seed,
+                loss_fn=loss_fn,
+                criterion=criterion,
+                **attack.problem_settings(),
+            )
+            if "start" in parts:
+                state = attack.start(problem)
+            if "steps" in parts:
+                [state] = tf.while_loop(
+                    lambda state: state.i < end,
+                    lambda state: [_shaped(attack.step(problem, state), state)],
+                    [state],
+                    parallel_iterations=1,
+                    maximum_iterations=attack.steps,
                 )
-                progress.advance(count * len(indices))
-                ended = state["fooled"] | last
-                found.keep(
-                    indices[ended],
-                    [leaf[ended] for leaf in leaves],
-                    state["fooled"][ended],
-                    state["value"][ended],
-                )
-                if not last:
-                    kept = {name: value[~ended] for name, value in state.items()}
-                    left.append((indices[~ended], kept))
-            first += count
-            if last or not any(len(indices) for indices, _ in left):
-                return
-            standing = np.concatenate([indices for indices, _ in left])
-            pool = {
-                name: np.concatenate([state[name] for _, state in left])
-                for name in left[0][1]
-            }
+            if "finish" in parts:
+                state = attack.finish(problem, state)
+            return state
 
-    def _numbers(self, *position: int) -> np.ndarray:
-        sequence = np.random.SeedSequence([abs(self._seed), *position])
-        return sequence.generate_state(2).astype(np.int32)
+        def make() -> Any:
+            # A partial of its own: TensorFlow warns of frequent tracing by code.
+            return tf.function(
+                functools.partial(run), autograph=False, jit_compile=self._jit_compile
+            )
+
+        key = (attack, loss_fn, criterion, self._jit_compile)
+        return model.compiled(key, make)
 
     @functools.cached_property
     def _clean(self) -> Any:
-        fixed = self._examples.fixed | self._program.memory()
-        parts = [
-            self._program.predict(
-                self._examples.take(np.arange(piece.start, piece.stop)),
-                fixed,
-                self._size,
+        """The clean logits; outputs, with `loss_fn`."""
+        x, as_logits = self._examples.x, self._loss_fn is None
+        return self._model.predict(x, self._size, as_logits=as_logits)
+
+    def _aim(self, attempt: int) -> None:
+        if self._given_targets or self._loss_fn is not None:
+            return
+        self._targets = self._attack.targets(lambda: self._clean, self._labels, attempt)
+
+    def _batch(self, indices: np.ndarray, limits: Limits) -> Batch:
+        return self._examples.batch(
+            indices, limits, self._labels, self._targets, self._memory
+        )
+
+    def _nothing(self, limits: Limits) -> Best:
+        leaves = [leaf for leaf in self._examples.leaves if is_perturbable(leaf)]
+        count = self._examples.count
+        return Best(
+            radius=limits.radius,
+            best=np.zeros(
+                [count, sum(leaf[:1].size for leaf in leaves)],
+                joint_dtype(leaves).as_numpy_dtype,
+            ),
+            value=np.full(count, -np.inf),
+            fooled=np.zeros(count, bool),
+        )
+
+    def _numbers(self, *position: int) -> np.ndarray:
+        sequence = np.random.SeedSequence([self._seed, *position])
+        return sequence.generate_state(2).astype(np.int32)
+
+    def _specs(self, limits: Limits, state: Any, *others: Any) -> tuple[Any, ...]:
+        """Returns the arguments of the compiled parts as types, for any batch size."""
+        count = self._examples.count
+
+        def spec(leaf: Any) -> Any:
+            if leaf is None or np.ndim(leaf) == 0:
+                return leaf
+            dtype = tf.string if leaf.dtype.kind in "OSU" else leaf.dtype
+            size = None if len(leaf) == count else len(leaf)
+            return tf.TensorSpec([size, *leaf.shape[1:]], dtype)
+
+        whole = self._batch(np.arange(count), limits)
+        batch = attrs.evolve(tf.nest.map_structure(spec, whole), memory=whole.memory)
+        if state is not None:
+            state = tf.nest.map_structure(
+                lambda leaf: tf.TensorSpec(
+                    [None, *leaf.shape[1:]] if leaf.ndim else [], leaf.dtype
+                ),
+                state,
             )
-            for piece in split(self._examples.count, self._size)
-        ]
-        return tf.nest.map_structure(lambda *p: np.concatenate(p), *parts)
+        return batch, state, *others
 
-    def _outputs(self) -> Any:
-        """Returns the clean logits; outputs, with a loss of one's own."""
-        return self._clean
+    def _padded(self, batch: Batch, state: Any, *others: Any) -> tuple[Any, ...]:
+        """Returns the arguments with examples repeated up to a size that is compiled."""
+        count = len(tf.nest.flatten(batch.features)[0])
+        size = self._size
+        if self._any_size:
+            return batch, state, *others
+        while self._model.batch_size is None and size // 4 >= max(
+            count, _SMALLEST_BATCH
+        ):
+            size //= 4
+
+        def padded(leaf: Any) -> Any:
+            if leaf is None or np.ndim(leaf) == 0 or len(leaf) != count:
+                return leaf
+            leaf = np.asarray(leaf)
+            return np.concatenate([leaf, np.repeat(leaf[:1], size - count, axis=0)])
+
+        given = tf.nest.map_structure(padded, (batch, state))
+        return attrs.evolve(given[0], memory=batch.memory), given[1], *others
 
 
-def several(epsilon: Any, count: int) -> tuple[list[np.ndarray], bool]:
-    """Returns epsilons as columns, and whether several were asked for.
+def inside(problem: Problem, perturbation: tf.Tensor) -> Any:
+    """Returns perturbed features that are inside the ball in their own dtypes.
+
+    Rounding to the dtype of a feature can lead out of the ball. Then the perturbation is
+    shortened by as little, and rounded towards the clean features.
 
     Args:
-      epsilon: A number, an array of shape [count], or a list or tuple of those.
-      count: The number of examples.
+      problem: The batch.
+      perturbation: Rows, allowed ones.
 
     Returns:
-      Arrays of shape [count, 1], and whether `epsilon` is a list or tuple.
-
-    Raises:
-      ValueError: If one is negative, not finite, or of another shape.
+      A structure of arrays like the features.
     """
-    is_list = isinstance(epsilon, list | tuple)
-    radii = []
-    for one in epsilon if is_list else [epsilon]:
-        radius = np.asarray(one, np.float64)
-        if radius.shape not in ((), (count,)) or not np.all(
-            np.isfinite(radius) & (radius >= 0)
-        ):
-            raise ValueError(
-                "epsilon must be a number of at least 0, an array with one for each "
-                f"of the {count} examples, or a list of those, but received {one!r}."
-            )
-        radii.append(np.broadcast_to(radius.reshape(-1, 1), (count, 1)))
-    return radii, is_list
+    clean = tf.nest.map_structure(np.asarray, problem.batch.features)
+    moved = tf.nest.map_structure(np.asarray, problem.features(perturbation))
+    radius = problem.batch.limits.radius
+    for _ in range(_ROUNDS):
+        length = problem.distance(moved)
+        outside = (length > radius)[:, 0]
+        if not np.any(outside):
+            break
+        share = np.divide(radius, length, out=np.ones_like(length), where=length > 0)
+        share = np.where(outside[:, None], np.minimum(share, 1 - _SHORTER), 1.0)
+
+        def shortened(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+            if not is_perturbable(before):
+                return after
+            ahead = (len(before), *[1] * (before.ndim - 1))
+            center, factor = before.astype(np.float64), share.reshape(ahead)
+            change = (after.astype(np.float64) - center) * factor
+            shorter = (center + change).astype(before.dtype)
+            beyond = np.abs(shorter.astype(np.float64) - center) > np.abs(change)
+            shorter = np.where(beyond, np.nextafter(shorter, before), shorter)
+            return np.where(factor < 1, shorter, after)
+
+        moved = tf.nest.map_structure(shortened, clean, moved)
+    return moved
+
+
+def _shaped(state: Any, like: Any) -> Any:
+    """Returns a state with the static shapes of another, which a step may have lost."""
+    return tf.nest.map_structure(lambda a, b: tf.ensure_shape(a, b.shape), state, like)
+
+
+def _rows(state: Any, rows: Any) -> Any:
+    """Returns some rows of a state, or None of None."""
+    if state is None:
+        return None
+    return tf.nest.map_structure(lambda leaf: leaf[rows] if leaf.ndim else leaf, state)
+
+
+def _concatenated(*parts: np.ndarray) -> np.ndarray:
+    return np.concatenate(parts) if parts[0].ndim else parts[0]

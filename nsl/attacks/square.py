@@ -9,19 +9,17 @@ import tensorflow as tf
 
 from nsl import configs
 from nsl.attacks import square_windows
-from nsl.attacks.attack import Attack
-from nsl.attacks.examples import Tensors
+from nsl.attacks.attack import FixedRadius, State, doubling
 from nsl.attacks.objectives import Objective
 from nsl.attacks.problem import Problem
 from nsl.attacks.square_windows import Windows
-from nsl.attacks.steps import initial_state, keep_best
 from nsl.lib.features import is_perturbable
 
 _MOST_QUERIES_AT_ONCE = 250
 
 
-@attrs.define(eq=False, kw_only=True)
-class Square(Attack):
+@attrs.frozen(kw_only=True)
+class Square(FixedRadius):
     """Changes one square window after the other, and keeps what helps.
 
     Andriushchenko et al. (2020), "Square attack: a query-efficient black-box
@@ -59,17 +57,12 @@ class Square(Attack):
 
     def step_counts(self) -> list[int]:
         """Returns how many queries are made before fallen examples leave."""
-        if not self.early_stop:
-            return [self.steps]
-        counts: list[int] = []
-        while sum(counts) < self.steps:
-            next_count = min(max(1, sum(counts)), _MOST_QUERIES_AT_ONCE)
-            counts.append(min(next_count, self.steps - sum(counts)))
-        return counts
+        most = _MOST_QUERIES_AT_ONCE
+        return doubling(self.steps, most) if self.early_stop else [self.steps]
 
-    def start(self, problem: Problem, seed: tf.Tensor) -> Tensors:
+    def start(self, problem: Problem) -> State:
         """Starts from stripes or, under L2 and L1, from a grid of bumps."""
-        canvas = _Canvas(problem)
+        canvas, seed = _Canvas(problem), problem.seed()
         if self.norm == configs.NormType.INFINITY:
             stripes = [canvas.batch, 1, canvas.width, canvas.channels]
             signs = _signs(canvas.uniform(stripes, seed))
@@ -77,25 +70,22 @@ class Square(Attack):
         else:
             drawn = self._grid(canvas, seed)
         point = self._fit(problem, canvas, drawn)
-        values, fooled = problem.evaluate(point)
-        return keep_best(initial_state(problem, point), values, fooled)
+        return State.at(point).keep_best(*problem.evaluate(point))
 
-    def step(
-        self, problem: Problem, state: Tensors, i: tf.Tensor, seed: tf.Tensor
-    ) -> Tensors:
+    def step(self, problem: Problem, state: State) -> State:
         """Tries one window for each example, and keeps it if the objective grows."""
-        canvas = _Canvas(problem)
-        level = square_windows.level(i + 1, self.steps)
-        before = canvas.images(state["best"])
+        canvas, seed = _Canvas(problem), problem.seed(state.i + 1)
+        level = square_windows.level(state.i + 1, self.steps)
+        before = canvas.images(state.best)
         if self.norm == configs.NormType.INFINITY:
             drawn = self._set_window(canvas, level, before, seed)
         else:
             drawn = self._move_mass(canvas, level, before, seed)
         point = self._fit(problem, canvas, drawn)
         values, fooled = problem.evaluate(point)
-        return keep_best({**state, "perturbation": point}, values, fooled)
+        return state.next(point).keep_best(values, fooled)
 
-    def finish(self, problem: Problem, state: Tensors) -> Tensors:
+    def finish(self, problem: Problem, state: State) -> State:
         """Returns the state, for every point has been evaluated."""
         del problem
         return state
@@ -106,7 +96,7 @@ class Square(Attack):
         if self.norm == configs.NormType.INFINITY:
             rows = tf.clip_by_value(rows, -problem.radius, problem.radius)
         else:
-            length = problem.threat.norm.length(rows)
+            length = problem.norm.length(rows)
             rows = tf.math.divide_no_nan(rows, length) * problem.radius
         return tf.clip_by_value(rows, problem.low, problem.high)
 
@@ -179,17 +169,17 @@ class _Canvas:
     """
 
     def __init__(self, problem: Problem) -> None:
-        centers = problem.threat.centers
-        self._row_shape = centers.shape
-        self.dtype = centers.dtype
-        self.batch = tf.shape(centers)[0]
+        none = problem.none
+        self._row_shape = none.shape
+        self.dtype = none.dtype
+        self.batch = tf.shape(none)[0]
         self.radius = problem.radius[:, :, None, None]
-        leaves = tf.nest.flatten(problem.features(tf.zeros_like(centers)))
+        leaves = tf.nest.flatten(problem.batch.features)
         shapes = [leaf.shape[1:] for leaf in leaves if is_perturbable(leaf)]
         if len(shapes) == 1 and len(shapes[0]) in (2, 3):
             self.height, self.width, self.channels = (*shapes[0], 1)[:3]
         else:
-            self.height, self.width, self.channels = 1, centers.shape[1], 1
+            self.height, self.width, self.channels = 1, none.shape[1], 1
 
     def images(self, rows: tf.Tensor) -> tf.Tensor:
         """Returns rows as images."""

@@ -1,5 +1,6 @@
 """Finished parts of an evaluation in a file, so that it can go on after a stop."""
 
+import enum
 import hashlib
 import json
 import os
@@ -8,29 +9,49 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from nsl.attacks.fingerprint import fingerprint
 from nsl.files.output_files import whole_files
-from nsl.lib import features as feature_structures
 
 _OUTPUT_TOLERANCE = 1e-4
+_LONG = 200
 
 
-def digest(structure: Any) -> str:
-    """Returns a hash of names, dtypes, shapes and values of a structure of arrays.
+def settings_of(value: Any) -> str:
+    """Returns a text that is equal in another process if and only if the value is.
 
     Args:
-      structure: An array, or a structure of arrays.
+      value: Numbers, strings, arrays, functions, attacks, or structures of them.
 
     Returns:
-      A hexadecimal SHA-256.
+      The value's repr if that is short and plain, else a hexadecimal SHA-256.
+
+    Raises:
+      ValueError: If there is no telling whether a value is the same.
     """
-    found = hashlib.sha256()
-    names = feature_structures.names(structure)
-    for name, leaf in zip(names, tf.nest.flatten(structure), strict=True):
-        array = np.ascontiguousarray(leaf)
-        found.update(f"{name} {array.dtype} {array.shape}".encode())
-        text = array.dtype.kind not in "biufc"
-        found.update(repr(array.tolist()).encode() if text else array.data)
-    return found.hexdigest()
+    if isinstance(value, enum.Enum):
+        return str(value.value)
+    text = repr(value)
+    plain = isinstance(value, bool | int | float | str | list | None)
+    if plain and len(text) < _LONG:
+        return text
+    return hashlib.sha256(repr(fingerprint(value, _stable)).encode()).hexdigest()
+
+
+def _stable(value: Any) -> Any:
+    """Returns what stands for a value that a fingerprint knows nothing of."""
+    if tf.is_tensor(value) or isinstance(value, tf.Variable):
+        return fingerprint(np.asarray(value))
+    weights = getattr(value, "weights", None)
+    if isinstance(weights, list):
+        return (
+            type(value).__qualname__,
+            *(fingerprint(np.asarray(w)) for w in weights),
+        )
+    raise ValueError(
+        "resume cannot tell whether this is the same in another process: "
+        f"{type(value).__qualname__} {value!r}. Use a plain function or an attrs class, "
+        "or leave resume out."
+    )
 
 
 class Checkpoint:
@@ -99,7 +120,7 @@ class Checkpoint:
         if different:
             described = ", ".join(
                 f"{key} (then {then[key]!r}, now {now[key]!r})"
-                if key in then and key not in ("x", "y")
+                if key in then and len(f"{then[key]}{now[key]}") < _LONG
                 else key
                 for key in different
             )

@@ -7,14 +7,18 @@ Athalye et al. (2018), "Obfuscated gradients give a false sense of security",
 https://arxiv.org/abs/1802.00420.
 """
 
+import sys
+import types
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
+from nsl.attacks.model_adapter import ModelAdapter, are_probabilities
 from nsl.robustness.findings import Finding
 from nsl.robustness.report import RobustnessReport
 
-_SUM_TOLERANCE = 1e-3
 _RANDOM_TOLERANCE = 1e-3
 _BOUND_TOLERANCE = 1e-6
 _ZERO_GRADIENT_SHARE = 0.05
@@ -24,12 +28,13 @@ _BLACK_BOX_EXAMPLES = 2
 _DEVIATIONS = 2.0
 
 
-def probabilities_as_logits(outputs: np.ndarray, from_logits: bool) -> Finding | None:
-    """Warns if what is taken for logits are probabilities.
+def wrong_kind_of_outputs(outputs: np.ndarray, from_logits: bool) -> Finding | None:
+    """Warns if probabilities are taken for logits, or the other way round.
 
     A softmax of probabilities is nearly flat, so that the gradients of its loss are
-    tiny and point nowhere. Found if no output is negative and every row sums to 1
-    within 1e-3.
+    tiny and point nowhere; the logarithm of a negative output is no number. Found where
+    `nsl.attacks.model_adapter.are_probabilities` says otherwise. A single output per
+    example that lies in [0, 1] may be either.
 
     Args:
       outputs: What the model gave, of shape [examples, classes].
@@ -38,32 +43,18 @@ def probabilities_as_logits(outputs: np.ndarray, from_logits: bool) -> Finding |
     Returns:
       The finding, or None.
     """
-    if not from_logits or not are_probabilities(outputs):
-        return None
-    return Finding(
-        "probabilities_as_logits",
-        "The outputs are taken for logits (from_logits=True), but each row is "
-        "non-negative and sums to 1: they are probabilities, and gradients of a second "
-        "softmax hide weaknesses. Pass from_logits=False, or a model without softmax.",
-    )
-
-
-def logits_as_probabilities(outputs: np.ndarray, from_logits: bool) -> Finding | None:
-    """Warns if what is taken for probabilities are none.
-
-    The logarithm of a negative output is no number. Found if an output is negative or
-    a row does not sum to 1 within 1e-3.
-
-    Args:
-      outputs: What the model gave, of shape [examples, classes].
-      from_logits: Whether it is taken for logits.
-
-    Returns:
-      The finding, or None.
-    """
-    if from_logits or are_probabilities(outputs):
+    probable = are_probabilities(outputs)
+    if from_logits != probable or (from_logits and outputs.shape[1] == 1):
         return None
     sums = outputs.sum(axis=1)
+    if from_logits:
+        return Finding(
+            "probabilities_as_logits",
+            "The outputs are taken for logits (from_logits=True), but each row is "
+            "non-negative and sums to 1: they are probabilities, and gradients of a "
+            "second softmax hide weaknesses. Pass from_logits=False, or a model without "
+            "softmax.",
+        )
     return Finding(
         "logits_as_probabilities",
         "The outputs are taken for probabilities (from_logits=False), but they range "
@@ -73,17 +64,25 @@ def logits_as_probabilities(outputs: np.ndarray, from_logits: bool) -> Finding |
     )
 
 
-def are_probabilities(outputs: np.ndarray) -> bool:
-    """Tells whether rows are non-negative and sum to 1 within 1e-3.
+def guessed_outputs(guessed: bool, from_logits: bool) -> Finding | None:
+    """Warns if outputs were taken for probabilities without a sign that they are.
 
     Args:
-      outputs: Of shape [examples, classes].
+      guessed: Whether it was a guess.
+      from_logits: Whether outputs are taken for logits.
 
     Returns:
-      Whether they are.
+      The finding, or None.
     """
-    sums_to_one = np.abs(outputs.sum(axis=1) - 1.0) <= _SUM_TOLERANCE
-    return bool(np.all(outputs >= 0.0) and np.all(sums_to_one))
+    if not guessed:
+        return None
+    kind, other = ("logits", False) if from_logits else ("probabilities", True)
+    return Finding(
+        "guessed_outputs",
+        f"The single output of each example is taken for {kind}, only because all that "
+        "were seen lie in [0, 1]. If that is wrong, clean accuracy is wrong too. Pass "
+        f"from_logits={from_logits} if it is right, from_logits={other} if not.",
+    )
 
 
 def zero_gradients(gradients: np.ndarray) -> Finding | None:
@@ -158,8 +157,7 @@ def random_model(first: np.ndarray, second: np.ndarray) -> Finding | None:
     Returns:
       The finding, or None.
     """
-    scale = max(float(np.max(np.abs(first))), 1e-12)
-    difference = float(np.max(np.abs(first - second))) / scale
+    difference = _difference(first, second)
     if not difference > _RANDOM_TOLERANCE:
         return None
     return Finding(
@@ -168,6 +166,69 @@ def random_model(first: np.ndarray, second: np.ndarray) -> Finding | None:
         f"output (threshold {_RANDOM_TOLERANCE:g}): the model is random, and attacks "
         "fail on it that would succeed on the average of many passes. Switch the "
         "randomness off, or hand in a model that averages over it.",
+    )
+
+
+def batch_dependent(first: np.ndarray, second: np.ndarray) -> Finding | None:
+    """Warns if the outputs of an example depend on what else is in its batch.
+
+    Then an attack on one batch says nothing about another. Found if outputs of the same
+    examples in other batches differ by more than 1e-3 of the largest output.
+
+    Args:
+      first: Outputs; rows.
+      second: Outputs of the same examples in other batches.
+
+    Returns:
+      The finding, or None.
+    """
+    difference = _difference(first, second)
+    if not difference > _RANDOM_TOLERANCE:
+        return None
+    return Finding(
+        "batch_dependent",
+        f"The same examples in other batches give outputs that differ by "
+        f"{difference:.2g} of the largest (threshold {_RANDOM_TOLERANCE:g}): what the "
+        "model says of an example depends on the others. Look for statistics over the "
+        "batch, such as BatchNormalization with training=True.",
+    )
+
+
+def optimizes(model: ModelAdapter, features: Any) -> Finding | None:
+    """Warns if the model computes gradients of its own while it answers.
+
+    A model that optimizes (purifies its input, say) is not attacked by one that follows
+    the gradient through that: Croce et al. (2022), https://arxiv.org/abs/2202.13711.
+    Found if a call of the model calls `tf.GradientTape.gradient` or `tf.gradients`.
+
+    Args:
+      model: The model.
+      features: Features of few examples.
+
+    Returns:
+      The finding, or None.
+    """
+    watched = {tf.GradientTape.gradient.__code__, tf.gradients.__code__}
+    found = []
+
+    def profile(frame: types.FrameType, event: str, _: Any) -> None:
+        if event == "call" and frame.f_code in watched:
+            found.append(frame.f_code)
+
+    before = sys.getprofile()
+    with model.state_kept():
+        sys.setprofile(profile)
+        try:
+            model.examine_call(features)
+        finally:
+            sys.setprofile(before)
+    if not found:
+        return None
+    return Finding(
+        "optimizes",
+        "The model computes gradients of its own while it answers. Standard attacks "
+        "are known to overrate such defenses: attack it with one made for it (Croce et "
+        "al., 2022), and do not publish this figure.",
     )
 
 
@@ -334,3 +395,9 @@ def left_the_ball(name: str, share: float, epsilon: float) -> Finding | None:
         f"{epsilon:g}, or of the bounds, or not finite; these do not count as "
         "successes. The attack has an error, or takes epsilon for something else.",
     )
+
+
+def _difference(first: np.ndarray, second: np.ndarray) -> float:
+    """Returns the largest difference, as a share of the largest output."""
+    scale = max(float(np.max(np.abs(first))), 1e-12)
+    return float(np.max(np.abs(first - second))) / scale

@@ -8,12 +8,12 @@ import attrs
 import numpy as np
 
 
-def _plain(structure: Any) -> Any:
+def plain(structure: Any) -> Any:
     """Returns dicts and lists of arrays of numbers or text, without their extras."""
     if isinstance(structure, Mapping):
-        return {str(key): _plain(part) for key, part in structure.items()}
+        return {str(key): plain(part) for key, part in structure.items()}
     if isinstance(structure, list | tuple):
-        return [_plain(part) for part in structure]
+        return [plain(part) for part in structure]
     if structure is None:
         return None
     array = np.asarray(structure)
@@ -28,12 +28,12 @@ def _plain(structure: Any) -> Any:
     return np.array(texts, np.str_).reshape(array.shape)
 
 
-def _encoded(structure: Any) -> Any:
+def encoded(structure: Any) -> Any:
     """Returns JSON values: an array as its dtype, shape and bytes in base64."""
     if isinstance(structure, dict):
-        return {"dict": {key: _encoded(part) for key, part in structure.items()}}
+        return {"dict": {key: encoded(part) for key, part in structure.items()}}
     if isinstance(structure, list):
-        return [_encoded(part) for part in structure]
+        return [encoded(part) for part in structure]
     if structure is None:
         return None
     return {
@@ -43,13 +43,14 @@ def _encoded(structure: Any) -> Any:
     }
 
 
-def _decoded(data: Any) -> Any:
+def decoded(data: Any) -> Any:
+    """Returns what `encoded` was given."""
     if isinstance(data, list):
-        return [_decoded(part) for part in data]
+        return [decoded(part) for part in data]
     if data is None:
         return None
     if "dict" in data:
-        return {key: _decoded(part) for key, part in data["dict"].items()}
+        return {key: decoded(part) for key, part in data["dict"].items()}
     return np.ndarray(data["shape"], data["dtype"], base64.b64decode(data["base64"]))
 
 
@@ -77,16 +78,16 @@ class GalleryExample:
     attacked_as: str | None
     epsilon: Any | None
     attack: str | None
-    clean: Any = attrs.field(converter=_plain, eq=_encoded)
-    attacked: Any | None = attrs.field(converter=_plain, eq=_encoded)
+    clean: Any = attrs.field(converter=plain, eq=encoded)
+    attacked: Any | None = attrs.field(converter=plain, eq=encoded)
 
     def to_data(self) -> dict[str, Any]:
         """Returns the example as values that JSON can hold."""
         data = attrs.asdict(self, recurse=False)
-        return data | {name: _encoded(data[name]) for name in ("clean", "attacked")}
+        return data | {name: encoded(data[name]) for name in ("clean", "attacked")}
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> "GalleryExample":
         """Returns the example that `to_data` described."""
-        parts = {name: _decoded(data[name]) for name in ("clean", "attacked")}
+        parts = {name: decoded(data[name]) for name in ("clean", "attacked")}
         return cls(**{**data, **parts})

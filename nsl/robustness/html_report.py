@@ -17,7 +17,7 @@ from nsl.configs import NormType
 from nsl.files.output_files import check_output, whole_files
 from nsl.lib import features
 from nsl.robustness.gallery import GalleryExample
-from nsl.robustness.report import _NORM_NAMES, RobustnessReport, _percent
+from nsl.robustness.report import NORM_NAMES, RobustnessReport, percent, radius_text
 
 _ROWS = 8  # Of changed columns.
 _ENLARGED = 112  # Images of up to so many pixels are enlarged as squares.
@@ -41,6 +41,9 @@ _TITLES = {
     "black_box_beats_white_box": "An attack that knows less did better",
     "stands_at_huge_epsilon": "An attack fails where none should",
     "left_the_ball": "An attack broke the rules",
+    "guessed_outputs": "What the outputs mean was a guess",
+    "batch_dependent": "An answer depends on the other examples",
+    "optimizes": "The model optimizes while it answers",
 }
 
 
@@ -55,16 +58,16 @@ def write(
     template = importlib.resources.files(__package__).joinpath("report.html")
     count = report.num_examples
     worst = report.worst_case.items()
-    tiles = [(f"worst case, radius\xa0{_radius(e)}", share) for e, share in worst]
+    tiles = [(f"worst case, radius\xa0{radius_text(e)}", share) for e, share in worst]
     parts = {
         "tiles": _facts(
             [
                 name,
-                [_el("strong", _percent(share)), f" {share * count:.0f} of {count:,}"],
+                [_el("strong", percent(share)), f" {share * count:.0f} of {count:,}"],
             ]
             for name, share in [("no attack", report.clean_accuracy), *tiles]
         ),
-        "norm": _NORM_NAMES[report.norm],
+        "norm": NORM_NAMES[report.norm],
         "meaning": _MEANINGS[report.norm],
         "count": f"{count:,}",
         "chance": f"{100 / math.sqrt(count):.2g}",
@@ -123,22 +126,9 @@ def _html(part: Any) -> str:
     return ET.tostring(part, encoding="unicode", method="html")
 
 
-def _radius(epsilon: Any) -> str:
-    return epsilon if isinstance(epsilon, str) else f"{epsilon:g}"
-
-
 def _table(report: RobustnessReport) -> dict[str, Any]:
-    head = ["attack", *map(_radius, report.epsilons), "seconds", "passes"]
-    rows = [
-        ["clean", *[_percent(report.clean_accuracy)] * len(report.epsilons), "", ""]
-    ]
-    for name, result in report.results.items():
-        then = "then " if report.cascade and len(rows) > 1 else ""
-        shares = map(_percent, report.accuracy[name].values())
-        seconds, passes = sum(result.seconds), sum(result.model_passes)
-        rows.append([then + name, *shares, f"{seconds:.1f}", f"{passes:,}"])
-    rows.append(["worst case", *map(_percent, report.worst_case.values()), "", ""])
-    return {"head": _head(head), "rows": _rows(rows)}
+    head, *rows = report.table()
+    return {"head": _head(["attack", *head[1:]]), "rows": _rows(rows)}
 
 
 def _curve(report: RobustnessReport) -> dict[str, Any]:
@@ -149,9 +139,11 @@ def _curve(report: RobustnessReport) -> dict[str, Any]:
     ticks, free = [], -math.inf
     for x, value in zip(xs, (0, *values), strict=True):
         ticks.append(_el("path", d=f"M{x:.1f} 260v6", class_="axis"))
-        half = 5 * len(_radius(value))
+        half = 5 * len(radius_text(value))
         if x - half > free:
-            ticks.append(_el("text", _radius(value), x=f"{x:.1f}", y=282, class_="x"))
+            ticks.append(
+                _el("text", radius_text(value), x=f"{x:.1f}", y=282, class_="x")
+            )
             free = x + half
     lines, legend = [], []
     after = "after " if report.cascade else ""
@@ -164,13 +156,13 @@ def _curve(report: RobustnessReport) -> dict[str, Any]:
         key = _el("path", d="M0 6H32", class_=style)
         key = _el("svg", key, viewBox="0 0 32 12", aria_hidden="true")
         legend.append(_el("li", key, f" {name}"))
-    steps = [f"{_percent(s)} at {_radius(e)}" for e, s in report.worst_case.items()]
+    steps = [f"{percent(s)} at {radius_text(e)}" for e, s in report.worst_case.items()]
     return {
         "ticks": ticks,
         "lines": lines,
         "legend": legend,
         "axis": "radius, by column of the table" if words else "radius",
-        "description": f"Without an attack: {_percent(report.clean_accuracy)} right; "
+        "description": f"Without an attack: {percent(report.clean_accuracy)} right; "
         f"in the worst case {', '.join(steps)}.",
     }
 
@@ -208,7 +200,7 @@ def _gallery(
             facts += [
                 ("Taken for", _class_name(example.attacked_as, class_names)),
                 ("By", example.attack),
-                ("Radius", _radius(example.epsilon)),
+                ("Radius", radius_text(example.epsilon)),
             ]
         elif example.label == example.predicted:
             title = "Withstood every attack"

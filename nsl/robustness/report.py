@@ -44,7 +44,7 @@ class RobustnessReport:
 
     Attributes:
       norm: The norm of the perturbations.
-      epsilons: The radii, ascending.
+      epsilons: The radii, ascending; a text for a radius of each coordinate.
       correct: Whether each clean example is classified correctly, bool of shape
         [examples].
       results: What each attack left standing, by name, in the order they ran.
@@ -52,16 +52,19 @@ class RobustnessReport:
       warnings: What speaks against believing the figures, see `nsl.robustness.checks`.
       assumptions: What was taken for granted where nothing was said, in sentences.
       gallery: Some of the examples, to look at.
+      parts: Of a model of several outputs or labels the report of each, by name; the
+        report itself is then of all jointly.
     """
 
     norm: NormType = attrs.field(converter=NormType)
-    epsilons: tuple[float, ...]
+    epsilons: tuple[Any, ...]
     correct: np.ndarray = attrs.field(eq=attrs.cmp_using(eq=np.array_equal))
     results: dict[str, AttackResult] = attrs.field(factory=dict)
     cascade: bool = True
     warnings: list[Finding] = attrs.field(factory=list)
     assumptions: list[str] = attrs.field(factory=list)
     gallery: list[GalleryExample] = attrs.field(factory=list)
+    parts: "dict[str, RobustnessReport]" = attrs.field(factory=dict)
 
     @property
     def num_examples(self) -> int:
@@ -82,13 +85,13 @@ class RobustnessReport:
         return standing
 
     @property
-    def worst_case(self) -> dict[float, float]:
+    def worst_case(self) -> dict[Any, float]:
         """The share of examples that withstand all attacks, by epsilon."""
         shares = self.standing.mean(axis=1)
         return dict(zip(self.epsilons, map(float, shares), strict=True))
 
     @property
-    def accuracy(self) -> dict[str, dict[float, float]]:
+    def accuracy(self) -> dict[str, dict[Any, float]]:
         """The share of examples that stand after each attack, by name and epsilon.
 
         In a cascade that is after this attack and all before it.
@@ -102,28 +105,28 @@ class RobustnessReport:
 
     def to_json(self) -> str:
         """Returns the report as JSON, the matrices of what stands included."""
-        return json.dumps(
-            {
-                "version": _VERSION,
-                "norm": self.norm.value,
-                "epsilons": self.epsilons,
-                "clean_accuracy": self.clean_accuracy,
-                "worst_case": list(self.worst_case.values()),
-                "correct": _to_bits(self.correct),
-                "cascade": self.cascade,
-                "results": {
-                    name: {
-                        **attrs.asdict(result),
-                        "standing": [_to_bits(row) for row in result.standing],
-                    }
-                    for name, result in self.results.items()
-                },
-                "warnings": [attrs.asdict(finding) for finding in self.warnings],
-                "assumptions": self.assumptions,
-                "gallery": [example.to_data() for example in self.gallery],
+        return json.dumps({"version": _VERSION, **self._to_data()}, indent=2)
+
+    def _to_data(self) -> dict[str, Any]:
+        return {
+            "norm": self.norm.value,
+            "epsilons": self.epsilons,
+            "clean_accuracy": self.clean_accuracy,
+            "worst_case": list(self.worst_case.values()),
+            "correct": _to_bits(self.correct),
+            "cascade": self.cascade,
+            "results": {
+                name: {
+                    **attrs.asdict(result),
+                    "standing": [_to_bits(row) for row in result.standing],
+                }
+                for name, result in self.results.items()
             },
-            indent=2,
-        )
+            "warnings": [attrs.asdict(finding) for finding in self.warnings],
+            "assumptions": self.assumptions,
+            "gallery": [example.to_data() for example in self.gallery],
+            "parts": {name: part._to_data() for name, part in self.parts.items()},
+        }
 
     @classmethod
     def from_json(cls, text: str) -> "RobustnessReport":
@@ -149,6 +152,11 @@ class RobustnessReport:
                 f"The report is of version {data['version']}, but this nsl reads "
                 f"versions up to {_VERSION}: update nsl."
             )
+        return cls._from_data(data)
+
+    @classmethod
+    def _from_data(cls, data: Mapping[str, Any]) -> "RobustnessReport":
+        parts = data.get("parts", {})
         return cls(
             norm=data["norm"],
             epsilons=tuple(data["epsilons"]),
@@ -166,27 +174,31 @@ class RobustnessReport:
             warnings=[Finding(**finding) for finding in data["warnings"]],
             assumptions=data.get("assumptions", []),
             gallery=[*map(GalleryExample.from_data, data.get("gallery", []))],
+            parts={name: cls._from_data(part) for name, part in parts.items()},
         )
 
-    def __str__(self) -> str:
-        rows: list[list[str]] = [["", *(f"{e:g}" for e in self.epsilons), "", ""]]
-        rows[0][-2:] = ["seconds", "passes"]
-        rows.append(["clean", *[_percent(self.clean_accuracy)] * len(self.epsilons)])
+    def table(self) -> list[list[str]]:
+        """Returns the rows of the report's table as text, the header first."""
+        clean = [percent(self.clean_accuracy)] * len(self.epsilons)
+        header = ["", *map(radius_text, self.epsilons), "seconds", "passes"]
+        rows = [header, ["clean", *clean, "", ""]]
         for name, result in self.results.items():
-            rows.append(
-                [
-                    ("then " if self.cascade and len(rows) > 2 else "") + name,
-                    *(_percent(share) for share in result.standing.mean(axis=1)),
-                    f"{sum(result.seconds):.1f}",
-                    f"{sum(result.model_passes):,}",
-                ]
-            )
-        rows.append(["worst case", *map(_percent, self.worst_case.values())])
+            then = "then " if self.cascade and len(rows) > 2 else ""
+            shares = map(percent, result.standing.mean(axis=1))
+            seconds, passes = sum(result.seconds), sum(result.model_passes)
+            rows.append([then + name, *shares, f"{seconds:.1f}", f"{passes:,}"])
+        return [*rows, ["worst case", *map(percent, self.worst_case.values()), "", ""]]
+
+    def __str__(self) -> str:
         title = (
             f"Accuracy of {self.num_examples} examples against perturbations of "
-            f"{_NORM_NAMES[self.norm]} norm at most epsilon"
+            f"{NORM_NAMES[self.norm]} norm at most epsilon"
         )
-        lines = [title, *_aligned(rows)]
+        lines = [title, *_aligned(self.table())]
+        for name, part in self.parts.items():
+            shares = ", ".join(map(percent, part.worst_case.values()))
+            lines.append(f"{name}: clean {percent(part.clean_accuracy)}, {shares}")
+        lines += [f"Assumed: {one}" for one in self.assumptions]
         lines += [f"Warning: {finding}" for finding in self.warnings]
         return "\n".join(lines)
 
@@ -214,14 +226,18 @@ class RobustnessReport:
             axes = figure.subplots()
         else:
             figure, axes = None, path_or_ax
-        epsilons = [0.0, *self.epsilons]
+        words = any(isinstance(epsilon, str) for epsilon in self.epsilons)
+        places = range(1, len(self.epsilons) + 1) if words else self.epsilons
+        epsilons = [0.0, *places]
+        if words:
+            axes.set_xticks(epsilons, ["0", *self.epsilons])
         for name, accuracy in self.accuracy.items():
             label = f"after {name}" if self.cascade else name
             shares = [self.clean_accuracy, *accuracy.values()]
             axes.plot(epsilons, shares, marker=".", linewidth=1, label=label)
         shares = [self.clean_accuracy, *self.worst_case.values()]
         axes.plot(epsilons, shares, color="black", linewidth=3, label="worst case")
-        axes.set_xlabel(f"epsilon ({_NORM_NAMES[self.norm]})")
+        axes.set_xlabel(f"epsilon ({NORM_NAMES[self.norm]})")
         axes.set_ylabel("accuracy")
         axes.set_ylim(0.0, 1.0)
         axes.legend()
@@ -256,21 +272,25 @@ class RobustnessReport:
         html_report.write(self, path, class_names, feature_names)
 
 
-_NORM_NAMES = {
+NORM_NAMES = {
     NormType.L1: "L1",
     NormType.L2: "L2",
     NormType.INFINITY: "L-infinity",
 }
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """Returns a share in percent, with one decimal."""
     return f"{100 * share:.1f}%"
+
+
+def radius_text(epsilon: Any) -> str:
+    """Returns a radius as text, which one for each coordinate is already."""
+    return epsilon if isinstance(epsilon, str) else f"{epsilon:g}"
 
 
 def _aligned(rows: list[list[str]]) -> list[str]:
     """Returns lines of a table: the first column to the left, others to the right."""
-    columns = max(map(len, rows))
-    rows = [row + [""] * (columns - len(row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(

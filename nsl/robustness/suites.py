@@ -1,57 +1,99 @@
 """The attacks of an evaluation: suites, names, and attacks given as objects."""
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from nsl.attacks import FAB, FGSM, MIFGSM, PGD, Attack, AutoPGD, Square
+from nsl.attacks import (
+    FAB,
+    FGSM,
+    MIFGSM,
+    PGD,
+    Attack,
+    AutoPGD,
+    HopSkipJump,
+    MinimumNorm,
+    Square,
+)
 from nsl.configs import NormType
 
 _DLR_CLASSES = 4
+_DRAWS = 20
 
-# The settings of AutoAttack: Croce and Hein (2020), section 5.
+
+def _apgd(norm: NormType, restarts: int = 1, **settings: Any) -> Attack:
+    return AutoPGD(norm=norm, restarts=restarts, early_stop=True, **settings)
+
+
+def _dlr(norm: NormType, classes: int, **settings: Any) -> Attack:
+    return _apgd(norm, objective="dlr", target_classes=classes, **settings)
+
+
+# The settings of AutoAttack: Croce and Hein (2020), section 5; for L1 (2021), section 5.
 _FACTORIES: dict[str, Callable[[NormType], Attack]] = {
     "fgsm": lambda norm: FGSM(norm=norm),
     "mifgsm": lambda norm: MIFGSM(norm=norm),
     "pgd": lambda norm: PGD(norm=norm, steps=40, early_stop=True),
     "pgd-10": lambda norm: PGD(norm=norm, steps=10, early_stop=True),
-    "apgd-ce": lambda norm: AutoPGD(norm=norm, steps=100, early_stop=True),
-    "apgd-t": lambda norm: AutoPGD(
-        norm=norm, steps=100, objective="dlr", target_classes=9, early_stop=True
-    ),
-    "apgd-margin": lambda norm: AutoPGD(
-        norm=norm, steps=100, objective="margin", early_stop=True
-    ),
-    "fab-t": lambda norm: FAB(norm=norm, steps=100, classes=9),
+    "apgd-ce": lambda norm: _apgd(norm, restarts=5 if norm is NormType.L1 else 1),
+    "apgd-t": lambda norm: _dlr(norm, 5 if norm is NormType.L1 else 9),
+    "apgd-margin": lambda norm: _apgd(norm, objective="margin"),
+    "apgd-loss": lambda norm: _apgd(norm, restarts=5),
+    "apgd-ce-5": lambda norm: _apgd(norm, restarts=5),
+    "apgd-dlr-5": lambda norm: _apgd(norm, restarts=5, objective="dlr"),
+    "apgd-t-9": lambda norm: _dlr(norm, 9),
+    "apgd-ce-rand": lambda norm: _apgd(norm, samples=_DRAWS),
+    "apgd-dlr-rand": lambda norm: _apgd(norm, objective="dlr", samples=_DRAWS),
+    "fab-t": lambda norm: FAB(norm=norm, steps=100, target_classes=9),
     "square": lambda norm: Square(norm=norm, steps=5000),
+    "hopskipjump": lambda norm: HopSkipJump(norm=norm),
 }
+_STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
 _SUITES = {
-    "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
+    "standard": _STANDARD,
+    "plus": ("apgd-ce-5", "apgd-dlr-5", "square", "apgd-t-9", "fab-t"),
+    "rand": ("apgd-ce-rand", "apgd-dlr-rand"),
+    "quick": ("pgd-10",),
+}
+_LOSS_SUITES = {
+    "standard": ("apgd-loss", "square"),
+    "plus": ("apgd-loss", "square"),
+    "rand": ("apgd-ce-rand",),
     "quick": ("pgd-10",),
 }
 
 
 def choose_attacks(
-    attacks: str | Sequence[Any] | Mapping[str, Any], norm: NormType, classes: int
+    attacks: str | Sequence[Any] | Mapping[str, Any],
+    norm: NormType,
+    classes: int,
+    *,
+    decisions: bool = False,
+    differentiable: bool = True,
 ) -> tuple[dict[str, Any], list[str]]:
     """Returns the attacks to run, by name.
 
     Args:
       attacks: A suite, a list of names and attacks, or a dict from name to attack.
       norm: The norm of the evaluation.
-      classes: The number of classes. With fewer than 4 the targeted difference of
-        logits ratio is replaced by the margin.
+      classes: The number of classes; 0 where a loss is attacked. With fewer than 4 the
+        targeted difference of logits ratio is replaced by the margin.
+      decisions: Whether the model gives labels alone.
+      differentiable: Whether its outputs have gradients.
 
     Returns:
       The attacks in the order they run, and the names of those that were replaced.
 
     Raises:
-      ValueError: If there is no attack, none of a name, two of one name, or one of
-        another norm.
+      ValueError: If there is no attack, none of a name, two of one name, one of
+        another norm, or one that needs more than the model gives.
     """
     given: list[Any]
     if isinstance(attacks, str):
-        given = list(_SUITES.get(attacks, (attacks,)))
+        given = list((_SUITES if classes else _LOSS_SUITES).get(attacks, (attacks,)))
+        if attacks in _SUITES and decisions:
+            given = ["hopskipjump"]
+        elif attacks in ("standard", "plus") and classes and not differentiable:
+            given.append("hopskipjump")
     elif isinstance(attacks, Mapping):
         given = list(attacks.items())
     else:
@@ -59,15 +101,20 @@ def choose_attacks(
     chosen: dict[str, Any] = {}
     replaced = []
     for one in given:
-        if isinstance(one, str) and one == "apgd-t" and classes < _DLR_CLASSES:
+        if one in ("apgd-t", "apgd-t-9") and 0 < classes < _DLR_CLASSES:
             replaced.append(one)
             one = "apgd-margin"
+        elif one in ("apgd-dlr-5", "apgd-dlr-rand") and 0 < classes < _DLR_CLASSES - 1:
+            replaced.append(one)
+            one = one.replace("dlr", "ce") if one.endswith("rand") else "apgd-margin"
         name, attack = _named(one, norm)
+        if name in chosen and name in ("apgd-margin", "apgd-ce-rand"):
+            continue
         if name in chosen:
             raise ValueError(
                 f"Two attacks are named {name!r}: give a dict from name to attack."
             )
-        _check_norm(name, attack, norm)
+        _check(name, attack, norm, classes, decisions)
         chosen[name] = attack
     if not chosen:
         raise ValueError(
@@ -77,21 +124,8 @@ def choose_attacks(
 
 
 def gradient_attack(norm: NormType) -> Attack:
-    """Returns the attack that should succeed on any model if epsilon is huge.
-
-    Args:
-      norm: Its norm.
-
-    Returns:
-      An attack that follows gradients.
-    """
-    return _attack("pgd", norm)
-
-
-@functools.cache
-def _attack(name: str, norm: NormType) -> Attack:
-    """Returns the attack of a name, always the same: it keeps what it compiles."""
-    return _FACTORIES[name](norm)
+    """Returns the attack that should succeed on any model if epsilon is huge."""
+    return _FACTORIES["pgd"](norm)
 
 
 def _named(one: Any, norm: NormType) -> tuple[str, Any]:
@@ -101,13 +135,15 @@ def _named(one: Any, norm: NormType) -> tuple[str, Any]:
                 f"There is no attack {one!r}. Attacks are {sorted(_FACTORIES)}, "
                 f"suites {sorted(_SUITES)}; any other goes in as an object."
             )
-        return one, _attack(one, norm)
+        return one, _FACTORIES[one](norm)
     if isinstance(one, tuple):
         return str(one[0]), one[1]
     return getattr(one, "__name__", type(one).__name__).lower(), one
 
 
-def _check_norm(name: str, attack: Any, norm: NormType) -> None:
+def _check(
+    name: str, attack: Any, norm: NormType, classes: int, decisions: bool
+) -> None:
     if not callable(attack):
         raise ValueError(
             f"The attack {name!r} must be an nsl.attacks object or a function with "
@@ -118,4 +154,16 @@ def _check_norm(name: str, attack: Any, norm: NormType) -> None:
         raise ValueError(
             f"The attack {name!r} is of the norm '{NormType(own).value}', but the "
             f"evaluation of '{norm.value}'. Give one of them the other's norm."
+        )
+    if not isinstance(attack, Attack):
+        return
+    if not classes and isinstance(attack, MinimumNorm):
+        raise ValueError(
+            f"The attack {name!r} looks for the nearest other class, but a loss is "
+            "attacked here. Use 'apgd-loss', 'pgd' or 'square'."
+        )
+    if decisions and not isinstance(attack, HopSkipJump):
+        raise ValueError(
+            f"The attack {name!r} needs scores, but the model gives class labels "
+            "alone. Use 'hopskipjump', or a function that returns probabilities."
         )

@@ -109,7 +109,7 @@ def test_on_a_network_it_is_no_weaker_than_pgd() -> None:
         != labels
         for name, attack in {
             "pgd": PGD(steps=40),
-            "fab": FAB(steps=30, classes=2),
+            "fab": FAB(steps=30, target_classes=2),
         }.items()
     }
     assert fallen["pgd"].sum() > 20
@@ -157,8 +157,8 @@ def test_two_classes_take_one_attempt() -> None:
 
 
 def test_runs_under_xla() -> None:
-    attack = FAB(norm="l2", steps=5, classes=1, jit_compile=True, early_stop=False)
-    plain = FAB(norm="l2", steps=5, classes=1, early_stop=False)
+    attack = FAB(norm="l2", steps=5, target_classes=1, jit_compile=True, early_stop=False)
+    plain = FAB(norm="l2", steps=5, target_classes=1, early_stop=False)
     attacked = attack(linear, POINTS, LABELS, epsilon=100.0)
     expected = plain(linear, POINTS, LABELS, epsilon=100.0)
     np.testing.assert_allclose(

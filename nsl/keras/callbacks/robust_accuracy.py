@@ -8,8 +8,8 @@ from typing import Any
 import keras
 
 from nsl.configs import NormType
-from nsl.robustness import RobustnessReport, evaluate_robustness
-from nsl.robustness.counted_model import CountedModel
+from nsl.robustness import RobustnessReport
+from nsl.robustness.evaluate import Evaluation
 
 
 class RobustAccuracy(keras.callbacks.Callback):
@@ -44,19 +44,24 @@ class RobustAccuracy(keras.callbacks.Callback):
     `every_epochs`, or a multiple of it for as many evaluations.
 
     Attacks run with `training=False` and leave weights, optimizer and all other state
-    alone. They are compiled in the first epoch only. The checks of
+    alone. They are compiled in the first epoch only. What cannot be
+    evaluated is refused when training begins. The checks of
     `evaluate_robustness` are left out here: run it on the trained model, with its
     standard attacks, which are far stronger than the quick ones.
 
     Args:
       x: Features of the sample, as `evaluate_robustness` takes them.
       y: Labels of the sample.
-      epsilon: The radius of the ball.
+      epsilon: The radius of the ball, one number or one for each coordinate.
       norm: The norm of the ball, a `NormType` or its value.
       attacks: The attacks, as `evaluate_robustness` takes them.
       every_epochs: After how many epochs the model is attacked again.
       bounds: `(low, high)`, the range of valid features.
       feature_mask: Where it is 0 features may not be changed.
+      grid: The distance of valid values.
+      output: Which of several outputs to evaluate. None takes all jointly.
+      loss: What attacks maximize, see `evaluate_robustness`.
+      criterion: What is right, see `evaluate_robustness`.
       from_logits: Whether the model gives logits. None finds out.
       batch_size: How many examples go through the model at once.
       seed: Determines all that is random, the same in each epoch.
@@ -66,20 +71,25 @@ class RobustAccuracy(keras.callbacks.Callback):
       report: The report of the last evaluation, or None.
 
     Raises:
-      ValueError: If `every_epochs` is less than 1.
+      ValueError: If `every_epochs` is less than 1; when training begins, if the sample
+        does not fit the model.
     """
 
     def __init__(
         self,
         x: Any,
-        y: Any,
-        epsilon: float,
+        y: Any = None,
+        epsilon: Any = None,
         *,
         norm: NormType | str = NormType.INFINITY,
         attacks: str | Sequence[Any] | Mapping[str, Any] = "quick",
         every_epochs: int = 1,
         bounds: Any = None,
         feature_mask: Any = None,
+        grid: Any = None,
+        output: Any = None,
+        loss: Any = None,
+        criterion: Any = None,
         from_logits: bool | None = None,
         batch_size: int | None = None,
         seed: int = 0,
@@ -93,16 +103,20 @@ class RobustAccuracy(keras.callbacks.Callback):
         self.report: RobustnessReport | None = None
         self._every_epochs = every_epochs
         self._name = name
-        self._counted: CountedModel | None = None
+        self._evaluation: Evaluation | None = None
         self._first_epoch = 0
         self._settings = {
             "x": x,
             "y": y,
-            "epsilons": float(epsilon),
+            "epsilons": [epsilon] if isinstance(epsilon, Mapping) else epsilon,
             "norm": norm,
             "attacks": attacks,
             "bounds": bounds,
             "feature_mask": feature_mask,
+            "grid": grid,
+            "output": output,
+            "loss": loss,
+            "criterion": criterion,
             "from_logits": from_logits,
             "batch_size": batch_size,
             "seed": seed,
@@ -111,10 +125,10 @@ class RobustAccuracy(keras.callbacks.Callback):
         }
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Forgets the reports of an earlier training."""
+        """Reads the arguments and calls the model once, so that errors come now."""
         del logs
         self.report = None
-        self._counted = None
+        self._evaluation = Evaluation(self.model, **self._settings)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Adds the robust accuracy to the logs of the epoch."""
@@ -122,14 +136,12 @@ class RobustAccuracy(keras.callbacks.Callback):
             self._first_epoch = epoch
         due = (epoch - self._first_epoch) % self._every_epochs == 0
         if due or epoch + 1 == self.params.get("epochs"):
-            if self._counted is None:
-                # Attacks are compiled for this object, and go when it goes.
-                self._counted = CountedModel(self.model)
-            self.report = evaluate_robustness(self._counted, **self._settings)
+            assert self._evaluation is not None
+            self.report = self._evaluation.run()
         if logs is not None and self.report is not None:
-            [logs[self._name]] = self.report.worst_case.values()
+            logs[self._name] = next(iter(self.report.worst_case.values()))
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Drops what was compiled."""
+        """Drops the evaluation and what it compiled."""
         del logs
-        self._counted = None
+        self._evaluation = None

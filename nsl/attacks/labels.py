@@ -9,39 +9,60 @@ from nsl import configs
 from nsl.lib.targets import get_target_indices
 
 
-def as_classes(y: Any, classes: int, what: str) -> np.ndarray:
+def read_classes(y: Any, classes: int, what: str = "y") -> np.ndarray:
     """Returns labels as classes.
 
     Args:
-      y: Integers (of any dtype) of shape [batch] or [batch, 1], or one-hot of shape
-        [batch, classes].
-      classes: The number of classes.
+      y: Integers (of any dtype) of shape [batch] or [batch, 1], or one-hot rows of
+        shape [batch, classes].
+      classes: The number of classes; 0 if it is not known.
       what: What they are, for messages.
 
     Returns:
       An array of shape [batch], int32.
 
     Raises:
-      ValueError: If they are nothing of the kind.
+      ValueError: If they are nothing of the kind, or a class does not exist.
     """
     labels = np.asarray(y)
-    if labels.ndim == 2 and labels.shape[1] == classes and classes > 1:
-        labels = labels.argmax(axis=1)
-    elif labels.ndim == 2 and labels.shape[1] == 1:
+    expected = (
+        f"{what} must be classes: integers of shape [examples] or [examples, 1], or "
+        f"one-hot rows of shape [examples, {classes or 'classes'}], but received "
+        f"{labels.dtype.name} of shape {labels.shape}"
+    )
+    if labels.dtype.kind not in "iufb" and labels.dtype.name != "bfloat16":
+        raise ValueError(f"{expected}. Map each label to a number from 0 on.")
+    if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    numeric = labels.ndim == 1 and labels.dtype.kind in "iufb"
-    if not numeric or np.any(labels != np.floor(labels)):
+    if labels.ndim == 2 and classes in (0, labels.shape[1]):
+        if not is_one_hot(labels):
+            raise ValueError(
+                f"{expected}, in which row {int(np.argmin(_one_hot_rows(labels)))} is "
+                "not one-hot. For a model of several labels per example give a loss "
+                "and a criterion."
+            )
+        labels = labels.argmax(axis=1)
+    labels = labels.astype(np.float64)
+    if labels.ndim != 1 or not np.array_equal(labels, np.floor(labels)):
+        raise ValueError(f"{expected}.")
+    if labels.size and (labels.min() < 0 or (classes and labels.max() >= classes)):
+        wrong = int(np.argmax((labels < 0) | (labels >= (classes or np.inf))))
         raise ValueError(
-            f"{what} must be classes, integers of shape [batch] or one-hot of shape "
-            f"[batch, {classes}], but received {labels.dtype.name} of shape "
-            f"{np.shape(y)}."
-        )
-    if labels.size and not (labels.min() >= 0 and labels.max() < classes):
-        raise ValueError(
-            f"{what} must be classes from 0 to {classes - 1}, for the model has "
-            f"{classes} outputs, but their range is [{labels.min()}, {labels.max()}]."
+            f"{what} must be classes from 0 to {classes - 1 if classes else '...'}"
+            f"{f', for the model has {classes}' if classes else ''}, but example "
+            f"{wrong} has class {labels[wrong]:g}."
         )
     return labels.astype(np.int32)
+
+
+def is_one_hot(values: np.ndarray) -> bool:
+    """Tells whether every row holds one 1 and zeros."""
+    return bool(np.all(_one_hot_rows(values)))
+
+
+def _one_hot_rows(values: np.ndarray) -> np.ndarray:
+    binary = np.all((values == 0) | (values == 1), axis=1)
+    return binary & (np.sum(values == 1, axis=1) == 1)
 
 
 def choose_targets(

@@ -1,0 +1,116 @@
+"""What tells a Python value from another: to see that a model or setting has changed."""
+
+import enum
+import functools
+import hashlib
+import inspect
+import types
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+_DEEPEST = 8
+_LONGEST = 1000
+_PLAIN = (bool, int, float, complex, str, bytes, type(None))
+# What Keras itself changes in a model that is trained.
+_VOLATILE = ("stop_training", "built", "history", "_function")
+
+
+def fingerprint(value: Any, other: Callable[[Any], Any] = id) -> Any:
+    """Returns what is equal for values that behave alike.
+
+    Numbers, strings, arrays and structures of them count by value, functions by their
+    code, what they close over and the globals they name, objects by their class and
+    attributes. A Keras layer counts as the object that it is, with its public
+    attributes, and so do the layers within it; their weights do not count.
+
+    Args:
+      value: Anything.
+      other: Returns what stands for anything else, such as a tensor. With the default,
+        the result is only of use in this process, as long as the value lives.
+
+    Returns:
+      Nested tuples.
+    """
+    return _of(value, other, frozenset())
+
+
+def _of(value: Any, other: Callable[[Any], Any], above: frozenset[int]) -> Any:
+    if isinstance(value, _PLAIN):
+        return value
+    if isinstance(value, enum.Enum):
+        return (type(value).__qualname__, value.name)
+    if isinstance(value, np.ndarray | np.generic):
+        array = np.ascontiguousarray(value)
+        data = repr(array.tolist()).encode() if array.dtype.hasobject else array.data
+        return (array.dtype.str, array.shape, hashlib.sha256(data).hexdigest())
+    if id(value) in above or len(above) == _DEEPEST:
+        return "..."
+    inner = functools.partial(_of, other=other, above=above | {id(value)})
+    if isinstance(value, Mapping):
+        return tuple((inner(k), inner(v)) for k, v in value.items())
+    if isinstance(value, list | tuple | set | frozenset):
+        return (len(value), *map(inner, list(value)[:_LONGEST]))
+    if isinstance(value, functools.partial):
+        return (inner(value.func), inner(value.args), inner(value.keywords))
+    if isinstance(value, types.MethodType):
+        return (inner(value.__self__), inner(value.__func__))
+    if isinstance(value, types.FunctionType):
+        return _of_function(value, inner)
+    if isinstance(value, types.CodeType):
+        consts = tuple(map(inner, value.co_consts))
+        return (value.co_code, value.co_names, consts)
+    if isinstance(value, type | types.ModuleType | types.BuiltinFunctionType):
+        return getattr(value, "__qualname__", value.__name__)
+    if tf.is_tensor(value) or isinstance(value, tf.Variable):
+        return other(value)
+    if hasattr(value, "_flatten_layers"):
+        layers = value._flatten_layers()
+        return tuple((other(one), _public(one, inner)) for one in layers)
+    if hasattr(value, "__dict__") and not _is_foreign(value):
+        attributes = inner({k: v for k, v in vars(value).items() if v is not value})
+        return (_of_class(type(value), inner), attributes)
+    slots = getattr(type(value), "__attrs_attrs__", None)
+    if slots is not None:
+        attributes = inner({slot.name: getattr(value, slot.name) for slot in slots})
+        return (_of_class(type(value), inner), attributes)
+    return other(value)
+
+
+def _of_class(kind: type, inner: Callable[[Any], Any]) -> Any:
+    """Returns the name of a class and, if it is the user's, the code of its methods."""
+    if kind.__module__.split(".")[0] == "nsl":
+        return kind.__qualname__
+    methods = [m for m in vars(kind).values() if isinstance(m, types.FunctionType)]
+    return (kind.__qualname__, *(inner(method.__code__) for method in methods))
+
+
+def _of_function(function: Any, inner: Callable[[Any], Any]) -> Any:
+    closed = inspect.getclosurevars(function)
+    return (
+        inner(function.__code__),
+        inner(function.__defaults__),
+        inner(function.__kwdefaults__),
+        inner(dict(closed.nonlocals)),
+        inner(dict(closed.globals)),
+    )
+
+
+def _public(layer: Any, inner: Callable[[Any], Any]) -> Any:
+    plain = (*_PLAIN, np.ndarray, types.FunctionType, list, tuple, dict)
+    return inner(
+        {
+            name: value
+            for name, value in vars(layer).items()
+            if isinstance(value, plain)
+            and not name.startswith("_")
+            and not name.endswith(_VOLATILE)
+        }
+    )
+
+
+def _is_foreign(value: Any) -> bool:
+    """Tells whether a value's attributes are TensorFlow's or Keras's own matter."""
+    return type(value).__module__.split(".")[0] in ("tensorflow", "keras")

@@ -1,0 +1,568 @@
+"""A model as attacks and evaluations see it, whatever kind of callable it is."""
+
+import contextlib
+import functools
+import inspect
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from nsl.attacks.fingerprint import fingerprint
+from nsl.attacks.labels import is_one_hot
+
+_KEPT_ADAPTERS = 4
+_KEPT_PROGRAMS = 16
+_SUM_TOLERANCE = 1e-3
+_HALF_SUM_TOLERANCE = 1e-2
+
+_adapters: dict[int, "OrderedDict[Hashable, ModelAdapter]"] = {}
+
+
+class ModelAdapter:
+    """A model that is called for inference and left as it was.
+
+    The model may be a Keras model, any callable of tensors, the `predict` method of a
+    Keras model (which is taken for the model), or a function of NumPy arrays, such as
+    scikit-learn's `predict_proba`. The last kind has no gradients.
+
+    The model is referred to weakly: whoever calls has to hold it.
+
+    Args:
+      model: A callable from features to outputs. If it takes `training`, that is False.
+      output: Which of several outputs counts: a key, a position, or a function of all
+        outputs. None takes the only one there is.
+      from_logits: Whether outputs are logits. None finds out, see `examine`.
+
+    Attributes:
+      output: Which output counts, as given.
+      from_logits: Whether outputs are taken for logits, once the model was called.
+      classes: The number of classes; 0 where outputs are not of shape
+        [batch, classes], [batch, 1] or [batch].
+      decisions: Whether outputs are class labels: integers, or, from a function of NumPy
+        arrays, rows of one 1 and zeros.
+      is_native: Whether the model works on tensors, so that it may have gradients.
+      is_examined: Whether `examine` was called.
+      assumptions: What was assumed of the outputs, in sentences.
+      guessed: Whether logits or probabilities was a guess that the outputs seen do not
+        settle.
+
+    Raises:
+      TypeError: If the model is not callable.
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        *,
+        output: Any = None,
+        from_logits: bool | None = None,
+    ) -> None:
+        self._reference = _reference(_owner_of_predict(model))
+        self.output = output
+        self._kwargs = {"training": False} if _takes_training(self.model) else {}
+        self._returns: Any = None
+        self._memory: list[int] = []
+        self._passes = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self._programs: OrderedDict[Hashable, Any] = OrderedDict()
+        self._given_from_logits = from_logits
+        self.from_logits = from_logits
+        self.classes = 0
+        self.decisions = False
+        self.is_native = True
+        self.assumptions: list[str] = []
+        self.guessed = False
+        self.is_examined = False
+        self._noted: Any = None
+
+    @property
+    def model(self) -> Callable[..., Any]:
+        """The model."""
+        model = self._reference()
+        assert model is not None
+        return model
+
+    @property
+    def passes(self) -> int:
+        """How many examples have gone through the model."""
+        return int(self._passes.numpy())
+
+    @property
+    def batch_size(self) -> int | None:
+        """The only batch size that the model takes, if its inputs name one."""
+        inputs = tf.nest.flatten(getattr(self.model, "inputs", None) or [])
+        shapes = [tuple(getattr(tensor, "shape", None) or ()) for tensor in inputs]
+        sizes = {shape[0] for shape in shapes if shape} - {None}
+        return sizes.pop() if len(sizes) == 1 else None
+
+    def __getattr__(self, name: str) -> Any:
+        # An attack of the user's own may look at the model.
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self.model, name)
+
+    def __call__(self, x: Any, memory: Iterable[tf.Tensor] = (), **kwargs: Any) -> Any:
+        """Calls the model and counts the examples.
+
+        Args:
+          x: Features.
+          memory: What `memory` returned, to start each call from the same state.
+          **kwargs: Ignored: the model is always called for inference.
+
+        Returns:
+          The output that counts; all of them if there are several and none was chosen.
+        """
+        for i, value in zip(self._memory, memory, strict=False):
+            kept_variables(self.model)[i].assign(value)
+        self._passes.assign_add(tf.shape(tf.nest.flatten(x)[0], tf.int64)[0])
+        return self._chosen(self._called(x))
+
+    def logits(self, x: Any, memory: Iterable[tf.Tensor] = ()) -> tf.Tensor:
+        """Returns the logits of features.
+
+        Args:
+          x: Features.
+          memory: As in `__call__`.
+
+        Returns:
+          A tensor of shape [batch, classes], at least float32. Probabilities become
+          their logarithms; a single output per example, logit or probability of the
+          second of two classes, becomes logits of both; labels become one-hot rows.
+
+        Raises:
+          ValueError: If the outputs are of another shape.
+        """
+        outputs = self._of_classes(self(x, memory))
+        if outputs.shape.rank == 1 and not outputs.dtype.is_integer:
+            outputs = outputs[:, None]
+        if outputs.dtype.is_integer:
+            # One column more, for classes that were never seen.
+            labels = tf.cast(tf.reshape(outputs, [-1]), tf.int32)
+            return tf.one_hot(tf.minimum(labels, self.classes), self.classes + 1)
+        wide = tf.float64 if outputs.dtype == tf.float64 else tf.float32
+        if not self.from_logits:
+            # Keras keeps what went into its softmax or sigmoid: exact, where the
+            # logarithm of a probability that was rounded to 0 or 1 has no gradient.
+            logits = getattr(outputs, "_keras_logits", None)
+            if logits is None or logits.shape != outputs.shape:
+                return _log_probabilities(tf.cast(outputs, wide))
+            outputs = logits
+        outputs = tf.cast(outputs, wide)
+        if outputs.shape[1] == 1:
+            outputs = tf.concat([tf.zeros_like(outputs), outputs], axis=1)
+        return outputs
+
+    def examine(self, x: Any, labels: Any = None) -> Any:
+        """Calls the model outside of any graph, and notes what it is like.
+
+        Builds a model that is not yet built. Finds out which variables a call changes
+        in spite of `training=False` (states of recurrent layers), what kind of outputs
+        there are, and, unless it was given, whether they are logits: probabilities are
+        within [0, 1] and their rows sum to 1 within 1e-3. Where a single output per
+        example leaves that open, the last activation and the compiled loss decide.
+
+        Args:
+          x: Features, tensors with the batch as first axis.
+          labels: Known labels, for a model that gives labels alone.
+
+        Returns:
+          The outputs.
+
+        Raises:
+          ValueError: If `output` names no output.
+        """
+        self.is_examined = True
+        with self.state_kept():
+            outputs = self._first_call(x)
+        # Only now, for the first call may have made the variables.
+        variables = kept_variables(self.model)
+        before = [tf.identity(v).numpy() for v in variables]
+        with self.state_kept():
+            if variables:
+                self._called(x)
+            after = [tf.identity(v).numpy() for v in variables]
+        self._memory = [
+            i
+            for i, (old, new) in enumerate(zip(before, after, strict=True))
+            # Counters of random numbers should go on: noise is meant to differ.
+            if old.dtype.kind == "f" and not np.array_equal(old, new)
+        ]
+        chosen = self._chosen(outputs)
+        self._describe(chosen, labels)
+        return chosen
+
+    def predict(self, x: Any, size: int, as_logits: bool = False) -> Any:
+        """Returns the outputs of many examples.
+
+        Args:
+          x: A structure of arrays with the examples as first axis.
+          size: How many examples go through the model at once.
+          as_logits: Whether to return `logits` instead.
+
+        Returns:
+          A structure of arrays.
+        """
+        count = len(tf.nest.flatten(x)[0])
+        size, fixed = self.batch_size or size, self.batch_size is not None
+
+        def make() -> Any:
+            called = self.logits if as_logits else self.__call__
+            # A partial of its own: TensorFlow warns of frequent tracing by code.
+            return tf.function(functools.partial(called), autograph=False)
+
+        def spec(leaf: np.ndarray) -> tf.TensorSpec:
+            dtype = tf.string if leaf.dtype.kind in "OSU" else leaf.dtype
+            return tf.TensorSpec([None, *leaf.shape[1:]], dtype)
+
+        function = self.compiled(("predict", as_logits), make)
+        with self.state_kept():
+            memory = self.memory()
+            if not fixed:
+                specs = tf.nest.map_structure(spec, x)
+                function.get_concrete_function(specs, memory)
+            parts = []
+            for start in range(0, count, size):
+                rows = np.arange(
+                    start, start + size if fixed else min(start + size, count)
+                )
+                batch = tf.nest.map_structure(lambda leaf: leaf[rows % count], x)  # noqa: B023
+                parts.append(function(batch, memory))
+        return tf.nest.map_structure(
+            lambda *p: np.concatenate([np.asarray(t) for t in p])[:count], *parts
+        )
+
+    def has_changed(self) -> bool:
+        """Tells whether the model is another than when `note` was last called.
+
+        Seen are layers that were added or taken away, attributes of the model and its
+        layers, and what a function closes over. Weights may change.
+        """
+        return self._noted is not None and self._noted != fingerprint(self.model)
+
+    def note(self) -> None:
+        """Notes what the model is like, and that what is compiled is of it."""
+        self._noted = fingerprint(self.model)
+
+    def reset(self) -> None:
+        """Forgets what the model was like, and what is compiled for it."""
+        self._noted, self.is_examined = None, False
+        self._programs.clear()
+
+    def examine_call(self, x: Any) -> Any:
+        """Calls the model itself once, without counting."""
+        return self._called(x)
+
+    def memory(self) -> list[tf.Tensor]:
+        """Returns what the variables hold that a call of the model changes."""
+        if not self._memory:
+            return []
+        variables = kept_variables(self.model)
+        return [tf.identity(variables[i]) for i in self._memory]
+
+    @contextlib.contextmanager
+    def state_kept(self) -> Iterator[None]:
+        """Undoes what the body changes in the variables that are not trained."""
+        before = [(v, tf.identity(v)) for v in kept_variables(self.model)]
+        try:
+            yield
+        finally:
+            for variable, value in before:
+                variable.assign(value)
+
+    def compiled(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """Returns what was made for a key, of which the last 16 are kept.
+
+        Args:
+          key: What tells it from others. One that cannot be hashed is not kept.
+          make: Makes it.
+
+        Returns:
+          What was made.
+        """
+        return _recent(self._programs, key, make, _KEPT_PROGRAMS)
+
+    def _called(self, x: Any) -> Any:
+        if self.is_native:
+            return self.model(x, **self._kwargs)
+
+        def call(*leaves: np.ndarray) -> list[np.ndarray]:
+            found = self.model(tf.nest.pack_sequence_as(x, leaves), **self._kwargs)
+            return [
+                np.asarray(leaf, kind.dtype)
+                for leaf, kind in zip(tf.nest.flatten(found), kinds, strict=True)
+            ]
+
+        kinds = tf.nest.flatten(self._returns)
+        leaves = tf.nest.flatten(x)
+        types = [tf.as_dtype(kind.dtype) for kind in kinds]
+        found = tf.numpy_function(call, leaves, types, stateful=True)
+        for leaf, kind in zip(found, kinds, strict=True):
+            leaf.set_shape([leaves[0].shape[0], *kind.shape[1:]])
+        return tf.nest.pack_sequence_as(self._returns, found)
+
+    def _first_call(self, x: Any) -> Any:
+        """Finds out whether the model takes tensors or NumPy arrays."""
+        try:
+            outputs = self.model(x, **self._kwargs)
+            self.is_native = all(map(tf.is_tensor, tf.nest.flatten(outputs)))
+        except Exception:
+            self.is_native = False
+            try:
+                arrays = tf.nest.map_structure(np.asarray, x)
+                self._returns = self.model(arrays, **self._kwargs)
+            except Exception:
+                self._returns = None
+            if self._returns is None:
+                raise
+        else:
+            if self.is_native:
+                return outputs
+            self._returns = outputs
+        self._returns = tf.nest.map_structure(np.asarray, self._returns)
+        return tf.nest.map_structure(tf.convert_to_tensor, self._returns)
+
+    def _chosen(self, outputs: Any) -> Any:
+        if callable(self.output):
+            return self.output(outputs)
+        leaves = tf.nest.flatten(outputs)
+        if self.output is None:
+            return outputs
+        names = output_names(self.model, outputs)
+        if self.output in names:
+            return leaves[names.index(self.output)]
+        try:
+            return outputs[self.output]
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"output={self.output!r} is none of the model's outputs {names}."
+            ) from error
+
+    def _of_classes(self, outputs: Any) -> tf.Tensor:
+        """Returns outputs after checking that they have the shape of logits."""
+        leaves = tf.nest.flatten(outputs)
+        if (
+            len(leaves) == 1
+            and tf.is_tensor(leaves[0])
+            and leaves[0].shape.rank in (1, 2)
+        ):
+            return leaves[0]
+        names = output_names(self.model, outputs) if tf.nest.is_nested(outputs) else []
+        found = (
+            f"its outputs are {names}: choose one with output="
+            if names
+            else f"its output is of shape {getattr(outputs, 'shape', None)}"
+        )
+        raise ValueError(
+            "The model must return one tensor of shape [batch, classes], but "
+            f"{found}. For any other output give loss_fn, a function of (y, outputs) "
+            "that returns one loss per example (evaluate_robustness: loss)."
+        )
+
+    def _describe(self, outputs: Any, labels: Any) -> None:
+        self.assumptions, self.guessed = [], False
+        self.from_logits, self.classes = self._given_from_logits, 0
+        leaves = tf.nest.flatten(outputs)
+        if len(leaves) > 1 or not tf.is_tensor(leaves[0]):
+            return
+        [outputs] = leaves
+        if outputs.shape.rank not in (1, 2):
+            return
+        values = outputs.numpy()
+        column = values.ndim == 1 or values.shape[1] == 1
+        self.decisions = _are_decisions(values, one_hot=not self.is_native)
+        if values.dtype.kind in "iub":
+            if not column:
+                return
+            known = (
+                [np.asarray(labels)] if np.asarray(labels).dtype.kind in "iu" else []
+            )
+            self.classes = int(max(1, *(np.max(v) for v in [values, *known]))) + 1
+            self.from_logits = True
+        else:
+            self.classes = 2 if column else values.shape[1]
+        if self.decisions:
+            self.assumptions.append("The outputs are class labels, not scores.")
+        elif self.from_logits is None:
+            self._guess(outputs, values, column)
+        if self.from_logits is None:
+            self.from_logits = True
+
+    def _guess(self, outputs: tf.Tensor, values: np.ndarray, column: bool) -> None:
+        """Decides between logits and probabilities."""
+        why = ""
+        if getattr(outputs, "_keras_logits", None) is not None:
+            self.from_logits, why = False, "the model ends in a softmax or sigmoid"
+        elif not are_probabilities(values):
+            self.from_logits = True
+            why = "they leave [0, 1]" if column else "rows do not sum to 1"
+        elif not column:
+            self.from_logits, why = False, "every row sums to 1"
+        else:
+            known = _declared(self.model)
+            self.guessed = known is None
+            self.from_logits = bool(known)
+            why = (
+                f"all of the {len(values)} that were seen lie in [0, 1]"
+                if known is None
+                else "the model's last activation or compiled loss says so"
+            )
+        kind = "logits" if self.from_logits else "probabilities"
+        self.assumptions.append(f"The outputs are taken for {kind}: {why}.")
+
+
+def adapt(
+    model: Callable[..., Any], *, output: Any = None, from_logits: bool | None = None
+) -> ModelAdapter:
+    """Returns the adapter of a model, the same one as long as the model lives.
+
+    Args:
+      model: A callable, or an adapter.
+      output: See `ModelAdapter`.
+      from_logits: See `ModelAdapter`.
+
+    Returns:
+      The adapter.
+    """
+    if isinstance(model, ModelAdapter):
+        return model
+    owner = getattr(model, "__self__", model)
+
+    def make() -> ModelAdapter:
+        return ModelAdapter(model, output=output, from_logits=from_logits)
+
+    if id(owner) not in _adapters:
+        try:
+            weakref.finalize(owner, _adapters.pop, id(owner), None)
+        except TypeError:  # It cannot be referred to weakly.
+            return make()
+        _adapters[id(owner)] = OrderedDict()
+    key = (getattr(model, "__func__", None), output, from_logits)
+    return _recent(_adapters[id(owner)], key, make, _KEPT_ADAPTERS)
+
+
+def are_probabilities(values: np.ndarray) -> bool:
+    """Tells whether outputs may be probabilities.
+
+    Args:
+      values: Of shape [batch], [batch, 1] or [batch, classes].
+
+    Returns:
+      Whether all are in [0, 1] and, of several classes, rows sum to 1 within 1e-3 (1e-2
+      for dtypes of 16 bits).
+    """
+    tolerance = _HALF_SUM_TOLERANCE if values.dtype.itemsize == 2 else _SUM_TOLERANCE
+    values = np.asarray(values, np.float64)
+    if not np.all((values >= 0) & (values <= 1 + tolerance)):
+        return False
+    if values.ndim == 1 or values.shape[1] == 1:
+        return bool(np.all(values <= 1))
+    return bool(np.all(np.abs(values.sum(axis=1) - 1) <= tolerance))
+
+
+def output_names(model: Any, outputs: Any) -> list[Any]:
+    """Returns what to call each output: its key, its Keras name, or its position."""
+    if isinstance(outputs, Mapping):
+        return sorted(outputs)
+    names = list(getattr(model, "output_names", None) or ())
+    count = len(tf.nest.flatten(outputs))
+    return names if len(names) == count else list(range(count))
+
+
+def kept_variables(model: Any) -> list[Any]:
+    """Lists the variables of a model that an attack has to leave as they were.
+
+    Args:
+      model: Any object. What is no tf.Module, Keras layer or the like has none.
+
+    Returns:
+      Its variables that are not trainable, and the states of its recurrent layers,
+      which Keras does not count among the variables.
+    """
+    variables = getattr(model, "variables", None) or ()
+    kept = [v for v in variables if not getattr(v, "trainable", True)]
+    layers: Iterable[Any] = getattr(model, "_flatten_layers", tuple)()
+    states = [
+        state
+        for layer in layers
+        if getattr(layer, "stateful", False)
+        for state in tf.nest.flatten(getattr(layer, "states", None) or [])
+    ]
+    known = {id(v) for v in kept}
+    return kept + [state for state in states if id(state) not in known]
+
+
+def _recent(
+    kept: "OrderedDict[Hashable, Any]",
+    key: Hashable,
+    make: Callable[[], Any],
+    most: int,
+) -> Any:
+    try:
+        if key not in kept:
+            kept[key] = make()
+    except TypeError:  # It cannot be hashed.
+        return make()
+    kept.move_to_end(key)
+    while len(kept) > most:
+        kept.popitem(last=False)
+    return kept[key]
+
+
+def _owner_of_predict(model: Any) -> Any:
+    """Returns the Keras model for its `predict`, which is not differentiable."""
+    owner = getattr(model, "__self__", None)
+    name = getattr(model, "__name__", "")
+    is_keras = hasattr(owner, "trainable_variables") and callable(owner)
+    if is_keras and name in ("predict", "predict_on_batch", "call", "__call__"):
+        return owner
+    if not callable(model):
+        hint = next((m for m in ("predict_proba", "predict") if hasattr(model, m)), "")
+        hint = f": pass its method {hint}" if hint else ""
+        raise TypeError(
+            "model must be a callable from features to outputs, but received "
+            f"{type(model).__name__}{hint}."
+        )
+    return model
+
+
+def _reference(model: Any) -> Callable[[], Any]:
+    try:
+        if inspect.ismethod(model):
+            return weakref.WeakMethod(model)
+        return weakref.ref(model)
+    except TypeError:
+        return lambda: model
+
+
+def _takes_training(model: Callable[..., Any]) -> bool:
+    function = getattr(model, "call", model)
+    try:
+        return "training" in inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return False
+
+
+def _declared(model: Any) -> bool | None:
+    """Returns whether a Keras model's last activation or loss speaks of logits."""
+    layer = model
+    while layers := getattr(layer, "layers", None):
+        layer = layers[-1]
+    name = getattr(getattr(layer, "activation", None), "__name__", None)
+    if name in ("linear", "sigmoid", "softmax"):
+        return name == "linear"
+    return getattr(getattr(model, "loss", None), "from_logits", None)
+
+
+def _are_decisions(values: np.ndarray, one_hot: bool) -> bool:
+    if values.dtype.kind in "iub":
+        return True
+    return one_hot and values.ndim == 2 and values.shape[1] > 1 and is_one_hot(values)
+
+
+def _log_probabilities(probabilities: tf.Tensor) -> tf.Tensor:
+    if probabilities.shape[1] == 1:
+        probabilities = tf.concat([1 - probabilities, probabilities], axis=1)
+    return tf.math.log(tf.maximum(probabilities, 1e-30))

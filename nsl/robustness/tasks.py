@@ -1,0 +1,274 @@
+"""What counts as right: one class per example, or a loss and a criterion."""
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import numpy as np
+import tensorflow as tf
+
+from nsl.attacks.labels import is_one_hot
+from nsl.attacks.model_adapter import ModelAdapter, are_probabilities
+from nsl.attacks.problem import Loss, per_example
+
+_REGRESSION = ("squared", "absolute", "huber", "log_cosh", "logcosh", "mse", "mae")
+
+
+@attrs.frozen
+class Within:
+    """Regression: right is an example of which no output is further off.
+
+    Attributes:
+      tolerance: The largest absolute error that is right.
+    """
+
+    tolerance: float = attrs.field(validator=attrs.validators.gt(0))
+
+    def __call__(self, y: Any, outputs: Any) -> tf.Tensor:
+        """Returns which examples are right, bool of shape [batch]."""
+        return self.loss(y, outputs) <= 1.0
+
+    def loss(self, y: Any, outputs: Any) -> tf.Tensor:
+        """Returns the largest error of each example, in units of the tolerance."""
+        outputs = _floats(outputs)
+        error = tf.abs(outputs - tf.reshape(_floats(y), tf.shape(outputs)))
+        return tf.reduce_max(_flat(error), axis=1) / self.tolerance
+
+
+@attrs.frozen
+class ShareRight:
+    """Segmentation and sequences: right is an example with enough pixels or steps right.
+
+    Outputs are of shape [batch, ..., classes], labels of shape [batch, ...].
+
+    Attributes:
+      share: The smallest share that is right.
+    """
+
+    share: float = attrs.field(
+        default=0.5, validator=[attrs.validators.gt(0), attrs.validators.le(1)]
+    )
+
+    def __call__(self, y: Any, outputs: Any) -> tf.Tensor:
+        """Returns which examples are right, bool of shape [batch]."""
+        right = tf.argmax(outputs, axis=-1) == tf.cast(y, tf.int64)
+        return tf.reduce_mean(_flat(_floats(right)), axis=1) >= self.share
+
+    def loss(self, y: Any, outputs: Any) -> tf.Tensor:
+        """Returns the mean over pixels of the margin of the likeliest wrong class.
+
+        Margins are clipped to [-1, 1] times the range of an example's outputs, so that
+        a pixel that is wrong already does not keep others from being attacked.
+        """
+        outputs = _floats(outputs)
+        classes = outputs.shape[-1]
+        true = tf.one_hot(tf.cast(y, tf.int32), classes, on_value=True, off_value=False)
+        lowest = tf.fill(tf.shape(outputs), outputs.dtype.min)
+        other = tf.reduce_max(tf.where(true, lowest, outputs), axis=-1)
+        own = tf.reduce_sum(tf.where(true, outputs, tf.zeros_like(outputs)), axis=-1)
+        margin = _flat(other - own)
+        scale = tf.stop_gradient(
+            tf.reduce_mean(tf.abs(margin), axis=1, keepdims=True) + 1e-12
+        )
+        return tf.reduce_mean(tf.tanh(margin / scale), axis=1)
+
+
+@attrs.frozen
+class ExactMatch:
+    """Several labels per example: right is an example with every label right.
+
+    Attributes:
+      threshold: The output from which a label is on: 0.5 for probabilities, 0 for
+        logits.
+    """
+
+    threshold: float = 0.5
+
+    def __call__(self, y: Any, outputs: Any) -> tf.Tensor:
+        """Returns which examples are right, bool of shape [batch]."""
+        return self.loss(y, outputs) < 0
+
+    def loss(self, y: Any, outputs: Any) -> tf.Tensor:
+        """Returns by how much the label that is furthest off leads the threshold."""
+        logits = getattr(outputs, "_keras_logits", None)
+        above = _floats(outputs) - self.threshold if logits is None else _floats(logits)
+        return tf.reduce_max((1 - 2 * tf.cast(y, above.dtype)) * above, axis=1)
+
+
+@attrs.frozen
+class Column:
+    """One label of several, as the output of a model of two classes."""
+
+    position: int
+
+    def __call__(self, outputs: Any) -> Any:
+        """Returns the column."""
+        chosen = outputs[:, self.position : self.position + 1]
+        logits = getattr(outputs, "_keras_logits", None)
+        if logits is not None:
+            chosen._keras_logits = logits[:, self.position : self.position + 1]
+        return chosen
+
+
+@attrs.frozen
+class Task:
+    """What is attacked, and what is right.
+
+    Attributes:
+      loss: What attacks maximize, of (y, outputs); None for one class per example.
+      criterion: Tells which examples are right, of (y, outputs); None for one class.
+      assumptions: What was assumed, in sentences.
+    """
+
+    loss: Loss | None = None
+    criterion: Loss | None = None
+    assumptions: tuple[str, ...] = ()
+
+
+def choose_task(
+    model: ModelAdapter, y: Any, outputs: Any, loss: Any, criterion: Any
+) -> Task:
+    """Returns what is attacked, and what is right.
+
+    Args:
+      model: The model.
+      y: The labels, a structure of arrays.
+      outputs: The outputs for all examples.
+      loss: What attacks maximize, or None.
+      criterion: What is right, or None: what the compiled loss of a Keras model speaks
+        of, and else one class per example.
+
+    Returns:
+      The task.
+
+    Raises:
+      ValueError: If a criterion needs a loss.
+    """
+    if criterion is None:
+        criterion, why = _default(model, y, outputs)
+    else:
+        criterion, why = _named(criterion, outputs), ""
+    if criterion is None and loss is None:
+        return Task()
+    if criterion is None:
+        if not model.classes:
+            raise ValueError(
+                "With a loss, give a criterion too: a function of (y, outputs) that "
+                "tells which examples are right, or nsl.robustness.Within(tolerance)."
+            )
+        return Task(_on_classes(loss), _RightClass(model))
+    if loss is None:
+        loss = getattr(criterion, "loss", None)
+        if loss is None:
+            raise ValueError(
+                "With a criterion of your own, give a loss too: a function of "
+                "(y, outputs) that returns one value per example, which attacks "
+                "maximize."
+            )
+    return Task(loss, criterion, (why,) if why else ())
+
+
+def check_task(task: Task, y: Any, outputs: Any) -> np.ndarray:
+    """Returns which clean examples are right.
+
+    Raises:
+      ValueError: If loss or criterion do not give one value per example.
+    """
+    count = len(tf.nest.flatten(y)[0])
+    assert task.loss is not None
+    assert task.criterion is not None
+    values = per_example(task.loss(y, outputs))
+    right = np.asarray(task.criterion(y, outputs))
+    for what, shape in (("loss", values.shape), ("criterion", right.shape)):
+        if tuple(shape) != (count,):
+            raise ValueError(
+                f"{what} must return one value per example, of shape [{count}], but "
+                f"returned shape {tuple(shape)}."
+            )
+    return right.astype(bool)
+
+
+@attrs.frozen(eq=False)
+class _RightClass:
+    """One class per example, with a loss of the user's own."""
+
+    model: ModelAdapter
+
+    def __call__(self, y: Any, outputs: Any) -> tf.Tensor:
+        columns = tf.reshape(outputs, [tf.shape(outputs)[0], -1])
+        if columns.shape[1] == 1:
+            threshold = 0.0 if self.model.from_logits else 0.5
+            predicted = tf.cast(columns[:, 0] > threshold, tf.int32)
+        else:
+            predicted = tf.argmax(columns, axis=1, output_type=tf.int32)
+        return predicted == tf.cast(tf.reshape(y, [-1]), tf.int32)
+
+
+def _on_classes(loss: Callable[..., Any]) -> Loss:
+    def on_classes(y: Any, outputs: Any) -> Any:
+        return loss(y, outputs)
+
+    return on_classes
+
+
+def _named(criterion: Any, outputs: Any) -> Any:
+    if criterion == "exact_match":
+        return ExactMatch(0.5 if _in_unit_interval(outputs) else 0.0)
+    if not callable(criterion):
+        raise ValueError(
+            "criterion must be 'exact_match', 'per_label', an object such as "
+            "nsl.robustness.Within(tolerance), or a function of (y, outputs), but "
+            f"received {criterion!r}."
+        )
+    return criterion
+
+
+def _default(model: ModelAdapter, y: Any, outputs: Any) -> tuple[Any, str]:
+    """Returns the criterion that the compiled loss speaks of, and why."""
+    labels, values = np.asarray(y), outputs
+    if not isinstance(values, np.ndarray) or labels.dtype.kind not in "iufb":
+        return None, ""
+    name = _loss_name(model.model)
+    if values.ndim > 2 and labels.shape == values.shape[:-1]:
+        return ShareRight(), (
+            "An example counts as right while at least half of its pixels or steps "
+            "are: criterion=nsl.robustness.ShareRight(0.5)."
+        )
+    same = (
+        labels.reshape(len(labels), -1).shape == values.reshape(len(values), -1).shape
+    )
+    one_hot = values.ndim == 2 and same and labels.ndim == 2 and is_one_hot(labels)
+    if any(part in name for part in _REGRESSION) and same and not one_hot:
+        error = values.reshape(labels.shape).astype(np.float64) - labels
+        tolerance = 2 * float(np.sqrt(np.mean(np.square(error)))) or 1e-6
+        return Within(tolerance), (
+            f"The model was compiled with {name}; an example counts as right while "
+            f"every output is within {tolerance:.4g} of its label, twice the root mean "
+            "squared error of the clean examples."
+        )
+    if "binary" in name and same and values.ndim == 2 and values.shape[1] > 1:
+        criterion = _named("exact_match", values)
+        return criterion, (
+            f"The model was compiled with {name}; an example counts as right while "
+            f"each of its {values.shape[1]} labels is, on from {criterion.threshold:g}."
+        )
+    return None, ""
+
+
+def _loss_name(model: Any) -> str:
+    loss = getattr(model, "loss", None)
+    name = getattr(loss, "name", None) or getattr(loss, "__name__", None) or loss
+    return name.lower() if isinstance(name, str) else ""
+
+
+def _in_unit_interval(outputs: Any) -> bool:
+    return are_probabilities(np.asarray(outputs).reshape(-1))
+
+
+def _floats(values: Any) -> tf.Tensor:
+    values = tf.convert_to_tensor(values)
+    return values if values.dtype == tf.float64 else tf.cast(values, tf.float32)
+
+
+def _flat(values: tf.Tensor) -> tf.Tensor:
+    return tf.reshape(values, [tf.shape(values)[0], -1])
