@@ -103,6 +103,16 @@ class Examples:
                 f"{[leaf.shape for leaf in self.leaves]}."
             )
         [self.count] = counts
+        for name, leaf in zip(
+            feature_structures.names(self.x), self.leaves, strict=True
+        ):
+            rows = leaf.reshape(self.count, -1)
+            finite = not is_perturbable(leaf) or np.isfinite(rows).all(axis=1)
+            if not np.all(finite):
+                raise ValueError(
+                    f"{f'feature {name!r}' if name else 'x'} must be finite, but "
+                    f"example {int(np.argmin(finite))} is not."
+                )
         for leaf in [] if self.y is None else tf.nest.flatten(self.y):
             self.check_count(leaf, "y")
         if not any(map(is_perturbable, self.leaves)):
@@ -186,9 +196,9 @@ class Examples:
         Returns:
           The batch.
         """
-        return Batch(
-            *self.take((self.x, labels, targets, limits), indices), list(memory)
-        )
+        given = (self.x, labels, targets, limits)
+        x, labels, targets, limits = self.take(given, indices)
+        return Batch(x, labels, targets, limits, list(memory))
 
     def take(self, values: Any, indices: np.ndarray) -> Any:
         """Returns the entries of some examples; what is the same for all stays."""

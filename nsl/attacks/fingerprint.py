@@ -1,4 +1,4 @@
-"""What tells a Python value from another: to see that a model or setting has changed."""
+"""Fingerprints of Python values: to see that a model or a setting has changed."""
 
 import enum
 import functools

@@ -20,8 +20,8 @@ _FIRST_SHARE = 0.1
 class HopSkipJump(MinimumNorm):
     """Minimizes the perturbation of a model that tells nothing but labels.
 
-    From a misclassified point, which is another example of the batch or drawn at random,
-    each step goes to the boundary by bisection, estimates there by `samples` * sqrt(t)
+    From a misclassified point, another example of the batch or a random one, each step
+    goes to the boundary by bisection, estimates there by `samples` * sqrt(t)
     random directions u with decisions phi = +-1 which way it faces,
 
         v = mean((phi - mean(phi)) u),
@@ -64,7 +64,7 @@ class HopSkipJump(MinimumNorm):
         return {"norm": self.norm, "objective": margin}
 
     def start(self, problem: Problem) -> State:
-        """Looks for a misclassified point near each example, and goes to the boundary."""
+        """Looks for a misclassified point, and goes from it to the boundary."""
         none, seed = problem.none, problem.seed()
         far = tf.fill(tf.shape(none)[:1], problem.dtype.max)
 

@@ -42,8 +42,8 @@ class ModelAdapter:
       from_logits: Whether outputs are taken for logits, once the model was called.
       classes: The number of classes; 0 where outputs are not of shape
         [batch, classes], [batch, 1] or [batch].
-      decisions: Whether outputs are class labels: integers, or, from a function of NumPy
-        arrays, rows of one 1 and zeros.
+      decisions: Whether outputs are class labels: integers, or one-hot rows from a
+        function of NumPy arrays.
       is_native: Whether the model works on tensors, so that it may have gradients.
       is_examined: Whether `examine` was called.
       assumptions: What was assumed of the outputs, in sentences.
@@ -298,7 +298,7 @@ class ModelAdapter:
         kinds = tf.nest.flatten(self._returns)
         leaves = tf.nest.flatten(x)
         types = [tf.as_dtype(kind.dtype) for kind in kinds]
-        found = tf.numpy_function(call, leaves, types, stateful=True)
+        found = tf.nest.flatten(tf.numpy_function(call, leaves, types))
         for leaf, kind in zip(found, kinds, strict=True):
             leaf.set_shape([leaves[0].shape[0], *kind.shape[1:]])
         return tf.nest.pack_sequence_as(self._returns, found)

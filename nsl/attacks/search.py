@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 _SMALLEST_BATCH = 16
 _ROUNDS = 8
 _SHORTER = 1e-7
+_MOST_REACHED = 0.9
 
 
 @attrs.frozen
@@ -130,6 +130,11 @@ class Search:
             self._examples.check_count(target, "target")
             self._targets = read_classes(target, classes, "target")
             self._given_targets = True
+            if np.mean(self._targets == self._labels) > _MOST_REACHED:
+                raise ValueError(
+                    "target must be the classes to reach, but nearly all of them are "
+                    "those that the examples have. Give the true classes as y."
+                )
 
     def run(self, limits: list[Limits], progress: Progress) -> list[Best]:
         """Searches within several limits.
@@ -221,7 +226,7 @@ class Search:
         """Whether one trace serves all sizes of batch."""
         return not self._jit_compile and self._model.batch_size is None
 
-    def _function(self) -> Callable[..., Any]:
+    def _function(self) -> Any:
         """Returns the compiled parts of the attack."""
         attack, model = self._attack, self._model
         loss_fn, criterion = self._loss_fn, self._criterion
@@ -316,7 +321,7 @@ class Search:
         return batch, state, *others
 
     def _padded(self, batch: Batch, state: Any, *others: Any) -> tuple[Any, ...]:
-        """Returns the arguments with examples repeated up to a size that is compiled."""
+        """Returns the arguments with examples repeated up to a compiled size."""
         count = len(tf.nest.flatten(batch.features)[0])
         size = self._size
         if self._any_size:
@@ -339,8 +344,8 @@ class Search:
 def inside(problem: Problem, perturbation: tf.Tensor) -> Any:
     """Returns perturbed features that are inside the ball in their own dtypes.
 
-    Rounding to the dtype of a feature can lead out of the ball. Then the perturbation is
-    shortened by as little, and rounded towards the clean features.
+    Rounding to the dtype of a feature can lead out of the ball. Then the perturbation
+    is shortened a little and rounded towards the clean features.
 
     Args:
       problem: The batch.
@@ -359,20 +364,22 @@ def inside(problem: Problem, perturbation: tf.Tensor) -> Any:
             break
         share = np.divide(radius, length, out=np.ones_like(length), where=length > 0)
         share = np.where(outside[:, None], np.minimum(share, 1 - _SHORTER), 1.0)
-
-        def shortened(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-            if not is_perturbable(before):
-                return after
-            ahead = (len(before), *[1] * (before.ndim - 1))
-            center, factor = before.astype(np.float64), share.reshape(ahead)
-            change = (after.astype(np.float64) - center) * factor
-            shorter = (center + change).astype(before.dtype)
-            beyond = np.abs(shorter.astype(np.float64) - center) > np.abs(change)
-            shorter = np.where(beyond, np.nextafter(shorter, before), shorter)
-            return np.where(factor < 1, shorter, after)
-
+        shortened = functools.partial(_shortened, share=share)
         moved = tf.nest.map_structure(shortened, clean, moved)
     return moved
+
+
+def _shortened(before: np.ndarray, after: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Returns a share of the change of each example, rounded towards the clean one."""
+    if not is_perturbable(before):
+        return after
+    share = share.reshape((len(before), *[1] * (before.ndim - 1)))
+    center = before.astype(np.float64)
+    change = (after.astype(np.float64) - center) * share
+    shorter = (center + change).astype(before.dtype)
+    beyond = np.abs(shorter.astype(np.float64) - center) > np.abs(change)
+    shorter = np.where(beyond, np.nextafter(shorter, before), shorter)
+    return np.where(share < 1, shorter, after)
 
 
 def _shaped(state: Any, like: Any) -> Any:

@@ -39,7 +39,7 @@ def shortest_move(
     Returns:
       The moves, of the shape and dtype of `rows`. Where the normal is zero, zeros.
     """
-    direction = tf.sign(normal) * tf.where(gap < 0, -1.0, 1.0)
+    direction = tf.where(gap < 0, -tf.sign(normal), tf.sign(normal))
     # What a unit of each coordinate gains, and how far it can go.
     gain = tf.abs(normal)
     room = tf.maximum(tf.where(direction < 0, rows - low, high - rows), 0.0)

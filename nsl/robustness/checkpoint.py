@@ -49,8 +49,8 @@ def _stable(value: Any) -> Any:
         )
     raise ValueError(
         "resume cannot tell whether this is the same in another process: "
-        f"{type(value).__qualname__} {value!r}. Use a plain function or an attrs class, "
-        "or leave resume out."
+        f"{type(value).__qualname__} {value!r}. Use a plain function or an attrs "
+        "class, or leave resume out."
     )
 
 

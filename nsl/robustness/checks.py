@@ -52,8 +52,8 @@ def wrong_kind_of_outputs(outputs: np.ndarray, from_logits: bool) -> Finding | N
             "probabilities_as_logits",
             "The outputs are taken for logits (from_logits=True), but each row is "
             "non-negative and sums to 1: they are probabilities, and gradients of a "
-            "second softmax hide weaknesses. Pass from_logits=False, or a model without "
-            "softmax.",
+            "second softmax hide weaknesses. Pass from_logits=False, or a model "
+            "without softmax.",
         )
     return Finding(
         "logits_as_probabilities",

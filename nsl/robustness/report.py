@@ -77,9 +77,14 @@ class RobustnessReport:
         return float(np.mean(self.correct))
 
     @property
+    def standing_clean(self) -> np.ndarray:
+        """`correct` for each epsilon, bool of shape [epsilons, examples]."""
+        return np.tile(self.correct, (len(self.epsilons), 1))
+
+    @property
     def standing(self) -> np.ndarray:
         """Whether each example withstands all attacks, bool [epsilons, examples]."""
-        standing = np.tile(self.correct, (len(self.epsilons), 1))
+        standing = self.standing_clean
         for result in self.results.values():
             standing &= result.standing
         return standing

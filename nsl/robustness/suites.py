@@ -28,7 +28,7 @@ def _dlr(norm: NormType, classes: int, **settings: Any) -> Attack:
     return _apgd(norm, objective="dlr", target_classes=classes, **settings)
 
 
-# The settings of AutoAttack: Croce and Hein (2020), section 5; for L1 (2021), section 5.
+# The settings of AutoAttack: Croce and Hein (2020), section 5; for L1 (2021).
 _FACTORIES: dict[str, Callable[[NormType], Attack]] = {
     "fgsm": lambda norm: FGSM(norm=norm),
     "mifgsm": lambda norm: MIFGSM(norm=norm),

@@ -1,6 +1,5 @@
 """What counts as right: one class per example, or a loss and a criterion."""
 
-from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -10,6 +9,7 @@ import tensorflow as tf
 from nsl.attacks.labels import is_one_hot
 from nsl.attacks.model_adapter import ModelAdapter, are_probabilities
 from nsl.attacks.problem import Loss, per_example
+from nsl.robustness.radii import value_text
 
 _REGRESSION = ("squared", "absolute", "huber", "log_cosh", "logcosh", "mse", "mae")
 
@@ -31,13 +31,14 @@ class Within:
     def loss(self, y: Any, outputs: Any) -> tf.Tensor:
         """Returns the largest error of each example, in units of the tolerance."""
         outputs = _floats(outputs)
-        error = tf.abs(outputs - tf.reshape(_floats(y), tf.shape(outputs)))
+        labels = tf.cast(tf.reshape(y, tf.shape(outputs)), outputs.dtype)
+        error = tf.abs(outputs - labels)
         return tf.reduce_max(_flat(error), axis=1) / self.tolerance
 
 
 @attrs.frozen
 class ShareRight:
-    """Segmentation and sequences: right is an example with enough pixels or steps right.
+    """Segmentation and sequences: right are examples with enough pixels right.
 
     Outputs are of shape [batch, ..., classes], labels of shape [batch, ...].
 
@@ -124,6 +125,54 @@ class Task:
     criterion: Loss | None = None
     assumptions: tuple[str, ...] = ()
 
+    @property
+    def of_classes(self) -> bool:
+        """Whether labels are one class per example."""
+        return self.loss is None or isinstance(self.criterion, _RightClass)
+
+    def right(self, labels: Any, outputs: Any) -> np.ndarray:
+        """Tells which examples are right.
+
+        Args:
+          labels: The labels.
+          outputs: The outputs; logits where there is no loss.
+
+        Returns:
+          Whether each example is, bool of shape [examples]; a NaN never is.
+
+        Raises:
+          ValueError: If loss or criterion do not give one value per example.
+        """
+        if self.loss is None:
+            predicted = np.argmax(outputs, axis=1)
+            return (predicted == labels) & ~np.isnan(outputs).any(axis=1)
+        assert self.criterion is not None
+        count = len(tf.nest.flatten(labels)[0])
+        right = np.asarray(self.criterion(labels, outputs))
+        values = per_example(self.loss(labels, outputs))
+        for what, shape in (("loss", values.shape), ("criterion", right.shape)):
+            if tuple(shape) != (count,):
+                raise ValueError(
+                    f"{what} must return one value per example, of shape [{count}], "
+                    f"but returned shape {tuple(shape)}."
+                )
+        return right.astype(bool)
+
+    def margins(self, labels: Any, outputs: Any) -> np.ndarray:
+        """Returns how far each example is from being wrong, of shape [examples]."""
+        if self.loss is not None:
+            return -np.asarray(per_example(self.loss(labels, outputs)))
+        others, rows = np.array(outputs), np.arange(len(outputs))
+        others[rows, labels] = -np.inf
+        return outputs[rows, labels] - others.max(axis=1)
+
+    def text(self, outputs: Any, row: int) -> str:
+        """Returns what the outputs say of an example, as a text."""
+        if self.loss is None:
+            return str(int(np.argmax(outputs[row])))
+        leaves = tf.nest.flatten(outputs)
+        return "; ".join(value_text(leaf[row]) for leaf in leaves)
+
 
 def choose_task(
     model: ModelAdapter, y: Any, outputs: Any, loss: Any, criterion: Any
@@ -156,7 +205,7 @@ def choose_task(
                 "With a loss, give a criterion too: a function of (y, outputs) that "
                 "tells which examples are right, or nsl.robustness.Within(tolerance)."
             )
-        return Task(_on_classes(loss), _RightClass(model))
+        return Task(loss, _RightClass(model))
     if loss is None:
         loss = getattr(criterion, "loss", None)
         if loss is None:
@@ -166,26 +215,6 @@ def choose_task(
                 "maximize."
             )
     return Task(loss, criterion, (why,) if why else ())
-
-
-def check_task(task: Task, y: Any, outputs: Any) -> np.ndarray:
-    """Returns which clean examples are right.
-
-    Raises:
-      ValueError: If loss or criterion do not give one value per example.
-    """
-    count = len(tf.nest.flatten(y)[0])
-    assert task.loss is not None
-    assert task.criterion is not None
-    values = per_example(task.loss(y, outputs))
-    right = np.asarray(task.criterion(y, outputs))
-    for what, shape in (("loss", values.shape), ("criterion", right.shape)):
-        if tuple(shape) != (count,):
-            raise ValueError(
-                f"{what} must return one value per example, of shape [{count}], but "
-                f"returned shape {tuple(shape)}."
-            )
-    return right.astype(bool)
 
 
 @attrs.frozen(eq=False)
@@ -202,13 +231,6 @@ class _RightClass:
         else:
             predicted = tf.argmax(columns, axis=1, output_type=tf.int32)
         return predicted == tf.cast(tf.reshape(y, [-1]), tf.int32)
-
-
-def _on_classes(loss: Callable[..., Any]) -> Loss:
-    def on_classes(y: Any, outputs: Any) -> Any:
-        return loss(y, outputs)
-
-    return on_classes
 
 
 def _named(criterion: Any, outputs: Any) -> Any:

@@ -128,7 +128,7 @@ class RobustAccuracy(keras.callbacks.Callback):
         """Reads the arguments and calls the model once, so that errors come now."""
         del logs
         self.report = None
-        self._evaluation = Evaluation(self.model, **self._settings)
+        self._evaluation = Evaluation(model=self.model, **self._settings)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Adds the robust accuracy to the logs of the epoch."""
