@@ -19,8 +19,14 @@ from nsl.attacks.objectives import Objective, objective_of
 from nsl.attacks.problem import Loss, Problem
 from nsl.attacks.search import Search
 from nsl.files.progress import Progress
+from nsl.lib.norms import Norm
 
 _BATCH_SIZE = 256
+
+
+def as_norm(norm: Any) -> configs.NormType | Norm:
+    """Returns a norm as it is, and anything else as a `NormType`."""
+    return norm if isinstance(norm, Norm) else configs.NormType(norm)
 
 
 @attrs.frozen
@@ -106,7 +112,8 @@ class Attack(abc.ABC):
     is and what a `step` does; both run compiled, on a batch at once.
 
     Attributes:
-      norm: The norm of the perturbation, a `NormType` or its value.
+      norm: The norm of the perturbation: a `NormType`, its value, or a
+        `nsl.lib.Norm`.
       steps: The number of steps.
       early_stop: Whether an example that has fallen gets no further steps.
       jit_compile: Whether XLA compiles the steps. None: where there is a GPU.
@@ -117,8 +124,8 @@ class Attack(abc.ABC):
     _keeps_last: ClassVar[bool] = False
     _takes_loss: ClassVar[bool] = True
 
-    norm: configs.NormType = attrs.field(
-        default=configs.NormType.INFINITY, converter=configs.NormType
+    norm: configs.NormType | Norm = attrs.field(
+        default=configs.NormType.INFINITY, converter=as_norm
     )
     steps: int = attrs.field(default=40, validator=attrs.validators.ge(1))
     early_stop: bool = False

@@ -248,7 +248,7 @@ class Examples:
             for leaf, low, high in self._boxes()
         )
 
-    def reach(self, norm: configs.NormType) -> float | None:
+    def reach(self, norm: configs.NormType | Norm) -> float | None:
         """Returns a radius that reaches from any example to any other.
 
         Args:
@@ -280,8 +280,9 @@ class Examples:
             self.leaves, self.limits.low, self.limits.high, strict=True
         ):
             if is_perturbable(leaf):
-                low = np.array(-np.inf if low is None else low, np.float64, ndmin=1)
-                high = np.array(np.inf if high is None else high, np.float64, ndmin=1)
+                ones = np.ones([1] * leaf.ndim)
+                low = ones * (-np.inf if low is None else low)
+                high = ones * (np.inf if high is None else high)
                 yield leaf.astype(np.float64), low, high
 
     def _of_examples(self, epsilon: Any, indices: np.ndarray) -> Any:
@@ -306,7 +307,8 @@ class Examples:
             )
         if isinstance(epsilon, Mapping) or (of_feature and shape not in whole - {()}):
             return self._per_coordinate(epsilon)
-        radius = np.asarray(epsilon, np.float64)
+        number = np.asarray(epsilon).dtype.kind in "iufb"
+        radius = np.asarray(epsilon if number else np.nan, np.float64)
         if shape not in whole or not np.all(np.isfinite(radius) & (radius >= 0)):
             raise ValueError(
                 "epsilon must be a number of at least 0, an array with one for each "

@@ -7,9 +7,10 @@ import attrs
 import tensorflow as tf
 
 from nsl import configs
-from nsl.attacks.attack import MinimumNorm, State
+from nsl.attacks.attack import MinimumNorm, State, as_norm
 from nsl.attacks.objectives import margin
 from nsl.attacks.problem import Problem
+from nsl.lib.norms import Norm
 
 _STARTS = 64
 _HALVINGS = 15
@@ -44,19 +45,19 @@ class HopSkipJump(MinimumNorm):
 
     black_box: ClassVar[bool] = True
 
-    norm: configs.NormType = attrs.field(
-        default=configs.NormType.INFINITY, converter=configs.NormType
+    norm: configs.NormType | Norm = attrs.field(
+        default=configs.NormType.INFINITY, converter=as_norm
     )
     steps: int = attrs.field(default=40, validator=attrs.validators.ge(1))
     samples: int = attrs.field(default=100, validator=attrs.validators.ge(2))
 
     @norm.validator
-    def _check_norm(self, attribute: Any, value: configs.NormType) -> None:
+    def _check_norm(self, attribute: Any, value: Any) -> None:
         del attribute
-        if value is configs.NormType.L1:
+        if value not in (configs.NormType.L2, configs.NormType.INFINITY):
             raise ValueError(
-                "HopSkipJump is of the norms 'l2' and 'infinity', but received 'l1'. "
-                "For scores, nsl.attacks.Square takes 'l1'."
+                "HopSkipJump is of the norms 'l2' and 'infinity', but received "
+                f"{value.value!r}. For scores, nsl.attacks.Square takes any."
             )
 
     def problem_settings(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from nsl.attacks.examples import Batch
 from nsl.attacks.model_adapter import ModelAdapter
 from nsl.attacks.objectives import Objective, cross_entropy
 from nsl.lib.features import described, is_perturbable
+from nsl.lib.norms import Norm
 from nsl.lib.rows import to_rows
 from nsl.lib.threat_model import ThreatModel
 
@@ -61,7 +62,7 @@ class Problem:
         model: ModelAdapter,
         batch: Batch,
         *,
-        norm: configs.NormType | str,
+        norm: configs.NormType | str | Norm,
         seed: Any = (0, 0),
         objective: Objective = cross_entropy,
         loss_fn: Loss | None = None,

@@ -20,6 +20,7 @@ from nsl.lib.neighbor_features import (
     unpack_neighbor_features,
 )
 from nsl.lib.norms import (
+    Norm,
     maximize_within_unit_norm,
     normalize,
     project_to_ball,
@@ -30,6 +31,7 @@ from nsl.lib.targets import get_target_indices
 
 __all__ = [
     "GenNeighbor",
+    "Norm",
     "adv_regularizer",
     "apply_feature_mask",
     "decay_over_time",

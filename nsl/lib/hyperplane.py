@@ -1,5 +1,7 @@
 """The shortest way from a point to a hyperplane, within bounds."""
 
+from typing import Any
+
 import tensorflow as tf
 
 from nsl.configs import NormType
@@ -14,7 +16,7 @@ def shortest_move(
     gap: tf.Tensor,
     low: tf.Tensor,
     high: tf.Tensor,
-    norm_type: NormType | str,
+    norm_type: Any,
 ) -> tf.Tensor:
     """Returns the smallest move onto a hyperplane that stays between bounds.
 

@@ -41,7 +41,7 @@ class ThreatModel:
     def __init__(
         self,
         features: Any,
-        norm_type: configs.NormType | str,
+        norm_type: configs.NormType | str | Norm,
         *,
         radius: Any = None,
         scale: _Leaves | None = None,

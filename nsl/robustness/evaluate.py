@@ -13,11 +13,13 @@ import numpy as np
 import tensorflow as tf
 
 from nsl.attacks import Attack, MinimumNorm
+from nsl.attacks.attack import as_norm
 from nsl.attacks.examples import Examples, Limits, split
 from nsl.attacks.labels import read_classes
 from nsl.attacks.model_adapter import adapt, output_names
 from nsl.attacks.problem import Loss, NoGradientError, Problem
 from nsl.configs import NormType
+from nsl.lib.norms import Norm
 from nsl.robustness import checks
 from nsl.robustness.checkpoint import Checkpoint, settings_of
 from nsl.robustness.findings import Finding, RobustnessWarning
@@ -41,7 +43,7 @@ def evaluate_robustness(
     x: Any,
     y: Any = None,
     epsilons: Any = None,
-    norm: NormType | str = NormType.INFINITY,
+    norm: NormType | str | Norm = NormType.INFINITY,
     attacks: str | Sequence[Any] | Mapping[str, Any] = "standard",
     *,
     bounds: Any = None,
@@ -62,7 +64,7 @@ def evaluate_robustness(
 
     An example is robust at an epsilon if no attack finds a point of the ball around
     it, and of the bounds, that the model gets wrong. Every point is checked in a pass
-    of its own, whatever the attack says. What falls at one epsilon falls at all larger ones.
+    of its own. What falls at one epsilon falls at all larger ones.
 
     ```python
     report = nsl.evaluate_robustness(
@@ -79,11 +81,11 @@ def evaluate_robustness(
       x: Features: an array or tensor, or a structure of them, examples first; or
         batches, as a tf.data.Dataset, which may hold the labels.
       y: Labels: classes, integers of shape [examples] or [examples, 1], or one-hot
-        rows; with `loss` or `criterion` whatever they take. None if the batches hold them.
+        rows; with `loss` or `criterion` whatever they take; None if they are in `x`.
       epsilons: The radius of the ball around each example, or several. One joint norm
         is taken over all features of an example. A radius is a number, or one for each
         coordinate: a dict by feature, or an array of a feature's shape.
-      norm: The norm of the ball, a `NormType` or its value.
+      norm: The norm of the ball: a `NormType`, its value, or a `nsl.lib.Norm`.
       attacks: A suite: 'standard' for the attacks and settings of AutoAttack (Croce and
         Hein, 2020, https://arxiv.org/abs/2003.01690), 'plus' for its longer version,
         'rand' for models that draw at random, 'quick' for ten steps of PGD; a list of
@@ -152,7 +154,7 @@ class Evaluation:
         given = self._given = dict(bound.arguments)
         limits = {name: given[name] for name in ("bounds", "feature_mask", "grid")}
         examples = self._examples = Examples(given["x"], given["y"], **limits)
-        self._norm = NormType(given["norm"])
+        self._norm = as_norm(given["norm"])
         self._radii = Radii.read(given["epsilons"], examples)
         if examples.y is None:
             raise ValueError("y is needed, unless x is batches of (features, labels).")

@@ -17,7 +17,7 @@ from nsl.configs import NormType
 from nsl.files.output_files import check_output, whole_files
 from nsl.lib import features
 from nsl.robustness.gallery import GalleryExample
-from nsl.robustness.report import NORM_NAMES, RobustnessReport, percent, radius_text
+from nsl.robustness.report import RobustnessReport, norm_name, percent, radius_text
 
 _ROWS = 8  # Of changed columns.
 _ENLARGED = 112  # Images of up to so many pixels are enlarged as squares.
@@ -67,8 +67,8 @@ def write(
             ]
             for name, share in [("no attack", report.clean_accuracy), *tiles]
         ),
-        "norm": NORM_NAMES[report.norm],
-        "meaning": _MEANINGS[report.norm],
+        "norm": norm_name(report.norm),
+        "meaning": _meaning(report.norm),
         "count": f"{count:,}",
         "chance": f"{100 / math.sqrt(count):.2g}",
         **_table(report),
@@ -82,6 +82,10 @@ def write(
     )
     with whole_files([os.fspath(path)]) as (file,):
         file.write(page.encode("utf-8", "replace"))
+
+
+def _meaning(norm: NormType | str) -> str:
+    return "" if isinstance(norm, str) else _MEANINGS[norm]
 
 
 def _el(tag: str, *children: Any, **attributes: Any) -> ET.Element:

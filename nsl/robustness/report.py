@@ -13,6 +13,22 @@ from nsl.robustness.findings import Finding
 from nsl.robustness.gallery import GalleryExample
 
 _VERSION = 2
+_NORM_NAMES = {
+    NormType.L1: "L1",
+    NormType.L2: "L2",
+    NormType.INFINITY: "L-infinity",
+}
+
+
+def norm_name(norm: NormType | str) -> str:
+    """Returns what to call a norm in texts."""
+    return norm if isinstance(norm, str) else _NORM_NAMES[norm]
+
+
+def _norm(norm: Any) -> NormType | str:
+    """Returns the type of a norm, or the name of one that has no type."""
+    name = getattr(norm, "value", norm)
+    return NormType(name) if name in [one.value for one in NormType] else str(name)
 
 
 @attrs.define
@@ -56,7 +72,7 @@ class RobustnessReport:
         report itself is then of all jointly.
     """
 
-    norm: NormType = attrs.field(converter=NormType)
+    norm: NormType | str = attrs.field(converter=_norm)
     epsilons: tuple[Any, ...]
     correct: np.ndarray = attrs.field(eq=attrs.cmp_using(eq=np.array_equal))
     results: dict[str, AttackResult] = attrs.field(factory=dict)
@@ -114,7 +130,7 @@ class RobustnessReport:
 
     def _to_data(self) -> dict[str, Any]:
         return {
-            "norm": self.norm.value,
+            "norm": getattr(self.norm, "value", self.norm),
             "epsilons": self.epsilons,
             "clean_accuracy": self.clean_accuracy,
             "worst_case": list(self.worst_case.values()),
@@ -197,7 +213,7 @@ class RobustnessReport:
     def __str__(self) -> str:
         title = (
             f"Accuracy of {self.num_examples} examples against perturbations of "
-            f"{NORM_NAMES[self.norm]} norm at most epsilon"
+            f"{norm_name(self.norm)} norm at most epsilon"
         )
         lines = [title, *_aligned(self.table())]
         for name, part in self.parts.items():
@@ -242,7 +258,7 @@ class RobustnessReport:
             axes.plot(epsilons, shares, marker=".", linewidth=1, label=label)
         shares = [self.clean_accuracy, *self.worst_case.values()]
         axes.plot(epsilons, shares, color="black", linewidth=3, label="worst case")
-        axes.set_xlabel(f"epsilon ({NORM_NAMES[self.norm]})")
+        axes.set_xlabel(f"epsilon ({norm_name(self.norm)})")
         axes.set_ylabel("accuracy")
         axes.set_ylim(0.0, 1.0)
         axes.legend()
@@ -275,13 +291,6 @@ class RobustnessReport:
         from nsl.robustness import html_report
 
         html_report.write(self, path, class_names, feature_names)
-
-
-NORM_NAMES = {
-    NormType.L1: "L1",
-    NormType.L2: "L2",
-    NormType.INFINITY: "L-infinity",
-}
 
 
 def percent(share: float) -> str:

@@ -14,22 +14,24 @@ from nsl.attacks import (
     MinimumNorm,
     Square,
 )
+from nsl.attacks.attack import as_norm
 from nsl.configs import NormType
+from nsl.lib.norms import Norm
 
 _DLR_CLASSES = 4
 _DRAWS = 20
 
 
-def _apgd(norm: NormType, restarts: int = 1, **settings: Any) -> Attack:
+def _apgd(norm: NormType | Norm, restarts: int = 1, **settings: Any) -> Attack:
     return AutoPGD(norm=norm, restarts=restarts, early_stop=True, **settings)
 
 
-def _dlr(norm: NormType, classes: int, **settings: Any) -> Attack:
+def _dlr(norm: NormType | Norm, classes: int, **settings: Any) -> Attack:
     return _apgd(norm, objective="dlr", target_classes=classes, **settings)
 
 
 # The settings of AutoAttack: Croce and Hein (2020), section 5; for L1 (2021).
-_FACTORIES: dict[str, Callable[[NormType], Attack]] = {
+_FACTORIES: dict[str, Callable[[Any], Attack]] = {
     "fgsm": lambda norm: FGSM(norm=norm),
     "mifgsm": lambda norm: MIFGSM(norm=norm),
     "pgd": lambda norm: PGD(norm=norm, steps=40, early_stop=True),
@@ -64,7 +66,7 @@ _LOSS_SUITES = {
 
 def choose_attacks(
     attacks: str | Sequence[Any] | Mapping[str, Any],
-    norm: NormType,
+    norm: NormType | Norm,
     classes: int,
     *,
     decisions: bool = False,
@@ -123,12 +125,12 @@ def choose_attacks(
     return chosen, replaced
 
 
-def gradient_attack(norm: NormType) -> Attack:
+def gradient_attack(norm: NormType | Norm) -> Attack:
     """Returns the attack that should succeed on any model if epsilon is huge."""
     return _FACTORIES["pgd"](norm)
 
 
-def _named(one: Any, norm: NormType) -> tuple[str, Any]:
+def _named(one: Any, norm: NormType | Norm) -> tuple[str, Any]:
     if isinstance(one, str):
         if one not in _FACTORIES:
             raise ValueError(
@@ -142,7 +144,7 @@ def _named(one: Any, norm: NormType) -> tuple[str, Any]:
 
 
 def _check(
-    name: str, attack: Any, norm: NormType, classes: int, decisions: bool
+    name: str, attack: Any, norm: NormType | Norm, classes: int, decisions: bool
 ) -> None:
     if not callable(attack):
         raise ValueError(
@@ -150,9 +152,9 @@ def _check(
             f"its arguments, but received {attack!r}."
         )
     own = getattr(attack, "norm", norm)
-    if own != norm:
+    if as_norm(own) != norm:
         raise ValueError(
-            f"The attack {name!r} is of the norm '{NormType(own).value}', but the "
+            f"The attack {name!r} is of the norm '{as_norm(own).value}', but the "
             f"evaluation of '{norm.value}'. Give one of them the other's norm."
         )
     if not isinstance(attack, Attack):

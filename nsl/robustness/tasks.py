@@ -87,13 +87,24 @@ class ExactMatch:
 
     def __call__(self, y: Any, outputs: Any) -> tf.Tensor:
         """Returns which examples are right, bool of shape [batch]."""
-        return self.loss(y, outputs) < 0
+        return tf.reduce_all(self._margins(y, outputs) < 0, axis=1)
 
     def loss(self, y: Any, outputs: Any) -> tf.Tensor:
-        """Returns by how much the label that is furthest off leads the threshold."""
+        """Returns a smooth maximum of how far each label is beyond the threshold.
+
+        The largest alone would climb the label that leads, though another may be the
+        one that can fall.
+        """
+        margins = self._margins(y, outputs)
+        scale = tf.reduce_mean(tf.abs(margins), axis=1, keepdims=True) / 2 + 1e-12
+        scale = tf.stop_gradient(scale)
+        return scale[:, 0] * tf.reduce_logsumexp(margins / scale, axis=1)
+
+    def _margins(self, y: Any, outputs: Any) -> tf.Tensor:
+        """Returns how far each label is on the wrong side of the threshold."""
         logits = getattr(outputs, "_keras_logits", None)
         above = _floats(outputs) - self.threshold if logits is None else _floats(logits)
-        return tf.reduce_max((1 - 2 * tf.cast(y, above.dtype)) * above, axis=1)
+        return (1 - 2 * tf.cast(y, above.dtype)) * above
 
 
 @attrs.frozen

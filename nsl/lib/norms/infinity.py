@@ -26,11 +26,6 @@ class Infinity(Norm, norm_type=configs.NormType.INFINITY):
     def steepest_step(self, gradient: tf.Tensor) -> tf.Tensor:
         return tf.sign(gradient)
 
-    def steepest_step_with_bounds(
-        self, gradient: tf.Tensor, length: Any, low: Any, high: Any
-    ) -> tf.Tensor:
-        return self.project_with_bounds(length * tf.sign(gradient), length, low, high)
-
     def random_start(
         self, shape: tf.Tensor, radius: Any, seed: tf.Tensor, dtype: tf.DType
     ) -> tf.Tensor:

@@ -20,12 +20,6 @@ class L2(Norm, norm_type=configs.NormType.L2):
             tf.maximum(tf.reduce_sum(tf.square(scaled), axis=1, keepdims=True), 1.0)
         )
 
-    def project(self, perturbation: tf.Tensor, radius: Any) -> tf.Tensor:
-        length = self.length(perturbation)
-        outside = length > radius
-        scale = tf.math.divide_no_nan(tf.cast(radius, length.dtype), length)
-        return perturbation * tf.where(outside, scale, tf.ones_like(length))
-
     def project_with_bounds(
         self, perturbation: tf.Tensor, radius: Any, low: Any, high: Any
     ) -> tf.Tensor:

@@ -15,20 +15,32 @@ class Norm(abc.ABC):
     """A norm on the rows of a matrix, and the geometry of its balls.
 
     One row holds all coordinates of one example. A radius is a scalar or a column.
+
+    A subclass needs `length` and `steepest_step`, and is used by an instance:
+    `nsl.attacks.PGD(norm=MyNorm())`. What else there is works for any norm that does
+    not grow where coordinates shrink, and can be made exact.
     """
 
     _of: ClassVar[dict[configs.NormType, "Norm"]] = {}
 
-    def __init_subclass__(cls, norm_type: configs.NormType, **kwargs: Any) -> None:
+    def __init_subclass__(
+        cls, norm_type: configs.NormType | None = None, **kwargs: Any
+    ) -> None:
         super().__init_subclass__(**kwargs)
-        Norm._of[norm_type] = cls()
+        if norm_type is not None:
+            Norm._of[norm_type] = cls()
+
+    @property
+    def value(self) -> str:
+        """The name of the norm, as a `NormType` has one."""
+        return type(self).__name__
 
     @staticmethod
-    def of(norm_type: configs.NormType | str) -> "Norm":
+    def of(norm_type: "configs.NormType | str | Norm") -> "Norm":
         """Returns the norm of a type.
 
         Args:
-          norm_type: A `NormType` or its value.
+          norm_type: A `NormType` or its value, or a norm.
 
         Returns:
           The norm.
@@ -36,21 +48,29 @@ class Norm(abc.ABC):
         Raises:
           ValueError: If there is no such norm; lists those there are.
         """
+        if isinstance(norm_type, Norm):
+            return norm_type
         return Norm._of[configs.NormType(norm_type)]
 
     @abc.abstractmethod
     def length(self, rows: tf.Tensor) -> tf.Tensor:
         """Returns the norm of each row, of shape [batch, 1]."""
 
-    @abc.abstractmethod
     def project(self, perturbation: tf.Tensor, radius: Any) -> tf.Tensor:
-        """Returns the point of the ball that is nearest in L2 to each row."""
+        """Returns the point of the ball that is nearest in L2 to each row.
 
-    @abc.abstractmethod
+        Unless a subclass knows that point, rows outside are scaled down.
+        """
+        length = self.length(perturbation)
+        scale = tf.math.divide_no_nan(tf.cast(radius, length.dtype), length)
+        return perturbation * tf.where(length > radius, scale, tf.ones_like(length))
+
     def project_with_bounds(
         self, perturbation: tf.Tensor, radius: Any, low: Any, high: Any
     ) -> tf.Tensor:
         """Returns the point of ball and box that is nearest in L2 to each row.
+
+        Unless a subclass knows that point, rows are clipped and then scaled down.
 
         Args:
           perturbation: Rows.
@@ -61,6 +81,7 @@ class Norm(abc.ABC):
         Returns:
           Rows.
         """
+        return self.project(tf.clip_by_value(perturbation, low, high), radius)
 
     @abc.abstractmethod
     def steepest_step(self, gradient: tf.Tensor) -> tf.Tensor:
@@ -69,7 +90,6 @@ class Norm(abc.ABC):
         A row of zeros stays zero.
         """
 
-    @abc.abstractmethod
     def steepest_step_with_bounds(
         self, gradient: tf.Tensor, length: Any, low: Any, high: Any
     ) -> tf.Tensor:
@@ -82,8 +102,10 @@ class Norm(abc.ABC):
           high: Upper bounds of the coordinates, at least 0; broadcast to the rows.
 
         Returns:
-          Rows d of norm at most `length` that maximize <gradient, d>.
+          Rows d of norm at most `length` that maximize <gradient, d>; unless a subclass
+          knows them, the steepest step, clipped.
         """
+        return tf.clip_by_value(length * self.steepest_step(gradient), low, high)
 
     def ascent_step(
         self, gradient: tf.Tensor, length: Any, low: Any, high: Any
@@ -104,11 +126,18 @@ class Norm(abc.ABC):
         del low, high
         return length * self.steepest_step(gradient)
 
-    @abc.abstractmethod
     def random_start(
         self, shape: tf.Tensor, radius: Any, seed: tf.Tensor, dtype: tf.DType
     ) -> tf.Tensor:
-        """Returns rows drawn uniformly from the ball."""
+        """Returns rows drawn from the ball.
+
+        They are uniform in a subclass that knows how; otherwise directions are those of
+        a normal distribution, and lengths uniform.
+        """
+        directions, lengths = tf.unstack(tf.random.split(seed, 2))
+        drawn = tf.random.stateless_normal(shape, directions, dtype=dtype)
+        share = tf.random.stateless_uniform([shape[0], 1], lengths, dtype=dtype)
+        return radius * share * tf.math.divide_no_nan(drawn, self.length(drawn))
 
     def normalize(self, rows: tf.Tensor, epsilon: float) -> tf.Tensor:
         """Returns each row divided by its norm, or by `epsilon` if that is larger."""
