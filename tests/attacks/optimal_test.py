@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from nsl import attacks
+from nsl.attacks.mifgsm import _State
 from tests.attacks.linear import ORDER, Linear, inputs, largest_gain, lead
 
 EPSILON = {"l1": 1.5, "l2": 0.6, "infinity": 0.2}
@@ -81,9 +82,10 @@ def test_auto_pgd_halves_its_steps_at_the_papers_checkpoints():
 
 def test_momentum_goes_on_where_the_gradient_turns():
     """After steps along g and then -g / 2, momentum 1 still points along g."""
-    attack = attacks.MIFGSM(decay=1.0)
-    state = {"momentum": tf.zeros([1, 2])}
-    state, first = attack.direction(state, tf.constant([[3.0, 1.0]]))
+    attack, zero = attacks.MIFGSM(decay=1.0), tf.zeros([1, 2])
+    state = _State.at(zero, momentum=zero)
+    first, fields = attack.direction(state, tf.constant([[3.0, 1.0]]))
     np.testing.assert_allclose(first, [[0.75, 0.25]])
-    state, second = attack.direction(state, tf.constant([[-1.0, 0.0]]))
+    state = state.next(zero, **fields)
+    second, _ = attack.direction(state, tf.constant([[-1.0, 0.0]]))
     np.testing.assert_allclose(second, [[-0.25, 0.25]])

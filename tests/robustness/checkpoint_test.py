@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nsl.robustness.checkpoint import Checkpoint, digest
+from nsl.robustness.checkpoint import Checkpoint, settings_of
 
 FINGERPRINT = {"x": "abc", "norm": "l2", "epsilons": [0.1, 0.2]}
 OUTPUTS = np.array([[0.25, 0.75]])
@@ -56,16 +56,16 @@ def test_another_file_is_refused(tmp_path: Path, text: str) -> None:
         Checkpoint(path, FINGERPRINT, OUTPUTS)
 
 
-def test_digest_sees_values_names_shapes_and_dtypes() -> None:
+def test_settings_see_values_names_shapes_and_dtypes() -> None:
     array = np.arange(6.0, dtype=np.float32)
-    digests = {
-        digest(array),
-        digest(array + 1),
-        digest(array.reshape(2, 3)),
-        digest(array.astype(np.float64)),
-        digest({"a": array}),
-        digest({"b": array}),
-        digest({"b": np.array(["x", "y"], object)}),
+    texts = {
+        settings_of(array),
+        settings_of(array + 1),
+        settings_of(array.reshape(2, 3)),
+        settings_of(array.astype(np.float64)),
+        settings_of({"a": array}),
+        settings_of({"b": array}),
+        settings_of({"b": np.array(["x", "y"], object)}),
     }
-    assert len(digests) == 7
-    assert digest(array[::2]) == digest(array[::2].copy())
+    assert len(texts) == 7
+    assert settings_of(array[::2]) == settings_of(array[::2].copy())

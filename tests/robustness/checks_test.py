@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from nsl.attacks.model_adapter import ModelAdapter, are_probabilities
 from nsl.robustness import checks
 from nsl.robustness.findings import Finding
 from nsl.robustness.report import AttackResult, RobustnessReport
@@ -17,23 +18,23 @@ def _name(finding: Finding | None) -> str | None:
 
 def test_probabilities_as_logits() -> None:
     name = "probabilities_as_logits"
-    assert _name(checks.probabilities_as_logits(PROBABILITIES, True)) == name
-    assert checks.probabilities_as_logits(PROBABILITIES, False) is None
-    assert checks.probabilities_as_logits(LOGITS, True) is None
+    assert _name(checks.wrong_kind_of_outputs(PROBABILITIES, True)) == name
+    assert checks.wrong_kind_of_outputs(PROBABILITIES, False) is None
+    assert checks.wrong_kind_of_outputs(LOGITS, True) is None
 
 
 def test_logits_as_probabilities() -> None:
-    found = checks.logits_as_probabilities(LOGITS, False)
+    found = checks.wrong_kind_of_outputs(LOGITS, False)
     assert found is not None
     assert found.name == "logits_as_probabilities"
     assert "from -1 to 2" in found.message
-    assert checks.logits_as_probabilities(LOGITS, True) is None
-    assert checks.logits_as_probabilities(PROBABILITIES, False) is None
+    assert checks.wrong_kind_of_outputs(LOGITS, True) is None
+    assert checks.wrong_kind_of_outputs(PROBABILITIES, False) is None
 
 
 def test_rounded_probabilities_are_probabilities() -> None:
-    assert checks.are_probabilities(PROBABILITIES + 3e-4)
-    assert not checks.are_probabilities(PROBABILITIES + 1e-3)
+    assert are_probabilities(PROBABILITIES + 3e-4)
+    assert not are_probabilities(PROBABILITIES + 1e-3)
 
 
 @pytest.mark.parametrize(("zeros", "found"), [(5, False), (6, True)])
