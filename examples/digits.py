@@ -8,8 +8,9 @@
     `nsl.keras.AdversarialRegularization`, and attacked with FGSM and PGD
     (digits_adversarial.py).
 
-The program prints one table and draws one picture. Nothing is downloaded. Settings were
-chosen with digits_search.py.
+The program prints one table and draws one picture, and writes a page on how robust the
+regularized network of (b) is (`nsl.evaluate_robustness`). Nothing is downloaded.
+Settings were chosen with digits_search.py.
 
     python examples/digits.py --output_dir=demo
 """
@@ -36,9 +37,13 @@ from digits_graph import GraphSettings, train_on_labels, train_with_graph
 from progress import Progress
 from seeds import Figures, format_table, make_parser, over_seeds
 
+import nsl
+
 EPSILONS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 TABLE_EPSILONS = (0.05, 0.1, 0.2)
 PICTURED_EPSILON = 0.1
+REPORTED_EPSILONS = (0.05, 0.1)
+REPORTED_IMAGES = 200
 FEW_LABELS = "20 labels; with a graph"
 ALL_LABELS = "1,000 labels; adversarial neighbors"
 
@@ -158,6 +163,23 @@ def draw(
     )
 
 
+def write_report(folder: Path, test: Images, attacks: str) -> Path:
+    """Evaluates the network with adversarial neighbors, on images of 8 x 8."""
+    flat = keras.models.load_model(folder / "regularized.keras")
+    model = keras.Sequential([keras.Input((8, 8)), keras.layers.Flatten(), flat])
+    images, labels = test.x[:REPORTED_IMAGES], test.y[:REPORTED_IMAGES]
+    report = nsl.evaluate_robustness(
+        model,
+        images.reshape(-1, 8, 8),
+        labels,
+        REPORTED_EPSILONS,
+        attacks=attacks,
+        bounds=(0.0, 1.0),
+    )
+    report.to_html(folder / "robustness.html")
+    return folder / "robustness.html"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__, "demo", "one seed, shorter training")
     options = parser.parse_args(arguments)
@@ -174,7 +196,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     table = lay_out(figures, split.test)
     (folder / "digits.txt").write_text(f"{table}\n")
     draw(folder, figures, settings, split.test)
-    print(f"\n{table}\n\npicture: {folder / 'digits.png'}")
+    page = write_report(folder, split.test, "quick" if options.quick else "standard")
+    print(f"\n{table}\n\npicture: {folder / 'digits.png'}\npage: {page}")
 
 
 if __name__ == "__main__":

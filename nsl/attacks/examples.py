@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from nsl import configs
+from nsl.attacks.labels import numbers_as_array
 from nsl.lib import feature_mask as masks
 from nsl.lib import features as feature_structures
 from nsl.lib.features import is_perturbable
@@ -374,7 +375,7 @@ def split(count: int, size: int) -> list[slice]:
 def _collected(x: Any, y: Any) -> tuple[Any, Any]:
     """Returns features and labels of what may be batches."""
     if not _is_batches(x):
-        return _arrays(x), _arrays(y)
+        return numbers_as_array(x), numbers_as_array(y)
     batches = list(_batches(x))
     if not batches:
         raise ValueError("x must hold at least one example, but it has no batches.")
@@ -384,7 +385,7 @@ def _collected(x: Any, y: Any) -> tuple[Any, Any]:
         batches = [batch[0] for batch in batches]
     if _is_batches(y):
         y = _joined(list(_batches(y)))
-    return _joined(batches), _arrays(y)
+    return _joined(batches), numbers_as_array(y)
 
 
 def _is_batches(x: Any) -> bool:
@@ -419,16 +420,6 @@ def _joined(batches: list[Any]) -> Any:
         return np.concatenate(arrays)
 
     return tf.nest.map_structure(join, *batches)
-
-
-def _arrays(values: Any) -> Any:
-    """Returns nested lists of numbers as an array, and anything else as it is."""
-    if isinstance(values, list | tuple) and all(
-        isinstance(leaf, int | float | str | np.generic)
-        for leaf in tf.nest.flatten(values)
-    ):
-        return np.asarray(values)
-    return values
 
 
 def _on_host(leaf: Any) -> np.ndarray:

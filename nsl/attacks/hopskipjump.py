@@ -14,6 +14,7 @@ from nsl.lib.norms import Norm
 
 _STARTS = 64
 _HALVINGS = 15
+_WIDER = 1.25
 _FIRST_SHARE = 0.1
 
 
@@ -120,7 +121,9 @@ class HopSkipJump(MinimumNorm):
         drawn = tf.random.stateless_uniform(
             tf.shape(centers), seed, dtype=problem.dtype
         )
-        scale = tf.reduce_max(tf.abs(other), axis=1, keepdims=True) + 1.0
+        # Without bounds, ever further away.
+        scale = tf.reduce_max(tf.abs(other), axis=1, keepdims=True) + problem.radius
+        scale *= _WIDER ** tf.cast(i, problem.dtype)
         low = tf.where(tf.math.is_finite(problem.low), problem.low, -scale)
         high = tf.where(tf.math.is_finite(problem.high), problem.high, scale)
         point = tf.where(i % 2 == 0, other, low + drawn * (high - low))

@@ -55,6 +55,13 @@ def read_classes(y: Any, classes: int, what: str = "y") -> np.ndarray:
     return labels.astype(np.int32)
 
 
+def numbers_as_array(values: Any) -> Any:
+    """Returns nested lists of numbers as an array, and anything else as it is."""
+    leaves = tf.nest.flatten(values)
+    plain = all(isinstance(leaf, int | float | str | np.generic) for leaf in leaves)
+    return np.asarray(values) if plain and isinstance(values, list | tuple) else values
+
+
 def is_one_hot(values: np.ndarray) -> bool:
     """Tells whether every row holds one 1 and zeros."""
     return bool(np.all(_one_hot_rows(values)))

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from nsl.attacks.fingerprint import fingerprint
-from nsl.attacks.labels import is_one_hot
+from nsl.attacks.labels import is_one_hot, numbers_as_array
 
 _KEPT_ADAPTERS = 4
 _KEPT_PROGRAMS = 16
@@ -42,8 +42,8 @@ class ModelAdapter:
       from_logits: Whether outputs are taken for logits, once the model was called.
       classes: The number of classes; 0 where outputs are not of shape
         [batch, classes], [batch, 1] or [batch].
-      decisions: Whether outputs are class labels: integers, or one-hot rows from a
-        function of NumPy arrays.
+      decisions: Whether outputs are class labels: integers or, from a function of NumPy
+        arrays, whole numbers or one-hot rows.
       is_native: Whether the model works on tensors, so that it may have gradients.
       is_examined: Whether `examine` was called.
       assumptions: What was assumed of the outputs, in sentences.
@@ -136,11 +136,11 @@ class ModelAdapter:
           ValueError: If the outputs are of another shape.
         """
         outputs = self._of_classes(self(x, memory))
-        if outputs.shape.rank == 1 and not outputs.dtype.is_integer:
+        if outputs.shape.rank == 1:
             outputs = outputs[:, None]
-        if outputs.dtype.is_integer:
+        if self.decisions and outputs.shape[1] == 1:
             # One column more, for classes that were never seen.
-            labels = tf.cast(tf.reshape(outputs, [-1]), tf.int32)
+            labels = tf.cast(outputs[:, 0], tf.int32)
             return tf.one_hot(tf.minimum(labels, self.classes), self.classes + 1)
         wide = tf.float64 if outputs.dtype == tf.float64 else tf.float32
         if not self.from_logits:
@@ -290,6 +290,7 @@ class ModelAdapter:
 
         def call(*leaves: np.ndarray) -> list[np.ndarray]:
             found = self.model(tf.nest.pack_sequence_as(x, leaves), **self._kwargs)
+            found = numbers_as_array(found)
             return [
                 np.asarray(leaf, kind.dtype)
                 for leaf, kind in zip(tf.nest.flatten(found), kinds, strict=True)
@@ -321,7 +322,9 @@ class ModelAdapter:
             if self.is_native:
                 return outputs
             self._returns = outputs
-        self._returns = tf.nest.map_structure(np.asarray, self._returns)
+        self._returns = tf.nest.map_structure(
+            np.asarray, numbers_as_array(self._returns)
+        )
         return tf.nest.map_structure(tf.convert_to_tensor, self._returns)
 
     def _chosen(self, outputs: Any) -> Any:
@@ -372,23 +375,34 @@ class ModelAdapter:
             return
         values = outputs.numpy()
         column = values.ndim == 1 or values.shape[1] == 1
-        self.decisions = _are_decisions(values, one_hot=not self.is_native)
-        if values.dtype.kind in "iub":
-            if not column:
-                return
-            known = (
-                [np.asarray(labels)] if np.asarray(labels).dtype.kind in "iu" else []
-            )
-            self.classes = int(max(1, *(np.max(v) for v in [values, *known]))) + 1
-            self.from_logits = True
-        else:
-            self.classes = 2 if column else values.shape[1]
+        self.decisions = self._are_decisions(values, column)
+        self.classes = 2 if column else values.shape[1]
+        if self.decisions and column:
+            if values.dtype.kind in "OSU" or np.any(values < 0):
+                raise ValueError(
+                    "The model gives class labels, which must be numbers from 0 on, "
+                    f"but it gave {values.ravel()[:3].tolist()}. Map them, as in "
+                    "lambda x: np.searchsorted(classes, model.predict(x))."
+                )
+            known = np.asarray(labels)
+            seen = [values, known] if known.dtype.kind in "iuf" else [values]
+            self.classes = int(max(1, *(np.max(v, initial=0) for v in seen))) + 1
         if self.decisions:
             self.assumptions.append("The outputs are class labels, not scores.")
         elif self.from_logits is None:
             self._guess(outputs, values, column)
         if self.from_logits is None:
             self.from_logits = True
+
+    def _are_decisions(self, values: np.ndarray, column: bool) -> bool:
+        """Tells whether outputs are class labels."""
+        if values.dtype.kind in "iubOSU" and column:
+            return True
+        if self.is_native:
+            return False
+        return (
+            bool(np.all(values == np.floor(values))) if column else is_one_hot(values)
+        )
 
     def _guess(self, outputs: tf.Tensor, values: np.ndarray, column: bool) -> None:
         """Decides between logits and probabilities."""
@@ -554,12 +568,6 @@ def _declared(model: Any) -> bool | None:
     if name in ("linear", "sigmoid", "softmax"):
         return name == "linear"
     return getattr(getattr(model, "loss", None), "from_logits", None)
-
-
-def _are_decisions(values: np.ndarray, one_hot: bool) -> bool:
-    if values.dtype.kind in "iub":
-        return True
-    return one_hot and values.ndim == 2 and values.shape[1] > 1 and is_one_hot(values)
 
 
 def _log_probabilities(probabilities: tf.Tensor) -> tf.Tensor:

@@ -259,7 +259,7 @@ def model_at_chance(correct: np.ndarray, labels: np.ndarray) -> Finding | None:
 
     Then robustness means nothing: labels may be shuffled, or examples not scaled as in
     training. Found if the clean accuracy is at most 2 standard deviations above the
-    share of the most frequent label.
+    share of the most frequent label, unless there is but one label.
 
     Args:
       correct: Whether each clean example is classified correctly, bool [examples].
@@ -271,7 +271,7 @@ def model_at_chance(correct: np.ndarray, labels: np.ndarray) -> Finding | None:
     frequent = float(np.max(np.bincount(labels))) / len(labels)
     deviation = float(np.sqrt(frequent * (1.0 - frequent) / len(labels)))
     accuracy = float(np.mean(correct))
-    if accuracy > frequent + _DEVIATIONS * deviation:
+    if frequent == 1.0 or accuracy > frequent + _DEVIATIONS * deviation:
         return None
     return Finding(
         "model_at_chance",
