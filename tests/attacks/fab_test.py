@@ -157,7 +157,9 @@ def test_two_classes_take_one_attempt() -> None:
 
 
 def test_runs_under_xla() -> None:
-    attack = FAB(norm="l2", steps=5, target_classes=1, jit_compile=True, early_stop=False)
+    attack = FAB(
+        norm="l2", steps=5, target_classes=1, jit_compile=True, early_stop=False
+    )
     plain = FAB(norm="l2", steps=5, target_classes=1, early_stop=False)
     attacked = attack(linear, POINTS, LABELS, epsilon=100.0)
     expected = plain(linear, POINTS, LABELS, epsilon=100.0)

@@ -503,9 +503,7 @@ def test_outputs_of_any_dtype_become_logits(dtype):
     logits = adapter.logits(tf.constant(inputs()))
     assert logits.dtype == (tf.float64 if dtype == "float64" else tf.float32)
     tolerance = 0.02 if dtype.endswith("16") else 1e-5
-    np.testing.assert_allclose(
-        tf.nn.softmax(logits), model(inputs()), atol=tolerance
-    )
+    np.testing.assert_allclose(tf.nn.softmax(logits), model(inputs()), atol=tolerance)
 
 
 # State and what is compiled.
@@ -592,10 +590,10 @@ class Settings(keras.Model):
 TRACES = collections.deque()
 
 
-def moved(model, attack=attacks.FGSM()):
+def moved(model):
     """Returns the sign in which the first column is moved, to attack class 0."""
     x = inputs()
-    found = attack(model, x, np.zeros(9), epsilon=0.1)
+    found = attacks.FGSM()(model, x, np.zeros(9), epsilon=0.1)
     [sign] = set(np.sign(np.round((found - x)[:, 0], 3)))
     return -sign
 

@@ -45,7 +45,7 @@ def model() -> keras.Model:
 def _distances(x: Any, y: Any = Y, columns: Any = 1.0) -> np.ndarray:
     """The way to the nearest other class, L-infinity; below 0 where it is wrong.
 
-    A coordinate's way counts divided by that of `columns`, and not at all where it is 0.
+    A coordinate's way is divided by that of `columns`; where it is 0, it stays.
     """
     x, kernel = np.asarray(x, np.float64), KERNEL.astype(np.float64)
     logits = x @ kernel
@@ -301,9 +301,7 @@ def test_what_the_data_does_not_settle_is_a_guess_and_said() -> None:
     assert "guessed_outputs" in _names(report)
     assert any("probabilities" in one for one in report.assumptions)
     assert "Assumed: The outputs are taken for probabilities" in str(report)
-    given = _evaluate(
-        _logit, BINARY_X, BINARY_Y, attacks=["fgsm"], from_logits=True
-    )
+    given = _evaluate(_logit, BINARY_X, BINARY_Y, attacks=["fgsm"], from_logits=True)
     assert "guessed_outputs" not in _names(given)
     assert given.clean_accuracy == 0.75
     assert report.clean_accuracy == 0.75
@@ -386,9 +384,7 @@ def test_a_model_with_another_layer_is_attacked_as_it_is_now() -> None:
     model.add(layer)
     layer.set_weights([np.roll(np.eye(5, dtype=np.float32), 1, axis=1)])
     after = attack(model, X, y, epsilon=0.1)
-    moved = keras.Sequential(
-        [keras.Input((8,)), keras.layers.Dense(5, use_bias=False)]
-    )
+    moved = keras.Sequential([keras.Input((8,)), keras.layers.Dense(5, use_bias=False)])
     moved.set_weights([np.roll(KERNEL, 1, axis=1)])
     expected = attack(moved, X, y, epsilon=0.1)
     np.testing.assert_allclose(after, expected, atol=1e-6)
@@ -457,9 +453,9 @@ def test_predict_stands_for_its_model(model: keras.Model) -> None:
 def test_an_attack_within_a_graph_is_refused_clearly(model: keras.Model) -> None:
     attack = FGSM()
     dataset = tf.data.Dataset.from_tensor_slices((X, Y)).batch(10)
-    with pytest.raises(ValueError, match="cannot be called within a tf.function"):
+    with pytest.raises(ValueError, match=r"cannot be called within a tf\.function"):
         dataset.map(lambda x, y: (attack(model, x, y, epsilon=0.1), y))
-    with pytest.raises(ValueError, match="cannot be called within a tf.function"):
+    with pytest.raises(ValueError, match=r"cannot be called within a tf\.function"):
         tf.function(lambda x: attack(model, x, epsilon=0.1))(tf.constant(X))
 
 

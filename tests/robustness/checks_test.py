@@ -1,7 +1,11 @@
 """Each check finds what deserves it, and only that, at its threshold."""
 
+import sys
+from typing import Any
+
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from nsl.attacks.model_adapter import ModelAdapter, are_probabilities
 from nsl.robustness import checks
@@ -60,6 +64,49 @@ def test_random_model() -> None:
     found = checks.random_model(LOGITS, LOGITS + 0.1)
     assert _name(found) == "random_model"
     assert "0.05 of the largest" in found.message
+
+
+def test_batch_dependent() -> None:
+    assert checks.batch_dependent(LOGITS, LOGITS + 1e-4) is None
+    found = checks.batch_dependent(LOGITS, LOGITS - 0.1)
+    assert _name(found) == "batch_dependent"
+    assert "0.05 of the largest" in found.message
+
+
+def test_guessed_outputs() -> None:
+    assert checks.guessed_outputs(False, False) is None
+    found = checks.guessed_outputs(True, False)
+    assert _name(found) == "guessed_outputs"
+    assert "taken for probabilities" in found.message
+    assert "Pass from_logits=False if it is right, from_logits=True" in found.message
+
+
+def _adapted(model: Any) -> ModelAdapter:
+    adapter = ModelAdapter(model)
+    adapter.examine(tf.ones((2, 3)))
+    return adapter
+
+
+def test_optimizes() -> None:
+    def plain(x: Any) -> Any:
+        return 2 * x
+
+    def tape(x: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(x**2)
+        return x - 0.1 * tape.gradient(loss, x)
+
+    x = tf.ones((2, 3))
+    assert checks.optimizes(_adapted(plain), x) is None
+    for model in (tape, tf.function(tf.autograph.experimental.do_not_convert(tape))):
+        assert _name(checks.optimizes(_adapted(model), x)) == "optimizes"
+    # The tape of whoever calls is no matter.
+    adapter = _adapted(plain)
+    with tf.GradientTape() as outer:
+        outer.watch(x)
+        assert checks.optimizes(adapter, x) is None
+    assert sys.getprofile() is None
 
 
 def test_inputs_out_of_bounds() -> None:

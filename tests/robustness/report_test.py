@@ -76,6 +76,28 @@ def test_json_round_trip(report: RobustnessReport) -> None:
     assert restored != report
 
 
+def test_assumptions_and_parts_are_printed_and_kept(report: RobustnessReport) -> None:
+    report.parts = {"size": RobustnessReport("l2", (0.1, 0.3), _bools("11100")[0])}
+    report.assumptions = ["The outputs are taken for logits: rows do not sum to 1."]
+    lines = str(report).splitlines()
+    assert "size: clean 60.0%, 60.0%, 60.0%" in lines
+    assert f"Assumed: {report.assumptions[0]}" in lines
+    restored = RobustnessReport.from_json(report.to_json())
+    assert restored == report
+    assert restored.parts["size"].norm == "l2"
+
+
+def test_a_radius_of_each_column_is_a_text(
+    report: RobustnessReport, tmp_path: Path
+) -> None:
+    report.epsilons = ("age 5.0, income 100.0", "age 9.0, income 100.0")
+    assert list(report.worst_case) == list(report.epsilons)
+    assert "age 9.0, income 100.0" in str(report).splitlines()[1]
+    assert RobustnessReport.from_json(report.to_json()) == report
+    axes = report.plot(tmp_path / "curve.png")
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["0", *report.epsilons]
+
+
 @pytest.mark.parametrize("text", ["[]", '{"a": 1}'])
 def test_other_json_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="Expected the JSON of a RobustnessReport"):

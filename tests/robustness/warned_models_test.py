@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -53,6 +54,22 @@ def broken(x: Any) -> tf.Tensor:
 
 def constant(x: Any) -> tf.Tensor:
     return sound(tf.zeros_like(x) + tf.reduce_mean(x) * 0.0)
+
+
+def normalized(x: Any) -> tf.Tensor:
+    logits = sound(x)
+    return logits - tf.reduce_mean(logits, axis=0) + tf.reduce_mean(sound(X), axis=0)
+
+
+def purified(x: Any) -> tf.Tensor:
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        energy = tf.reduce_sum(tf.square(x - 0.5))
+    return sound(x - 0.01 * tape.gradient(energy, x))
+
+
+def one_output(x: Any) -> tf.Tensor:
+    return tf.sigmoid(sound(x)[:, :1])
 
 
 def two_classes(x: Any) -> tf.Tensor:
@@ -126,6 +143,61 @@ def test_a_random_model() -> None:
 @pytest.mark.parametrize("model", [steep, broken])
 def test_exploding_gradients(model: Callable[[Any], Any]) -> None:
     assert "exploding_gradients" in _names(model)
+
+
+def test_a_model_that_depends_on_the_batch() -> None:
+    names = _names(normalized, bounds=None)
+    assert "batch_dependent" in names
+    assert "random_model" not in names
+
+
+def test_batch_normalization_that_goes_on_training_depends_on_the_batch() -> None:
+    layer = keras.layers.BatchNormalization()
+
+    class Model(keras.Model):
+        def __init__(self, training: bool) -> None:
+            super().__init__()
+            self.normalize, self.mode = layer, training
+
+        def call(self, x: Any) -> Any:
+            return sound(self.normalize(x, training=self.mode))
+
+    y = np.argmax(Model(True)(X), axis=1)
+    assert "batch_dependent" in _names(Model(True), y=y)
+    assert "batch_dependent" not in _names(Model(False))
+
+
+def test_a_model_that_optimizes_while_it_answers() -> None:
+    assert _names(purified) == ["optimizes"]
+
+
+def test_one_output_that_may_be_a_logit() -> None:
+    y = (one_output(X).numpy()[:, 0] > 0.5).astype(int)
+    guessed = _names(lambda x: tf.identity(one_output(x)), y=y)
+    assert guessed == ["guessed_outputs"]
+    assert _names(lambda x: tf.identity(one_output(x)), y=y, from_logits=False) == []
+    # What leaves [0, 1] is a logit.
+    assert _names(lambda x: sound(x)[:, :1], y=y) == []
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+def test_what_keras_says_of_its_outputs_is_no_guess(activation: str) -> None:
+    units = 1 if activation == "sigmoid" else 4
+    layer = keras.layers.Dense(units, activation)
+    model = keras.Sequential([keras.Input((12,)), layer])
+    weights, bias = WEIGHTS[:, :units], -0.5 * WEIGHTS[:, :units].sum(axis=0)
+    model.set_weights([weights, bias])
+    outputs = model(X).numpy()
+    y = outputs.argmax(1) if units > 1 else (outputs[:, 0] > 0.5).astype(int)
+    assert _names(model, y=y) == []
+
+
+def test_a_sound_model_of_arrays_gets_no_warning_of_gradients() -> None:
+    def arrays(x: np.ndarray) -> np.ndarray:
+        return np.asarray(sound(x), np.float64)
+
+    names = _names(arrays, attacks=[Square(steps=20)])
+    assert not {"random_model", "batch_dependent", "optimizes"} & set(names)
 
 
 def test_inputs_out_of_bounds() -> None:
