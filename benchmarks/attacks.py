@@ -16,7 +16,8 @@ example that has fallen. "bare passes" is the limit of what can be had with all 
 the forward and backward passes of the model in one compiled loop, and nothing else.
 
 The first run of each, which loads and compiles, has a column of its own ("first") and
-does not count. On a machine that is busy with other work, --cpu_time with --threads=1
+does not count. --before names another checkout of nsl: it takes its turns as well, and
+nsl should take no more than 1.05 times as long as it did then. On a machine that is busy with other work, --cpu_time with --threads=1
 counts the seconds for which a tool had a processor instead of those that passed. The
 other tools are installed into virtual environments below --environments, where they are
 not there yet, with this Python and this version of TensorFlow, by `python -m venv` and
@@ -52,9 +53,11 @@ PACKAGES = {
 TORCH = "torch==2.13.0"
 OURS = "nsl TF"
 EARLY = "nsl early-stop"
+OLD, OLD_EARLY = "old TF", "old early-stop"
 BARE = "bare passes"
 OTHERS = ("ART TF", "foolbox TF", "ART torch", "foolbox torch")
 SPEED_GOAL = 2.0
+BEFORE_LIMIT = 1.05
 CLASSES = 10
 BOUNDS = (0.0, 1.0)
 _ROOT = Path(__file__).resolve().parents[1]
@@ -84,9 +87,9 @@ class Attack:
 
     def is_run_by(self, tool: str) -> bool:
         """Returns whether a tool has this attack; one step cannot stop early."""
-        if tool == EARLY:
+        if tool in (EARLY, OLD_EARLY):
             return self.steps > 1
-        return tool in (OURS, BARE) or tool.split()[0] in self.libraries
+        return tool in (OURS, OLD, BARE) or tool.split()[0] in self.libraries
 
     def __str__(self) -> str:
         steps = "" if self.kind == "fgsm" else f"-{self.steps}"
@@ -325,6 +328,7 @@ def serve(
         x = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
     make = {
         "nsl": nsl_attack,
+        "old": nsl_attack,
         "bare": bare_passes,
         "ART": art_attack,
         "foolbox": foolbox_attack,
@@ -355,7 +359,7 @@ def serve(
 def python_of(tool: str, environments: Path) -> str:
     """Returns the Python that can import the tool, installing it where it is not."""
     library, framework = tool.split()
-    if tool in (OURS, EARLY, BARE):
+    if tool in (OURS, EARLY, OLD, OLD_EARLY, BARE):
         return sys.executable
     import tensorflow as tf
 
@@ -384,6 +388,8 @@ class Process:
         # One environment must not see the packages of another.
         if python != sys.executable:
             environment.pop("PYTHONPATH", None)
+        if tool in (OLD, OLD_EARLY):
+            environment["PYTHONPATH"] = str(options.before.resolve())
         for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
             environment[name] = str(options.threads)
         self._process = subprocess.Popen(
@@ -470,7 +476,7 @@ def compare(
                 results[tool] = Measured(seconds, [], [])
                 continue
             attacked = np.load(output)
-            if tool != BARE:
+            if tool != BARE and tool not in (OLD, OLD_EARLY):
                 check(attack, tool, x, attacked)
             results[tool].seconds.append(seconds)
             results[tool].left.append(int(standing(model, attacked, y).sum()))
@@ -488,9 +494,21 @@ def compared(ours: Sequence[int], theirs: Sequence[int]) -> str:
 
 def verdicts(results: dict[str, Measured]) -> Iterator[str]:
     """Compares nsl with the others, and everybody with the bare passes."""
-    others = {k: v for k, v in results.items() if k not in (OURS, EARLY, BARE)}
-    fewest = min((found.left for found in others.values()), key=np.mean)
     seconds = {tool: np.median(found.seconds) for tool, found in results.items()}
+    for ours, old in ((OURS, OLD), (EARLY, OLD_EARLY)):
+        if old in results:
+            ratio = seconds[ours] / seconds[old]
+            best = min(results[ours].seconds) / min(results[old].seconds)
+            yield (
+                f"{ours}: {ratio:.2f} times what it took before (best runs {best:.2f}), "
+                f"limit {BEFORE_LIMIT:.2f}; standing {np.mean(results[ours].left):.1f}, "
+                f"before {np.mean(results[old].left):.1f}"
+            )
+    mine = (OURS, EARLY, OLD, OLD_EARLY, BARE)
+    others = {k: v for k, v in results.items() if k not in mine}
+    if not others:
+        return
+    fewest = min((found.left for found in others.values()), key=np.mean)
     fastest = min(others, key=lambda tool: seconds[tool])
     for ours in (OURS, EARLY):
         if ours not in results:
@@ -551,6 +569,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         default=Path("~/.cache/nsl-benchmarks").expanduser(),
         help="folder for the other tools' environments (default: %(default)s)",
     )
+    add("--before", type=Path, help="another checkout of nsl, to compare with")
     add("--others", default=",".join(OTHERS), help="default: %(default)s")
     add("--attacks", default="fgsm,pgd,apgd", help="default: %(default)s")
     add("--images", type=int, default=500, help="default: %(default)s")
@@ -568,7 +587,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not options.models:
         parser.error("name at least one model")
 
-    tools = [OURS, EARLY, BARE, *options.others.split(",")]
+    tools = [OURS, EARLY, BARE, *filter(None, options.others.split(","))]
+    if options.before is not None:
+        tools[1:1] = [OLD, OLD_EARLY]
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         options.selected = folder / "images.npz"

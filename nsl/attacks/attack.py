@@ -253,10 +253,11 @@ class Attack(abc.ABC):
         examples = Examples(x, y, bounds=bounds, feature_mask=feature_mask, grid=grid)
         limits, is_list = examples.limits_of(epsilon)
         adapter = adapt(model, output=output, from_logits=from_logits)
-        size = adapter.batch_size or batch_size or _BATCH_SIZE
+        size, traces = adapter.batch_size or batch_size or _BATCH_SIZE, adapter.traces
         if adapter is not model and adapter.has_changed():
             adapter.reset()
-        if not adapter.is_examined:
+        # A model of labels alone may give others than it did.
+        if not adapter.is_examined or (adapter.decisions and adapter is not model):
             adapter.examine(examples.first(size), examples.y)
         with adapter.state_kept():
             search = Search(
@@ -278,7 +279,7 @@ class Attack(abc.ABC):
             ) as progress:
                 found = search.run(searched, progress)
             results = [search.features(*one) for one in self._results(found, limits)]
-        if adapter is not model:
+        if adapter is not model and adapter.traces > traces:
             adapter.note()
         return results if is_list else results[0]
 

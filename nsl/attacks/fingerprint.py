@@ -15,7 +15,7 @@ _DEEPEST = 8
 _LONGEST = 1000
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 # What Keras itself changes in a model that is trained.
-_VOLATILE = ("stop_training", "built", "history", "_function")
+_VOLATILE = ("stop_training", "built", "history", "name", "_function")
 
 
 def fingerprint(value: Any, other: Callable[[Any], Any] = id) -> Any:
@@ -58,7 +58,7 @@ def _of(value: Any, other: Callable[[Any], Any], above: frozenset[int]) -> Any:
     if isinstance(value, types.MethodType):
         return (inner(value.__self__), inner(value.__func__))
     if isinstance(value, types.FunctionType):
-        return _of_function(value, inner)
+        return _name(value) if _is_foreign(value) else _of_function(value, inner)
     if isinstance(value, types.CodeType):
         consts = tuple(map(inner, value.co_consts))
         return (value.co_code, value.co_names, consts)
@@ -69,13 +69,13 @@ def _of(value: Any, other: Callable[[Any], Any], above: frozenset[int]) -> Any:
     if hasattr(value, "_flatten_layers"):
         layers = value._flatten_layers()
         return tuple((other(one), _public(one, inner)) for one in layers)
-    if hasattr(value, "__dict__") and not _is_foreign(value):
-        attributes = inner({k: v for k, v in vars(value).items() if v is not value})
-        return (_of_class(type(value), inner), attributes)
-    slots = getattr(type(value), "__attrs_attrs__", None)
-    if slots is not None:
-        attributes = inner({slot.name: getattr(value, slot.name) for slot in slots})
-        return (_of_class(type(value), inner), attributes)
+    slots = getattr(type(value), "__attrs_attrs__", ())
+    if slots or (hasattr(value, "__dict__") and not _is_foreign(value)):
+        fields = {slot.name: getattr(value, slot.name) for slot in slots}
+        return (
+            _of_class(type(value), inner),
+            inner(fields | getattr(value, "__dict__", {})),
+        )
     return other(value)
 
 
@@ -112,5 +112,10 @@ def _public(layer: Any, inner: Callable[[Any], Any]) -> Any:
 
 
 def _is_foreign(value: Any) -> bool:
-    """Tells whether a value's attributes are TensorFlow's or Keras's own matter."""
-    return type(value).__module__.split(".")[0] in ("tensorflow", "keras")
+    """Tells whether a function or object is a matter of TensorFlow, Keras or NumPy."""
+    kind = value if isinstance(value, types.FunctionType) else type(value)
+    return str(kind.__module__).split(".")[0] in ("tensorflow", "keras", "numpy")
+
+
+def _name(value: Any) -> str:
+    return f"{value.__module__}.{value.__qualname__}"

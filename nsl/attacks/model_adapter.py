@@ -46,6 +46,7 @@ class ModelAdapter:
         arrays, whole numbers or one-hot rows.
       is_native: Whether the model works on tensors, so that it may have gradients.
       is_examined: Whether `examine` was called.
+      traces: How often the model was called by Python, as when a graph is traced.
       assumptions: What was assumed of the outputs, in sentences.
       guessed: Whether logits or probabilities was a guess that the outputs seen do not
         settle.
@@ -70,12 +71,13 @@ class ModelAdapter:
         self._programs: OrderedDict[Hashable, Any] = OrderedDict()
         self._given_from_logits = from_logits
         self.from_logits = from_logits
-        self.classes = 0
+        self.classes = self._most_classes = 0
         self.decisions = False
         self.is_native = True
         self.assumptions: list[str] = []
         self.guessed = False
         self.is_examined = False
+        self.traces = 0
         self._noted: Any = None
 
     @property
@@ -117,6 +119,7 @@ class ModelAdapter:
         """
         for i, value in zip(self._memory, memory, strict=False):
             kept_variables(self.model)[i].assign(value)
+        self.traces += 1
         self._passes.assign_add(tf.shape(tf.nest.flatten(x)[0], tf.int64)[0])
         return self._chosen(self._called(x))
 
@@ -217,7 +220,7 @@ class ModelAdapter:
             dtype = tf.string if leaf.dtype.kind in "OSU" else leaf.dtype
             return tf.TensorSpec([None, *leaf.shape[1:]], dtype)
 
-        function = self.compiled(("predict", as_logits), make)
+        function = self.compiled(("predict", as_logits, self.classes), make)
         with self.state_kept():
             memory = self.memory()
             if not fixed:
@@ -386,7 +389,9 @@ class ModelAdapter:
                 )
             known = np.asarray(labels)
             seen = [values, known] if known.dtype.kind in "iuf" else [values]
-            self.classes = int(max(1, *(np.max(v, initial=0) for v in seen))) + 1
+            most = int(max(1, *(np.max(v, initial=0) for v in seen))) + 1
+            self.classes = max(most, self._most_classes)
+            self._most_classes = self.classes
         if self.decisions:
             self.assumptions.append("The outputs are class labels, not scores.")
         elif self.from_logits is None:

@@ -78,10 +78,10 @@ class Problem:
         self._any_class = any_class
         self._samples = samples
         self.labels, self.targets = batch.labels, batch.targets
-        leaves = tf.nest.flatten(batch.features)
-        limits = batch.limits
+        features = tf.nest.map_structure(tf.convert_to_tensor, batch.features)
+        leaves, limits = tf.nest.flatten(features), batch.limits
         self.threat = ThreatModel(
-            batch.features,
+            features,
             norm,
             low=_reaching(tf.minimum, limits.low, leaves),
             high=_reaching(tf.maximum, limits.high, leaves),
@@ -191,6 +191,10 @@ class Problem:
             values, gradient = values / self._samples, gradient / self._samples
         return values, fooled, gradient
 
+    def raw_gradient(self, perturbation: tf.Tensor) -> tf.Tensor:
+        """Returns the gradient as the model gives it, whether finite or not; rows."""
+        return self._gradient(self.features(perturbation), finite=False)[2]
+
     def movable(self, gradient: tf.Tensor, perturbation: tf.Tensor) -> tf.Tensor:
         """Zeroes gradient components that would leave the box.
 
@@ -224,8 +228,8 @@ class Problem:
           unchanged where it may not be perturbed, up to rounding (1e-4 of the radius,
           1e-5 of a coordinate); bool of shape [batch].
         """
-        limits, ok = self.batch.limits, self.distance(features)
-        ok = (ok <= limits.radius * (1 + _RELATIVE) + _ABSOLUTE)[:, 0]
+        limits, length = self.batch.limits, self.distance(features).numpy()
+        ok = (length <= limits.radius * (1 + _RELATIVE) + _ABSOLUTE)[:, 0]
         clean, found = tf.nest.flatten(self.batch.features), tf.nest.flatten(features)
         parts = (limits.low, limits.high, limits.mask, limits.grid)
         for before, after, low, high, mask, grid in zip(
@@ -252,7 +256,7 @@ class Problem:
             ok &= np.all(_flat(fine), axis=1)
         return ok
 
-    def distance(self, features: Any) -> np.ndarray:
+    def distance(self, features: Any) -> tf.Tensor:
         """Returns the norm of what features differ by from the clean ones.
 
         Args:
@@ -264,14 +268,16 @@ class Problem:
 
         def rows(structure: Any) -> tf.Tensor:
             leaves = [f for f in tf.nest.flatten(structure) if is_perturbable(f)]
-            return to_rows([np.asarray(leaf, np.float64) for leaf in leaves])
+            return to_rows([tf.cast(leaf, tf.float64) for leaf in leaves])
 
         change = rows(features) - rows(self.batch.features)
         if self._scale is not None:
             change /= tf.cast(self._scale, tf.float64)
-        return self.norm.length(change).numpy()
+        return self.norm.length(change)
 
-    def _gradient(self, x: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def _gradient(
+        self, x: Any, finite: bool = True
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             leaves = tf.nest.flatten(x)
             sources = {i: f for i, f in enumerate(leaves) if is_perturbable(f)}
@@ -286,7 +292,7 @@ class Problem:
                 "differentiable, or use an attack that needs none: nsl.attacks.Square "
                 "for scores, nsl.attacks.HopSkipJump for labels."
             )
-        gradient = self.threat.masked(self.threat.rows(gradients))
+        gradient = self.threat.masked(self.threat.rows(gradients, finite))
         if self._scale is not None:
             gradient *= self._scale
         return values, fooled, gradient
@@ -321,22 +327,26 @@ class Problem:
         """
         grid, center = self._grid, self.threat.centers
         assert grid is not None
+        rounding = 4 * np.finfo(self.dtype.as_numpy_dtype).eps
         outward = tf.sign(point - center)
         steps = outward * tf.math.divide_no_nan(point, grid)
-        inner = tf.floor(steps + _GRID_SLACK)
+        inner = tf.floor(steps + rounding * (1 + tf.abs(steps)))
 
         def moved(steps: tf.Tensor) -> tf.Tensor:
             return tf.maximum(self._per_scale(steps * grid - outward * center), 0.0)
 
         room = tf.minimum(tf.where(outward > 0, self.high, -self.low), self.radius)
         allowed = moved(inner + 1) <= room * (1 + _GRID_SLACK)
-        threshold, largest = self.radius * 0 + 1.0, self.radius * (1 + _GRID_SLACK)
+        largest = self.radius * (1 + 4 * rounding)
+        short = self.norm.length(moved(inner)) > largest
+        inner = tf.where(short, tf.floor(steps), inner)
+        threshold = self.radius * 0 + 1.0
         for size in (0.25, 0.125, 0.0625, 0.03125, 0.015625, 0.015625):
             up = allowed & (steps - inner > threshold - size)
             length = self.norm.length(tf.where(up, moved(inner + 1), moved(inner)))
             threshold = tf.where(length <= largest, threshold - size, threshold)
         found = inner + tf.cast(allowed & (steps - inner > threshold), self.dtype)
-        found = tf.where(moved(found) > 0, outward * found * grid, center)
+        found = tf.where(moved(found) > 0, outward * found * grid + 0.0, center)
         return tf.where(grid > 0, found, point)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
     from nsl.attacks.attack import Attack
 
 _SMALLEST_BATCH = 16
-_ROUNDS = 8
-_SHORTER = 1e-7
+_SHORTER = 1e-12
 _MOST_REACHED = 0.9
 
 
@@ -205,11 +205,25 @@ class Search:
         Returns:
           A structure of arrays like the examples.
         """
+        model, norm = self._model, self._attack.norm
+
+        def place(batch: Batch, rows: Any) -> tuple[Any, tf.Tensor]:
+            """Returns features, and the norm of their change in float64."""
+            problem = Problem(model, batch, norm=norm)
+            found = problem.features(rows)
+            return found, problem.distance(found)
+
+        def make() -> Any:
+            return tf.function(
+                functools.partial(place), autograph=False, reduce_retracing=True
+            )
+
+        function = model.compiled(("place", norm), make)
         parts = []
         for piece in split(self._examples.count, self._size):
             batch = self._batch(np.arange(piece.start, piece.stop), limits)
-            problem = Problem(self._model, batch, norm=self._attack.norm)
-            parts.append(inside(problem, tf.constant(perturbation[piece])))
+            batch = attrs.evolve(batch, labels=None, targets=None, memory=[])
+            parts.append(inside(function, batch, perturbation[piece]))
         return tf.nest.map_structure(lambda *p: np.concatenate(p), *parts)
 
     @functools.cached_property
@@ -262,7 +276,7 @@ class Search:
                 functools.partial(run), autograph=False, jit_compile=self._jit_compile
             )
 
-        key = (attack, loss_fn, criterion, self._jit_compile)
+        key = (attack, loss_fn, criterion, self._jit_compile, model.classes)
         return model.compiled(key, make)
 
     @functools.cached_property
@@ -341,32 +355,29 @@ class Search:
         return attrs.evolve(given[0], memory=batch.memory), given[1], *others
 
 
-def inside(problem: Problem, perturbation: tf.Tensor) -> Any:
+def inside(place: Callable[..., Any], batch: Batch, perturbation: np.ndarray) -> Any:
     """Returns perturbed features that are inside the ball in their own dtypes.
 
     Rounding to the dtype of a feature can lead out of the ball. Then the perturbation
-    is shortened a little and rounded towards the clean features.
+    is shortened to the radius and rounded towards the clean features.
 
     Args:
-      problem: The batch.
+      place: Returns the features that rows lead to, and the norm of their change.
+      batch: The examples.
       perturbation: Rows, allowed ones.
 
     Returns:
       A structure of arrays like the features.
     """
-    clean = tf.nest.map_structure(np.asarray, problem.batch.features)
-    moved = tf.nest.map_structure(np.asarray, problem.features(perturbation))
-    radius = problem.batch.limits.radius
-    for _ in range(_ROUNDS):
-        length = problem.distance(moved)
-        outside = (length > radius)[:, 0]
-        if not np.any(outside):
-            break
-        share = np.divide(radius, length, out=np.ones_like(length), where=length > 0)
-        share = np.where(outside[:, None], np.minimum(share, 1 - _SHORTER), 1.0)
-        shortened = functools.partial(_shortened, share=share)
-        moved = tf.nest.map_structure(shortened, clean, moved)
-    return moved
+    moved, length = tf.nest.map_structure(np.asarray, place(batch, perturbation))
+    radius = batch.limits.radius
+    outside = length > radius
+    if not np.any(outside):
+        return moved
+    share = np.divide(radius, length, out=np.ones_like(length), where=outside)
+    share = np.where(outside, share * (1 - _SHORTER), 1.0)
+    shortened = functools.partial(_shortened, share=share)
+    return tf.nest.map_structure(shortened, batch.features, moved)
 
 
 def _shortened(before: np.ndarray, after: np.ndarray, share: np.ndarray) -> np.ndarray:

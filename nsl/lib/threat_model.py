@@ -76,12 +76,13 @@ class ThreatModel:
             return None
         return spread_rows([values[i] for i in self._positions], self._leaves, missing)
 
-    def rows(self, structure: Any) -> tf.Tensor:
+    def rows(self, structure: Any, finite: bool = True) -> tf.Tensor:
         """Returns what is given for each feature as rows.
 
         Args:
           structure: A tensor for each feature, such as the gradient, in their
-            structure; None is zero, and so are values that are not finite.
+            structure; None is zero.
+          finite: Whether values that are not finite are zero, too.
 
         Returns:
           A tensor of the shape and dtype of `centers`.
@@ -92,6 +93,8 @@ class ThreatModel:
             for i, leaf in zip(self._positions, self._leaves, strict=True)
         ]
         found = tf.cast(to_rows(parts), self.centers.dtype)
+        if not finite:
+            return found
         return tf.where(tf.math.is_finite(found), found, tf.zeros_like(found))
 
     def restore(self, points: tf.Tensor, kept: Any = ()) -> Any:

@@ -3,6 +3,7 @@
 import enum
 import hashlib
 import json
+import re
 import os
 from typing import Any
 
@@ -52,6 +53,11 @@ def _stable(value: Any) -> Any:
         f"{type(value).__qualname__} {value!r}. Use a plain function or an attrs "
         "class, or leave resume out."
     )
+
+
+def _hides(text: Any) -> bool:
+    """Tells whether a text is a digest, which nobody can read."""
+    return isinstance(text, str) and re.fullmatch("[0-9a-f]{64}", text) is not None
 
 
 class Checkpoint:
@@ -120,7 +126,7 @@ class Checkpoint:
         if different:
             described = ", ".join(
                 f"{key} (then {then[key]!r}, now {now[key]!r})"
-                if key in then and len(f"{then[key]}{now[key]}") < _LONG
+                if key in then and key not in ("x", "y") and not _hides(then[key])
                 else key
                 for key in different
             )

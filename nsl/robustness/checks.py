@@ -215,13 +215,16 @@ def optimizes(model: ModelAdapter, features: Any) -> Finding | None:
         if event == "call" and frame.f_code in watched:
             found.append(frame.f_code)
 
-    before = sys.getprofile()
+    before, eagerly = sys.getprofile(), tf.config.functions_run_eagerly()
     with model.state_kept():
+        # What was traced before would run no Python.
+        tf.config.run_functions_eagerly(True)
         sys.setprofile(profile)
         try:
             model.examine_call(features)
         finally:
             sys.setprofile(before)
+            tf.config.run_functions_eagerly(eagerly)
     if not found:
         return None
     return Finding(
@@ -259,7 +262,8 @@ def model_at_chance(correct: np.ndarray, labels: np.ndarray) -> Finding | None:
 
     Then robustness means nothing: labels may be shuffled, or examples not scaled as in
     training. Found if the clean accuracy is at most 2 standard deviations above the
-    share of the most frequent label, unless there is but one label.
+    share of the most frequent label, unless there is but one label
+    or no error.
 
     Args:
       correct: Whether each clean example is classified correctly, bool [examples].
@@ -271,7 +275,7 @@ def model_at_chance(correct: np.ndarray, labels: np.ndarray) -> Finding | None:
     frequent = float(np.max(np.bincount(labels))) / len(labels)
     deviation = float(np.sqrt(frequent * (1.0 - frequent) / len(labels)))
     accuracy = float(np.mean(correct))
-    if frequent == 1.0 or accuracy > frequent + _DEVIATIONS * deviation:
+    if 1.0 in (frequent, accuracy) or accuracy > frequent + _DEVIATIONS * deviation:
         return None
     return Finding(
         "model_at_chance",

@@ -331,7 +331,7 @@ class Evaluation:
                 if self._model.batch_size:
                     rows = np.resize(rows, self._size)
                 problem = self._problem(rows, self._radii.limits[0])
-                _, _, gradient = problem.gradient(problem.none)
+                gradient = problem.raw_gradient(problem.none)
                 found.append(gradient.numpy()[: len(index[piece])])
         return np.concatenate(found).astype(np.float64)
 

@@ -159,8 +159,18 @@ class Task:
             return (predicted == labels) & ~np.isnan(outputs).any(axis=1)
         assert self.criterion is not None
         count = len(tf.nest.flatten(labels)[0])
-        right = np.asarray(self.criterion(labels, outputs))
-        values = per_example(self.loss(labels, outputs))
+        try:
+            right = np.asarray(self.criterion(labels, outputs))
+            values = per_example(self.loss(labels, outputs))
+        except (tf.errors.InvalidArgumentError, ValueError, TypeError) as error:
+            shapes = [
+                [np.shape(leaf) for leaf in tf.nest.flatten(given)]
+                for given in (labels, outputs)
+            ]
+            raise ValueError(
+                f"loss and criterion do not take labels of shape {shapes[0]} and "
+                f"outputs of shape {shapes[1]}: {error}"
+            ) from error
         for what, shape in (("loss", values.shape), ("criterion", right.shape)):
             if tuple(shape) != (count,):
                 raise ValueError(
