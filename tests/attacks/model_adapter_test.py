@@ -706,3 +706,25 @@ def test_a_model_that_becomes_one_of_probabilities_is_examined_anew():
     model.final = softmax
     PGD(model, inputs(), epsilon=0.1)
     assert not adapt(model).from_logits
+
+
+def test_a_model_that_changes_a_variable_of_its_own_starts_each_pass_from_it():
+    """Whatever the number of examples in a batch."""
+
+    class Model(tf.Module):
+        def __init__(self):
+            super().__init__()
+            self.mean = tf.Variable(0.0, trainable=False)
+
+        def __call__(self, x):
+            self.mean.assign(0.5 * self.mean + 0.5 * tf.reduce_mean(x))
+            return x[:, :3] - self.mean
+
+    model, x = Model(), inputs()
+    attack = attacks.PGD(steps=3, random_start=False)
+    found = attack(model, x, epsilon=0.1, batch_size=4)
+    assert model.mean.numpy() == 0.0
+    again = attack(model, x, epsilon=0.1, batch_size=9)
+    assert model.mean.numpy() == 0.0
+    np.testing.assert_allclose(found, again, atol=1e-6)
+    assert np.abs(found - x).max() > 0.09
