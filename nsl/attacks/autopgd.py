@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import attrs
 import numpy as np
 import tensorflow as tf
 
 from nsl import configs
-from nsl.attacks.attack import FixedRadius, State
+from nsl.attacks.attack import FixedRadius, State, doubling
 from nsl.attacks.labels import likeliest_wrong
 from nsl.attacks.problem import Problem
 
@@ -19,6 +19,23 @@ _RISING_SHARE = 0.75
 _FIRST_CHECK, _SOONER, _LEAST_WAIT = 0.22, 0.03, 0.06
 _L1_WAIT, _L1_SPARSITY, _L1_SHRINKS = 0.04, 0.2, 0.95
 _L1_DIVISOR, _L1_LEAST_STEP = 1.5, 0.1
+_LARGE_RADII, _LARGE_SHARES = (3.0, 2.0), (0.3, 0.3)
+
+
+class _Schedule(NamedTuple):
+    """What each step is, in arrays of shape [steps].
+
+    Attributes:
+      factors: The radius, as a multiple of epsilon.
+      is_first: Whether the step is the first one within that radius.
+      waits: The number of steps since the last checkpoint; 0 where there is none.
+      leaves: Whether the step goes over to the next radius.
+    """
+
+    factors: np.ndarray
+    is_first: np.ndarray
+    waits: np.ndarray
+    leaves: np.ndarray
 
 
 @attrs.frozen
@@ -87,18 +104,25 @@ class AutoPGD(FixedRadius):
     and is divided by 1.5 otherwise. Croce & Hein (2021),
     https://arxiv.org/abs/2103.01208, algorithm 1.
 
+    With `large_radii`, 3 of 10 steps are made within 3 epsilon, 3 within 2 epsilon and
+    the others within epsilon. Each time the search begins anew from the best point so
+    far, projected onto the smaller ball; under L1 as sparse as that is. Only points
+    within epsilon count as successes. Croce & Hein (2021) have it for L1.
+
     `AutoPGD(objective='dlr', target_classes=9)` is the targeted attack of AutoAttack.
 
     Attributes:
       target_classes: If not 0, each restart is made for so many wrong classes, from
         the likeliest on, with each of them as target. It succeeds with any wrong
         class.
-      random_start: Whether the first attempt starts at a random point of the ball.
+      random_start: Whether attempts start at a random point of the ball.
+      large_radii: Whether the search first goes beyond epsilon, and comes back.
     """
 
     steps: int = attrs.field(default=100, validator=attrs.validators.ge(1))
     target_classes: int = attrs.field(default=0, validator=attrs.validators.ge(0))
     random_start: bool = True
+    large_radii: bool = False
 
     def attempts(self, classes: int) -> int:
         """Returns how often the attack is made: for each class, if it has targets."""
@@ -116,24 +140,49 @@ class AutoPGD(FixedRadius):
         """Returns those of any attack; where each class has its turn, any will do."""
         return {**super().problem_settings(), "any_class": self.target_classes > 0}
 
+    def step_counts(self) -> list[int]:
+        """Returns after how many steps fallen examples leave."""
+        if not (self.early_stop and self.large_radii):
+            return super().step_counts()
+        # None falls before the last radius.
+        before = int(np.sum(self._schedule().factors > 1.0))
+        counts = [before, *doubling(self.steps - before, self.steps)]
+        return [count for count in counts if count]
+
     def start(self, problem: Problem) -> State:
         """Starts at a random point, or at the features."""
-        point = problem.none
-        if self.random_start:
-            point = problem.random_start(problem.seed())
-        zero = point[:, 0] * 0
+        factor, point = float(self._schedule().factors[0]), problem.none
+        if self.random_start and self._sparse and self.large_radii:
+            # Noise as wide as the ball loses most coordinates on its way into it, so
+            # that the first steps go along few. A point drawn uniformly has them all.
+            shape, seed = tf.shape(point), problem.seed()
+            drawn = tf.random.stateless_normal(shape, seed, dtype=problem.dtype)
+            drawn = problem.masked(factor * problem.radius * drawn)
+            point = problem.project(drawn, factor)
+        elif self.random_start:
+            point = problem.random_start(problem.seed(), factor)
+        return self._start_stage(problem, point, factor)
+
+    def _start_stage(self, problem: Problem, point: tf.Tensor, factor: Any) -> State:
+        """Returns the state in which steps within `factor` times epsilon begin."""
+        radius, zero = factor * problem.radius[:, 0], point[:, 0] * 0
         if self._sparse:
+            coordinates = tf.cast(tf.shape(point)[1], problem.dtype)
+            support, sparsity = zero + coordinates, zero + _L1_SPARSITY
+            if self.large_radii:
+                support = _support(point)
+                sparsity = support / coordinates / _L1_DIVISOR
             return _SparseState.at(
                 point,
                 best_gradient=problem.none,
-                length=problem.radius[:, 0],
-                sparsity=zero + _L1_SPARSITY,
-                checked_support=zero + tf.cast(tf.shape(point)[1], problem.dtype),
+                length=radius,
+                sparsity=sparsity,
+                checked_support=support,
             )
         return _MomentumState.at(
             point,
             best_gradient=problem.none,
-            length=2 * problem.radius[:, 0],
+            length=2 * radius,
             previous=point,
             best_previous=point,
             last_value=zero + problem.dtype.min,
@@ -145,16 +194,41 @@ class AutoPGD(FixedRadius):
     def step(self, problem: Problem, state: Any) -> State:
         """Evaluates the present point, checks the step size and moves on."""
         values, fooled, gradient = problem.gradient(state.perturbation)
+        schedule, factor = self._schedule(), 1.0
+        if self.large_radii:
+            factors = tf.constant(schedule.factors, problem.dtype)
+            factor = factors[state.i]
+            # Only what is within epsilon counts.
+            fooled &= factor <= 1.0
         better = state.is_better(values, fooled)[:, None]
         state = attrs.evolve(
             state.keep_best(values, fooled),
             best_gradient=tf.where(better, gradient, state.best_gradient),
         )
-        if self._sparse:
-            return self._sparse_step(problem, state, gradient)
-        previous = tf.where(better, state.previous, state.best_previous)
-        state = attrs.evolve(state, best_previous=previous)
-        return self._momentum_step(problem, state, values, gradient)
+        waits = tf.constant(schedule.waits, problem.dtype)[state.i]
+
+        def go_on() -> State:
+            if self._sparse:
+                return self._sparse_step(problem, state, gradient, waits > 0, factor)
+            previous = tf.where(better, state.previous, state.best_previous)
+            return self._momentum_step(
+                problem,
+                attrs.evolve(state, best_previous=previous),
+                values,
+                gradient,
+                waits,
+                factor,
+            )
+
+        def go_over() -> State:
+            following = factors[tf.minimum(state.i + 1, self.steps - 1)]
+            point = problem.project(state.best, following)
+            fresh = self._start_stage(problem, point, following)
+            return attrs.evolve(fresh, i=state.i + 1)
+
+        if not self.large_radii:
+            return go_on()
+        return tf.cond(tf.constant(schedule.leaves)[state.i], go_over, go_on)
 
     def _momentum_step(
         self,
@@ -162,26 +236,33 @@ class AutoPGD(FixedRadius):
         state: _MomentumState,
         values: tf.Tensor,
         gradient: tf.Tensor,
+        waits: tf.Tensor,
+        factor: Any,
     ) -> State:
-        changes, back = self._check_progress(state, values)
+        is_first = tf.constant(self._schedule().is_first)[state.i]
+        changes, back = self._check_progress(state, values, waits, is_first)
         back = back[:, None]
         point = tf.where(back, state.best, state.perturbation)
         previous = tf.where(back, state.best_previous, state.previous)
         gradient = tf.where(back, state.best_gradient, gradient)
         direction = problem.norm.steepest_step(gradient)
         # In the nearest allowed point, coordinates that reached a bound stay there and
-        # use up the ball; taking all of them along, fewer examples withstand.
+        # use up the ball; taking all of them along, fewer examples are robust.
         ahead = point + changes["length"][:, None] * direction
-        ahead = problem.clip_and_project(ahead)
-        share = tf.where(state.i > 0, tf.constant(_MOMENTUM, problem.dtype), 1.0)
+        ahead = problem.clip_and_project(ahead, factor)
+        share = tf.where(is_first, tf.constant(1.0, problem.dtype), _MOMENTUM)
         moved = point + share * (ahead - point) + (1 - share) * (point - previous)
-        return state.next(problem.clip_and_project(moved), previous=point, **changes)
+        moved = problem.clip_and_project(moved, factor)
+        return state.next(moved, previous=point, **changes)
 
     def _check_progress(
-        self, state: _MomentumState, values: tf.Tensor
+        self,
+        state: _MomentumState,
+        values: tf.Tensor,
+        waits: tf.Tensor,
+        is_first: tf.Tensor,
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         """Halves steps at a checkpoint; returns which go back to their best."""
-        waits = tf.constant(self._waits(), values.dtype)[state.i]
         check = waits > 0
         rises = state.rises + tf.cast(values > state.last_value, values.dtype)
         stuck = ~state.halved & (state.checked_value >= state.value)
@@ -189,28 +270,20 @@ class AutoPGD(FixedRadius):
         return {
             "length": tf.where(halve, state.length / 2, state.length),
             "last_value": values,
-            "rises": tf.where(check | (state.i == 0), tf.zeros_like(rises), rises),
+            "rises": tf.where(check | is_first, tf.zeros_like(rises), rises),
             "halved": tf.where(check, halve, state.halved),
             "checked_value": tf.where(check, state.value, state.checked_value),
         }, halve
 
-    def _waits(self) -> list[int]:
-        """Returns for each step the number of steps since the last checkpoint.
-
-        It is 0 for a step that is no checkpoint itself.
-        """
-        waits = [0] * (self.steps + 1)
-        last, at, wait = 0, _FIRST_CHECK, _FIRST_CHECK
-        while (step := math.ceil(round(at * self.steps, 6))) <= self.steps:
-            waits[step] = step - last
-            wait = max(wait - _SOONER, _LEAST_WAIT)
-            last, at = step, at + wait
-        return waits
-
     def _sparse_step(
-        self, problem: Problem, state: _SparseState, gradient: tf.Tensor
+        self,
+        problem: Problem,
+        state: _SparseState,
+        gradient: tf.Tensor,
+        check: tf.Tensor,
+        factor: Any,
     ) -> State:
-        changes, back = self._check_sparsity(problem, state)
+        changes, back = self._check_sparsity(problem, state, check, factor)
         back = back[:, None]
         point = tf.where(back, state.best, state.perturbation)
         gradient = tf.where(back, state.best_gradient, gradient)
@@ -224,19 +297,16 @@ class AutoPGD(FixedRadius):
         signs = tf.where(size >= smallest, tf.sign(gradient), tf.zeros_like(size))
         count = tf.reduce_sum(tf.abs(signs), axis=1, keepdims=True)
         step = changes["length"][:, None] * tf.math.divide_no_nan(signs, count)
-        return state.next(problem.project(point + step), **changes)
+        return state.next(problem.project(point + step, factor), **changes)
 
     def _check_sparsity(
-        self, problem: Problem, state: _SparseState
+        self, problem: Problem, state: _SparseState, check: tf.Tensor, factor: Any
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         """Adapts steps at a checkpoint; returns which go back to their best."""
-        wait = max(1, int(_L1_WAIT * self.steps))
-        check = (state.i > 0) & (state.i % wait == 0)
-        changed = tf.cast(state.best != 0, problem.dtype)
-        support = tf.reduce_sum(changed, axis=1)
-        coordinates = tf.cast(tf.shape(changed)[1], problem.dtype)
+        support = _support(state.best)
+        coordinates = tf.cast(tf.shape(state.best)[1], problem.dtype)
         sparser = support < _L1_SHRINKS * state.checked_support
-        radius = problem.radius[:, 0]
+        radius = factor * problem.radius[:, 0]
         shorter = tf.maximum(state.length / _L1_DIVISOR, _L1_LEAST_STEP * radius)
         length = tf.where(sparser, radius, shorter)
         sparsity = support / coordinates / _L1_DIVISOR
@@ -249,3 +319,41 @@ class AutoPGD(FixedRadius):
     @property
     def _sparse(self) -> bool:
         return self.norm is configs.NormType.L1
+
+    def _schedule(self) -> _Schedule:
+        counts, factors = [self.steps], [1.0]
+        if self.large_radii:
+            large = [math.ceil(round(s * self.steps, 6)) for s in _LARGE_SHARES]
+            counts, factors = [*large, self.steps - sum(large)], [*_LARGE_RADII, 1.0]
+        waits = _sparse_waits if self._sparse else _waits
+        repeated = np.repeat(factors, counts)
+        return _Schedule(
+            factors=repeated,
+            is_first=np.concatenate([np.arange(count) == 0 for count in counts]),
+            waits=np.concatenate([waits(count)[:count] for count in counts]),
+            leaves=np.append(repeated[1:] != repeated[:-1], False),
+        )
+
+
+def _support(rows: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(tf.cast(rows != 0, rows.dtype), axis=1)
+
+
+def _sparse_waits(steps: int) -> list[int]:
+    """Returns the same as `_waits` for L1, where checkpoints are as far apart."""
+    wait = max(1, int(_L1_WAIT * steps))
+    return [wait if i and i % wait == 0 else 0 for i in range(steps + 1)]
+
+
+def _waits(steps: int) -> list[int]:
+    """Returns for each step the number of steps since the last checkpoint.
+
+    It is 0 for a step that is no checkpoint itself.
+    """
+    waits = [0] * (steps + 1)
+    last, at, wait = 0, _FIRST_CHECK, _FIRST_CHECK
+    while (step := math.ceil(round(at * steps, 6))) <= steps:
+        waits[step] = step - last
+        wait = max(wait - _SOONER, _LEAST_WAIT)
+        last, at = step, at + wait
+    return waits

@@ -102,34 +102,38 @@ class Problem:
             return self._seed
         return tf.random.experimental.stateless_fold_in(self._seed, i)
 
-    def project(self, perturbation: tf.Tensor) -> tf.Tensor:
-        """Returns the nearest perturbation that is allowed."""
+    def project(self, perturbation: tf.Tensor, factor: Any = 1.0) -> tf.Tensor:
+        """Returns the nearest perturbation in the box and `factor` times the radius."""
         return self.norm.project_with_bounds(
-            perturbation, self.radius, self.low, self.high
+            perturbation, factor * self.radius, self.low, self.high
         )
 
-    def clip_and_project(self, perturbation: tf.Tensor) -> tf.Tensor:
+    def clip_and_project(self, perturbation: tf.Tensor, factor: Any = 1.0) -> tf.Tensor:
         """Returns an allowed perturbation: clipped to the box, then projected.
 
         Under L1 and L2 it is not the nearest one, for on the way into the ball
         coordinates come off the bounds of the box.
         """
         clipped = tf.clip_by_value(perturbation, self.low, self.high)
-        return self.norm.project(clipped, self.radius)
+        return self.norm.project(clipped, factor * self.radius)
 
-    def random_start(self, seed: tf.Tensor) -> tf.Tensor:
+    def random_start(self, seed: tf.Tensor, factor: Any = 1.0) -> tf.Tensor:
         """Draws perturbations uniformly from the ball and projects them.
 
         Args:
           seed: An integer tensor of shape [2].
+          factor: What the radius is multiplied by.
 
         Returns:
           Rows.
         """
-        shape = tf.shape(self.none)
-        drawn = self.norm.random_start(shape, self.radius, seed, self.dtype)
-        drawn = tf.ensure_shape(drawn, self.none.shape)
-        return self.project(self.threat.masked(drawn))
+        shape, radius = tf.shape(self.none), factor * self.radius
+        drawn = self.norm.random_start(shape, radius, seed, self.dtype)
+        return self.project(self.masked(drawn), factor)
+
+    def masked(self, rows: tf.Tensor) -> tf.Tensor:
+        """Returns rows multiplied by the mask."""
+        return tf.ensure_shape(self.threat.masked(rows), self.none.shape)
 
     def features(self, perturbation: tf.Tensor) -> Any:
         """Returns the perturbed features, in the structure of the clean ones."""

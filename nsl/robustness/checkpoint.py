@@ -3,8 +3,8 @@
 import enum
 import hashlib
 import json
-import re
 import os
+import re
 from typing import Any
 
 import numpy as np

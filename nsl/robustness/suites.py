@@ -22,15 +22,22 @@ _DLR_CLASSES = 4
 _DRAWS = 20
 
 
-def _apgd(norm: NormType | Norm, restarts: int = 1, **settings: Any) -> Attack:
-    return AutoPGD(norm=norm, restarts=restarts, early_stop=True, **settings)
+def _apgd(norm: Any, restarts: int = 1, **settings: Any) -> Attack:
+    return AutoPGD(
+        norm=norm,
+        restarts=restarts,
+        large_radii=norm in (NormType.L1, NormType.L2),
+        early_stop=True,
+        **settings,
+    )
 
 
-def _dlr(norm: NormType | Norm, classes: int, **settings: Any) -> Attack:
-    return _apgd(norm, objective="dlr", target_classes=classes, **settings)
+def _dlr(norm: Any, classes: int) -> Attack:
+    return _apgd(norm, objective="dlr", target_classes=classes)
 
 
-# The settings of AutoAttack: Croce and Hein (2020), section 5; for L1 (2021).
+# The settings of AutoAttack: Croce and Hein (2020), section 5; for L1 (2021), with
+# radii larger than epsilon at first, which under L2 leave fewer robust, too.
 _FACTORIES: dict[str, Callable[[Any], Attack]] = {
     "fgsm": lambda norm: FGSM(norm=norm),
     "mifgsm": lambda norm: MIFGSM(norm=norm),
