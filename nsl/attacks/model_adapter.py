@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import inspect
+import operator
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
@@ -65,7 +66,7 @@ class ModelAdapter:
         self._reference = _reference(_owner_of_predict(model))
         self.output = output
         self._kwargs = {"training": False} if _takes_training(self.model) else {}
-        self._returns: Any = None
+        self._narrows = False
         self._memory: list[int] = []
         self._passes = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._programs: OrderedDict[Hashable, Any] = OrderedDict()
@@ -220,18 +221,19 @@ class ModelAdapter:
             dtype = tf.string if leaf.dtype.kind in "OSU" else leaf.dtype
             return tf.TensorSpec([None, *leaf.shape[1:]], dtype)
 
-        function = self.compiled(("predict", as_logits, self.classes), make)
+        function: Any = self.logits if as_logits else self.__call__
+        if self.is_native:
+            key = ("predict", as_logits, self.classes)
+            function = self.compiled(key, make)
+        parts = []
         with self.state_kept():
             memory = self.memory()
-            if not fixed:
-                specs = tf.nest.map_structure(spec, x)
-                function.get_concrete_function(specs, memory)
-            parts = []
+            if self.is_native and not fixed:
+                function.get_concrete_function(tf.nest.map_structure(spec, x), memory)
             for start in range(0, count, size):
-                rows = np.arange(
-                    start, start + size if fixed else min(start + size, count)
-                )
-                batch = tf.nest.map_structure(lambda leaf: leaf[rows % count], x)  # noqa: B023
+                rows = np.arange(start, start + size) % count
+                rows = rows if fixed else rows[: count - start]
+                batch = tf.nest.map_structure(operator.itemgetter(rows), x)
                 parts.append(function(batch, memory))
         return tf.nest.map_structure(
             lambda *p: np.concatenate([np.asarray(t) for t in p])[:count], *parts
@@ -288,47 +290,32 @@ class ModelAdapter:
         return _recent(self._programs, key, make, _KEPT_PROGRAMS)
 
     def _called(self, x: Any) -> Any:
+        if self._narrows:
+            x = tf.nest.map_structure(_narrowed, x)
         if self.is_native:
             return self.model(x, **self._kwargs)
-
-        def call(*leaves: np.ndarray) -> list[np.ndarray]:
-            found = self.model(tf.nest.pack_sequence_as(x, leaves), **self._kwargs)
-            found = numbers_as_array(found)
-            return [
-                np.asarray(leaf, kind.dtype)
-                for leaf, kind in zip(tf.nest.flatten(found), kinds, strict=True)
-            ]
-
-        kinds = tf.nest.flatten(self._returns)
-        leaves = tf.nest.flatten(x)
-        types = [tf.as_dtype(kind.dtype) for kind in kinds]
-        found = tf.nest.flatten(tf.numpy_function(call, leaves, types))
-        for leaf, kind in zip(found, kinds, strict=True):
-            leaf.set_shape([leaves[0].shape[0], *kind.shape[1:]])
-        return tf.nest.pack_sequence_as(self._returns, found)
+        arrays = tf.nest.map_structure(np.asarray, x)
+        outputs = numbers_as_array(self.model(arrays, **self._kwargs))
+        return tf.nest.map_structure(tf.convert_to_tensor, outputs)
 
     def _first_call(self, x: Any) -> Any:
-        """Finds out whether the model takes tensors or NumPy arrays."""
+        """Finds out whether the model takes tensors, float64 too, or NumPy arrays."""
+        self.is_native, self._narrows = True, False
         try:
-            outputs = self.model(x, **self._kwargs)
-            self.is_native = all(map(tf.is_tensor, tf.nest.flatten(outputs)))
+            outputs = numbers_as_array(self._called(x))
         except Exception:
-            self.is_native = False
-            try:
-                arrays = tf.nest.map_structure(np.asarray, x)
-                self._returns = self.model(arrays, **self._kwargs)
-            except Exception:
-                self._returns = None
-            if self._returns is None:
-                raise
-        else:
-            if self.is_native:
-                return outputs
-            self._returns = outputs
-        self._returns = tf.nest.map_structure(
-            np.asarray, numbers_as_array(self._returns)
-        )
-        return tf.nest.map_structure(tf.convert_to_tensor, self._returns)
+            wide = [f for f in tf.nest.flatten(x) if f.dtype == tf.float64]
+            for self._narrows, self.is_native in ((True, True), (False, False)):
+                try:
+                    if (wide or not self._narrows) and (
+                        self.is_native or not _is_of_tensors(self.model)
+                    ):
+                        return self._called(x)
+                except Exception:
+                    continue
+            raise
+        self.is_native = all(map(tf.is_tensor, tf.nest.flatten(outputs)))
+        return tf.nest.map_structure(tf.convert_to_tensor, outputs)
 
     def _chosen(self, outputs: Any) -> Any:
         if callable(self.output):
@@ -562,6 +549,15 @@ def _takes_training(model: Callable[..., Any]) -> bool:
         return "training" in inspect.signature(function).parameters
     except (TypeError, ValueError):
         return False
+
+
+def _narrowed(leaf: Any) -> Any:
+    return tf.cast(leaf, tf.float32) if leaf.dtype == tf.float64 else leaf
+
+
+def _is_of_tensors(model: Any) -> bool:
+    """Tells whether a model is TensorFlow's or Keras's, so no function of arrays."""
+    return isinstance(model, tf.Module) or hasattr(model, "get_concrete_function")
 
 
 def _declared(model: Any) -> bool | None:

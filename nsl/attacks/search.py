@@ -147,6 +147,7 @@ class Search:
           What was found, for each of the limits.
         """
         attack, function = self._attack, self._function()
+        compiled = self._model.is_native and not self._pads
         finishes = not attack._keeps_last or len(limits) > 1
         found: dict[int, Best] = {}
         traced = set()
@@ -176,7 +177,7 @@ class Search:
                         seed = self._numbers(attempt, made, b)
                         for part in filter(None, chain):
                             given = (now, seed, np.int32(made + steps), part)
-                            if self._any_size and part not in traced:
+                            if compiled and part not in traced:
                                 specs = self._specs(limits[k], *given)
                                 function.get_concrete_function(*specs)
                                 traced.add(part)
@@ -218,7 +219,8 @@ class Search:
                 functools.partial(place), autograph=False, reduce_retracing=True
             )
 
-        function = model.compiled(("place", norm), make)
+        ranks = tuple(leaf.ndim for leaf in self._examples.leaves)
+        function = model.compiled(("place", norm, ranks), make)
         parts = []
         for piece in split(self._examples.count, self._size):
             batch = self._batch(np.arange(piece.start, piece.stop), limits)
@@ -236,9 +238,9 @@ class Search:
         return self._loss_fn is None or self._criterion is not None
 
     @property
-    def _any_size(self) -> bool:
-        """Whether one trace serves all sizes of batch."""
-        return not self._jit_compile and self._model.batch_size is None
+    def _pads(self) -> bool:
+        """Whether batches are padded to few sizes, each of which is compiled."""
+        return self._jit_compile or self._model.batch_size is not None
 
     def _function(self) -> Any:
         """Returns the compiled parts of the attack."""
@@ -275,6 +277,9 @@ class Search:
             return tf.function(
                 functools.partial(run), autograph=False, jit_compile=self._jit_compile
             )
+
+        if not model.is_native:
+            return run
 
         key = (attack, loss_fn, criterion, self._jit_compile, model.classes)
         return model.compiled(key, make)
@@ -324,7 +329,8 @@ class Search:
             return tf.TensorSpec([size, *leaf.shape[1:]], dtype)
 
         whole = self._batch(np.arange(count), limits)
-        batch = attrs.evolve(tf.nest.map_structure(spec, whole), memory=whole.memory)
+        memory, whole = whole.memory, attrs.evolve(whole, memory=[])
+        batch = attrs.evolve(tf.nest.map_structure(spec, whole), memory=memory)
         if state is not None:
             state = tf.nest.map_structure(
                 lambda leaf: tf.TensorSpec(
@@ -338,7 +344,7 @@ class Search:
         """Returns the arguments with examples repeated up to a compiled size."""
         count = len(tf.nest.flatten(batch.features)[0])
         size = self._size
-        if self._any_size:
+        if not self._pads:
             return batch, state, *others
         while self._model.batch_size is None and size // 4 >= max(
             count, _SMALLEST_BATCH

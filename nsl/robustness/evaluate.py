@@ -12,7 +12,7 @@ import attrs
 import numpy as np
 import tensorflow as tf
 
-from nsl.attacks import Attack, MinimumNorm
+from nsl.attacks import MinimumNorm
 from nsl.attacks.attack import as_norm
 from nsl.attacks.examples import Examples, Limits, split
 from nsl.attacks.labels import read_classes
@@ -26,7 +26,11 @@ from nsl.robustness.findings import Finding, RobustnessWarning
 from nsl.robustness.gallery import GalleryExample, decoded, encoded, plain
 from nsl.robustness.radii import Radii, value_text
 from nsl.robustness.report import AttackResult, RobustnessReport
-from nsl.robustness.suites import choose_attacks, gradient_attack
+from nsl.robustness.suites import (
+    choose_attacks,
+    follows_gradients,
+    gradient_attack,
+)
 from nsl.robustness.tasks import Column, choose_task
 
 _BATCH_SIZE = 128
@@ -285,6 +289,7 @@ class Evaluation:
             0 if self._task.loss else model.classes,
             decisions=model.decisions,
             differentiable=self._differentiable,
+            native=model.is_native,
         )
 
     def _settings(self) -> dict[str, Any]:
@@ -389,9 +394,8 @@ class Evaluation:
         """Runs an attack at some epsilons on some examples."""
         model, given, several = self._model, self._given, len(radii.keys) > 1
         start, passes = time.monotonic(), model.passes
-        follows_gradients = isinstance(attack, Attack) and not attack.black_box
         found: list[Any] = []
-        if follows_gradients and not self._differentiable:
+        if follows_gradients(attack) and not self._differentiable:
             # There is nothing to follow, and the attack would refuse the model.
             found = [self._take(index)] * len(radii.keys)
         elif len(index):
@@ -505,7 +509,8 @@ class Evaluation:
             others = flat(model.predict(moved, size))
             self._note(checks.batch_dependent(outputs[order], others))
         first = self._examples.first(model.batch_size or 1)
-        self._note(checks.optimizes(model, first))
+        if model.is_native:
+            self._note(checks.optimizes(model, first))
         gradients = np.zeros([1, 1])
         if self._differentiable:
             # At an error of exactly 0, the gradient of its absolute value is none.

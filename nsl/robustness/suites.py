@@ -54,6 +54,7 @@ _FACTORIES: dict[str, Callable[[Any], Attack]] = {
     "apgd-dlr-rand": lambda norm: _apgd(norm, objective="dlr", samples=_DRAWS),
     "fab-t": lambda norm: FAB(norm=norm, steps=100, target_classes=9),
     "square": lambda norm: Square(norm=norm, steps=5000),
+    "square-500": lambda norm: Square(norm=norm, steps=500),
     "hopskipjump": lambda norm: HopSkipJump(norm=norm),
 }
 _STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
@@ -78,6 +79,7 @@ def choose_attacks(
     *,
     decisions: bool = False,
     differentiable: bool = True,
+    native: bool = True,
 ) -> tuple[dict[str, Any], list[str]]:
     """Returns the attacks to run, by name.
 
@@ -87,7 +89,10 @@ def choose_attacks(
       classes: The number of classes; 0 where a loss is attacked. With fewer than 4 the
         targeted difference of logits ratio is replaced by the margin.
       decisions: Whether the model gives labels alone.
-      differentiable: Whether its outputs have gradients.
+      differentiable: Whether its outputs have gradients. If not, suites have attacks
+        that need none.
+      native: Whether it works on tensors. If not, attacks that follow gradients are
+        left out.
 
     Returns:
       The attacks in the order they run, and the names of those that were replaced.
@@ -102,7 +107,9 @@ def choose_attacks(
         if attacks in _SUITES and decisions:
             given = ["hopskipjump"]
         elif attacks in ("standard", "plus") and classes and not differentiable:
-            given.append("hopskipjump")
+            given += ["hopskipjump"] * (norm in (NormType.L2, NormType.INFINITY))
+        elif attacks == "quick" and not native:
+            given = ["square-500"]
     elif isinstance(attacks, Mapping):
         given = list(attacks.items())
     else:
@@ -125,11 +132,24 @@ def choose_attacks(
             )
         _check(name, attack, norm, classes, decisions)
         chosen[name] = attack
+    if not native:
+        able = {n: a for n, a in chosen.items() if not follows_gradients(a)}
+        if chosen and not able:
+            raise ValueError(
+                f"{', '.join(chosen)} can only follow gradients, of which a function "
+                "of NumPy arrays has none. Use 'square' or 'hopskipjump'."
+            )
+        chosen = able
     if not chosen:
         raise ValueError(
             f"attacks must name at least one attack, but received {attacks!r}."
         )
     return chosen, replaced
+
+
+def follows_gradients(attack: Any) -> bool:
+    """Tells whether an attack needs gradients."""
+    return isinstance(attack, Attack) and not attack.black_box
 
 
 def gradient_attack(norm: NormType | Norm) -> Attack:

@@ -53,7 +53,8 @@ class ShareRight:
     def __call__(self, y: Any, outputs: Any) -> tf.Tensor:
         """Returns which examples are right, bool of shape [batch]."""
         right = tf.argmax(outputs, axis=-1) == tf.cast(y, tf.int64)
-        return tf.reduce_mean(_flat(_floats(right)), axis=1) >= self.share
+        share = tf.reduce_mean(_flat(_floats(right)), axis=1)
+        return (share >= self.share) & _are_numbers(outputs)
 
     def loss(self, y: Any, outputs: Any) -> tf.Tensor:
         """Returns the mean over pixels of the margin of the likeliest wrong class.
@@ -251,7 +252,8 @@ class _RightClass:
             predicted = tf.cast(columns[:, 0] > threshold, tf.int32)
         else:
             predicted = tf.argmax(columns, axis=1, output_type=tf.int32)
-        return predicted == tf.cast(tf.reshape(y, [-1]), tf.int32)
+        right = predicted == tf.cast(tf.reshape(y, [-1]), tf.int32)
+        return right & _are_numbers(outputs)
 
 
 def _named(criterion: Any, outputs: Any) -> Any:
@@ -315,3 +317,7 @@ def _floats(values: Any) -> tf.Tensor:
 
 def _flat(values: tf.Tensor) -> tf.Tensor:
     return tf.reshape(values, [tf.shape(values)[0], -1])
+
+
+def _are_numbers(outputs: Any) -> tf.Tensor:
+    return ~tf.reduce_any(tf.math.is_nan(_flat(_floats(outputs))), axis=1)
