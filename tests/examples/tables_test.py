@@ -15,6 +15,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.arithmetic
 def test_the_regularized_network_minds_errors_less(folder: Path) -> None:
     lines = (folder / "tables.txt").read_text().splitlines()
     width = lines[0].index("points") + len("points")
@@ -25,6 +26,7 @@ def test_the_regularized_network_minds_errors_less(folder: Path) -> None:
     assert (folder / "tables.png").stat().st_size > 20_000
 
 
+@pytest.mark.arithmetic
 def test_the_attack_keeps_to_the_columns_and_their_limits(folder: Path) -> None:
     _, test = tables.load_patients()
     model = keras.models.load_model(folder / "plain.keras")

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import time_series
 
 
+@pytest.mark.arithmetic
 def test_the_graph_helps_where_labels_are_few(tmp_path: Path) -> None:
     time_series.main(["--quick", f"--output_dir={tmp_path}"])
     lines = (tmp_path / "time_series.txt").read_text().splitlines()
