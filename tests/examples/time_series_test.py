@@ -13,7 +13,7 @@ def test_the_graph_helps_where_labels_are_few(tmp_path: Path) -> None:
     lines = (tmp_path / "time_series.txt").read_text().splitlines()
     [cells] = [line.split() for line in lines if line.startswith("all ")]
     plain, regularized = float(cells[1]), float(cells[4])
-    assert regularized > plain
+    assert regularized > plain + 8
     assert (tmp_path / "time_series.png").stat().st_size > 20_000
 
 
