@@ -52,18 +52,18 @@ def arithmetics() -> dict[str, dict[str, str]]:
     return found
 
 
-def run(environment: dict[str, str], arguments: list[str]) -> tuple[str, int]:
-    """Returns what pytest prints under an arithmetic, and its exit status."""
+def run(
+    environment: dict[str, str], arguments: list[str]
+) -> subprocess.CompletedProcess[str]:
+    """Returns how pytest ended under an arithmetic, and what it printed."""
     command = [sys.executable, "-m", "pytest", "-m", "arithmetic", "-q", "--tb=short"]
-    done = subprocess.run(
+    return subprocess.run(
         [*command, *arguments],
         cwd=ROOT,
         env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        capture_output=True,
         text=True,
     )
-    return done.stdout, done.returncode
 
 
 def main() -> None:
@@ -78,18 +78,18 @@ def main() -> None:
         if live:
             print(f"\r\033[K{name} ...", end="", file=sys.stderr, flush=True)
         start = time.monotonic()
-        printed, status = run(environment, arguments)
+        done = run(environment, arguments)
         seconds = time.monotonic() - start
         if live:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
-        # Without a test there is no such line, and that is a failure too.
-        last = printed.rstrip().rsplit("\n", 1)[-1]
+        # Where pytest did not come to its last line, its status tells.
+        last = done.stdout.rstrip().rsplit("\n", 1)[-1]
         counts = {kind: int(n) for n, kind in re.findall(r"(\d+) ([a-z]+)", last)}
         bad = sum(counts.get(kind, 0) for kind in ("failed", "error", "errors"))
         rows.append((name, counts.get("passed", 0), bad, seconds))
-        if status:
+        if done.returncode:
             failed = True
-            print(f"{name}:\n{printed}", flush=True)
+            print(f"{name}:\n{done.stdout}{done.stderr}", flush=True)
     print(f"{'arithmetic':16} {'passed':>7} {'failed':>7} {'seconds':>8}")
     for name, passed, bad, seconds in rows:
         print(f"{name:16} {passed:7} {bad:7} {seconds:8.0f}")

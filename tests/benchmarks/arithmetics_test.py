@@ -47,7 +47,8 @@ def test_the_table_has_a_row_for_each_arithmetic(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(arithmetics, "run", lambda *_: (f"FAILED it\n{last}\n", status))
+    done = subprocess.CompletedProcess([], status, f"FAILED it\n{last}\n", "told\n")
+    monkeypatch.setattr(arithmetics, "run", lambda *_: done)
     with pytest.raises(SystemExit) as stopped:
         arithmetics.main()
     assert bool(stopped.value.code) == bool(status)
