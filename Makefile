@@ -8,10 +8,14 @@ STAMP := $(VENV)/installed
 # TensorFlow's start-up messages would hide our own output.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: test demo docs results lint format clean
+.PHONY: test test-arithmetics demo docs results lint format clean
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# Some ten minutes: the tests of what is trained, once for each arithmetic.
+test-arithmetics: $(STAMP)
+	$(BIN)/python benchmarks/arithmetics.py -- -n 2 --dist worksteal
 
 demo: $(STAMP)
 	$(BIN)/python examples/digits.py --output_dir=demo

@@ -33,9 +33,9 @@ class Training:
 
 
 QUICK = Training(
-    epsilon=0.1,
+    epsilon=0.2,
     steps=2,
-    step_size=0.075,
+    step_size=0.15,
     learning_rate=0.01,
     batch_size=64,
     epochs=(4, 4, 4),

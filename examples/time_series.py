@@ -41,7 +41,8 @@ class Settings:
     test_series: int = 1000
 
 
-QUICK = Settings(series=300, epochs=20, steps_on_labels=60, batch_size=50)
+# After 20 epochs it would depend on the seed which network is the better one.
+QUICK = Settings(series=300, epochs=60, steps_on_labels=60, batch_size=50)
 
 
 def make_series(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -89,6 +89,7 @@ def datasets(digits: dict[str, Any]) -> dict[str, tf.data.Dataset]:
     }
 
 
+@pytest.mark.arithmetic
 def test_graph_program(datasets: dict[str, tf.data.Dataset]) -> None:
     ran = _run(GRAPH_PROGRAM, "neural_structured_learning", datasets)
     losses = ran["history"].history
@@ -108,6 +109,7 @@ def adversarial_runs(digits: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.arithmetic
 def test_adversarial_program(
     adversarial_runs: list[dict[str, Any]], digits: dict[str, Any]
 ) -> None:

@@ -18,6 +18,7 @@ PAGE = ROOT / "README.md"
 README = PAGE.read_text()
 
 
+@pytest.mark.arithmetic
 def test_the_programs_run_in_order_and_learn() -> None:
     keras.utils.set_random_seed(0)
     namespace: dict[str, Any] = {}

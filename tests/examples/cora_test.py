@@ -79,6 +79,7 @@ def test_few_labels_are_drawn_outside_validation_and_test(
     assert len(everything) == 600 - len(split.test) - len(split.validation)
 
 
+@pytest.mark.arithmetic
 def test_the_graph_helps_and_the_model_needs_words_alone(
     graph: CitationGraph, tmp_path: Path
 ) -> None:

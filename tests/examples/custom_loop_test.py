@@ -11,6 +11,7 @@ def result() -> custom_loop.Result:
     return custom_loop.train(epochs=5, seed=1)
 
 
+@pytest.mark.arithmetic
 def test_every_loss_falls_and_the_model_learns(result: custom_loop.Result) -> None:
     first, last = result.losses[0], result.losses[-1]
     assert last["labeled"] < 0.5 * first["labeled"]
@@ -19,6 +20,7 @@ def test_every_loss_falls_and_the_model_learns(result: custom_loop.Result) -> No
     assert 0.3 < result.attacked_accuracy < result.clean_accuracy
 
 
+@pytest.mark.arithmetic
 def test_the_distance_term_brings_neighbors_together() -> None:
     with_term = custom_loop.train(epochs=4, seed=1, distance_weight=20.0)
     without = custom_loop.train(epochs=4, seed=1, distance_weight=0.0)

@@ -62,6 +62,7 @@ def test_packed_batches_hold_neighbors_and_weigh_labels(
     np.testing.assert_allclose(cosine[weight > 0], weight[weight > 0], atol=2e-6)
 
 
+@pytest.mark.arithmetic
 def test_attacks_stay_within_epsilon_and_lower_accuracy(split: Split) -> None:
     settings = AdversarialSettings(epochs=5)
     model = train_on_all(split.train, settings, seed=0, adversarial=False)
@@ -74,6 +75,7 @@ def test_attacks_stay_within_epsilon_and_lower_accuracy(split: Split) -> None:
         assert accuracy(model, attacked) < accuracy(model, test) - 0.2
 
 
+@pytest.mark.arithmetic
 def test_the_whole_demo_in_small(tmp_path: Path) -> None:
     digits.main([f"--output_dir={tmp_path / 'demo'}", "--quick"])
     table = (tmp_path / "demo" / "digits.txt").read_text()

@@ -20,6 +20,7 @@ def _run_twice(backup: Path) -> list[list[str]]:
     return printed
 
 
+@pytest.mark.arithmetic
 def test_two_devices_learn_and_a_job_that_is_done_trains_no_more(
     tmp_path: Path,
 ) -> None:

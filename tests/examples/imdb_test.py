@@ -19,6 +19,7 @@ def write_lines(path: Path, reviews: Reviews) -> None:
         file.writelines(json.dumps({"text": t, "label": y}) + "\n" for t, y in rows)
 
 
+@pytest.mark.arithmetic
 def test_the_whole_program_in_small(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

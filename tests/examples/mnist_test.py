@@ -16,6 +16,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.arithmetic
 def test_adversarial_neighbors_help_against_what_they_are_made_with(
     folder: Path,
 ) -> None:

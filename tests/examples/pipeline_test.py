@@ -14,6 +14,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.arithmetic
 def test_a_process_without_nsl_gives_the_answers_of_the_trained_model(
     folder: Path,
 ) -> None:

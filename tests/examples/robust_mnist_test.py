@@ -22,11 +22,12 @@ def shares(table: str, title: str) -> list[float]:
     return [float(cell) for cell in line.split()[-9::3]]
 
 
+@pytest.mark.arithmetic
 def test_adversarial_training_withstands_what_brings_the_plain_network_down(
     folder: Path,
 ) -> None:
     table = (folder / "robust_mnist.txt").read_text()
-    assert min(shares(table, "clean")) > 80
+    assert min(shares(table, "clean")) > 70
     plain, pgd, trades = shares(table, "worst case")
     assert min(pgd, trades) > plain + 15
 

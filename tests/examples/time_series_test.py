@@ -3,15 +3,17 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import time_series
 
 
+@pytest.mark.arithmetic
 def test_the_graph_helps_where_labels_are_few(tmp_path: Path) -> None:
     time_series.main(["--quick", f"--output_dir={tmp_path}"])
     lines = (tmp_path / "time_series.txt").read_text().splitlines()
     [cells] = [line.split() for line in lines if line.startswith("all ")]
     plain, regularized = float(cells[1]), float(cells[4])
-    assert regularized > plain
+    assert regularized > plain + 8
     assert (tmp_path / "time_series.png").stat().st_size > 20_000
 
 

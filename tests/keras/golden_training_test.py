@@ -68,6 +68,7 @@ def check_training(model, case, x, y, sample_weight=None):
         np.testing.assert_allclose(actual, final, atol=1e-4)
 
 
+@pytest.mark.arithmetic
 @pytest.mark.parametrize("form", ["keras", "dict"])
 @pytest.mark.parametrize("case", cases("adv_training"))
 def test_adversarial_training(case, form):
@@ -89,6 +90,7 @@ def test_adversarial_training(case, form):
         check_training(model, case, batch | ({key: weight} if key else {}), None)
 
 
+@pytest.mark.arithmetic
 @pytest.mark.parametrize("case", cases("graph_training"))
 def test_graph_training(case):
     inputs = case["inputs"]

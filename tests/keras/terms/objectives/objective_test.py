@@ -26,6 +26,7 @@ class Farther(nsl.keras.AdversarialObjective, objective="farther"):
 
 
 class TestNewObjective:
+    @pytest.mark.arithmetic
     def test_trains_by_its_name(self):
         neighbors = wrapped(objective="farther").perturb_on_batch(X, Y)
         model = wrapped(objective="farther")

