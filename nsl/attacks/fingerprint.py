@@ -66,8 +66,8 @@ def _of(value: Any, other: Callable[[Any], Any], above: frozenset[int]) -> Any:
         return getattr(value, "__qualname__", value.__name__)
     if tf.is_tensor(value) or isinstance(value, tf.Variable):
         return other(value)
-    if hasattr(value, "_flatten_layers"):
-        layers = value._flatten_layers()
+    layers = keras_layers(value)
+    if layers:
         return tuple((other(one), _public(one, inner)) for one in layers)
     slots = getattr(type(value), "__attrs_attrs__", ())
     if slots or (hasattr(value, "__dict__") and not _is_foreign(value)):
@@ -77,6 +77,11 @@ def _of(value: Any, other: Callable[[Any], Any], above: frozenset[int]) -> Any:
             inner(fields | getattr(value, "__dict__", {})),
         )
     return other(value)
+
+
+def keras_layers(model: Any) -> list[Any]:
+    """Lists a Keras model and all layers within it; nothing of any other object."""
+    return list(getattr(model, "_flatten_layers", list)())
 
 
 def _of_class(kind: type, inner: Callable[[Any], Any]) -> Any:

@@ -44,7 +44,10 @@ def read_classes(y: Any, classes: int, what: str = "y") -> np.ndarray:
         labels = labels.argmax(axis=1)
     labels = labels.astype(np.float64)
     if labels.ndim != 1 or not np.array_equal(labels, np.floor(labels)):
-        raise ValueError(f"{expected}.")
+        raise ValueError(
+            f"{expected}. For regression evaluate_robustness takes "
+            "criterion=nsl.robustness.Within(tolerance)."
+        )
     if labels.size and (labels.min() < 0 or (classes and labels.max() >= classes)):
         wrong = int(np.argmax((labels < 0) | (labels >= (classes or np.inf))))
         raise ValueError(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from nsl.attacks.fingerprint import fingerprint
+from nsl.attacks.fingerprint import fingerprint, keras_layers
 from nsl.attacks.labels import is_one_hot, numbers_as_array
 
 _KEPT_ADAPTERS = 4
@@ -489,10 +489,9 @@ def kept_variables(model: Any) -> list[Any]:
     """
     variables = getattr(model, "variables", None) or ()
     kept = [v for v in variables if not getattr(v, "trainable", True)]
-    layers: Iterable[Any] = getattr(model, "_flatten_layers", tuple)()
     states = [
         state
-        for layer in layers
+        for layer in keras_layers(model)
         if getattr(layer, "stateful", False)
         for state in tf.nest.flatten(getattr(layer, "states", None) or [])
     ]

@@ -81,7 +81,8 @@ def evaluate_robustness(
     Args:
       model: A callable from a batch of features to outputs: a Keras model (called with
         `training=False`), its `predict`, or a function of NumPy arrays such as
-        scikit-learn's `predict_proba` or, for attacks by decisions, `predict`.
+        scikit-learn's `predict_proba` or, for attacks by decisions, `predict`. (Within
+        a function of your own `model(x)` is far faster than `model.predict(x)`.)
       x: Features: an array or tensor, or a structure of them, examples first; or
         batches, as a tf.data.Dataset, which may hold the labels.
       y: Labels: classes, integers of shape [examples] or [examples, 1], or one-hot

@@ -24,6 +24,12 @@ class Within:
 
     tolerance: float = attrs.field(validator=attrs.validators.gt(0))
 
+    def check(self, y: Any, outputs: Any) -> None:
+        """Raises ValueError unless labels are finite."""
+        del outputs
+        if not np.all(np.isfinite(np.asarray(y))):
+            raise ValueError("y must be finite, but holds a NaN or infinity.")
+
     def __call__(self, y: Any, outputs: Any) -> tf.Tensor:
         """Returns which examples are right, bool of shape [batch]."""
         return self.loss(y, outputs) <= 1.0
@@ -44,23 +50,38 @@ class ShareRight:
 
     Attributes:
       share: The smallest share that is right.
+      ignore: The label of pixels or steps that do not count, such as 255; None if all
+        count.
     """
 
     share: float = attrs.field(
         default=0.5, validator=[attrs.validators.gt(0), attrs.validators.le(1)]
     )
+    ignore: int | None = None
+
+    def check(self, y: Any, outputs: Any) -> None:
+        """Raises ValueError unless labels are classes or `ignore`."""
+        labels, classes = np.asarray(y), np.shape(outputs)[-1]
+        wrong = (labels < 0) | (labels >= classes)
+        if self.ignore is not None:
+            wrong &= labels != self.ignore
+        if np.any(wrong):
+            raise ValueError(
+                f"y must be classes from 0 to {classes - 1}, but holds "
+                f"{labels[wrong].ravel()[0]}. If that marks what does not count, pass "
+                "criterion=nsl.robustness.ShareRight(share, ignore=...)."
+            )
 
     def __call__(self, y: Any, outputs: Any) -> tf.Tensor:
         """Returns which examples are right, bool of shape [batch]."""
         right = tf.argmax(outputs, axis=-1) == tf.cast(y, tf.int64)
-        share = tf.reduce_mean(_flat(_floats(right)), axis=1)
-        return (share >= self.share) & _are_numbers(outputs)
+        return (self._mean(right, y) >= self.share) & _are_numbers(outputs)
 
     def loss(self, y: Any, outputs: Any) -> tf.Tensor:
-        """Returns the mean over pixels of the margin of the likeliest wrong class.
+        """Returns the mean over pixels of a bounded margin of the nearest wrong class.
 
-        Margins are clipped to [-1, 1] times the range of an example's outputs, so that
-        a pixel that is wrong already does not keep others from being attacked.
+        It is bounded so that a pixel that is wrong already does not keep others from
+        being attacked.
         """
         outputs = _floats(outputs)
         classes = outputs.shape[-1]
@@ -68,11 +89,19 @@ class ShareRight:
         lowest = tf.fill(tf.shape(outputs), outputs.dtype.min)
         other = tf.reduce_max(tf.where(true, lowest, outputs), axis=-1)
         own = tf.reduce_sum(tf.where(true, outputs, tf.zeros_like(outputs)), axis=-1)
-        margin = _flat(other - own)
-        scale = tf.stop_gradient(
-            tf.reduce_mean(tf.abs(margin), axis=1, keepdims=True) + 1e-12
-        )
-        return tf.reduce_mean(tf.tanh(margin / scale), axis=1)
+        margin = other - own
+        scale = tf.stop_gradient(self._mean(tf.abs(margin), y) + 1e-12)
+        scale = tf.reshape(scale, [-1] + [1] * (margin.shape.rank - 1))
+        return self._mean(tf.tanh(margin / scale), y)
+
+    def _mean(self, values: Any, y: Any) -> tf.Tensor:
+        """Returns the mean over what counts of each example."""
+        values = _flat(_floats(values))
+        if self.ignore is None:
+            return tf.reduce_mean(values, axis=1)
+        counts = tf.cast(_flat(tf.convert_to_tensor(y)) != self.ignore, values.dtype)
+        total = tf.reduce_sum(values * counts, axis=1)
+        return total / tf.maximum(tf.reduce_sum(counts, axis=1), 1.0)
 
 
 @attrs.frozen
@@ -85,6 +114,12 @@ class ExactMatch:
     """
 
     threshold: float = 0.5
+
+    def check(self, y: Any, outputs: Any) -> None:
+        """Raises ValueError unless labels are 0 and 1."""
+        del outputs
+        if not np.all(np.isin(np.asarray(y), (0, 1))):
+            raise ValueError("y must hold 0 and 1 where criterion is 'exact_match'.")
 
     def __call__(self, y: Any, outputs: Any) -> tf.Tensor:
         """Returns which examples are right, bool of shape [batch]."""
@@ -219,6 +254,8 @@ def choose_task(
         criterion, why = _default(model, y, outputs)
     else:
         criterion, why = _named(criterion, outputs), ""
+    if hasattr(criterion, "check"):
+        criterion.check(y, outputs)
     if criterion is None and loss is None:
         return Task()
     if criterion is None:
@@ -275,9 +312,10 @@ def _default(model: ModelAdapter, y: Any, outputs: Any) -> tuple[Any, str]:
         return None, ""
     name = _loss_name(model.model)
     if values.ndim > 2 and labels.shape == values.shape[:-1]:
-        return ShareRight(), (
+        ignore = getattr(getattr(model.model, "loss", None), "ignore_class", None)
+        return ShareRight(0.5, ignore), (
             "An example counts as right while at least half of its pixels or steps "
-            "are: criterion=nsl.robustness.ShareRight(0.5)."
+            f"are: criterion=nsl.robustness.ShareRight(0.5, ignore={ignore})."
         )
     same = (
         labels.reshape(len(labels), -1).shape == values.reshape(len(values), -1).shape
