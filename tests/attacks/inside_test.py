@@ -159,7 +159,12 @@ def test_rounding_never_leads_out_of_the_ball(
     batch = examples.batch(np.arange(5), limits)
     problem = Problem(ModelAdapter(MODELS["float64"]), batch, norm=norm)
     drawn = tf.constant(10 * epsilon * rng.normal(size=(5, 7)), problem.dtype)
-    found = inside(problem, problem.project(drawn))
+
+    def place(batch: Any, rows: Any) -> Any:
+        found = problem.features(rows)
+        return found, problem.distance(found)
+
+    found = inside(place, batch, problem.project(drawn).numpy())
     length = _check(found, x, norm, epsilon)
     # Only as much is lost as a unit in the last place of each coordinate, or two.
     sizes = np.abs(x.astype(np.float64)) + epsilon

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from nsl import attacks
+from nsl.attacks.autopgd import _waits
 from nsl.attacks.mifgsm import _State
 from tests.attacks.linear import ORDER, Linear, inputs, largest_gain, lead
 
@@ -74,7 +75,7 @@ def test_auto_pgd_untargeted_fools_where_any_class_can_be_reached(norm):
 
 
 def test_auto_pgd_halves_its_steps_at_the_papers_checkpoints():
-    waits = attacks.AutoPGD(steps=100)._waits()
+    waits = _waits(100)
     steps = [i for i, wait in enumerate(waits) if wait]
     assert steps == [22, 41, 57, 70, 80, 87, 93, 99]
     assert sum(waits) == steps[-1]

@@ -84,7 +84,7 @@ def test_assumptions_and_parts_are_printed_and_kept(report: RobustnessReport) ->
     assert f"Assumed: {report.assumptions[0]}" in lines
     restored = RobustnessReport.from_json(report.to_json())
     assert restored == report
-    assert restored.parts["size"].norm == "l2"
+    assert restored.parts["size"].norm.value == "l2"
 
 
 def test_a_radius_of_each_column_is_a_text(
