@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -146,55 +146,70 @@ class Search:
         Returns:
           What was found, for each of the limits.
         """
-        attack, function = self._attack, self._function()
-        compiled = self._model.is_native and not self._pads
-        finishes = not attack._keeps_last or len(limits) > 1
-        found: dict[int, Best] = {}
-        traced = set()
-        for k in sorted(
-            range(len(limits)), key=lambda k: float(limits[k].radius.mean())
-        ):
-            smaller = [found[j] for j in found if limits[j].scale is limits[k].scale]
-            here = found[k] = self._nothing(limits[k])
+        attack, function, done = self._attack, self._function(), 0
+        compiled, traced = self._model.is_native and not self._pads, set()
+        found = [self._nothing(one) for one in limits]
+        for here, within, attempt in self._turns(found, limits):
+            robust = np.flatnonzero(~here.fooled)
+            state: Any = None
+            for made, steps, chain in self._chunks(len(limits)):
+                after = []
+                for b, piece in enumerate(split(len(robust), self._size)):
+                    now = _rows(state, piece)
+                    batch = self._batch(robust[piece], within)
+                    seed = self._numbers(attempt, made, b)
+                    for parts in chain:
+                        given = (now, seed, np.int32(made + steps), parts)
+                        if compiled and parts not in traced:
+                            specs = self._specs(within, *given)
+                            function.get_concrete_function(*specs)
+                            traced.add(parts)
+                        now = function(*self._padded(batch, *given))
+                    now = tf.nest.map_structure(np.asarray, now)
+                    after.append(_rows(now, slice(len(robust[piece]))))
+                    progress.advance(steps * len(robust[piece]))
+                if not after:
+                    break
+                state = tf.nest.map_structure(_concatenated, *after)
+                ended = state.fooled | (made + steps == attack.steps)
+                here.keep(robust[ended], _rows(state, ended))
+                robust, state = robust[~ended], _rows(state, ~ended)
+            done += self._examples.count * attack.steps
+            progress.reach(done)
+        return found
+
+    def _turns(
+        self, found: list[Best], limits: list[Limits]
+    ) -> Iterator[tuple[Best, Limits, int]]:
+        """Yields what is found for each radius, smallest first, in each attempt."""
+        order = sorted(range(len(limits)), key=lambda k: limits[k].radius.mean())
+        for position, k in enumerate(order):
+            same = [j for j in order[:position] if limits[j].scale is limits[k].scale]
+            smaller = [found[j] for j in same]
             if self._judges:
-                here.keep_all(smaller)
+                found[k].keep_all(smaller)
             for attempt in range(self._attempts):
-                robust = np.flatnonzero(~here.fooled)
                 self._aim(attempt)
-                state: Any = None
-                made = 0
-                for steps in attack.step_counts():
-                    last = made + steps == attack.steps
-                    end = ("finish",) if last and finishes else ()
-                    parts = ((), ("start",))[state is None], ("steps",), end
-                    # Where fallen examples leave in between, parts in all combinations
-                    # would have to be traced.
-                    chain = [sum(parts, ())] if last and not made else parts
-                    after = []
-                    for b, piece in enumerate(split(len(robust), self._size)):
-                        now = _rows(state, piece)
-                        batch = self._batch(robust[piece], limits[k])
-                        seed = self._numbers(attempt, made, b)
-                        for part in filter(None, chain):
-                            given = (now, seed, np.int32(made + steps), part)
-                            if compiled and part not in traced:
-                                specs = self._specs(limits[k], *given)
-                                function.get_concrete_function(*specs)
-                                traced.add(part)
-                            now = function(*self._padded(batch, *given))
-                        now = tf.nest.map_structure(np.asarray, now)
-                        after.append(_rows(now, slice(len(robust[piece]))))
-                        progress.advance(steps * len(robust[piece]))
-                    if not after:
-                        break
-                    state = tf.nest.map_structure(_concatenated, *after)
-                    made += steps
-                    ended = state.fooled | last
-                    here.keep(robust[ended], _rows(state, ended))
-                    robust, state = robust[~ended], _rows(state, ~ended)
+                yield found[k], limits[k], attempt
             if not self._judges:
-                here.keep_all(smaller)
-        return [found[k] for k in range(len(limits))]
+                found[k].keep_all(smaller)
+
+    def _chunks(self, radii: int) -> Iterator[tuple[int, int, list[tuple[str, ...]]]]:
+        """Yields the steps made, those to make now, and what to call for them."""
+        attack, made = self._attack, 0
+        ending = ("finish",) if radii > 1 or not attack._keeps_last else ()
+        for steps in attack.step_counts():
+            end = ending if made + steps == attack.steps else ()
+            parts = [() if made else ("start",), ("steps",), end]
+            # Where fallen examples leave in between, parts in all combinations would
+            # have to be traced.
+            whole = [("start", "steps", *end)]
+            yield (
+                made,
+                steps,
+                whole if steps == attack.steps else [*filter(None, parts)],
+            )
+            made += steps
 
     def features(self, perturbation: np.ndarray, limits: Limits) -> Any:
         """Returns perturbed features, inside ball and bounds in their own dtypes.

@@ -502,7 +502,8 @@ class Evaluation:
         again = flat(model.predict(features, self._size))
         random = checks.random_model(outputs, again)
         self._note(random)
-        if random is None and not model.memory():
+        # Recurrent states belong to positions in a batch of one size.
+        if random is None and not (model.memory() and model.batch_size):
             # The same examples, but every second one first.
             order = np.argsort(np.arange(len(sample)) % 2, kind="stable")
             moved = tf.nest.map_structure(lambda leaf: leaf[order], features)
