@@ -567,6 +567,15 @@ def joint(parts: dict[str, RobustnessReport]) -> RobustnessReport:
             for one in part.warnings
         ]
         report.assumptions += [f"{name}: {one}" for one in part.assumptions]
+        report.gallery += [
+            attrs.evolve(
+                one,
+                label=f"{name} {one.label}",
+                predicted=f"{name} {one.predicted}",
+                attacked_as=one.attacked_as and f"{name} {one.attacked_as}",
+            )
+            for one in part.gallery[: _SHOWN // 2]
+        ]
     return report
 
 

@@ -8,6 +8,8 @@ import numpy as np
 
 from nsl.attacks.examples import Examples, Limits
 
+_LISTED = 8
+
 
 @attrs.define
 class Radii:
@@ -49,6 +51,10 @@ class Radii:
             keys: list[Any] = values
         else:
             keys = [v if isinstance(v, float) else value_text(v) for v in values]
+            # Of two that read the same, the second is told apart.
+            keys = [
+                k if k not in keys[:i] else f"{k} ({i})" for i, k in enumerate(keys)
+            ]
         limits = [examples.limits_of(value)[0][0] for value in values]
         return cls(keys, list(values), limits, assumptions)
 
@@ -93,4 +99,6 @@ def value_text(value: Any) -> str:
     array = np.asarray(value)
     if array.dtype.kind == "f":
         array = array.astype(np.float64)
-    return " ".join(np.array2string(array, precision=4, threshold=8).split())
+    if array.size > _LISTED and array.dtype.kind in "iuf":
+        return f"{array.size} values from {array.min():.4g} to {array.max():.4g}"
+    return " ".join(np.array2string(array, precision=4).split())

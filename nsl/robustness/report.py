@@ -208,7 +208,11 @@ class RobustnessReport:
             shares = map(percent, result.standing.mean(axis=1))
             seconds, passes = sum(result.seconds), sum(result.model_passes)
             rows.append([then + name, *shares, f"{seconds:.1f}", f"{passes:,}"])
-        return [*rows, ["worst case", *map(percent, self.worst_case.values()), "", ""]]
+        rows.append(["worst case", *map(percent, self.worst_case.values()), "", ""])
+        for name, part in self.parts.items():
+            alone = f"{name} alone (clean {percent(part.clean_accuracy)})"
+            rows.append([alone, *map(percent, part.worst_case.values()), "", ""])
+        return rows
 
     def __str__(self) -> str:
         title = (
@@ -216,9 +220,6 @@ class RobustnessReport:
             f"{norm_name(self.norm)} norm at most epsilon"
         )
         lines = [title, *_aligned(self.table())]
-        for name, part in self.parts.items():
-            shares = ", ".join(map(percent, part.worst_case.values()))
-            lines.append(f"{name}: clean {percent(part.clean_accuracy)}, {shares}")
         lines += [f"Assumed: {one}" for one in self.assumptions]
         lines += [f"Warning: {finding}" for finding in self.warnings]
         return "\n".join(lines)
