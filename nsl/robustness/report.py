@@ -208,11 +208,10 @@ class RobustnessReport:
             shares = map(percent, result.standing.mean(axis=1))
             seconds, passes = sum(result.seconds), sum(result.model_passes)
             rows.append([then + name, *shares, f"{seconds:.1f}", f"{passes:,}"])
-        rows.append(["worst case", *map(percent, self.worst_case.values()), "", ""])
         for name, part in self.parts.items():
             alone = f"{name} alone (clean {percent(part.clean_accuracy)})"
             rows.append([alone, *map(percent, part.worst_case.values()), "", ""])
-        return rows
+        return [*rows, ["worst case", *map(percent, self.worst_case.values()), "", ""]]
 
     def __str__(self) -> str:
         title = (
