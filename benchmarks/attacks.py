@@ -16,12 +16,12 @@ example that has fallen. "bare passes" is the limit of what can be had with all 
 the forward and backward passes of the model in one compiled loop, and nothing else.
 
 The first run of each, which loads and compiles, has a column of its own ("first") and
-does not count. --before names another checkout of nsl: it takes its turns as well, and
-nsl should take no more than 1.05 times as long as it did then. On a machine that is busy with other work, --cpu_time with --threads=1
-counts the seconds for which a tool had a processor instead of those that passed. The
-other tools are installed into virtual environments below --environments, where they are
-not there yet, with this Python and this version of TensorFlow, by `python -m venv` and
-`pip install`.
+does not count. --before names another checkout of nsl, which takes its turns too: nsl
+should take no more than 1.05 times as long as it did then. On a machine that is busy
+with other work, --cpu_time with --threads=1 counts the seconds for which a tool had a
+processor instead of those that passed. The other tools are installed into virtual
+environments below --environments, where they are not there yet, with this Python and
+this version of TensorFlow, by `python -m venv` and `pip install`.
 
 The models come from examples/robust_mnist.py, which trains and saves them:
 
@@ -499,10 +499,11 @@ def verdicts(results: dict[str, Measured]) -> Iterator[str]:
         if old in results:
             ratio = seconds[ours] / seconds[old]
             best = min(results[ours].seconds) / min(results[old].seconds)
+            left, before = (np.mean(results[one].left) for one in (ours, old))
             yield (
-                f"{ours}: {ratio:.2f} times what it took before (best runs {best:.2f}), "
-                f"limit {BEFORE_LIMIT:.2f}; standing {np.mean(results[ours].left):.1f}, "
-                f"before {np.mean(results[old].left):.1f}"
+                f"{ours}: {ratio:.2f} times what it took before (best runs "
+                f"{best:.2f}), limit {BEFORE_LIMIT:.2f}; standing {left:.1f}, before "
+                f"{before:.1f}"
             )
     mine = (OURS, EARLY, OLD, OLD_EARLY, BARE)
     others = {k: v for k, v in results.items() if k not in mine}

@@ -321,10 +321,13 @@ class AutoPGD(FixedRadius):
         return self.norm is configs.NormType.L1
 
     def _schedule(self) -> _Schedule:
-        counts, factors = [self.steps], [1.0]
+        stages = [(1.0, self.steps)]
         if self.large_radii:
-            large = [math.ceil(round(s * self.steps, 6)) for s in _LARGE_SHARES]
-            counts, factors = [*large, self.steps - sum(large)], [*_LARGE_RADII, 1.0]
+            large = [int(round(share * self.steps, 6)) for share in _LARGE_SHARES]
+            stages = [*zip(_LARGE_RADII, large, strict=True)]
+            stages += [(1.0, self.steps - sum(large))]
+        # Few steps are all within epsilon.
+        factors, counts = zip(*[stage for stage in stages if stage[1]], strict=True)
         waits = _sparse_waits if self._sparse else _waits
         repeated = np.repeat(factors, counts)
         return _Schedule(

@@ -265,6 +265,7 @@ class Search:
         def run(
             batch: Batch, state: Any, seed: Any, end: Any, parts: tuple[str, ...]
         ) -> Any:
+            batch, state = tf.nest.map_structure(_tensor, (batch, state))
             problem = Problem(
                 model,
                 batch,
@@ -412,6 +413,10 @@ def _shortened(before: np.ndarray, after: np.ndarray, share: np.ndarray) -> np.n
     beyond = np.abs(shorter.astype(np.float64) - center) > np.abs(change)
     shorter = np.where(beyond, np.nextafter(shorter, before), shorter)
     return np.where(share < 1, shorter, after)
+
+
+def _tensor(leaf: Any) -> Any:
+    return None if leaf is None else tf.convert_to_tensor(leaf)
 
 
 def _shaped(state: Any, like: Any) -> Any:

@@ -417,6 +417,8 @@ class Evaluation:
                 **arguments,
             )
             found = points if several else [points]
+            for one in found:
+                self._check_points(attack, one, len(index))
         results = []
         for i, limits in enumerate(radii.limits):
             outside, fell = np.zeros(0, bool), np.zeros(0, bool)
@@ -437,6 +439,17 @@ class Evaluation:
                 }
             )
         return results
+
+    def _check_points(self, attack: Any, found: Any, count: int) -> None:
+        """Raises ValueError unless an attack gave features like those it got."""
+        shapes = [np.shape(leaf) for leaf in tf.nest.flatten(found)]
+        expected = [(count, *leaf.shape[1:]) for leaf in self._examples.leaves]
+        if shapes != expected:
+            name = getattr(attack, "__name__", type(attack).__name__)
+            raise ValueError(
+                f"The attack {name!r} must return features like those that it gets, of "
+                f"shapes {expected}, but returned shapes {shapes}."
+            )
 
     def _allowed(self, found: Any, index: np.ndarray, limits: Limits) -> np.ndarray:
         parts = []

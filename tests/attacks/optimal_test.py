@@ -81,6 +81,34 @@ def test_auto_pgd_halves_its_steps_at_the_papers_checkpoints():
     assert sum(waits) == steps[-1]
 
 
+@pytest.mark.parametrize("norm", ORDER)
+@pytest.mark.parametrize("early_stop", [False, True])
+def test_auto_pgd_comes_back_from_large_radii(norm, early_stop):
+    """It falls where the optimum within epsilon crosses over, not within 3 epsilon."""
+    model, x = Linear(seed=3), inputs(count=40, seed=4)
+    y, epsilon = model.predict(x), 0.4 * EPSILON[norm]
+    settings = {"norm": norm, "objective": "dlr", "target_classes": 4}
+    near = attacks.AutoPGD(**settings)
+    far = attacks.AutoPGD(**settings, large_radii=True, early_stop=early_stop)
+    found = [a(model, x, y, epsilon=epsilon, bounds=(0, 1)) for a in (near, far)]
+    length = np.linalg.norm(found[1].astype(np.float64) - x, ORDER[norm], axis=1)
+    assert length.max() <= epsilon * (1 + 1e-5)
+    fallen = [model.predict(points) != y for points in found]
+    assert 0.2 < fallen[0].mean() < 0.9
+    assert np.sum(fallen[0] != fallen[1]) <= 1
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 100])
+def test_auto_pgd_ends_within_epsilon(steps):
+    attack = attacks.AutoPGD(steps=steps, large_radii=True, early_stop=True)
+    schedule = attack._schedule()
+    assert sum(attack.step_counts()) == len(schedule.factors) == steps
+    large = [int(0.3 * steps)] * 2
+    factors = np.repeat([3.0, 2.0, 1.0], [*large, steps - sum(large)])
+    np.testing.assert_array_equal(schedule.factors, factors)
+    assert not schedule.leaves[-1]
+
+
 def test_momentum_goes_on_where_the_gradient_turns():
     """After steps along g and then -g / 2, momentum 1 still points along g."""
     attack, zero = attacks.MIFGSM(decay=1.0), tf.zeros([1, 2])
