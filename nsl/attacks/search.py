@@ -407,12 +407,12 @@ def _shortened(before: np.ndarray, after: np.ndarray, share: np.ndarray) -> np.n
     if not is_perturbable(before):
         return after
     share = share.reshape((len(before), *[1] * (before.ndim - 1)))
-    center = before.astype(np.float64)
-    change = (after.astype(np.float64) - center) * share
-    shorter = (center + change).astype(before.dtype)
-    beyond = np.abs(shorter.astype(np.float64) - center) > np.abs(change)
-    shorter = np.where(beyond, np.nextafter(shorter, before), shorter)
-    return np.where(share < 1, shorter, after)
+    change = np.subtract(after, before, dtype=np.float64)
+    change *= share
+    shorter = np.add(before, change, dtype=np.float64).astype(before.dtype)
+    moved = np.abs(np.subtract(shorter, before, dtype=np.float64))
+    beyond = moved > np.abs(change)
+    return np.nextafter(shorter, before, out=shorter, where=beyond)
 
 
 def _tensor(leaf: Any) -> Any:

@@ -80,7 +80,7 @@ def test_assumptions_and_parts_are_printed_and_kept(report: RobustnessReport) ->
     report.parts = {"size": RobustnessReport("l2", (0.1, 0.3), _bools("11100")[0])}
     report.assumptions = ["The outputs are taken for logits: rows do not sum to 1."]
     lines = str(report).splitlines()
-    assert "size: clean 60.0%, 60.0%, 60.0%" in lines
+    assert "size alone (clean 60.0%)  60.0%  60.0%" in lines
     assert f"Assumed: {report.assumptions[0]}" in lines
     restored = RobustnessReport.from_json(report.to_json())
     assert restored == report

@@ -291,7 +291,7 @@ def test_several_outputs_are_evaluated_each_and_jointly() -> None:
     both = alone["class"].standing & alone["size"].standing
     np.testing.assert_array_equal(report.standing, both)
     assert both[1].mean() < alone["class"].standing[1].mean()
-    assert "size: clean 100.0%" in str(report)
+    assert "size alone (clean 100.0%)" in str(report)
     chosen = _evaluate(_two_outputs, X, CLASS, epsilons=[0.02, 0.1], output="class")
     np.testing.assert_array_equal(chosen.standing, alone["class"].standing)
     assert not chosen.parts
