@@ -212,19 +212,16 @@ class ModelAdapter:
         count = len(tf.nest.flatten(x)[0])
         size, fixed = self.batch_size or size, self.batch_size is not None
 
-        def make() -> Any:
-            called = self.logits if as_logits else self.__call__
-            # A partial of its own: TensorFlow warns of frequent tracing by code.
-            return tf.function(functools.partial(called), autograph=False)
-
         def spec(leaf: np.ndarray) -> tf.TensorSpec:
             dtype = tf.string if leaf.dtype.kind in "OSU" else leaf.dtype
             return tf.TensorSpec([None, *leaf.shape[1:]], dtype)
 
         function: Any = self.logits if as_logits else self.__call__
         if self.is_native:
+            # A partial of its own: TensorFlow warns of frequent tracing by code.
+            called = functools.partial(function)
             key = ("predict", as_logits, self.classes)
-            function = self.compiled(key, make)
+            function = self.compiled(key, lambda: tf.function(called, autograph=False))
         parts = []
         with self.state_kept():
             memory = self.memory()
