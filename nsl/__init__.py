@@ -9,6 +9,8 @@ asked for, so that `import nsl` and the command line tools start at once.
 import importlib
 import sys
 from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -45,16 +47,64 @@ _REMOVED = {
 }
 
 
-class _RemovedFinder(MetaPathFinder):
-    """Says why a package of NSL 1.4 cannot be imported any more."""
+# What Keras finds in saved models, and where it is defined.
+_SAVED = {
+    "AdversarialRegularization": "nsl.keras",
+    "GraphRegularization": "nsl.keras",
+    "NeighborFeatures": "nsl.keras.layers",
+    "PairwiseDistance": "nsl.keras.layers",
+}
 
-    def find_spec(self, fullname: str, path: Any, target: Any = None) -> None:
-        """Raises ImportError for a removed package, and finds nothing else."""
+
+class _Deferred:
+    """Stands for a class in Keras's registry until a model needs it."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def from_config(self, config: dict[str, Any], **kwargs: Any) -> Any:
+        """Makes an object of the class, which is imported now."""
+        module = importlib.import_module(_SAVED[self._name])
+        return getattr(module, self._name).from_config(config, **kwargs)
+
+
+def _register(keras: Any) -> None:
+    for name in _SAVED:
+        keras.saving.get_custom_objects().setdefault(f"nsl>{name}", _Deferred(name))
+
+
+class _Finder(MetaPathFinder):
+    """Waits for two kinds of imports.
+
+    Packages of NSL 1.4 that are gone say why. Keras is told of our classes as soon as
+    it is imported, so that it can load them, without being imported for that.
+    """
+
+    def find_spec(
+        self, fullname: str, path: Any, target: Any = None
+    ) -> ModuleSpec | None:
+        """Finds Keras, and nothing else; raises ImportError for a removed package."""
         if fullname in _REMOVED:
             raise ImportError(_REMOVED[fullname], name=fullname)
+        if fullname != "keras":
+            return None
+        others = [finder for finder in sys.meta_path if finder is not self]
+        specs = (finder.find_spec(fullname, path, target) for finder in others)
+        spec = next(filter(None, specs), None)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                execute(module)
+                _register(module)
+
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
 
 
-sys.meta_path.insert(0, _RemovedFinder())
+sys.meta_path.insert(0, _Finder())
+if "keras" in sys.modules:
+    _register(sys.modules["keras"])
 
 
 def __getattr__(name: str) -> Any:

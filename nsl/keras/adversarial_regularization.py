@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import attrs
+import h5py
 import keras
+import numpy as np
 import tensorflow as tf
 
 from nsl.configs import AdvNeighborConfig, AdvRegConfig
 from nsl.keras.base_model import input_names
-from nsl.keras.batch import describe
+from nsl.keras.batches import describe, to_tensor
+from nsl.keras.passes import CleanPass
 from nsl.keras.regularized_model import RegularizedModel
 from nsl.keras.schedules import at_step
 from nsl.keras.terms import AdversarialTerm
+
+# Where a file of weights has the state of the random-start generator.
+_SEED = "nsl_random_start"
 
 
 @keras.saving.register_keras_serializable(package="nsl")
@@ -77,20 +84,42 @@ class AdversarialRegularization(RegularizedModel):
         if adv_config is None:
             adv_config = AdvRegConfig()
         label_keys = _checked_keys(label_keys)
-        _check_arguments(sample_weight_key, adv_config)
-        keys = (*label_keys, *([sample_weight_key] if sample_weight_key else ()))
+        if not isinstance(sample_weight_key, str | None):
+            raise TypeError(
+                "sample_weight_key must be a string or None, but received "
+                f"{sample_weight_key!r}. A config is passed as adv_config=..."
+            )
         kwargs.setdefault("name", "AdversarialRegularization")
-        term = AdversarialTerm(adv_config, protected_keys=keys)
-        super().__init__(base_model, [term], **kwargs)
-        self._adversarial_term = term
+        super().__init__(base_model, **kwargs)
         self.label_keys = label_keys
         self.sample_weight_key = sample_weight_key
         self.base_with_labels_in_features = base_with_labels_in_features
+        self._seed_generator: keras.random.SeedGenerator | None = None
+        self.adv_config = adv_config
+        self._prepare_terms()
 
     @property
     def adv_config(self) -> AdvRegConfig:
-        """The config, which holds from the beginning."""
-        return self._adversarial_term.config
+        """The config. One that is set, or changed in place, holds from then on."""
+        return self._adv_config
+
+    @adv_config.setter
+    def adv_config(self, config: AdvRegConfig) -> None:
+        if not isinstance(config, AdvRegConfig):
+            raise TypeError(
+                "adv_config must be a nsl.configs.AdvRegConfig (see "
+                f"nsl.configs.make_adv_reg_config), but received {config!r}."
+            )
+        self._adv_config = config
+
+    def own_terms(self) -> list[AdversarialTerm]:
+        """Returns the loss at the neighbors, with the config that holds now."""
+        return [AdversarialTerm(self.adv_config, self._keys(), self._seed_generator)]
+
+    def _keys(self) -> list[str]:
+        """Lists the keys of labels and sample weights."""
+        weights = [self.sample_weight_key] if self.sample_weight_key else []
+        return [*self.label_keys, *weights]
 
     def unpack(self, data: Any) -> tuple[Any, Any, Any]:
         """Splits a batch, in Keras's form or one dict, into x, y and weights."""
@@ -125,7 +154,8 @@ class AdversarialRegularization(RegularizedModel):
 
         Returns:
           The perturbed features in the structure of `x`, as NumPy arrays; features
-          that cannot be perturbed, labels and weights are returned as they came.
+          that cannot be perturbed are returned as they came. Labels and weights that
+          are inside of `x` are returned as tensors, as by NSL 1.4.
 
         Raises:
           TypeError: If the config has no such field.
@@ -143,22 +173,56 @@ class AdversarialRegularization(RegularizedModel):
         config = attrs.evolve(self.adv_config.adv_neighbor_config, **chosen)
         config = at_step(config, self._step())
         features, y, sample_weight = self._tensors((x, y, sample_weight))
-        features = self.strip(features)
-        clean = self.before_pass(features, y, sample_weight, training=False)
-        perturbed = self._adversarial_term.perturb(self, clean, config)
+        clean = CleanPass(self.strip(features), y, sample_weight, training=False)
+        [term] = self.own_terms()
+        passes = self._passes([term])
+        perturbed = term.perturb(passes, passes.begin(clean), config)
         given = self.strip(self.unpack((x, y, sample_weight))[0])
         perturbed = keras.tree.map_structure(_to_numpy, perturbed, given)
-        return {**x, **perturbed} if isinstance(x, Mapping) else perturbed
+        if not isinstance(x, Mapping):
+            return perturbed
+        labels = {key: to_tensor(x[key]) for key in self._keys() if key in x}
+        return {**x, **labels, **perturbed}
+
+    def save_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """Saves the weights as the base model does, which can load the file too.
+
+        The state of the random-start generator stands beside them, so that training
+        goes on from the file as it would have.
+
+        Args:
+          filepath: Where to, as in `keras.Model.save_weights`.
+          *args: Further arguments of `keras.Model.save_weights`.
+          **kwargs: Further arguments of `keras.Model.save_weights`.
+        """
+        super().save_weights(filepath, *args, **kwargs)
+        if self._seed_generator is not None and os.path.isfile(filepath):
+            with h5py.File(filepath, "a") as file:
+                file[_SEED] = np.asarray(self._seed_generator.state)
+
+    def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """Loads weights that this model, or the base model, has saved.
+
+        Args:
+          filepath: A file, as in `keras.Model.load_weights`.
+          *args: Further arguments of `keras.Model.load_weights`.
+          **kwargs: Further arguments of `keras.Model.load_weights`.
+        """
+        super().load_weights(filepath, *args, **kwargs)
+        if self._seed_generator is not None and h5py.is_hdf5(filepath):
+            with h5py.File(filepath, "r") as file:
+                if _SEED in file:
+                    self._seed_generator.state.assign(file[_SEED][()])
 
     def save_own_variables(self, store: Any) -> None:
-        """Saves where the random starts have got to."""
-        if self._adversarial_term.seed_generator is not None:
-            store["seed"] = self._adversarial_term.seed_generator.state
+        """Saves the state of the random-start generator."""
+        if self._seed_generator is not None:
+            store["seed"] = self._seed_generator.state
 
     def load_own_variables(self, store: Any) -> None:
-        """Restores where the random starts had got to."""
-        if self._adversarial_term.seed_generator is not None:
-            self._adversarial_term.seed_generator.state.assign(store["seed"])
+        """Restores the state of the random-start generator."""
+        if self._seed_generator is not None:
+            self._seed_generator.state.assign(store["seed"])
 
     def get_config(self) -> dict[str, Any]:
         """Returns what `from_config` needs: the base model and all arguments."""
@@ -168,6 +232,12 @@ class AdversarialRegularization(RegularizedModel):
             "sample_weight_key": self.sample_weight_key,
             "base_with_labels_in_features": self.base_with_labels_in_features,
         }
+
+    def _prepare_terms(self) -> None:
+        super()._prepare_terms()
+        terms = self.own_terms()
+        if self._seed_generator is None and any(term.draws for term in terms):
+            self._seed_generator = keras.random.SeedGenerator()
 
     def _without_labels(self, x: Any) -> Any:
         if not isinstance(x, Mapping):
@@ -196,10 +266,7 @@ class AdversarialRegularization(RegularizedModel):
             )
 
     def _expected_data(self) -> str:
-        keys = [*self.label_keys]
-        if self.sample_weight_key:
-            keys.append(self.sample_weight_key)
-        return f"{super()._expected_data()}, or one dict with the keys {keys}"
+        return f"{super()._expected_data()}, or one dict with the keys {self._keys()}"
 
 
 def _checked_keys(label_keys: Any) -> tuple[str, ...]:
@@ -210,19 +277,6 @@ def _checked_keys(label_keys: Any) -> tuple[str, ...]:
             f"received {label_keys!r}."
         )
     return tuple(label_keys)
-
-
-def _check_arguments(sample_weight_key: Any, adv_config: Any) -> None:
-    if sample_weight_key is not None and not isinstance(sample_weight_key, str):
-        raise TypeError(
-            "sample_weight_key must be a string or None, but received "
-            f"{sample_weight_key!r}. A config is passed as adv_config=..."
-        )
-    if not isinstance(adv_config, AdvRegConfig):
-        raise TypeError(
-            "adv_config must be a nsl.configs.AdvRegConfig (see "
-            f"nsl.configs.make_adv_reg_config), but received {adv_config!r}."
-        )
 
 
 def _to_numpy(value: Any, given: Any) -> Any:

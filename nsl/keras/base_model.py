@@ -6,6 +6,8 @@ from typing import Any
 
 import keras
 
+from nsl.lib import keras_internals
+
 
 def check_base_model(base_model: Any) -> None:
     """Checks that a base model is a Keras 3 model.
@@ -61,7 +63,7 @@ def input_names(base_model: keras.Model) -> list[str]:
       The keys of a dict input, or else the names of the inputs; an empty list for a
       model that does not know them, as a subclassed one.
     """
-    structure = _input_structure(base_model)
+    structure = keras_internals.input_structure(base_model)
     if structure is None:
         return []
     if isinstance(structure, Mapping):
@@ -88,7 +90,7 @@ def to_base_inputs(base_model: keras.Model, features: Any) -> Any:
     if not isinstance(features, Mapping):
         return features
     values = list(features.values())
-    structure = _input_structure(base_model)
+    structure = keras_internals.input_structure(base_model)
     if structure is None:
         # A sequential model takes one tensor; only a subclassed one may take a dict.
         if isinstance(base_model, keras.Sequential) and len(values) == 1:
@@ -108,7 +110,38 @@ def to_base_inputs(base_model: keras.Model, features: Any) -> Any:
     return keras.tree.pack_sequence_as(structure, values)
 
 
-def _input_structure(base_model: keras.Model) -> Any:
-    """The structure of a functional model's inputs, None for other models."""
-    functional = getattr(base_model, "_functional", base_model)
-    return getattr(functional, "_inputs_struct", None)
+def computes_loss(base_model: keras.Model) -> bool:
+    """Tells whether a base model overrides `compute_loss`."""
+    return type(base_model).compute_loss is not keras.Model.compute_loss
+
+
+def find_layer(model: keras.Model, name: str) -> keras.layers.Layer:
+    """Finds a layer of a model or of a model nested in it.
+
+    Args:
+      model: A sequential, functional or subclassed model.
+      name: The name of the layer. One of the model itself goes before those of nested
+        models.
+
+    Returns:
+      The layer.
+
+    Raises:
+      ValueError: If no layer has the name, or several nested ones; lists those there
+        are.
+    """
+    layers = keras_internals.all_layers(model, include_self=False)
+    found = [layer for layer in model.layers if layer.name == name]
+    found = found or [layer for layer in layers if layer.name == name]
+    if not found:
+        known = sorted({layer.name for layer in layers})
+        raise ValueError(
+            f"embedding_layer is '{name}', but the model '{model.name}' has no "
+            f"layer of this name: it has {known}."
+        )
+    if len(found) > 1:
+        raise ValueError(
+            f"embedding_layer is '{name}', but {len(found)} layers nested in the model "
+            f"'{model.name}' have this name. Give the one that is meant its own."
+        )
+    return found[0]

@@ -60,21 +60,28 @@ class GraphRegularization(RegularizedModel):
     ) -> None:
         if graph_reg_config is None:
             graph_reg_config = GraphRegConfig()
-        if not isinstance(graph_reg_config, GraphRegConfig):
-            raise TypeError(
-                "graph_reg_config must be a nsl.configs.GraphRegConfig (see "
-                "nsl.configs.make_graph_reg_config), but received "
-                f"{graph_reg_config!r}."
-            )
         kwargs.setdefault("name", "GraphRegularization")
-        term = GraphTerm(graph_reg_config)
-        super().__init__(base_model, [term], **kwargs)
-        self._graph_term = term
+        super().__init__(base_model, **kwargs)
+        self.graph_reg_config = graph_reg_config
+        self._prepare_terms()
 
     @property
     def graph_reg_config(self) -> GraphRegConfig:
-        """The config, which holds from the beginning."""
-        return self._graph_term.config
+        """The config. One that is set, or changed in place, holds from then on."""
+        return self._graph_reg_config
+
+    @graph_reg_config.setter
+    def graph_reg_config(self, config: GraphRegConfig) -> None:
+        if not isinstance(config, GraphRegConfig):
+            raise TypeError(
+                "graph_reg_config must be a nsl.configs.GraphRegConfig (see "
+                f"nsl.configs.make_graph_reg_config), but received {config!r}."
+            )
+        self._graph_reg_config = config
+
+    def own_terms(self) -> list[GraphTerm]:
+        """Returns the graph loss, with the config that holds now."""
+        return [GraphTerm(self.graph_reg_config)]
 
     def strip(self, x: Any) -> Any:
         """Removes the features and weights of neighbors."""

@@ -12,38 +12,6 @@ import keras
 import tensorflow as tf
 
 
-def find_layer(model: keras.Model, name: str) -> keras.layers.Layer:
-    """Finds a layer of a model or of a model nested in it.
-
-    Args:
-      model: A sequential, functional or subclassed model.
-      name: The name of the layer. One of the model itself goes before those of nested
-        models.
-
-    Returns:
-      The layer.
-
-    Raises:
-      ValueError: If no layer has the name, or several nested ones; lists those there
-        are.
-    """
-    layers = model._flatten_layers(include_self=False)
-    found = [layer for layer in model.layers if layer.name == name]
-    found = found or [layer for layer in layers if layer.name == name]
-    if not found:
-        known = sorted({layer.name for layer in layers})
-        raise ValueError(
-            f"embedding_layer is '{name}', but the model '{model.name}' has no "
-            f"layer of this name: it has {known}."
-        )
-    if len(found) > 1:
-        raise ValueError(
-            f"embedding_layer is '{name}', but {len(found)} layers nested in the model "
-            f"'{model.name}' have this name. Give the one that is meant its own."
-        )
-    return found[0]
-
-
 @contextlib.contextmanager
 def recorded_outputs(layer: keras.layers.Layer) -> Iterator[list[Any]]:
     """Collects what a layer returns while the body runs.

@@ -1,419 +1,644 @@
-"""The base class of the wrappers: one train step for every regularization term."""
+"""The base class of the wrappers: a Keras model whose loss has further terms."""
 
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple, Self
 
 import keras
 import tensorflow as tf
 
-from nsl.keras.base_model import input_names
-from nsl.keras.batch import are_dense, batch_size, perturbable
-from nsl.keras.data_forms import named_arguments
-from nsl.keras.gradients import add_gradients
-from nsl.keras.layer_outputs import checked, find_layer, recorded_outputs
-from nsl.keras.own_losses import own_losses_hidden
-from nsl.keras.recurrent_state import RecurrentState
-from nsl.keras.schedules import EpochCounter
-from nsl.keras.shared_pass import has_fixed_batch_size, may_share_pass
-from nsl.keras.terms.term import CleanPass, Neighbors, PassOutputs, Term
-from nsl.keras.wrapped_model import WrappedModel
-from nsl.lib.features import is_perturbable
+from nsl.configs import serialization
+from nsl.keras.base_model import (
+    check_base_model,
+    computes_loss,
+    find_layer,
+    input_names,
+    warn_of_unused_overrides,
+)
+from nsl.keras.batches import (
+    as_tuples,
+    batch_size,
+    describe,
+    named_arguments,
+    perturbable,
+    to_tensor,
+    where_keras_looks,
+)
+from nsl.keras.passes import CleanPass, Passes, run_base
+from nsl.keras.preprocessing import (
+    has_preprocessor,
+    preprocessed,
+    preprocessed_batch,
+)
+from nsl.keras.schedules import EpochCounter, snapshot
+from nsl.keras.terms.term import Term
+from nsl.lib import keras_internals
 
 
-class RegularizedModel(WrappedModel):
+class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
     """A Keras model whose loss is a base model's loss plus regularization terms.
 
-    It owns no weights but the base model's. Loss, metrics and sample weights are
-    handled by Keras as for any model; this class adds the terms. Wrapping a
-    `RegularizedModel` adds to its terms.
+    It owns no weights but the base model's, and predicts, saves and serves as that
+    does. Loss, metrics and sample weights are handled by Keras as for any model; this
+    class adds the terms. Wrapping a `RegularizedModel` adds to its terms.
+
+    A batch goes through a training step as follows: `unpack` splits it into features,
+    labels and weights, terms take their neighbors out of the features, one pass runs
+    the samples, terms run their neighbors and compute their losses, and the optimizer
+    applies the gradients of all losses.
+
+    Where a batch with neighbors (labels) is called outside of a step, as in a custom
+    loop, the losses of the terms are in `losses` until the next call, as in NSL 1.4;
+    with labels inside of the batch the labeled loss is the first of them. That is left
+    out with `training=False`. A subclass may override `call`: `fit` then runs it.
 
     Args:
       base_model: The model to train, a sequential, functional or subclassed
-        `keras.Model`.
-      terms: The terms that are added to the labeled loss.
+        `keras.Model`, or another wrapper.
+      terms: The terms that are added to the labeled loss. A subclass that makes its
+        term from a config overrides `own_terms` instead, and calls `_prepare_terms`
+        once it has the config.
       **kwargs: Arguments of `keras.Model`, as `name`.
+
+    Raises:
+      TypeError: If `base_model` is no Keras model.
+      ValueError: If it has a term of the same name already.
     """
 
-    def __init__(
-        self, base_model: keras.Model, terms: Sequence[Term], **kwargs: Any
-    ) -> None:
-        super().__init__(base_model, **kwargs)
-        inner = getattr(base_model, "_terms", ())
-        self._terms = (*inner, *terms)
-        names = [term.name for term in self._terms]
-        if len(set(names)) < len(names):
-            raise ValueError(
-                f"'{base_model.name}' is regularized by the term '{terms[0].name}' "
-                "already. Wrap its base model instead, or change its config."
-            )
-        if self._core.built:
-            self._embedding_layers()
-        self._term_metrics = {
-            term.name: keras.metrics.Mean(name=f"scaled_{term.name}_loss")
-            for term in self._terms
-        }
+    # Arguments of the constructor that are configs of `nsl.configs`.
+    _config_classes: ClassVar[dict[str, type]] = {}
 
-        delayed = any(term.start_epoch for term in self._terms)
-        self._epoch = tf.Variable(0, False, dtype=tf.int64) if delayed else None
+    def __init__(
+        self, base_model: keras.Model, terms: Sequence[Term] = (), **kwargs: Any
+    ) -> None:
+        check_base_model(base_model)
+        kwargs.setdefault("dtype", base_model.dtype_policy)
+        # The base model casts its inputs itself. Cast here, labels would suffer too.
+        super().__init__(autocast=False, **kwargs)
+        self.base_model = base_model
+        self._core: keras.Model = getattr(base_model, "_core", base_model)
+        if self._core is base_model:
+            warn_of_unused_overrides(base_model)
+        self.built = base_model.built
+        self._terms = tuple(terms)
+        self._term_metrics: dict[str, keras.metrics.Mean] = {}
+        self._epoch: tf.Variable | None = None
+        self._traced_configs: list[Any] | None = None
+        if terms:
+            self._prepare_terms()
+
+    def own_terms(self) -> Sequence[Term]:
+        """Returns the terms that this wrapper adds to those of its base model."""
+        return self._terms
+
+    def terms(self) -> list[Term]:
+        """Returns all terms, those of wrapped wrappers first."""
+        inner = self.base_model
+        of_inner = inner.terms() if isinstance(inner, RegularizedModel) else []
+        return [*of_inner, *self.own_terms()]
+
+    def unpack(self, data: Any) -> tuple[Any, Any, Any]:
+        """Splits a batch into features, labels and weights of its samples.
+
+        Args:
+          data: `x`, `(x,)`, `(x, y)` or `(x, y, sample_weight)`.
+
+        Returns:
+          `(x, y, sample_weight)`, where y and sample_weight may be None.
+        """
+        if isinstance(self.base_model, RegularizedModel):
+            return self.base_model.unpack(data)
+        return keras.utils.unpack_x_y_sample_weight(data)
+
+    def strip(self, x: Any) -> Any:
+        """Removes what only training uses from features, as those of neighbors.
+
+        Args:
+          x: Features as `predict` and `evaluate` receive them.
+
+        Returns:
+          The features of the samples themselves.
+        """
+        if isinstance(self.base_model, RegularizedModel):
+            return self.base_model.strip(x)
+        return x
+
+    # --- what Keras calls
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
         """Trains the model; takes the arguments of `keras.Model.fit`."""
-        if self._epoch is None:
-            return super().fit(*args, **kwargs)
-        # Keras's own method names the arguments; that of the base class takes any.
-        keras_fit = functools.partial(keras.Model.fit, self)
-        arguments = named_arguments(keras_fit, args, kwargs)
-        counter = EpochCounter(self._epoch)
-        callbacks = counter.among(arguments.pop("callbacks", None))
-        return super().fit(callbacks=callbacks, **arguments)
+        arguments = self._arguments(super().fit, args, kwargs)
+        if has_preprocessor(self._core):
+            arguments = preprocessed(self._core, arguments, shuffle=True)
+        if self._epoch is not None:
+            counter = EpochCounter(self._epoch)
+            arguments["callbacks"] = counter.among(arguments.get("callbacks"))
+        return super().fit(**arguments)
 
-    # As in `fit`. In a loop of one's own TensorFlow would rewrite all that a step
-    # calls, seconds of work, for branches and loops over tensors that are not there.
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluates the model; takes the arguments of `keras.Model.evaluate`."""
+        arguments = self._arguments(super().evaluate, args, kwargs)
+        if has_preprocessor(self._core):
+            arguments = preprocessed(self._core, arguments)
+        return super().evaluate(**arguments)
+
+    def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """Trains on one batch; takes the arguments of `keras.Model.train_on_batch`."""
+        arguments = self._arguments(super().train_on_batch, args, kwargs)
+        if has_preprocessor(self._core):
+            arguments = preprocessed_batch(self._core, arguments)
+        return super().train_on_batch(**arguments)
+
+    def test_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluates one batch; takes the arguments of `keras.Model.test_on_batch`."""
+        arguments = self._arguments(super().test_on_batch, args, kwargs)
+        if has_preprocessor(self._core):
+            arguments = preprocessed_batch(self._core, arguments)
+        return super().test_on_batch(**arguments)
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """Predicts; takes the arguments of `keras.Model.predict`."""
+        arguments = named_arguments(super().predict, args, kwargs)
+        arguments["x"] = as_tuples(arguments["x"])
+        if has_preprocessor(self._core):
+            arguments = preprocessed(self._core, arguments)
+        return super().predict(**arguments)
+
+    # TensorFlow would rewrite all that a step calls in a custom loop, seconds of work,
+    # for branches and loops over tensors that are not there.
     @tf.autograph.experimental.do_not_convert
     def train_step(self, data: Any) -> dict[str, Any]:
         """Runs the clean pass, the terms' own passes and one optimizer update."""
         x, y, sample_weight = self._tensors(data)
         self._check_training(x, sample_weight)
+        if self._overrides_call:
+            return self._step_of_keras(super().train_step, data, y, sample_weight)
         terms = self._terms_at_step(training=True)
-        neighbors = {}
-        for term in terms:
-            x, taken = term.take_neighbors(x, input_names(self._core))
-            if taken is not None:
-                neighbors[term.name] = taken
+        passes = self._passes(terms)
+        clean = self._samples(terms, x, y, sample_weight, training=True)
         early = [term for term in terms if not term.needs_input_gradient]
         late = [term for term in terms if term.needs_input_gradient]
         replaced = any(term.replaces_labeled_loss for term in terms)
         if late or replaced:
             self._check_loss()
         if replaced:
-            start = self.before_pass(x, y, sample_weight, training=True)
+            passes.begin(clean)
             for term in terms:
-                start.x = term.samples(self, start)
-            x = start.x
+                clean.x = term.samples(passes, clean)
 
         with tf.GradientTape(persistent=bool(late)) as tape:
             if late:
-                tape.watch(perturbable(x))
-            clean = self._clean_pass(x, y, sample_weight, neighbors, training=True)
+                tape.watch(perturbable(clean.x))
+            passes.run_samples(clean)
+            self._note_built(clean.x)
             losses = [] if replaced else [clean.labeled_loss]
             losses += self._own_losses()
-            losses += [self._term_loss(term, clean, tape) for term in early]
-            targets = [self._scale(loss) for loss in losses]
+            losses += [self._term_loss(term, passes, clean, tape) for term in early]
+            targets = [passes.scaled(loss) for loss in losses]
         weights = self.trainable_weights
         if late:
             # One backward pass gives the gradient of the weights and of the input.
             # The losses besides the labeled one must not bend the attack.
             gradients, input_gradient = tape.gradient(
-                targets[0], (weights, perturbable(x))
+                targets[0], (weights, perturbable(clean.x))
             )
-            clean.input_gradient = self._unscale(x, input_gradient)
+            clean.input_gradient = passes.unscaled(clean.x, input_gradient)
             if targets[1:]:
-                gradients = add_gradients(
-                    gradients, tape.gradient(targets[1:], weights)
-                )
+                gradients = _sums(gradients, tape.gradient(targets[1:], weights))
         else:
             gradients = tape.gradient(targets, weights)
         del tape
         for term in late:
             with tf.GradientTape() as tape:
-                losses.append(self._term_loss(term, clean, tape))
-                target = self._scale(losses[-1])
-            gradients = add_gradients(gradients, tape.gradient(target, weights))
+                losses.append(self._term_loss(term, passes, clean, tape))
+                target = passes.scaled(losses[-1])
+            gradients = _sums(gradients, tape.gradient(target, weights))
 
-        self._track_loss(losses, x)
+        self._track_loss(losses, clean.x)
         if weights:
             self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
         else:
             warnings.warn(
                 "The model does not have any trainable weights.", stacklevel=2
             )
-        return self.compute_metrics(x, y, clean.y_pred, sample_weight=sample_weight)
+        return self.compute_metrics(
+            clean.x, y, clean.y_pred, sample_weight=sample_weight
+        )
 
     @tf.autograph.experimental.do_not_convert
     def test_step(self, data: Any) -> dict[str, Any]:
         """Runs the clean pass and the passes of terms that count in evaluation."""
         x, y, sample_weight = self._tensors(data)
-        x = self.strip(x)
-        terms = [t for t in self._terms_at_step(training=False) if t.in_evaluation]
+        if self._overrides_call:
+            logs = self._step_of_keras(super().test_step, data, y, sample_weight)
+            return self._without_idle_terms(logs)
+        terms = self._terms_at_step(training=False)
+        passes = self._passes(terms)
+        clean = CleanPass(self.strip(x), y, sample_weight, training=False)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             if terms:
-                tape.watch(perturbable(x))
-            clean = self._clean_pass(x, y, sample_weight, {}, training=False)
+                tape.watch(perturbable(clean.x))
+            passes.run_samples(clean)
+            self._note_built(clean.x)
             losses = [clean.labeled_loss, *self._own_losses()]
             if any(term.replaces_labeled_loss for term in terms):
                 # What a base model adds to a loss that it computes itself remains.
-                losses[0] -= self.labeled_loss(x, y, clean.y_pred, sample_weight, False)
-            target = self._scale(clean.labeled_loss)
+                losses[0] -= passes.labeled_loss(clean.x, clean.y_pred, clean)
+            target = passes.scaled(clean.labeled_loss)
         if terms:
-            input_gradient = tape.gradient(target, perturbable(x))
-            clean.input_gradient = self._unscale(x, input_gradient)
-        losses += [self._term_loss(term, clean) for term in terms]
-        self._track_loss(losses, x)
-        logs = self.compute_metrics(x, y, clean.y_pred, sample_weight=sample_weight)
-        for term in self._terms:
-            if not term.in_evaluation:
-                logs.pop(self._term_metrics[term.name].name, None)
-        return logs
-
-    def before_pass(
-        self, x: Any, y: Any, sample_weight: Any, training: bool
-    ) -> CleanPass:
-        """Gathers what terms can be told before the clean pass, of a built model.
-
-        Args:
-          x: Features.
-          y: Labels.
-          sample_weight: Weights of the samples, or None.
-          training: Whether this is a training step.
-
-        Returns:
-          A clean pass without outputs, loss and gradient.
-        """
-        if not self._core.built:
-            # Not in a pass that leaves all state alone, variables being state.
-            self.run_base(x, training=False)
-        return CleanPass(
-            x=x,
-            y=y,
-            sample_weight=sample_weight,
-            training=training,
-            recurrent_state=RecurrentState(self._core),
+            input_gradient = tape.gradient(target, perturbable(clean.x))
+            clean.input_gradient = passes.unscaled(clean.x, input_gradient)
+        losses += [self._term_loss(term, passes, clean) for term in terms]
+        self._track_loss(losses, clean.x)
+        logs = self.compute_metrics(
+            clean.x, y, clean.y_pred, sample_weight=sample_weight
         )
+        return self._without_idle_terms(logs)
 
-    def run_neighbors(
-        self,
-        neighbors: list[Any],
-        clean: CleanPass,
-        training: bool | None = None,
-        layer: str | None = None,
-    ) -> list[Any]:
-        """Runs the base model on neighbors of the samples of the clean pass.
-
-        Stateful recurrent layers begin where the clean pass began, and the next batch
-        goes on where the clean pass ended.
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Runs the base model; labels and neighbor features are not needed.
 
         Args:
-          neighbors: Features of neighbors, one structure like `clean.x` for each
-            neighbor of the samples.
-          clean: The clean pass.
-          training: Whether layers such as Dropout run in training mode; by default as
-            in the clean pass. If not, no state of the model changes.
-          layer: The name of a layer.
+          inputs: Features, with neighbors and labels or without.
+          training: Whether layers such as Dropout run in training mode. Unless it is
+            False, losses of terms whose neighbors or labels are there are added.
 
         Returns:
-          For each neighbor, the outputs of the base model or, if one is named, of the
-          layer.
+          The outputs of the base model.
         """
-        training = clean.training if training is None else training
-        if has_fixed_batch_size(self._core) or not are_dense(neighbors):
-            batches = [[neighbor] for neighbor in neighbors]
-        else:
-            batches = [neighbors]
-        outputs = []
-        for batch in batches:
-            if training:
-                state = clean.recurrent_state.restored()
-            else:
-                # Evaluation must not even draw a random number more than plain Keras.
-                before = clean.recurrent_state.before()
-                state = keras.StatelessScope(state_mapping=before)
-            with state:
-                outputs += self._run_joined(batch, training)
-        return [output.of(layer) for output in outputs]
-
-    def input_gradient(
-        self,
-        x: Any,
-        clean: CleanPass,
-        loss_fn: Callable[[Any], tf.Tensor] | None = None,
-    ) -> Any:
-        """Differentiates a loss with respect to features.
-
-        The pass runs with `training=False`, changes no state and is seen by no tape
-        but its own.
-
-        Args:
-          x: Features, as `clean.x`, at which the gradient is taken.
-          clean: The clean pass, for labels and sample weights.
-          loss_fn: A loss of the outputs of the base model, by default the labeled loss.
-
-        Returns:
-          The gradients in the structure of `x`, in float32 or float64; None for a
-          feature that has none.
-        """
-        state = clean.recurrent_state.before()
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(perturbable(x))
-            with keras.StatelessScope(state_mapping=state):
-                y_pred = self.run_base(x, training=False)
-            if loss_fn is None:
-                loss = self.labeled_loss(x, clean.y, y_pred, clean.sample_weight, False)
-            else:
-                loss = loss_fn(y_pred)
-            target = self._scale(loss)
-        return self._unscale(x, tape.gradient(target, perturbable(x)))
-
-    def labeled_loss(
-        self, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool
-    ) -> tf.Tensor:
-        """Computes the compiled loss without the base model's own losses.
-
-        Args:
-          x: Features.
-          y: Labels.
-          y_pred: Outputs of the base model at `x`.
-          sample_weight: Weights of the samples, or None.
-          training: Whether this is a training step.
-
-        Returns:
-          The loss, reduced as compiled.
-        """
-        # Whatever the loss writes down, as the loss of each output, it has written
-        # down for the clean pass.
-        with own_losses_hidden(self, self._core), keras.StatelessScope():
-            return self._compute_loss(
-                x=x,
-                y=y,
-                y_pred=y_pred,
-                sample_weight=sample_weight,
-                training=training,
-            )
-
-    def _clean_pass(
-        self,
-        x: Any,
-        y: Any,
-        sample_weight: Any,
-        neighbors: dict[str, Neighbors],
-        training: bool,
-    ) -> CleanPass:
-        state = RecurrentState(self._core)
-        outputs, neighbor_outputs = self._run_together(x, neighbors, training)
-        y_pred = outputs.model
-        self.built = True
-        # A loss that the base model computes itself includes its own losses.
-        with own_losses_hidden(*([] if self._base_computes_loss() else [self])):
-            labeled_loss = self._compute_loss(
-                x=x,
-                y=y,
-                y_pred=y_pred,
-                sample_weight=sample_weight,
-                training=training,
-            )
-        return CleanPass(
-            x=x,
-            y=y,
-            sample_weight=sample_weight,
-            y_pred=y_pred,
-            labeled_loss=labeled_loss,
-            training=training,
-            neighbors=neighbors,
-            layer_outputs=outputs.layers,
-            neighbor_outputs=neighbor_outputs,
-            recurrent_state=state,
-        )
-
-    def _run_together(
-        self, x: Any, neighbors: dict[str, Neighbors], training: bool
-    ) -> tuple[PassOutputs, dict[str, list[PassOutputs]]]:
-        """Runs the samples, and their neighbors with them where nothing changes."""
-        joining = {
-            name: n.features for name, n in neighbors.items() if n.differentiable
-        }
-        batches = [x, *(batch for features in joining.values() for batch in features)]
-        if not are_dense(batches) or not may_share_pass(self._core):
-            return self._run(x, training), {}
-        of_samples, *rest = self._run_joined(batches, training)
-        outputs = {}
-        for name, features in joining.items():
-            outputs[name], rest = rest[: len(features)], rest[len(features) :]
-        return of_samples, outputs
-
-    def _run_joined(self, batches: list[Any], training: bool) -> list[PassOutputs]:
-        """Runs several batches as one and returns the outputs of each."""
-        if len(batches) == 1:
-            return [self._run(batches[0], training)]
-        joined = tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *batches)
-        outputs = self._run(joined, training)
-        sizes = [batch_size(batch) for batch in batches]
-        parts = [tf.split(output, sizes) for output in tf.nest.flatten(outputs)]
-        return [
-            tf.nest.pack_sequence_as(outputs, part) for part in zip(*parts, strict=True)
+        step = _STEP.get()
+        in_step = step is not None and step.wrapper is self
+        symbolic = any(map(keras.backend.is_keras_tensor, tf.nest.flatten(inputs)))
+        if symbolic or (training is False and not in_step) or not self.compiled:
+            return run_base(self._core, self.strip(inputs), training)
+        x, y, sample_weight = self.unpack(inputs)
+        inside = y is not None
+        if step is not None and in_step:
+            y, sample_weight = step.y, step.sample_weight
+        x, y, sample_weight = keras.tree.map_structure(to_tensor, (x, y, sample_weight))
+        terms = [
+            term
+            for term in self._terms_at_step(training=training is not False)
+            if term.applies(x, y) and (self._has_loss or not term.needs_labels)
         ]
+        if not terms:
+            return run_base(self._core, self.strip(inputs), training)
+        clean, losses = self._regularized(terms, x, y, sample_weight, bool(training))
+        if inside and not in_step and not terms[-1].replaces_labeled_loss:
+            losses = [clean.labeled_loss, *losses]
+        self.add_loss(losses)
+        return clean.y_pred
 
-    def _run(self, x: Any, training: bool) -> PassOutputs:
-        """Runs one batch, with the layers recorded that terms ask for."""
-        layers = self._embedding_layers()
-        with contextlib.ExitStack() as stack:
-            recorded = {
-                layer.name: stack.enter_context(recorded_outputs(layer))
-                for layer in layers
-            }
-            y_pred = self.run_base(x, training=training)
-        return PassOutputs(
-            y_pred,
-            {layer.name: checked(recorded[layer.name], layer) for layer in layers},
-        )
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> tf.Tensor:
+        """Computes the loss of one pass as the base model computes it."""
+        if computes_loss(self._core):
+            return keras_internals.compiled_loss(
+                self._core, x, y, y_pred, sample_weight, training
+            )
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Configures training; takes the arguments of `keras.Model.compile`.
+
+        The base model is compiled alike, with the same optimizer and with metrics of
+        its own, so that it can be evaluated and trained by itself.
+        """
+        super().compile(*args, **kwargs)
+        given = named_arguments(super().compile, args, kwargs)
+        given |= {"optimizer": self.optimizer}
+        for name in ("metrics", "weighted_metrics"):
+            if given.get(name) is not None:
+                given[name] = keras.tree.map_structure(_copied_metric, given[name])
+        self.base_model.compile(**given)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles a loaded model as it was compiled when saved."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """All metrics, those that the base model updates itself included."""
+        # Keras passes over the metrics of models inside of a model.
+        return [*super().metrics, *keras_internals.own_metrics(self._core)]
+
+    @property
+    def output_names(self) -> list[str]:
+        """Names of the outputs, where the base model knows them."""
+        return self._core.output_names
+
+    # --- saving and serving, which are the base model's
+
+    @keras_internals.default_build
+    def build(self, input_shape: Any) -> None:
+        """Makes the weights of the base model, as its own `build` does."""
+        if not self._core.built:
+            self._core.build(input_shape)
+        self.built = self._core.built
+
+    def get_build_config(self) -> dict[str, Any]:
+        """Returns what `build_from_config` needs, which is the base model's."""
+        return self._core.get_build_config() or {}
+
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        """Restores the built state, which is that of the base model."""
+        if config and not self._core.built:
+            self._core.build_from_config(config)
+        self.built = self._core.built
+
+    def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """Saves the base model, so that serving needs no nsl.
+
+        `keras.saving.save_model(model, path)` saves the whole wrapper instead; where
+        that is loaded, `nsl` must have been imported.
+
+        Args:
+          filepath: Where to, as in `keras.Model.save`.
+          *args: Further arguments of `keras.Model.save`.
+          **kwargs: Further arguments of `keras.Model.save`.
+        """
+        self._core.save(filepath, *args, **kwargs)
+
+    def save_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """Saves the weights as the base model does, which can load the file too.
+
+        Args:
+          filepath: Where to, as in `keras.Model.save_weights`.
+          *args: Further arguments of `keras.Model.save_weights`.
+          **kwargs: Further arguments of `keras.Model.save_weights`.
+        """
+        self._core.save_weights(filepath, *args, **kwargs)
+
+    def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """Loads weights that this model, or the base model, has saved.
+
+        Args:
+          filepath: A file, as in `keras.Model.load_weights`.
+          *args: Further arguments of `keras.Model.load_weights`.
+          **kwargs: Further arguments of `keras.Model.load_weights`.
+        """
+        self._core.load_weights(filepath, *args, **kwargs)
+        self.built = self._core.built
+
+    def export(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
+        """Exports the base model for serving, as `keras.Model.export` does.
+
+        Args:
+          filepath: Where to.
+          *args: Further arguments of `keras.Model.export`.
+          **kwargs: Further arguments of `keras.Model.export`.
+
+        Returns:
+          What the export of the base model returns.
+        """
+        return self._core.export(filepath, *args, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what `from_config` needs, the base model and configs included."""
+        return {
+            "name": self.name,
+            "base_model": keras.saving.serialize_keras_object(self.base_model),
+            **{
+                name: serialization.to_dict(
+                    getattr(self, name), keras.saving.serialize_keras_object
+                )
+                for name in self._config_classes
+            },
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], **kwargs: Any) -> Self:
+        """Makes the wrapper from what `get_config` returned."""
+        decode = functools.partial(keras.saving.deserialize_keras_object, **kwargs)
+        arguments = {**config, "base_model": decode(config["base_model"])}
+        for name, kind in cls._config_classes.items():
+            arguments[name] = serialization.from_dict(kind, config[name], decode)
+        return cls(**arguments)
+
+    # --- helpers
+
+    def _prepare_terms(self) -> None:
+        """Checks the terms and makes what they need: metrics, and the epoch."""
+        terms = self.terms()
+        names = [term.name for term in terms]
+        if len(set(names)) < len(names):
+            raise ValueError(
+                f"'{self.base_model.name}' is regularized by the term '{names[-1]}' "
+                "already. Wrap its base model instead, or change its config."
+            )
+        if self._core.built:
+            for layer in _layers_of(terms):
+                find_layer(self._core, layer)
+        for name in names:
+            if name not in self._term_metrics:
+                metric = keras.metrics.Mean(name=f"scaled_{name}_loss")
+                self._term_metrics[name] = metric
+        if self._epoch is None and any(term.start_epoch for term in terms):
+            self._epoch = tf.Variable(0, False, dtype=tf.int64)
+
+    def _arguments(self, method: Any, args: Any, kwargs: Any) -> dict[str, Any]:
+        """Names the arguments of a method, and follows configs that have changed."""
+        terms = self.terms()
+        configs = [snapshot(term.config) for term in terms]
+        if configs != self._traced_configs:
+            self._prepare_terms()
+            self.train_function = self.test_function = None
+            self._traced_configs = configs
+        return where_keras_looks(method, args, kwargs, self.unpack)
+
+    @property
+    def _overrides_call(self) -> bool:
+        return type(self).call is not RegularizedModel.call
+
+    @property
+    def _has_loss(self) -> bool:
+        return self.loss is not None or computes_loss(self._core)
+
+    def _step_of_keras(self, step: Any, data: Any, y: Any, sample_weight: Any) -> Any:
+        """Runs a step of Keras, in which `call` adds the losses of terms."""
+        x = keras.utils.unpack_x_y_sample_weight(data)[0]
+        token = _STEP.set(_Step(self, y, sample_weight))
+        try:
+            return step((x, y, sample_weight))
+        finally:
+            _STEP.reset(token)
+
+    def _regularized(
+        self, terms: list[Term], x: Any, y: Any, sample_weight: Any, training: bool
+    ) -> tuple[CleanPass, list[tf.Tensor]]:
+        """Runs the samples and computes the losses of terms, for the caller's tape."""
+        passes = self._passes(terms)
+        clean = self._samples(terms, x, y, sample_weight, training)
+        if training and any(term.replaces_labeled_loss for term in terms):
+            passes.begin(clean)
+            for term in terms:
+                clean.x = term.samples(passes, clean)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(perturbable(clean.x))
+            passes.run_samples(clean)
+            target = None if y is None else passes.scaled(clean.labeled_loss)
+        if any(term.needs_labels for term in terms):
+            gradient = tape.gradient(target, perturbable(clean.x))
+            clean.input_gradient = passes.unscaled(clean.x, gradient)
+        with keras_internals.losses_kept(self._core):
+            losses = [self._term_loss(term, passes, clean) for term in terms]
+        return clean, losses
+
+    def _passes(self, terms: list[Term]) -> Passes:
+        return Passes(self, self._core, _layers_of(terms))
+
+    def _samples(
+        self, terms: list[Term], x: Any, y: Any, sample_weight: Any, training: bool
+    ) -> CleanPass:
+        """Takes the neighbors of terms out of the features."""
+        neighbors = {}
+        for term in terms:
+            x, taken = term.take_neighbors(x, input_names(self._core))
+            if taken is not None:
+                neighbors[term.name] = taken
+        return CleanPass(self.strip(x), y, sample_weight, training, neighbors)
 
     def _terms_at_step(self, training: bool) -> list[Term]:
         """Lists the terms that take part, with the settings that they have now."""
         epoch, step = self._epoch if training else None, self._step()
-        return [term.at(step, epoch) for term in self._terms if term.multiplier]
+        return [
+            term.at(step, epoch)
+            for term in self.terms()
+            if (training or term.in_evaluation)
+            and (callable(term.multiplier) or term.multiplier)
+        ]
 
     def _step(self) -> Any:
-        return 0 if self.optimizer is None else self.optimizer.iterations
-
-    def _check_loss(self) -> None:
-        if self.loss is None and not self._base_computes_loss():
-            raise ValueError(
-                "Adversarial neighbors are found by the gradient of the compiled loss, "
-                "but compile() received no loss."
-            )
-
-    def _embedding_layers(self) -> list[keras.layers.Layer]:
-        names = {term.embedding_layer for term in self._terms if term.multiplier}
-        return [find_layer(self._core, name) for name in sorted(names - {None})]
+        optimizer = getattr(self, "optimizer", None)
+        return 0 if optimizer is None else optimizer.iterations
 
     def _term_loss(
-        self, term: Term, clean: CleanPass, tape: tf.GradientTape | None = None
+        self,
+        term: Term,
+        passes: Passes,
+        clean: CleanPass,
+        tape: tf.GradientTape | None = None,
     ) -> tf.Tensor:
         with tape.stop_recording() if tape else contextlib.nullcontext():
-            prepared = term.prepare(self, clean)
-        loss = term.multiplier * term.loss(self, clean, prepared)
+            prepared = term.prepare(passes, clean)
+        loss = term.multiplier * term.loss(passes, clean, prepared)
         self._term_metrics[term.name].update_state(
             _of_global_batch(loss), sample_weight=batch_size(clean.x)
         )
         return loss
 
+    def _note_built(self, x: Any) -> None:
+        self.built = True
+        keras_internals.note_input_shape(self, x)
+
+    def _own_losses(self) -> list[tf.Tensor]:
+        """Returns the base model's own losses, of the pass just done."""
+        if computes_loss(self._core):
+            return []
+        floats = [
+            loss if loss.dtype.is_floating else tf.cast(loss, keras.config.floatx())
+            for loss in map(tf.convert_to_tensor, self.losses)
+        ]
+        return [tf.reduce_sum(loss) for loss in floats]
+
     def _track_loss(self, losses: list[tf.Tensor], x: Any) -> None:
         total = tf.add_n([tf.reduce_mean(_of_global_batch(loss)) for loss in losses])
-        self._loss_tracker.update_state(total, sample_weight=batch_size(x))
+        keras_internals.track_loss(self, total, batch_size(x))
 
-    def _scale(self, loss: tf.Tensor) -> tf.Tensor:
-        """Scales a loss so that half-precision gradients do not vanish."""
-        return loss if self.optimizer is None else self.optimizer.scale_loss(loss)
+    def _without_idle_terms(self, logs: dict[str, Any]) -> dict[str, Any]:
+        """Drops the metrics of terms that do not count in evaluation."""
+        idle = {term.name for term in self.terms() if not term.in_evaluation}
+        idle_metrics = {self._term_metrics[name].name for name in idle}
+        return {name: v for name, v in logs.items() if name not in idle_metrics}
 
-    def _unscale(self, x: Any, gradients: list[tf.Tensor | None]) -> Any:
-        """Puts unscaled gradients of the perturbable features in the structure of x."""
-        scale = self._scale(tf.ones([]))
-        remaining = iter(gradients)
+    def _expected_data(self) -> str:
+        """Names, for an error, the forms in which a batch may come."""
+        return "x and y, or batches (x, y) or (x, y, sample_weight)"
 
-        def gradient_of(feature: Any) -> tf.Tensor | None:
-            gradient = next(remaining) if is_perturbable(feature) else None
-            if gradient is None:
-                return None
-            if gradient.dtype != tf.float64:
-                gradient = tf.cast(gradient, tf.float32)
-            return gradient / tf.cast(scale, gradient.dtype)
+    def _tensors(self, data: Any) -> tuple[Any, Any, Any]:
+        """Unpacks a batch and makes sure of tensors and labels."""
+        x, y, sample_weight = self.unpack(data)
+        if y is None and self.loss is not None:
+            raise ValueError(
+                f"{self.name} needs labels to compute its loss: expected "
+                f"{self._expected_data()}, but received no y and x = {describe(x)}."
+            )
+        return keras.tree.map_structure(to_tensor, (x, y, sample_weight))
 
-        return tf.nest.map_structure(gradient_of, x)
+    def _check_training(self, x: Any, sample_weight: Any) -> None:
+        """Checks what only a training batch must hold."""
+        if isinstance(self.base_model, RegularizedModel):
+            self.base_model._check_training(x, sample_weight)
+
+    def _check_loss(self) -> None:
+        if not self._has_loss:
+            raise ValueError(
+                "Adversarial neighbors are found by the gradient of the compiled loss, "
+                "but compile() received no loss."
+            )
+
+    def batch_to_build(self, data: Any) -> Any:
+        """Returns a batch as Keras has to unpack it under a strategy."""
+        x, y, sample_weight = self.unpack(data)
+        return self.strip(x), y, sample_weight
+
+
+class _Step(NamedTuple):
+    """The step of Keras that runs: what `call` cannot see of the batch."""
+
+    wrapper: RegularizedModel
+    y: Any
+    sample_weight: Any
+
+
+# Replicas run in threads that take turns, so that an attribute would not do.
+_STEP: contextvars.ContextVar[_Step | None] = contextvars.ContextVar(
+    "step", default=None
+)
+
+
+def _layers_of(terms: Sequence[Term]) -> set[str]:
+    return {term.embedding_layer for term in terms if term.embedding_layer is not None}
+
+
+def _copied_metric(metric: Any) -> Any:
+    """Copies a metric, whose state belongs to one model."""
+    if isinstance(metric, keras.metrics.Metric):
+        return type(metric).from_config(metric.get_config())
+    return metric
 
 
 def _of_global_batch(loss: tf.Tensor) -> tf.Tensor:
     """Undoes the division of a loss among replicas."""
     return loss * tf.cast(tf.distribute.get_strategy().num_replicas_in_sync, loss.dtype)
+
+
+def _sums(left: list[Any], right: list[Any]) -> list[Any]:
+    """Adds gradients of the same variables; None counts as zero.
+
+    The sums of two `tf.IndexedSlices`, as of embeddings, stay sparse.
+    """
+    total = []
+    for a, b in zip(left, right, strict=True):
+        if a is None or b is None:
+            total.append(b if a is None else a)
+        elif isinstance(a, tf.IndexedSlices) and isinstance(b, tf.IndexedSlices):
+            values = tf.concat([a.values, b.values], 0)
+            indices = tf.concat([a.indices, b.indices], 0)
+            total.append(tf.IndexedSlices(values, indices, a.dense_shape))
+        else:
+            total.append(tf.convert_to_tensor(a) + tf.convert_to_tensor(b))
+    return total

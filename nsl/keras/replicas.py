@@ -1,5 +1,6 @@
-"""Means and sums over the global batch of several replicas."""
+"""Means, sums and random seeds where several replicas share a batch."""
 
+import keras
 import tensorflow as tf
 
 
@@ -23,3 +24,22 @@ def sum_over_replicas(value: tf.Tensor) -> tf.Tensor:
     if replica is not None and replica.num_replicas_in_sync > 1:
         return replica.all_reduce("sum", value)
     return value
+
+
+def replica_seed(generator: keras.random.SeedGenerator) -> tf.Tensor:
+    """Draws the next seed, another one on each replica.
+
+    The state of the generator is the same on all replicas, so that without this the
+    first sample of one would get the random numbers of the first of another.
+
+    Args:
+      generator: The generator.
+
+    Returns:
+      Two integers.
+    """
+    seed = generator.next()
+    replica = tf.distribute.get_replica_context()
+    if replica is None or replica.num_replicas_in_sync == 1:
+        return seed
+    return tf.random.fold_in(seed, replica.replica_id_in_sync_group)

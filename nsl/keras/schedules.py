@@ -33,6 +33,22 @@ def at_step(config: Any, step: Any) -> Any:
     return attrs.evolve(config, **changes) if changes else config
 
 
+def snapshot(config: Any) -> Any:
+    """Copies a config and those within it, to compare it with later.
+
+    Args:
+      config: A config, or anything else, which is returned as it is.
+
+    Returns:
+      A config that is equal as long as no field of the original changes.
+    """
+    if not attrs.has(type(config)):
+        return config
+    fields = (field.name for field in attrs.fields(type(config)))
+    copies = {name: snapshot(getattr(config, name)) for name in fields}
+    return attrs.evolve(config, **copies)
+
+
 class EpochCounter(keras.callbacks.Callback):
     """Notes the epoch of `fit` where a compiled train step can read it.
 

@@ -1,8 +1,9 @@
 """Whether samples and neighbors may go through a model in one pass."""
 
 import keras
+import tensorflow as tf
 
-from nsl.keras.recurrent_state import recurrent_states
+from nsl.lib import keras_internals
 
 # Layers of Keras whose outputs or state depend on which samples share a batch, or of
 # which nothing is known. Preprocessing of this kind mixes the samples of a batch.
@@ -29,7 +30,7 @@ def may_share_pass(model: keras.Model) -> bool:
       True if it is known that nothing changes.
     """
     return not has_fixed_batch_size(model) and all(
-        _treats_samples_alone(layer) for layer in model._flatten_layers()
+        _treats_samples_alone(layer) for layer in keras_internals.all_layers(model)
     )
 
 
@@ -50,27 +51,32 @@ def has_fixed_batch_size(model: keras.Model) -> bool:
 
 def _treats_samples_alone(layer: keras.layers.Layer) -> bool:
     if isinstance(layer, keras.Model):
-        known = layer.__module__ in (
-            "keras.src.models.functional",
-            "keras.src.models.sequential",
-        )
         operations = getattr(layer, "operations", layer.layers)
-        return known and all(isinstance(op, keras.layers.Layer) for op in operations)
+        return keras_internals.is_functional(layer) and all(
+            isinstance(operation, keras.layers.Layer) for operation in operations
+        )
     return (
-        layer.__module__.startswith("keras.src.layers.")
-        and not isinstance(layer, _MIXING)
+        keras_internals.is_own_layer(layer)
+        and not isinstance(layer, (*_MIXING, keras.layers.Masking))
         and getattr(layer, "activity_regularizer", None) is None
-        and not isinstance(layer, keras.layers.Masking)
-        and _treats_samples_alone_in(layer, "activation")
-        and _treats_samples_alone_in(layer, "recurrent_activation")
         and not getattr(layer, "mask_zero", False)
+        and all(
+            activation is None
+            or isinstance(activation, keras.layers.Layer)
+            or keras_internals.is_own_activation(activation)
+            for activation in (
+                getattr(layer, "activation", None),
+                getattr(layer, "recurrent_activation", None),
+            )
+        )
     )
 
 
-def _treats_samples_alone_in(layer: keras.layers.Layer, attribute: str) -> bool:
-    activation = getattr(layer, attribute, None)
-    return (
-        activation is None
-        or isinstance(activation, keras.layers.Layer)
-        or getattr(activation, "__module__", "").startswith("keras.src.activations.")
-    )
+def recurrent_states(model: keras.Model) -> list[keras.Variable]:
+    """Lists the state variables of all stateful recurrent layers of a model."""
+    layers = [
+        layer
+        for layer in keras_internals.all_layers(model)
+        if getattr(layer, "stateful", False) and getattr(layer, "states", None)
+    ]
+    return [state for layer in layers for state in tf.nest.flatten(layer.states)]

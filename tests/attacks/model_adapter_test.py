@@ -14,7 +14,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 import nsl
 from nsl import attacks
 from nsl.attacks.model_adapter import ModelAdapter, adapt
-from nsl.keras.recurrent_state import recurrent_states
+from nsl.keras.shared_pass import recurrent_states
 from tests.attacks.linear import Linear, inputs
 
 PGD = attacks.PGD(steps=4)

@@ -582,10 +582,6 @@ class TestRefused:
         with pytest.raises(TypeError, match=r"\['adv_step'\].*adv_step_size"):
             wrapped().perturb_on_batch(X, Y, adv_step=0.1)
 
-    def test_config_cannot_be_replaced(self):
-        with pytest.raises(AttributeError):
-            wrapped().adv_config = nsl.configs.AdvRegConfig()
-
 
 class TestAsAModel:
     def test_copies(self):

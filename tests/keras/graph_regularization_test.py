@@ -247,3 +247,72 @@ class TestPackedRecords:
         model = wrapped(output_name="a")
         with pytest.raises(ValueError, match="have no names"):
             model.fit(neighbors_of({"x": X}, 2), Y, verbose=0)
+
+
+class TestMasks:
+    """Padded positions do not count, however many there are."""
+
+    @staticmethod
+    def logs(steps, objective="distance", **config):
+        random = np.random.default_rng(0)
+        samples, *neighbors = random.integers(1, 20, (3, 8, 6))
+        samples[:4, 4:] = neighbors[0][::2, 3:] = 0
+        labels, weights = random.integers(0, 3, (8, 6)), random.random((2, 8, 1))
+
+        def padded(ids):
+            return np.pad(ids, ((0, 0), (0, steps - 6)))
+
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((steps,), dtype="int32", name="x")
+        wide = keras.initializers.RandomUniform(-4, 4)
+        embedded = keras.layers.Embedding(20, 8, wide, mask_zero=True)(inputs)
+        hidden = keras.layers.LSTM(5, return_sequences=True, name="lstm")(embedded)
+        outputs = keras.layers.Dense(3, activation="softmax", name="out")(hidden)
+        model = nsl.keras.GraphRegularization(
+            keras.Model(inputs, outputs),
+            nsl.configs.make_graph_reg_config(
+                max_neighbors=2, multiplier=1.0, objective=objective, **config
+            ),
+        )
+        model.compile("sgd", "sparse_categorical_crossentropy")
+        x = {"x": padded(samples)}
+        for k in range(2):
+            x[f"NL_nbr_{k}_x"] = padded(neighbors[k])
+            x[f"NL_nbr_{k}_weight"] = weights[k]
+        logs = model.train_on_batch(x, padded(labels), return_dict=True)
+        return logs, model, x
+
+    @pytest.mark.parametrize(
+        "config",
+        [
+            {"objective": "distance"},
+            {"objective": "distance", "embedding_layer": "lstm"},
+            {"objective": "distance", "sum_over_axis": -1},
+            {"objective": "distance", "reduction": "weighted_sum"},
+            {"objective": "contrastive"},
+            {"objective": "consistency"},
+            {"objective": "propagation"},
+        ],
+        ids=lambda config: "-".join(map(str, config.values())),
+    )
+    def test_padding_changes_nothing(self, config):
+        short, long = self.logs(6, **config)[0], self.logs(20, **config)[0]
+        assert short["scaled_graph_loss"] > 1e-4
+        assert long == pytest.approx(short, rel=1e-4)
+
+    def test_distance_is_the_mean_over_positions_that_count(self):
+        model, x = self.logs(8)[1:]
+        base = model.base_model
+        keras.utils.set_random_seed(0)
+        fresh = keras.models.clone_model(base)
+        fresh.set_weights(base.get_weights())
+        logs = model.train_on_batch(x, np.zeros((8, 8)), return_dict=True)
+        p = fresh(x["x"]).numpy()
+        total = count = 0.0
+        for k in range(2):
+            ids, weight = x[f"NL_nbr_{k}_x"], x[f"NL_nbr_{k}_weight"]
+            there = (x["x"] > 0) & (ids > 0)
+            square = (p - fresh(ids).numpy()) ** 2
+            total += np.sum(square * (weight * there)[..., None])
+            count += 3 * np.sum(there)
+        assert logs["scaled_graph_loss"] == pytest.approx(total / count, rel=1e-4)

@@ -37,7 +37,7 @@ def compiled(model, **settings):
 
 
 def features(model):
-    term = model._terms[-1].name
+    term = model.terms()[-1].name
     return neighbors_of({"x": X}, 1) if term == "graph" else {"x": X}
 
 

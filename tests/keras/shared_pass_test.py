@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import nsl
-from nsl.keras import regularized_model
+from nsl.keras import passes
 from nsl.keras.shared_pass import may_share_pass
 from tests.keras.contract.base import X, Y, assert_weights_equal, mlp
 from tests.keras.graph_regularization_test import neighbors_of
@@ -82,7 +82,7 @@ def test_same_weights_either_way(name, monkeypatch):
     config = nsl.configs.make_graph_reg_config(max_neighbors=2, multiplier=0.3)
     weights = []
     for shared in (True, False):
-        monkeypatch.setattr(regularized_model, "may_share_pass", lambda _, s=shared: s)
+        monkeypatch.setattr(passes, "may_share_pass", lambda _, s=shared: s)
         keras.utils.set_random_seed(1)
         model = nsl.keras.GraphRegularization(SHARING[name](), config)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import nsl
-from nsl.keras.wrapped_model import WrappedModel
+from nsl.keras.passes import Passes
 from tests.keras.adversarial_regularization_test import DictBatches
 from tests.keras.contract import ProcessContract, StepContract
 from tests.keras.contract.base import X, Y, assert_weights_equal, mlp
@@ -133,7 +133,7 @@ def test_labels_in_the_dict(inner, outer):
 )
 def test_every_pass_is_done_once(objective, at_layer, monkeypatch):
     passes = []
-    run_base = WrappedModel.run_base
+    run_base = Passes.run_base
 
     def counted(self, x, training):
         passes.append((len(x["x"]), training))
@@ -148,7 +148,7 @@ def test_every_pass_is_done_once(objective, at_layer, monkeypatch):
     model = adversarial(nsl.keras.GraphRegularization(base, config))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("sgd", loss, run_eagerly=True)
-    monkeypatch.setattr(WrappedModel, "run_base", counted)
+    monkeypatch.setattr(Passes, "run_base", counted)
     batch = neighbors_of({"x": X}, 2)
     model.train_on_batch(batch, Y)
     passes.clear()

@@ -9,6 +9,8 @@ import tensorflow as tf
 
 from nsl.configs import DistanceConfig, serialization
 from nsl.lib.distances import pairwise_distance_wrapper
+from nsl.lib.keras_internals import keep_mask, mask_of
+from nsl.lib.masks import joint_mask, without_masked
 from nsl.lib.neighbor_features import replicate_embeddings
 
 
@@ -35,7 +37,17 @@ class PairwiseDistance(keras.layers.Layer):
         self, distance_config: DistanceConfig | None = None, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
+        self.supports_masking = True
         self._distance_config = distance_config or DistanceConfig()
+
+    def __call__(
+        self, sources: Any, targets: Any = None, weights: Any = 1.0, **kwargs: Any
+    ) -> Any:
+        """Computes the distance; takes the arguments of `call` and of a Keras layer."""
+        # Keras takes tensors alone by position, and weights may be a number.
+        if targets is None:
+            return super().__call__(sources, weights=weights, **kwargs)
+        return super().__call__(sources, targets, weights=weights, **kwargs)
 
     def call(self, sources: Any, targets: Any = None, weights: Any = 1.0) -> tf.Tensor:
         """Computes the distance.
@@ -63,15 +75,24 @@ class PairwiseDistance(keras.layers.Layer):
                 )
             sources, targets, *rest = sources
             weights = rest[0] if rest else weights
+        replicated, mask = self._replicated(sources, targets), None
+        if targets.shape.rank == sources.shape.rank:
+            if mask_of(sources) is not None:
+                times = tf.shape(targets)[0] // tf.shape(sources)[0]
+                keep_mask(replicated, replicate_embeddings(mask_of(sources), times))
+            mask = joint_mask(replicated, targets)
+        sources, targets, weights = without_masked(
+            replicated, targets, weights, mask, self._distance_config.sum_over_axis
+        )
         return pairwise_distance_wrapper(
-            self._replicated(sources, targets),
-            targets,
-            weights=weights,
-            distance_config=self._distance_config,
+            sources, targets, weights=weights, distance_config=self._distance_config
         )
 
+    def compute_mask(self, *args: Any, **kwargs: Any) -> None:
+        """Returns None, for a distance has no positions."""
+
     def _replicated(self, sources: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        """The sources once for each of their targets."""
+        """Returns the sources once for each of their targets."""
         if targets.shape.rank == sources.shape.rank + 1:
             return tf.broadcast_to(sources[..., tf.newaxis, :], tf.shape(targets))
         return replicate_embeddings(

@@ -11,12 +11,16 @@ import keras
 import tensorflow as tf
 
 from nsl.configs import AdvMode, AdvNeighborConfig, AdvObjective, AdvRegConfig, NormType
-from nsl.keras.batch import perturbable
-from nsl.keras.replica_seed import replica_seed
+from nsl.keras.batches import perturbable
+from nsl.keras.passes import CleanPass, Passes, PassOutputs
+from nsl.keras.replicas import replica_seed
 from nsl.keras.schedules import at_step
-from nsl.keras.terms.objectives import AdversarialObjective, AdversarialPasses
-from nsl.keras.terms.objectives.output_pair import output_pairs
-from nsl.keras.terms.term import CleanPass, Passes, Term
+from nsl.keras.terms.adversarial_objectives import (
+    AdversarialObjective,
+    AdversarialPasses,
+)
+from nsl.keras.terms.output_pair import output_pairs
+from nsl.keras.terms.term import Term
 from nsl.lib.adversarial_neighbor import projected_gradient_ascent
 from nsl.lib.features import is_perturbable
 
@@ -38,6 +42,8 @@ class AdversarialTerm(Term):
     Args:
       config: Multiplier, objective and settings of the ascent.
       protected_keys: Features of these names are never perturbed.
+      seed_generator: Gives the seeds of what is drawn; without it they are others each
+        time.
 
     Raises:
       ValueError: If there is no objective of that name.
@@ -45,9 +51,13 @@ class AdversarialTerm(Term):
 
     name = "adversarial"
     in_evaluation = True
+    needs_labels = True
 
     def __init__(
-        self, config: AdvRegConfig, protected_keys: Collection[str] = ()
+        self,
+        config: AdvRegConfig,
+        protected_keys: Collection[str | None] = (),
+        seed_generator: keras.random.SeedGenerator | None = None,
     ) -> None:
         self._objective = AdversarialObjective.of(config.objective)
         self.config = config
@@ -62,12 +72,13 @@ class AdversarialTerm(Term):
             config.objective is AdvObjective.LABELED and not self._replaces_samples
         )
         self._protected_keys = frozenset(protected_keys)
-        draws = config.adv_neighbor_config.random_init
-        self.seed_generator = (
-            keras.random.SeedGenerator()
-            if draws or self._objective.climbs_divergence
-            else None
-        )
+        self._seed_generator = seed_generator
+
+    @property
+    def draws(self) -> bool:
+        """Whether the ascent begins at random."""
+        random_init = self.config.adv_neighbor_config.random_init
+        return random_init or self._objective.climbs_divergence
 
     def at(self, step: Any, epoch: Any = None) -> AdversarialTerm:
         """Returns the term with the settings of a step.
@@ -79,32 +90,32 @@ class AdversarialTerm(Term):
         term.config = at_step(self.config, step)
         if not self.replaces_labeled_loss:
             term.multiplier = term.config.multiplier
-            if term.multiplier is not self.multiplier:
+            if callable(self.config.multiplier):
                 term._active = term.multiplier > 0
         if epoch is not None and self.start_epoch:
             started = epoch >= self.start_epoch
             term._active = started if term._active is None else started & term._active
         return term
 
-    def samples(self, model: Passes, clean: CleanPass) -> Any:
+    def samples(self, passes: Passes, clean: CleanPass) -> Any:
         """Returns the adversarial neighbors if they replace the samples."""
         if not self._replaces_samples:
             return clean.x
-        return self._neighbors(model, clean)
+        return self._neighbors(passes, clean)
 
-    def prepare(self, model: Passes, clean: CleanPass) -> Any:
+    def prepare(self, passes: Passes, clean: CleanPass) -> Any:
         """Finds the adversarial neighbors, in the structure of the features."""
         if self._replaces_samples and clean.training:
             return clean.x
-        return self._neighbors(model, clean)
+        return self._neighbors(passes, clean)
 
     def perturb(
-        self, model: Passes, clean: CleanPass, config: AdvNeighborConfig
+        self, passes: Passes, clean: CleanPass, config: AdvNeighborConfig
     ) -> Any:
         """Climbs from the samples of the clean pass.
 
         Args:
-          model: The regularized model.
+          passes: Runs the base model.
           clean: The clean pass, or what is known before it. Its input gradient is
             computed if it is not known.
           config: Settings of the ascent.
@@ -112,11 +123,11 @@ class AdversarialTerm(Term):
         Returns:
           The perturbed features, in the structure of `clean.x`.
         """
-        climbed = self._climbed(model, clean)
+        climbed = self._climbed(passes, clean)
 
         def gradient_fn(attacked: Any) -> Any:
             x = self._join(attacked, clean.x)
-            return self._attacked(model.input_gradient(x, clean, climbed))
+            return self._attacked(passes.input_gradient(x, clean, climbed))
 
         attacked, gradients, seed = self._attacked(clean.x), None, None
         if config.random_init:
@@ -137,7 +148,7 @@ class AdversarialTerm(Term):
         )
         return self._join(neighbors, clean.x)
 
-    def loss(self, model: Passes, clean: CleanPass, prepared: Any) -> tf.Tensor:
+    def loss(self, passes: Passes, clean: CleanPass, prepared: Any) -> tf.Tensor:
         """Computes the objective at the adversarial neighbors `prepared`."""
         labeled = clean.labeled_loss
         assert labeled is not None
@@ -145,9 +156,9 @@ class AdversarialTerm(Term):
             return labeled
 
         def objective() -> tf.Tensor:
-            [y_pred] = model.run_neighbors([prepared], clean)
-            passes = AdversarialPasses(model, clean, prepared, y_pred, self.config)
-            return tf.cast(self._objective(passes, self.config), labeled.dtype)
+            [y_pred] = passes.run_neighbors([prepared], clean)
+            pair = AdversarialPasses(passes, clean, prepared, y_pred, self.config)
+            return tf.cast(self._objective(pair, self.config), labeled.dtype)
 
         def inactive() -> tf.Tensor:
             if self.replaces_labeled_loss:
@@ -158,10 +169,10 @@ class AdversarialTerm(Term):
 
         return self._if_active(objective, inactive)
 
-    def _neighbors(self, model: Passes, clean: CleanPass) -> Any:
+    def _neighbors(self, passes: Passes, clean: CleanPass) -> Any:
         config = self.config.adv_neighbor_config
         return self._if_active(
-            lambda: self.perturb(model, clean, config), lambda: clean.x
+            lambda: self.perturb(passes, clean, config), lambda: clean.x
         )
 
     def _if_active(self, active: Callable[[], Any], inactive: Callable[[], Any]) -> Any:
@@ -177,7 +188,7 @@ class AdversarialTerm(Term):
         )
 
     def _climbed(
-        self, model: Passes, clean: CleanPass
+        self, passes: Passes, clean: CleanPass
     ) -> Callable[[Any], tf.Tensor] | None:
         """Returns what the ascent climbs, a loss of outputs; None if the labeled."""
         if not self._objective.climbs_divergence:
@@ -185,20 +196,20 @@ class AdversarialTerm(Term):
         fixed = clean.y_pred
         if clean.training or fixed is None:
             # Dropout or batch statistics must not count as a divergence.
-            [fixed] = model.run_neighbors([clean.x], clean, training=False)
+            [fixed] = passes.run_neighbors([clean.x], clean, training=False)
         if clean.y_pred is None:
             # Only after its first use does the compiled loss know of each output.
-            model.labeled_loss(clean.x, clean.y, fixed, clean.sample_weight, False)
-            clean.y_pred = fixed
+            passes.labeled_loss(clean.x, fixed, clean, training=False)
+            clean.outputs = PassOutputs(fixed, {})
 
         def divergence_of(y_pred: Any) -> tf.Tensor:
-            pairs = output_pairs(model, clean, fixed, y_pred, self.config)
+            pairs = output_pairs(passes, clean, fixed, y_pred, self.config)
             return tf.add_n([tf.reduce_mean(pair.divergence()) for pair in pairs])
 
         return divergence_of
 
     def _seed(self) -> tf.Tensor:
-        return replica_seed(self.seed_generator or keras.random.SeedGenerator())
+        return replica_seed(self._seed_generator or keras.random.SeedGenerator())
 
     def _attacked(self, x: Any) -> Any:
         if isinstance(x, Mapping) and self._protected_keys:

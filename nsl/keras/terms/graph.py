@@ -10,11 +10,13 @@ import keras
 import tensorflow as tf
 
 from nsl.configs import GraphObjective, GraphRegConfig, TransformType
-from nsl.keras.batch import describe
-from nsl.keras.output_losses import OutputLoss, output_losses
+from nsl.keras.batches import describe
+from nsl.keras.compiled_losses import OutputLoss
+from nsl.keras.passes import CleanPass, Neighbors, Passes
 from nsl.keras.schedules import at_step
-from nsl.keras.terms.graph_loss import GraphLoss, NeighborOutputs
-from nsl.keras.terms.term import CleanPass, Neighbors, Passes, Term
+from nsl.keras.terms.graph_losses import GraphLoss, NeighborOutputs
+from nsl.keras.terms.term import Term
+from nsl.lib.masks import joint_mask
 from nsl.lib.neighbor_features import split_neighbors
 
 # What `pack_nbrs` writes beside the features, and no model takes.
@@ -57,6 +59,12 @@ class GraphTerm(Term):
             term.multiplier = started * term.multiplier
         return term
 
+    def applies(self, x: Any, y: Any) -> bool:
+        """Tells whether a batch holds neighbors."""
+        del y
+        prefix = self.config.neighbor_config.prefix
+        return isinstance(x, Mapping) and any(name.startswith(prefix) for name in x)
+
     def take_neighbors(
         self, x: Any, input_names: list[str]
     ) -> tuple[Any, Neighbors | None]:
@@ -82,16 +90,16 @@ class GraphTerm(Term):
         differentiable = self._graph_loss.differentiates_neighbors
         return samples, Neighbors(neighbors, weights, differentiable)
 
-    def prepare(self, model: Passes, clean: CleanPass) -> Any:
+    def prepare(self, passes: Passes, clean: CleanPass) -> Any:
         """Runs the neighbors if no gradient goes through them."""
         neighbors = clean.neighbors[self.name]
         if neighbors.differentiable:
             return None
-        return model.run_neighbors(
+        return passes.run_neighbors(
             neighbors.features, clean, training=False, layer=self.embedding_layer
         )
 
-    def loss(self, model: Passes, clean: CleanPass, prepared: Any) -> tf.Tensor:
+    def loss(self, passes: Passes, clean: CleanPass, prepared: Any) -> tf.Tensor:
         """Computes the loss, summed over all outputs that are compared."""
         neighbors = clean.neighbors[self.name]
         layer = self.embedding_layer
@@ -100,13 +108,13 @@ class GraphTerm(Term):
             passed = clean.neighbor_outputs[self.name]
             of_neighbors = [outputs.of(layer) for outputs in passed]
         elif of_neighbors is None:
-            of_neighbors = model.run_neighbors(neighbors.features, clean, layer=layer)
+            of_neighbors = passes.run_neighbors(neighbors.features, clean, layer=layer)
         if layer is None:
             of_samples = clean.y_pred
-            chosen = self._chosen(model, of_samples)
-            known = output_losses(model, clean.y, of_samples, clean.sample_weight)
+            chosen = self._chosen(passes, of_samples)
+            known = passes.output_losses(clean)
         else:
-            of_samples = clean.layer_outputs[layer]
+            of_samples = clean.outputs.of(layer)
             chosen = list(range(len(of_samples)))
             known = [None] * len(of_samples)
         flat = [tf.nest.flatten(outputs) for outputs in (of_samples, *of_neighbors)]
@@ -132,9 +140,19 @@ class GraphTerm(Term):
         if loss is not None:
             from_logits = _first_known(loss.from_logits, from_logits)
             binary = _first_known(loss.binary, binary)
-        return NeighborOutputs(samples, neighbors, weights, from_logits, binary, loss)
+        masks = [joint_mask(samples, neighbor) for neighbor in neighbors]
+        known = [mask for mask in masks if mask is not None]
+        return NeighborOutputs(
+            samples,
+            neighbors,
+            weights,
+            from_logits,
+            binary,
+            loss,
+            known if known and len(known) == len(masks) else None,
+        )
 
-    def _chosen(self, model: Passes, y_pred: Any) -> list[int]:
+    def _chosen(self, passes: Passes, y_pred: Any) -> list[int]:
         """Lists the places of the outputs that are compared."""
         chosen = self.config.output_name
         paths = [path for path, _ in keras.tree.flatten_with_path(y_pred)]
@@ -143,7 +161,7 @@ class GraphTerm(Term):
         if isinstance(y_pred, Mapping):
             names = [path[0] for path in paths]
         else:
-            names = list(getattr(model, "output_names", None) or [])
+            names = passes.output_names
         places = [i for i, name in enumerate(names) if name == chosen]
         if not places:
             known = f"are {sorted(set(names))}" if names else "have no names"

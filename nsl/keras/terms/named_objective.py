@@ -6,6 +6,8 @@ import abc
 import enum
 from typing import Any, ClassVar, Self
 
+from nsl.lib.registry import Registry
+
 
 class NamedObjective(abc.ABC):
     """What a term can minimize: a family of classes, each with a name.
@@ -20,9 +22,7 @@ class NamedObjective(abc.ABC):
     ```
     """
 
-    _setting: ClassVar[str]
-    _title: ClassVar[str]
-    _known: ClassVar[dict[str, Any]]
+    _known: ClassVar[Registry[Any]]
 
     def __init_subclass__(
         cls,
@@ -34,12 +34,16 @@ class NamedObjective(abc.ABC):
     ) -> None:
         super().__init_subclass__(**kwargs)
         if NamedObjective in cls.__bases__:
-            cls._setting, cls._title, cls._known = setting, title, {}
+            further = (
+                f"Further ones are subclasses of nsl.keras.{cls.__name__}, defined "
+                "before the wrapper is made."
+            )
+            cls._known = Registry(setting, title, further)
         elif objective:
-            cls._known[_name(objective)] = cls()
+            cls._known.add(objective, cls())
         else:
             raise TypeError(
-                f"{cls.__name__} has no name for {cls._setting}. Give it one: "
+                f"{cls.__name__} has no name for its config. Give it one: "
                 f"class {cls.__name__}({cls.__bases__[0].__name__}, objective=...)."
             )
 
@@ -56,15 +60,4 @@ class NamedObjective(abc.ABC):
         Raises:
           ValueError: If there is none of that name; lists those there are.
         """
-        name = _name(objective)
-        if name not in cls._known:
-            raise ValueError(
-                f"{cls._setting} is {objective!r}, but the {cls._title} are "
-                f"{sorted(cls._known)}. Further ones are subclasses of "
-                f"nsl.keras.{cls.__name__}, defined before the wrapper is made."
-            )
-        return cls._known[name]
-
-
-def _name(objective: enum.Enum | str) -> str:
-    return str(getattr(objective, "value", objective))
+        return cls._known[objective]

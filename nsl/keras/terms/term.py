@@ -1,109 +1,13 @@
-"""What a regularization term is, and what it is told."""
+"""What a regularization term is."""
 
 from __future__ import annotations
 
 import abc
-import dataclasses
-from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from nsl.keras.recurrent_state import RecurrentState
-
-
-@dataclasses.dataclass(frozen=True)
-class Neighbors:
-    """Neighbors that a batch holds beside its samples.
-
-    Attributes:
-      features: For each neighbor of the samples, its features.
-      weights: For each neighbor, the weights of the edges to it, of shape
-        `[batch_size, 1]`.
-      differentiable: Whether the loss has a gradient through them. If not, the clean
-        pass leaves them out, and the term runs them when it prepares its loss.
-    """
-
-    features: list[Any]
-    weights: list[tf.Tensor]
-    differentiable: bool = True
-
-
-class PassOutputs(NamedTuple):
-    """What one pass through the base model gave.
-
-    Attributes:
-      model: The outputs of the base model.
-      layers: By layer name, the outputs of the layers that terms chose.
-    """
-
-    model: Any
-    layers: dict[str, Any]
-
-    def of(self, layer: str | None) -> Any:
-        """Returns the outputs of a layer, or for None those of the model."""
-        return self.model if layer is None else self.layers[layer]
-
-
-@dataclasses.dataclass
-class CleanPass:
-    """What the pass over the unperturbed samples gave.
-
-    Attributes:
-      x: The features of the samples, in the structure that the user chose.
-      y: The labels, or None.
-      sample_weight: The weights of the samples, or None.
-      training: Whether this is a training step.
-      recurrent_state: The state of stateful recurrent layers before the pass.
-      y_pred: The outputs of the base model.
-      labeled_loss: The compiled loss, without the base model's own losses.
-      neighbors: By term name, the neighbors that the term took out of the batch.
-      layer_outputs: By layer name, the outputs of the layers that terms chose.
-      neighbor_outputs: By term name, for each neighbor the outputs of the model and of
-        those layers, if the neighbors went through it together with the samples.
-      input_gradient: The gradient of `labeled_loss` in the structure of `x`, None for
-        a feature without one. Known to terms that ask for it.
-    """
-
-    x: Any
-    y: Any
-    sample_weight: Any
-    training: bool
-    recurrent_state: RecurrentState
-    y_pred: Any = None
-    labeled_loss: tf.Tensor | None = None
-    neighbors: dict[str, Neighbors] = dataclasses.field(default_factory=dict)
-    layer_outputs: dict[str, Any] = dataclasses.field(default_factory=dict)
-    neighbor_outputs: dict[str, list[PassOutputs]] = dataclasses.field(
-        default_factory=dict
-    )
-    input_gradient: Any = None
-
-
-class Passes(Protocol):
-    """The passes that a term may ask of the regularized model."""
-
-    def run_neighbors(
-        self,
-        neighbors: list[Any],
-        clean: CleanPass,
-        training: bool | None = None,
-        layer: str | None = None,
-    ) -> list[Any]:
-        """Runs the base model on neighbors of the samples, as the clean pass did."""
-
-    def input_gradient(
-        self,
-        x: Any,
-        clean: CleanPass,
-        loss_fn: Callable[[Any], tf.Tensor] | None = None,
-    ) -> Any:
-        """Differentiates a loss by features, in an inference pass."""
-
-    def labeled_loss(
-        self, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool
-    ) -> tf.Tensor:
-        """Computes the compiled loss without the base model's own losses."""
+from nsl.keras.passes import CleanPass, Neighbors, Passes
 
 
 class Term(abc.ABC):
@@ -119,6 +23,9 @@ class Term(abc.ABC):
       replaces_labeled_loss: Whether the term stands in the place of the labeled loss,
         which is then computed for the metrics alone.
       in_evaluation: Whether the term counts in `evaluate` too.
+      needs_labels: Whether the term needs labels and a compiled loss.
+      config: The config that the term was made from, if it was: where that changes,
+        compiled steps are made anew.
       embedding_layer: The layer whose outputs the loss needs, or None.
       multiplier: Factor of the loss, or a schedule of it. With 0 the term costs
         nothing.
@@ -128,7 +35,9 @@ class Term(abc.ABC):
     name: ClassVar[str]
     needs_input_gradient: bool = False
     replaces_labeled_loss: bool = False
+    needs_labels: ClassVar[bool] = False
     in_evaluation: ClassVar[bool] = False
+    config: Any = None
     embedding_layer: str | None = None
     multiplier: Any
     start_epoch: int = 0
@@ -146,6 +55,19 @@ class Term(abc.ABC):
         del step, epoch
         return self
 
+    def applies(self, x: Any, y: Any) -> bool:
+        """Tells whether a batch that is called, outside of a step, has what it takes.
+
+        Args:
+          x: The features of the batch.
+          y: The labels, or None.
+
+        Returns:
+          By default whether labels are there if the term needs them.
+        """
+        del x
+        return y is not None or not self.needs_labels
+
     def take_neighbors(
         self, x: Any, input_names: list[str]
     ) -> tuple[Any, Neighbors | None]:
@@ -161,40 +83,40 @@ class Term(abc.ABC):
         del input_names
         return x, None
 
-    def samples(self, model: Passes, clean: CleanPass) -> Any:
+    def samples(self, passes: Passes, clean: CleanPass) -> Any:
         """Chooses the features that the clean pass of a training step runs on.
 
         Args:
-          model: The regularized model.
+          passes: Runs the base model.
           clean: What is known before the pass: features, labels and weights.
 
         Returns:
           Features in the structure of `clean.x`, by default these themselves.
         """
-        del model
+        del passes
         return clean.x
 
-    def prepare(self, model: Passes, clean: CleanPass) -> Any:
-        """Does what no weight gradient is needed of, as searching a neighbor.
+    def prepare(self, passes: Passes, clean: CleanPass) -> Any:
+        """Runs work that needs no weight gradients, such as the attack.
 
         Args:
-          model: The regularized model.
+          passes: Runs the base model.
           clean: What the clean pass gave.
 
         Returns:
           What `loss` gets as `prepared`.
         """
-        del model, clean
+        del passes, clean
 
     @abc.abstractmethod
-    def loss(self, model: Passes, clean: CleanPass, prepared: Any) -> tf.Tensor:
+    def loss(self, passes: Passes, clean: CleanPass, prepared: Any) -> tf.Tensor:
         """Computes the loss, before the multiplier.
 
         With several replicas it is this replica's share: the replicas' losses sum up
         to the loss of the global batch.
 
         Args:
-          model: The regularized model.
+          passes: Runs the base model.
           clean: What the clean pass gave.
           prepared: What `prepare` returned.
 

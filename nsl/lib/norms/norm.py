@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import tensorflow as tf
 
 from nsl import configs
+from nsl.lib.registry import Registry
 
 # Of the searches for a joint projection. They end by themselves after far fewer.
 MAX_ROUNDS = 100
@@ -21,14 +22,16 @@ class Norm(abc.ABC):
     not grow where coordinates shrink, and can be made exact.
     """
 
-    _of: ClassVar[dict[configs.NormType, "Norm"]] = {}
+    _known: ClassVar[Registry["Norm"]] = Registry(
+        "norm_type", "norms", "Any other is an instance of a subclass of nsl.lib.Norm."
+    )
 
     def __init_subclass__(
         cls, norm_type: configs.NormType | None = None, **kwargs: Any
     ) -> None:
         super().__init_subclass__(**kwargs)
         if norm_type is not None:
-            Norm._of[norm_type] = cls()
+            Norm._known.add(norm_type, cls())
 
     @property
     def value(self) -> str:
@@ -50,7 +53,7 @@ class Norm(abc.ABC):
         """
         if isinstance(norm_type, Norm):
             return norm_type
-        return Norm._of[configs.NormType(norm_type)]
+        return Norm._known[norm_type]
 
     @abc.abstractmethod
     def length(self, rows: tf.Tensor) -> tf.Tensor:

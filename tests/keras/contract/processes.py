@@ -25,9 +25,10 @@ class ProcessContract(ContractBase):
         keras.saving.save_model(model, path)
         program = textwrap.dedent(
             f"""
-            import keras, nsl.keras
-            from {type(self).__module__} import {type(self).__name__} as Contract
+            import sys, keras, nsl
+            assert "nsl.keras" not in sys.modules
             model = keras.saving.load_model({path!r})
+            from {type(self).__module__} import {type(self).__name__} as Contract
             history = Contract().fit(model).history
             assert "accuracy" in history and Contract.term_metric in history
             model.save_weights({str(tmp_path / "on.weights.h5")!r})

@@ -73,7 +73,7 @@ class Case:
 
     def fit(self, model: Any, batch_size: int = BATCH) -> dict[str, Any]:
         """Trains on samples in order and returns what was logged."""
-        names = {term.name for term in model._terms}
+        names = {term.name for term in model.terms()}
         x = neighbors_of({"x": X}, 2) if "graph" in names else {"x": X}
         data = tf.data.Dataset.from_tensor_slices((x, Y)).batch(batch_size)
         with contextlib.nullcontext() if self.draws else _same_for_all_samples():

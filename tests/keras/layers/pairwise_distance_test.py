@@ -57,3 +57,34 @@ def test_in_a_functional_model_that_is_saved(tmp_path):
 def test_targets_missing():
     with pytest.raises(ValueError, match="sources and targets"):
         nsl.keras.layers.PairwiseDistance()(SOURCES)
+
+
+@pytest.mark.parametrize("axis", [None, -1, 1])
+def test_masked_positions_do_not_count(axis):
+    config = nsl.configs.DistanceConfig(sum_over_axis=axis)
+    embed = keras.layers.Embedding(9, 4, "uniform", mask_zero=True)
+    ids, neighbors = (
+        np.array([[1, 2], [3, 4]]),
+        np.array([[5, 0], [6, 7], [8, 1], [2, 0]]),
+    )
+    weights = np.array([[0.5], [1.0], [2.0], [1.5]], "float32")
+
+    def distance(padding):
+        pad = ((0, 0), (0, padding))
+        layer = nsl.keras.layers.PairwiseDistance(config)
+        return layer(embed(np.pad(ids, pad)), embed(np.pad(neighbors, pad)), weights)
+
+    if axis != 1:
+        assert float(distance(5)) == pytest.approx(float(distance(0)))
+    table = embed.embeddings.numpy()
+    sources = np.repeat(ids, 2, axis=0)
+    there = (neighbors > 0)[..., None]
+    square = (table[sources] - table[neighbors]) ** 2 * there * weights[..., None]
+    count = {None: 4 * there.sum(), -1: there.sum(), 1: 4 * 4}[axis]
+    assert float(distance(0)) == pytest.approx(square.sum() / count, rel=1e-5)
+
+
+def test_weight_is_a_number_by_position():
+    s, t = np.ones((2, 3), "float32"), np.zeros((2, 3), "float32")
+    layer = nsl.keras.layers.PairwiseDistance()
+    assert float(layer(s, t, 0.5)) == pytest.approx(0.5 * float(layer(s, t)))

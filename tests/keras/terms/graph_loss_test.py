@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import nsl
-from nsl.keras.wrapped_model import WrappedModel
+from nsl.keras.passes import Passes
 from tests.keras.contract.base import SAMPLES, X, Y, assert_weights_equal, mlp
 from tests.keras.graph_regularization_test import neighbors_of
 
@@ -223,13 +223,13 @@ class TestCost:
     )
     def test_passes_of_a_training_step(self, objective, shared, layer, monkeypatch):
         passes = []
-        run_base = WrappedModel.run_base
+        run_base = Passes.run_base
 
         def counted(self, x, training):
             passes.append((len(x["x"]), training))
             return run_base(self, x, training)
 
-        monkeypatch.setattr(WrappedModel, "run_base", counted)
+        monkeypatch.setattr(Passes, "run_base", counted)
         base = classifier("sequential" if shared else "subclassed", "softmax")
         model = wrapped(
             base,

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import nsl
-from nsl.keras.terms.objectives import AdversarialObjective
+from nsl.keras.terms import AdversarialObjective
 from tests.keras.contract.base import X, Y, mlp
 from tests.keras.terms.objectives.by_hand import LOSS, wrapped
 

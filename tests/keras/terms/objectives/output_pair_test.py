@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 import nsl
-from nsl.keras.output_losses import OutputLoss
-from nsl.keras.terms.objectives import OutputPair
+from nsl.keras.compiled_losses import OutputLoss
+from nsl.keras.terms import OutputPair
 from tests.keras.contract.base import SAMPLE_WEIGHT, X, Y, mlp
 from tests.keras.contract.losses import OwnLoss
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
+
+from nsl.lib import keras_internals
 
 _BINARY = ("binary_crossentropy", "binary_focal_crossentropy")
 _CATEGORICAL = (
@@ -39,27 +41,38 @@ class OutputLoss:
     binary: bool | None
     from_logits: bool | None
 
-    def per_sample(self, output: tf.Tensor) -> tf.Tensor:
+    def per_sample(self, output: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
         """Computes the loss of an output that takes the place of the model's.
 
         Args:
           output: Of the same shape, [batch, ...].
+          mask: The positions that count, bool of shape [batch, ...], or None.
 
         Returns:
           The losses before weights and reduction, of shape [batch].
         """
         labels = keras.ops.convert_to_tensor(self.labels, dtype=self.loss.dtype)
         values = self.loss.call(labels, output)
-        return tf.reduce_mean(tf.reshape(values, [tf.shape(values)[0], -1]), axis=1)
+        rows = [tf.shape(values)[0], -1]
+        if mask is None:
+            return tf.reduce_mean(tf.reshape(values, rows), axis=1)
+        kept = tf.cast(tf.reshape(mask, tf.shape(values)), values.dtype)
+        total = tf.reduce_sum(tf.reshape(values * kept, rows), axis=1)
+        return tf.math.divide_no_nan(total, tf.reduce_sum(tf.reshape(kept, rows), 1))
 
 
 def output_losses(
-    model: keras.Model, y: Any, y_pred: Any, sample_weight: Any = None
+    known: Mapping[Any, keras.losses.Loss],
+    names: Sequence[str],
+    y: Any,
+    y_pred: Any,
+    sample_weight: Any = None,
 ) -> list[OutputLoss | None]:
     """Finds the compiled loss of each output.
 
     Args:
-      model: A compiled model that has computed its loss once.
+      known: Losses by the path or the name of their output, as compiled.
+      names: The names of the outputs, or none.
       y: The labels.
       y_pred: The outputs.
       sample_weight: The weights of the samples, or None.
@@ -68,19 +81,12 @@ def output_losses(
       For each output, in the order of `keras.tree.flatten`, its loss, or None if it has
       none.
     """
-    # A base model that computes its loss itself has been compiled like its wrapper.
-    owners = (model, getattr(model, "_core", None))
-    compiled = [getattr(owner, "_compile_loss", None) for owner in owners]
-    known = [getattr(losses, "_flat_losses", None) for losses in compiled]
-    flat: list[Any] = next((losses for losses in known if losses), [])
-    by_path = {loss.path: loss.loss for loss in flat}
     paths = [path for path, _ in keras.tree.flatten_with_path(y_pred)]
-    names = list(getattr(model, "output_names", None) or [])
     found: list[OutputLoss | None] = []
     for i, path in enumerate(paths):
         # A loss given by the name of the output is found under the name.
         name = names[i] if len(names) == len(paths) else None
-        loss = by_path.get(path, by_path.get((name,)))
+        loss = known.get(path, known.get((name,)))
         if loss is None:
             found.append(None)
             continue
@@ -107,10 +113,7 @@ def _of_output(values: Any, i: int, keys: tuple[Any, ...]) -> Any:
 
 def _distribution(loss: keras.losses.Loss) -> tuple[bool | None, bool | None]:
     """Reads what a loss object takes; Keras wraps plain functions in one."""
-    function: Any = getattr(loss, "fn", None)
-    if not getattr(function, "__module__", "").startswith("keras.src.losses."):
+    name, settings = keras_internals.function_of_loss(loss)
+    if name not in _BINARY + _CATEGORICAL:
         return None, None
-    if function.__name__ not in _BINARY + _CATEGORICAL:
-        return None, None
-    from_logits = bool(loss._fn_kwargs.get("from_logits", False))
-    return function.__name__ in _BINARY, from_logits
+    return name in _BINARY, bool(settings.get("from_logits", False))

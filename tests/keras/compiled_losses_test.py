@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from nsl.keras.output_losses import output_losses
+from nsl.keras.compiled_losses import output_losses
+from nsl.lib import keras_internals
 
 # (binary, from_logits)
 LOGITS, CLASSES = (False, True), (False, False)
@@ -17,6 +18,12 @@ X = np.ones((2, 3), "float32")
 
 def custom(y_true, y_pred):
     return keras.ops.mean(y_pred, axis=-1)
+
+
+def losses_of(model, y, y_pred, sample_weight=None):
+    known = keras_internals.losses_by_output(model)
+    names = getattr(model, "output_names", [])
+    return output_losses(known, names, y, y_pred, sample_weight)
 
 
 def of(loss, outputs=1, structure=None, y=None):
@@ -30,7 +37,7 @@ def of(loss, outputs=1, structure=None, y=None):
     y_pred = model(X)
     y = keras.tree.map_structure(lambda _: X, y_pred) if y is None else y
     model.compute_loss(X, y, y_pred)
-    losses = output_losses(model, y, y_pred)
+    losses = losses_of(model, y, y_pred)
     return [each and (each.binary, each.from_logits) for each in losses]
 
 
@@ -70,7 +77,7 @@ def test_several_outputs():
 def test_a_model_without_loss():
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3)])
     model.compile()
-    assert output_losses(model, None, model(X)) == [None]
+    assert losses_of(model, None, model(X)) == [None]
 
 
 def compiled_with(loss, names):
@@ -89,7 +96,7 @@ def test_the_loss_of_each_sample(rank):
     y = np.array([2, 0]).reshape([2] + [1] * (rank - 1))
     weight = np.array([[0.5], [2.0]])
     model.compute_loss(X, y, y_pred, weight)
-    [loss] = output_losses(model, y, y_pred, weight)
+    [loss] = losses_of(model, y, y_pred, weight)
     expected = kind(from_logits=True, reduction="none")(y, y_pred)
     np.testing.assert_allclose(loss.per_sample(y_pred), expected, rtol=1e-6)
     np.testing.assert_allclose(loss.sample_weight, [0.5, 2.0])
@@ -98,7 +105,7 @@ def test_the_loss_of_each_sample(rank):
 def test_positions_of_a_sample_are_averaged():
     model, y_pred = compiled_with("mse", ["out"])
     model.compute_loss(X, X, y_pred)
-    [loss] = output_losses(model, X, y_pred)
+    [loss] = losses_of(model, X, y_pred)
     maps = np.stack([y_pred, y_pred + 1], 1)
     mean = np.square(maps - np.stack([X, X], 1)).mean((1, 2))
     labels = np.stack([X, X], 1)
@@ -115,7 +122,7 @@ def test_labels_and_weights_of_several_outputs(form):
     if form == "dict":
         y = dict(zip(names, y, strict=True))
     model.compute_loss(X, y, y_pred, weight)
-    second, first = output_losses(model, y, y_pred, weight)
+    second, first = losses_of(model, y, y_pred, weight)
     np.testing.assert_array_equal(second.labels, X)
     np.testing.assert_array_equal(first.labels, 2 * X)
     np.testing.assert_array_equal(second.sample_weight, [1, 1])

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from nsl.keras.replica_seed import replica_seed
+from nsl.keras.replicas import replica_seed
 
 
 def drawn(strategy: tf.distribute.Strategy, jit_compile: bool) -> list[list[int]]:

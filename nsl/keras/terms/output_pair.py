@@ -9,9 +9,10 @@ import keras
 import tensorflow as tf
 
 from nsl.configs import AdvRegConfig
-from nsl.keras.output_losses import OutputLoss, output_losses
+from nsl.keras.compiled_losses import OutputLoss
+from nsl.keras.passes import CleanPass, Passes
 from nsl.keras.replicas import share_of_mean
-from nsl.keras.terms.term import CleanPass, Passes
+from nsl.lib import keras_internals
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +89,7 @@ class OutputPair:
 
 
 def output_pairs(
-    model: Passes,
+    passes: Passes,
     clean: CleanPass,
     y_pred: Any,
     adversarial: Any,
@@ -100,7 +101,7 @@ def output_pairs(
     `config.from_logits` tells what they are, all that have a loss.
 
     Args:
-      model: The regularized model.
+      passes: Runs the base model.
       clean: The pass over the samples, for labels and weights.
       y_pred: Outputs at the samples.
       adversarial: Outputs at the neighbors.
@@ -112,7 +113,7 @@ def output_pairs(
     Raises:
       ValueError: If it is not known of any output that it is class scores.
     """
-    losses = output_losses(model, clean.y, clean.y_pred, clean.sample_weight)
+    losses = passes.output_losses(clean)
     pairs = []
     flat = (keras.tree.flatten(y_pred), keras.tree.flatten(adversarial))
     for loss, at_sample, at_neighbor in zip(losses, *flat, strict=True):
@@ -130,7 +131,7 @@ def output_pairs(
                 adversarial=_logits(at_neighbor, from_logits, binary),
                 binary=binary,
                 loss=loss,
-                mask=getattr(at_neighbor, "_keras_mask", None),
+                mask=keras_internals.mask_of(at_neighbor),
             )
         )
     if not pairs:
@@ -138,7 +139,7 @@ def output_pairs(
             f"The objective {config.objective!r} compares the probabilities of "
             "classes, so it must know whether the outputs of the model are logits or "
             "probabilities, but the compiled loss does not tell: it is "
-            f"{getattr(model, 'loss', None)!r}. Compile with a crossentropy of Keras, "
+            f"{passes.compiled_with!r}. Compile with a crossentropy of Keras, "
             "or say AdvRegConfig(from_logits=True) or False."
         )
     return pairs
@@ -148,7 +149,7 @@ def _logits(output: tf.Tensor, from_logits: bool, binary: bool) -> tf.Tensor:
     if not from_logits:
         # Keras keeps what went into its softmax or sigmoid. The logarithm of a
         # probability that was rounded to 0 would be cut off.
-        kept = getattr(output, "_keras_logits", None)
+        kept = keras_internals.logits_of(output)
         if kept is not None and kept.shape.rank == output.shape.rank:
             output, from_logits = kept, True
     if output.dtype != tf.float64:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
 from typing import Any, ClassVar
 
 import tensorflow as tf
 
 from nsl.configs import GraphObjective, GraphRegConfig
-from nsl.keras.output_losses import OutputLoss
+from nsl.keras.compiled_losses import OutputLoss
 from nsl.keras.replicas import share_of_mean, sum_over_replicas
 from nsl.keras.terms.named_objective import NamedObjective
 from nsl.lib.distances import weighted_sum_and_normalizer
@@ -18,6 +19,7 @@ from nsl.lib.graph_losses import (
     neighbor_contrastive_loss,
     neighbor_mean_prediction,
 )
+from nsl.lib.masks import by_position, weights_by_position, without_masked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +34,8 @@ class NeighborOutputs:
         that does not tell, the transform of the config.
       binary: Whether each element of it is the probability of a yes by itself.
       loss: The compiled loss of the output with its labels, if there is one.
+      masks: For each neighbor which positions count in the sample and in it, bool of
+        shape [batch, ...], or None if all do.
     """
 
     samples: tf.Tensor
@@ -40,6 +44,41 @@ class NeighborOutputs:
     from_logits: bool = False
     binary: bool = False
     loss: OutputLoss | None = None
+    masks: list[tf.Tensor] | None = None
+
+    def by_position(self) -> NeighborOutputs:
+        """Makes each position a sample of its own, if some do not count.
+
+        Returns:
+          Outputs of shape [positions, d] and weights of shape [positions, k], which are
+          0 where a position is masked; without masks these outputs themselves.
+        """
+        if self.masks is None:
+            return self
+        weights = [
+            weights_by_position(self.weights[:, k], mask)
+            for k, mask in enumerate(self.masks)
+        ]
+        return dataclasses.replace(
+            self,
+            samples=by_position(self.samples, self.masks[0]),
+            neighbors=[by_position(n, self.masks[0]) for n in self.neighbors],
+            weights=tf.stack(weights, 1),
+            masks=None,
+        )
+
+    def padded_with_zeros(self) -> NeighborOutputs:
+        """Zeroes what is masked, in the sample and in its neighbors alike."""
+        if self.masks is None:
+            return self
+        kept = [tf.cast(mask, self.samples.dtype)[..., None] for mask in self.masks]
+        pairs = zip(self.neighbors, kept, strict=True)
+        return dataclasses.replace(
+            self,
+            samples=self.samples * kept[0],
+            neighbors=[neighbor * kept for neighbor, kept in pairs],
+            masks=None,
+        )
 
 
 class GraphLoss(
@@ -110,12 +149,18 @@ class GraphLoss(
 
 class _Distance(GraphLoss, objective=GraphObjective.DISTANCE):
     def __call__(self, outputs: NeighborOutputs, config: GraphRegConfig) -> tf.Tensor:
-        samples, rank = outputs.samples, outputs.samples.shape.rank
-        total, normalizer = weighted_sum_and_normalizer(
-            tf.concat([samples] * len(outputs.neighbors), 0),
+        masks, rank = outputs.masks, outputs.samples.shape.rank
+        sources, targets, weights = without_masked(
+            tf.concat([outputs.samples] * len(outputs.neighbors), 0),
             tf.concat(outputs.neighbors, 0),
-            tf.reshape(tf.transpose(outputs.weights), [-1] + [1] * (rank - 1)),
-            config.distance_config,
+            tf.reshape(tf.transpose(outputs.weights), [-1, 1]),
+            None if masks is None else tf.concat(masks, 0),
+            config.distance_config.sum_over_axis,
+        )
+        if sources.shape.rank == rank:
+            weights = tf.reshape(weights, [-1] + [1] * (rank - 1))
+        total, normalizer = weighted_sum_and_normalizer(
+            sources, targets, weights, config.distance_config
         )
         if config.distance_config.reduction == "weighted_sum":
             return total
@@ -124,6 +169,7 @@ class _Distance(GraphLoss, objective=GraphObjective.DISTANCE):
 
 class _Contrastive(GraphLoss, objective=GraphObjective.CONTRASTIVE):
     def __call__(self, outputs: NeighborOutputs, config: GraphRegConfig) -> tf.Tensor:
+        outputs = outputs.padded_with_zeros()
         batch, first = _global_batch(outputs.samples)
         values = neighbor_contrastive_loss(
             outputs.samples,
@@ -140,6 +186,7 @@ class _Consistency(GraphLoss, objective=GraphObjective.CONSISTENCY):
     differentiates_neighbors = False
 
     def __call__(self, outputs: NeighborOutputs, config: GraphRegConfig) -> tf.Tensor:
+        outputs = outputs.by_position()
         values = neighbor_consistency_loss(
             outputs.samples,
             tf.stack(outputs.neighbors, 1),
@@ -165,13 +212,16 @@ class _Propagation(GraphLoss, objective=GraphObjective.PROPAGATION):
                 "compile() received a loss for. Compile with a loss, leave "
                 "embedding_layer None, or choose an output_name that has a loss."
             )
+        flat = outputs.by_position()
         mean = neighbor_mean_prediction(
-            tf.stack(outputs.neighbors, 1), weights, outputs.from_logits, outputs.binary
+            tf.stack(flat.neighbors, 1), flat.weights, flat.from_logits, flat.binary
         )
+        mean = tf.reshape(mean, tf.shape(outputs.samples))
         counts = tf.cast(tf.reduce_any(weights > 0, axis=1), mean.dtype)
         if loss.sample_weight is not None:
             counts *= tf.cast(loss.sample_weight, mean.dtype)
-        values = tf.cast(loss.per_sample(mean), mean.dtype)
+        kept = outputs.masks and functools.reduce(tf.logical_or, outputs.masks)
+        values = tf.cast(loss.per_sample(mean, kept), mean.dtype)
         labeled = self.mean(tf.reduce_sum(counts * values), tf.reduce_sum(counts))
         return labeled + GraphLoss.of(GraphObjective.CONSISTENCY)(outputs, config)
 

@@ -1,0 +1,91 @@
+"""The preprocessor of a base model that has one, as tasks of keras-hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+_BATCH_SIZE = 32
+
+
+def has_preprocessor(base_model: keras.Model) -> bool:
+    """Tells whether `fit` of a base model preprocesses what it is given."""
+    return hasattr(base_model, "preprocess_samples")
+
+
+def preprocessed_batch(base_model: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """Preprocesses the arguments of `train_on_batch` and `test_on_batch`.
+
+    Args:
+      base_model: A model with a method `preprocess_samples`.
+      given: Arguments by name.
+
+    Returns:
+      Arguments by name.
+    """
+    parts = _packed(given["x"], given.get("y"), given.get("sample_weight"))
+    batch = base_model.preprocess_samples(*parts)
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+    return {**given, "x": x, "y": y, "sample_weight": sample_weight}
+
+
+def preprocessed(
+    base_model: Any, given: dict[str, Any], shuffle: bool = False
+) -> dict[str, Any]:
+    """Preprocesses the arguments of `fit`, `evaluate` and `predict`.
+
+    Args:
+      base_model: A model with a method `preprocess_samples`.
+      given: Arguments by name.
+      shuffle: Whether arrays are shuffled unless the arguments say otherwise.
+
+    Returns:
+      Arguments by name. Data is in batches, preprocessed as they are drawn.
+    """
+    given = dict(given)
+    data = _packed(
+        given.pop("x"), given.pop("y", None), given.pop("sample_weight", None)
+    )
+    batch_size = given.pop("batch_size", None) or _BATCH_SIZE
+    share = given.pop("validation_split", 0.0)
+    if share:
+        at = int(len(tf.nest.flatten(data)[0]) * (1 - share))
+        given["validation_data"] = tf.nest.map_structure(lambda a: a[at:], data)
+        data = tf.nest.map_structure(lambda a: a[:at], data)
+    validation = given.get("validation_data")
+    if validation is not None:
+        parts = validation if isinstance(validation, tuple) else (validation,)
+        size = given.get("validation_batch_size") or batch_size
+        given["validation_data"] = _mapped(base_model, parts, size, False)
+    shuffle = shuffle and bool(given.pop("shuffle", True))
+    return {**given, "x": _mapped(base_model, data, batch_size, shuffle)}
+
+
+def _packed(x: Any, y: Any, sample_weight: Any) -> tuple[Any, ...]:
+    parts = [x, y, sample_weight]
+    while parts[-1] is None:
+        parts.pop()
+    return tuple(np.asarray(p) if isinstance(p, list) else p for p in parts)
+
+
+def _mapped(
+    base_model: Any, parts: tuple[Any, ...], batch_size: int, shuffle: bool
+) -> Any:
+    """Returns batches of arrays, or the batches that were given, preprocessed."""
+    x, preprocess = parts[0], base_model.preprocess_samples
+    if isinstance(x, tf.data.Dataset):
+        return x.map(preprocess, tf.data.AUTOTUNE)
+    arrays = isinstance(x, np.ndarray | dict | tuple) or tf.is_tensor(x)
+    if not arrays and isinstance(x, Iterable):
+        return (
+            preprocess(*batch) if isinstance(batch, tuple) else preprocess(batch)
+            for batch in x
+        )
+    data = tf.data.Dataset.from_tensor_slices(parts)
+    if shuffle:
+        data = data.shuffle(len(data))
+    return data.batch(batch_size).map(preprocess, tf.data.AUTOTUNE)

@@ -1,0 +1,94 @@
+"""Positions of padded sequences, which do not count in a loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from nsl.lib.keras_internals import mask_of
+
+
+def joint_mask(*outputs: Any) -> tf.Tensor | None:
+    """Returns which positions count in all of several outputs.
+
+    Args:
+      *outputs: Tensors of one shape [batch, ..., d], on which Keras has noted a mask or
+        not.
+
+    Returns:
+      A bool tensor of shape [batch, ...], or None if all positions count.
+    """
+    masks = [(output, mask_of(output)) for output in outputs]
+    joint = None
+    for output, mask in masks:
+        if mask is None or mask.shape.rank >= output.shape.rank:
+            continue
+        missing = output.shape.rank - 1 - mask.shape.rank
+        shape = tf.concat([tf.shape(mask), tf.ones([missing], tf.int32)], 0)
+        whole = tf.broadcast_to(
+            tf.reshape(tf.cast(mask, tf.bool), shape), tf.shape(output)[:-1]
+        )
+        joint = whole if joint is None else joint & whole
+    return joint
+
+
+def by_position(values: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
+    """Makes each position of a sample a row of its own.
+
+    Args:
+      values: A tensor of shape [batch, ..., d].
+      mask: What `joint_mask` returned. None leaves the values as they are.
+
+    Returns:
+      A tensor of shape [positions, d].
+    """
+    return values if mask is None else tf.reshape(values, [-1, values.shape[-1]])
+
+
+def weights_by_position(weights: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
+    """Returns weights of what `by_position` returns: 0 where a position is masked.
+
+    Args:
+      weights: Weights of samples, of shape [batch].
+      mask: What `joint_mask` returned. None leaves the weights as they are.
+
+    Returns:
+      A tensor of shape [positions].
+    """
+    if mask is None:
+        return weights
+    rank = mask.shape.rank
+    each = tf.reshape(weights, tf.concat([[-1], tf.ones([rank - 1], tf.int32)], 0))
+    return tf.reshape(each * tf.cast(mask, weights.dtype), [-1])
+
+
+def without_masked(
+    sources: tf.Tensor,
+    targets: tf.Tensor,
+    weights: Any,
+    mask: tf.Tensor | None,
+    axis: int | None,
+) -> tuple[tf.Tensor, tf.Tensor, Any]:
+    """Prepares a distance so that masked positions do not count.
+
+    Args:
+      sources: A tensor of shape [batch, ..., d].
+      targets: A tensor of the same shape.
+      weights: Weights of the distances, a number or of shape [batch, 1].
+      mask: What `joint_mask` returned. None leaves all as it is.
+      axis: The axis that distances are summed over, or None.
+
+    Returns:
+      Sources, targets and weights: each position by itself, or, where distances are
+      summed over positions, with zeros at masked ones.
+    """
+    if mask is None:
+        return sources, targets, weights
+    if axis not in (None, -1, targets.shape.rank - 1):
+        kept = tf.cast(mask, targets.dtype)[..., tf.newaxis]
+        return sources * kept, targets * kept, weights
+    weights = tf.cast(weights, tf.float32)
+    weights = tf.broadcast_to(weights, [tf.shape(mask)[0], 1])[:, 0]
+    weights = weights_by_position(weights, mask)[:, tf.newaxis]
+    return by_position(sources, mask), by_position(targets, mask), weights
