@@ -109,16 +109,7 @@ class Passes:
         self._base_model = base_model
         self._layers = sorted(layers)
 
-    def _split(output: tf.Tensor, sizes: list[tf.Tensor]) -> list[tf.Tensor]:
-    """Splits an output along the batch, its mask too."""
-    parts, mask = tf.split(output, sizes), keras_internals.mask_of(output)
-    if mask is not None:
-        for part, kept in zip(parts, tf.split(mask, sizes), strict=True):
-            keras_internals.keep_mask(part, kept)
-    return parts
-
-
-def run_base(self, x: Any, training: bool | None) -> Any:
+    def run_base(self, x: Any, training: bool | None) -> Any:
         """Runs the base model on features in the structure the user chose."""
         return run_base(self._base_model, x, training)
 

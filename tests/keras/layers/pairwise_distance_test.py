@@ -63,6 +63,7 @@ def test_targets_missing():
 def test_masked_positions_do_not_count(axis):
     config = nsl.configs.DistanceConfig(sum_over_axis=axis)
     embed = keras.layers.Embedding(9, 4, "uniform", mask_zero=True)
+    embed.build()
     ids, neighbors = (
         np.array([[1, 2], [3, 4]]),
         np.array([[5, 0], [6, 7], [8, 1], [2, 0]]),
