@@ -14,12 +14,14 @@ from nsl.keras import callbacks, layers
 from nsl.keras.adversarial_loss import adversarial_loss
 from nsl.keras.adversarial_regularization import AdversarialRegularization
 from nsl.keras.graph_regularization import GraphRegularization
+from nsl.keras.regularized_model import RegularizedModel
 from nsl.keras.terms import (
     AdversarialObjective,
     AdversarialPasses,
     GraphLoss,
     NeighborOutputs,
     OutputPair,
+    Term,
 )
 
 __all__ = [
@@ -30,6 +32,8 @@ __all__ = [
     "GraphRegularization",
     "NeighborOutputs",
     "OutputPair",
+    "RegularizedModel",
+    "Term",
     "adversarial_loss",
     "callbacks",
     "layers",

@@ -1,5 +1,6 @@
 """What a base model may be, and what it is called with."""
 
+import sys
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -49,8 +50,16 @@ def warn_of_unused_overrides(base_model: keras.Model) -> None:
         warnings.warn(
             f"The {' and '.join(unused)} of {kind.__name__} will not be used: the "
             "wrapper has its own. Override compute_loss to change the labeled loss.",
-            stacklevel=5,
+            stacklevel=_frames_of_nsl(),
         )
+
+
+def _frames_of_nsl() -> int:
+    """Returns the `stacklevel` of the line that called nsl, for a warning."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith("nsl."):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def input_names(base_model: keras.Model) -> list[str]:

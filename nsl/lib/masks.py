@@ -75,7 +75,7 @@ def without_masked(
     Args:
       sources: A tensor of shape [batch, ..., d].
       targets: A tensor of the same shape.
-      weights: Weights of the distances, a number or of shape [batch, 1].
+      weights: Weights of the distances, a number or one for each row.
       mask: What `joint_mask` returned. None leaves all as it is.
       axis: The axis that distances are summed over, or None.
 
@@ -88,7 +88,7 @@ def without_masked(
     if axis not in (None, -1, targets.shape.rank - 1):
         kept = tf.cast(mask, targets.dtype)[..., tf.newaxis]
         return sources * kept, targets * kept, weights
-    weights = tf.cast(weights, tf.float32)
-    weights = tf.broadcast_to(weights, [tf.shape(mask)[0], 1])[:, 0]
-    weights = weights_by_position(weights, mask)[:, tf.newaxis]
+    flat = tf.reshape(tf.cast(weights, tf.float32), [-1])
+    flat = tf.broadcast_to(flat, tf.shape(mask)[:1])
+    weights = weights_by_position(flat, mask)[:, tf.newaxis]
     return by_position(sources, mask), by_position(targets, mask), weights

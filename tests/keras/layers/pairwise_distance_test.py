@@ -68,7 +68,7 @@ def test_masked_positions_do_not_count(axis):
         np.array([[1, 2], [3, 4]]),
         np.array([[5, 0], [6, 7], [8, 1], [2, 0]]),
     )
-    weights = np.array([[0.5], [1.0], [2.0], [1.5]], "float32")
+    weights = np.array([[[0.5]], [[1.0]], [[2.0]], [[1.5]]], "float32")
 
     def distance(padding):
         pad = ((0, 0), (0, padding))
@@ -80,7 +80,7 @@ def test_masked_positions_do_not_count(axis):
     table = embed.embeddings.numpy()
     sources = np.repeat(ids, 2, axis=0)
     there = (neighbors > 0)[..., None]
-    square = (table[sources] - table[neighbors]) ** 2 * there * weights[..., None]
+    square = (table[sources] - table[neighbors]) ** 2 * there * weights
     count = {None: 4 * there.sum(), -1: there.sum(), 1: 4 * 4}[axis]
     assert float(distance(0)) == pytest.approx(square.sum() / count, rel=1e-5)
 
