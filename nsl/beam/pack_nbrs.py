@@ -140,6 +140,7 @@ def _report(counters: dict[str, int], distributions: dict[str, Any]) -> dict[str
         "edges",
         "blank_lines",
         "windows_line_ends",
+        "self_edges",
         "edges_to_unknown_ids",
         "records",
     )

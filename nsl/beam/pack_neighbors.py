@@ -45,13 +45,14 @@ class _CheckIdsFn(beam.DoFn):
 
 
 class _DirectEdgesFn(beam.DoFn):
-    """Yields (seed, (neighbor, weight)) for edges between known ids."""
+    """Yields (seed, (neighbor, weight)) for edges between two known ids."""
 
     def __init__(self, both_ways: bool, last_seed_kind: int) -> None:
         self._both_ways = both_ways
         self._last_seed_kind = last_seed_kind
         self._edges = Metrics.counter(NAMESPACE, "edges")
         self._unknown = Metrics.counter(NAMESPACE, "edges_to_unknown_ids")
+        self._self_edges = Metrics.counter(NAMESPACE, "self_edges")
 
     def process(self, element: Any) -> Iterator[tuple[bytes, tuple[bytes, float]]]:
         target, (source, weight, source_kind), found = element
@@ -59,6 +60,9 @@ class _DirectEdgesFn(beam.DoFn):
         self._edges.inc()
         if _UNKNOWN in (source_kind, target_kind):
             self._unknown.inc()
+            return
+        if source == target:
+            self._self_edges.inc()
             return
         if source_kind <= self._last_seed_kind:
             yield source, (target, weight)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from absl import logging
 
 from nsl.data import powers, sparse_rows
 from nsl.data.edges import read_edges
@@ -17,7 +18,9 @@ class Graph:
 
     The neighbors of the node in row i are `targets[row_splits[i]:row_splits[i + 1]]`,
     the heaviest first and of equally heavy ones the one with the larger id first. Of
-    an edge given several times the largest weight stays.
+    an edge given several times the largest weight stays. No node is its own neighbor:
+    an edge from a node to itself, such as nearest-neighbor searches give, is left out
+    and counted.
 
     ```python
     graph = nsl.data.Graph({"a": {"b": 0.5}, "b": {"c": 1.0}}, undirected=True)
@@ -31,6 +34,7 @@ class Graph:
       row_splits: Where each row starts and the last ends, int64 of shape [nodes + 1].
       targets: Rows of the neighbors, int32 of shape [edges].
       weights: Weights of the edges, float32 of shape [edges].
+      self_edges: How many of the given edges led from a node to itself.
 
     Args:
       edges: The path of a file of lines `source<TAB>target[<TAB>weight]` in UTF-8,
@@ -57,6 +61,7 @@ class Graph:
     row_splits: npt.NDArray[np.int64]
     targets: npt.NDArray[np.int32]
     weights: npt.NDArray[np.float32]
+    self_edges: int
 
     def __init__(
         self,
@@ -85,6 +90,7 @@ class Graph:
         else:
             numbering = Numbering(nodes)
         columns = sparse_rows.Columns()
+        self.self_edges = 0
         for chunk in read_edges(edges, nodes is not None and nodes.are_integers):
             sources = numbering.rows(chunk.sources)
             targets = numbering.rows(chunk.targets)
@@ -103,7 +109,14 @@ class Graph:
                 known = (sources >= 0) & (targets >= 0)
                 sources, targets = sources[known], targets[known]
                 weights = weights[known]
+            others = sources != targets
+            if not others.all():
+                self.self_edges += int((~others).sum())
+                sources, targets = sources[others], targets[others]
+                weights = weights[others]
             columns.append(sources, targets, weights)
+        if self.self_edges:
+            logging.info("Left out %d edges from a node to itself.", self.self_edges)
         sparse_rows.release_freed_memory()
         found, final_rows = numbering.finish()
         del numbering
@@ -179,6 +192,7 @@ class Graph:
         """
         result = Graph.__new__(Graph)
         result._nodes = self._nodes
+        result.self_edges = 0
         result.row_splits, result.targets, result.weights = powers.power(
             (self.row_splits, self.targets, self.weights),
             self._nodes.ranks,

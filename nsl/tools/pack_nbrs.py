@@ -56,8 +56,8 @@ def pack_nbrs(
     i-th neighbor `NL_nbr_<i>_weight` and every feature of the neighbor as
     `NL_nbr_<i>_<name>`. The heaviest edge comes first; of equally heavy ones the one
     to the larger id. Of an edge given several times the largest weight holds. An edge
-    to an unknown id is left out and counted, and of an id in both sets the labeled
-    example is taken.
+    to an unknown id, or from an example to itself, is left out and counted, and of an
+    id in both sets the labeled example is taken.
 
     Args:
       labeled_examples_path: TFRecord files of `tf.train.Example`: a name, a pattern
@@ -134,6 +134,7 @@ def pack_nbrs(
             "edges": table.edges,
             "blank_lines": blank_lines,
             "windows_line_ends": windows_line_ends,
+            "self_edges": table.self_edges,
             "edges_to_unknown_ids": table.unknown_edges,
             "first_unknown_ids": [node.decode() for node in table.unknown_ids],
             "records": num_seeds,
