@@ -10,6 +10,7 @@ from apache_beam.metrics import Metrics
 
 from nsl.beam.heaviest import Heaviest
 from nsl.beam.salted_join import SaltedJoin
+from nsl.tools.example_wire import check_example
 from nsl.tools.pack_nbrs import check_arguments
 from nsl.tools.packing import Packer
 
@@ -19,6 +20,18 @@ MANY_NEIGHBORS = 100
 _LABELED, _UNLABELED, _UNKNOWN = 0, 1, 2
 _KINDS = ("labeled", "unlabeled")
 _FOUND = "found"
+
+
+def _checked(example: tuple[bytes, bytes], kind: int) -> tuple[bytes, Any]:
+    """Returns the id of an example, its kind and itself."""
+    node, data = example
+    try:
+        check_example(data)
+    except ValueError as error:
+        raise ValueError(
+            f"The {_KINDS[kind]} example of the id {node.decode()!r}: {error}."
+        ) from None
+    return node, (kind, data)
 
 
 class _CheckIdsFn(beam.DoFn):
@@ -198,11 +211,9 @@ class PackNeighbors(beam.PTransform):
     # Beam would take the type of a dict for that of one collection.
     def expand(self, inputs: Any) -> Any:
         """Builds the transform; see the class."""
-        labeled = inputs["labeled"] | "MarkLabeled" >> beam.Map(
-            lambda example: (example[0], (_LABELED, example[1]))
-        )
+        labeled = inputs["labeled"] | "MarkLabeled" >> beam.Map(_checked, _LABELED)
         unlabeled = inputs["unlabeled"] | "MarkUnlabeled" >> beam.Map(
-            lambda example: (example[0], (_UNLABELED, example[1]))
+            _checked, _UNLABELED
         )
         examples = (labeled, unlabeled) | "Examples" >> beam.Flatten()
         ids = (

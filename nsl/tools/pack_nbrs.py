@@ -6,6 +6,7 @@ From the shell:
 
 import collections
 import contextlib
+import itertools
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -124,8 +125,13 @@ def pack_nbrs(
             with output_files.whole_files(
                 outputs, "gzip" if compression == "gzip" else None
             ) as files:
-                for number, record in enumerate(records):
-                    files[number * len(files) // num_seeds].write(record)
+                numbered = enumerate(records)
+                for shard, part in itertools.groupby(
+                    numbered, lambda record: record[0] * len(files) // num_seeds
+                ):
+                    with files[shard] as file:
+                        for _, record in part:
+                            file.write(record)
 
         report = {
             "labeled_examples": num_labeled,

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -399,6 +400,37 @@ def test_shards_hold_the_records_in_order(tmp_path: Path) -> None:
     assert [len(shard) for shard in records] == [3, 2, 2]
 
 
+@pytest.mark.parametrize("compression", ["", "GZIP"])
+def test_more_shards_than_files_may_be_open(compression: str, tmp_path: Path) -> None:
+    _, unlabeled, graph, output = small_inputs(tmp_path)
+    count = 150
+    for i in range(count):
+        record = example({"id": [f"n{i}"], "x": [float(i)]}).SerializeToString()
+        write_records(tmp_path / f"part-{i:03d}", [record], compression)
+    write_lines(Path(graph), *(f"n{i}\tn{i * 7 % count}" for i in range(count)))
+    program = (
+        "import resource, sys; from nsl.tools.pack_nbrs import main\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (130, 130))\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    pattern = str(tmp_path / "part-*")
+    arguments = [pattern, unlabeled, graph, output, "--num_shards=140"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        env={**os.environ, "PYTHONPATH": str(LAUNCHER.parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    pack_nbrs(pattern, unlabeled, graph, output)
+    shards = sorted(tmp_path.glob("out.tfr-*"))
+    assert len(shards) == 140
+    records = [record for shard in shards for record in read_records(shard)]
+    assert records == read_records(output)
+    assert len(records) == count
+
+
 def test_input_through_another_scheme(tmp_path: Path) -> None:
     paths = small_inputs(tmp_path)
     pack_nbrs(*paths)
@@ -468,6 +500,24 @@ def test_bad_examples(
     with pytest.raises(ValueError, match=message) as error:
         pack_nbrs(*paths)
     assert f"{role}.tfr" in str(error.value)
+    assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("role", ["labeled", "unlabeled"])
+def test_sequence_examples_are_refused(role: str, tmp_path: Path) -> None:
+    paths = small_inputs(tmp_path)
+    message = tf.train.SequenceExample(context=example({"id": ["s"]}).features)
+    # Without lists it is an Example, byte for byte.
+    records = [message.SerializeToString()]
+    message.context.feature["id"].bytes_list.value[:] = [b"t"]
+    message.feature_lists.feature_list["words"].feature.add().int64_list.value[:] = [1]
+    write_records(tmp_path / f"{role}.tfr", [*records, message.SerializeToString()])
+    before = set(tmp_path.iterdir())
+    with pytest.raises(
+        ValueError, match=r"record 1: .*tf\.train\.SequenceExample"
+    ) as e:
+        pack_nbrs(*paths)
+    assert f"{role}.tfr" in str(e.value)
     assert set(tmp_path.iterdir()) == before
 
 
