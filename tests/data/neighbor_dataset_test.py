@@ -224,7 +224,7 @@ def test_several_replicas_share_a_batch(graph: Graph, x: Any) -> None:
         ({"features": {3: np.ones(12)}}, TypeError, "name of a feature"),
         ({"features": {"NL_nbr_": np.ones(12)}}, ValueError, "another name"),
         ({"features": {"weight": np.ones(12)}}, ValueError, "another name"),
-        ({"features": [None] * 12}, TypeError, "numbers or strings.*object"),
+        ({"features": [None] * 12}, TypeError, "numbers or strings.*row 0 holds None"),
         ({"labels": np.ones(3)}, ValueError, r"12 samples.*\(3,\)"),
         ({"sample_weight": np.ones(3)}, ValueError, r"\(12,\).*\(3,\)"),
         ({"sample_weight": np.full(12, np.nan)}, ValueError, "finite"),
