@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from nsl.data.sparse_matrices import canonical, is_sparse_matrix
 from nsl.files.edge_lines import EdgeFile
 from nsl.files.id_table import Strings
 from nsl.files.ids import as_ids
@@ -47,11 +48,13 @@ def read_edges(edges: Any, integer_ids: bool) -> Iterator[Edges]:
     """
     if isinstance(edges, str | os.PathLike):
         return _read_file(os.fspath(edges), integer_ids)
+    if is_sparse_matrix(edges):
+        matrix = canonical(edges)
+        # To SciPy it makes no difference whether a zero is stored.
+        there = matrix.data != 0
+        return _read_columns(matrix.row[there], matrix.col[there], matrix.data[there])
     if isinstance(edges, Mapping):
         return _read_columns(*_columns_of_dict(edges))
-    if hasattr(edges, "tocoo"):
-        matrix = edges.tocoo()
-        return _read_columns(matrix.row, matrix.col, matrix.data)
     if isinstance(edges, tuple | list) and len(edges) in (2, 3):
         return _read_columns(*edges)
     raise TypeError(

@@ -11,6 +11,7 @@ from absl import logging
 from nsl.data import powers, sparse_rows
 from nsl.data.edges import read_edges
 from nsl.data.node_ids import NodeIds, Numbering, unknown_ids_message
+from nsl.data.sparse_matrices import is_sparse_matrix
 
 
 class Graph:
@@ -39,9 +40,9 @@ class Graph:
     Args:
       edges: The path of a file of lines `source<TAB>target[<TAB>weight]` in UTF-8,
         which may be gzip; a dict `{source: {target: weight}}`; a square SciPy sparse
-        matrix, where entry (i, j) is the edge from i to j; or a tuple `(sources,
-        targets)` or `(sources, targets, weights)` of vectors. Where weights are missing
-        they are 1.
+        matrix, where entry (i, j) is the edge from i to j, a stored zero is none, and
+        entries that stand twice are added; or a tuple `(sources, targets)` or
+        `(sources, targets, weights)` of vectors. Where weights are missing they are 1.
       ids: The distinct ids of all nodes, integers or strings of shape [nodes], in the
         order of the features. By default, nodes that the edges call by integers are
         numbered by these (a sparse matrix has as many nodes as rows); nodes with
@@ -71,7 +72,7 @@ class Graph:
         undirected: bool = False,
         skip_unknown: bool = False,
     ) -> None:
-        is_matrix = hasattr(edges, "tocoo")
+        is_matrix = is_sparse_matrix(edges)
         if is_matrix and (len(edges.shape) != 2 or edges.shape[0] != edges.shape[1]):
             raise ValueError(
                 "A sparse matrix of edges must be square, but has shape "

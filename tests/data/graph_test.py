@@ -159,6 +159,18 @@ def test_no_node_is_its_own_neighbor(tmp_path: Path) -> None:
         assert (graph.self_edges, graph.power(2).self_edges) == (2, 0)
 
 
+def test_a_matrix_means_what_it_means_to_scipy() -> None:
+    places = ([0, 0, 1, 2, 2], [1, 1, 2, 0, 1])
+    repeated = scipy.sparse.coo_array(([1.0, 2.0, 0.0, 4.0, 0.5], places), shape=(3, 3))
+    unsorted = scipy.sparse.csr_array(
+        ([1.0, 2.0, 0.0, 0.5, 4.0], [1, 1, 2, 1, 0], [0, 2, 3, 5]), shape=(3, 3)
+    )
+    by_keys = scipy.sparse.dok_array(repeated.toarray())
+    for matrix in (repeated, unsorted, by_keys, scipy.sparse.lil_array(repeated)):
+        assert neighbors(Graph(matrix)) == [[(1, 3.0)], [], [(0, 4.0), (1, 0.5)]]
+    assert (repeated.nnz, unsorted.nnz) == (5, 5)
+
+
 def test_a_matrix_of_another_size() -> None:
     with pytest.raises(ValueError, match=r"shape \(2, 2\), but there are 3 ids"):
         Graph(scipy.sparse.eye_array(2), ids=range(3))
