@@ -9,7 +9,7 @@ import re
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from types import ModuleType
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from nsl.files.input_files import is_remote
 
@@ -30,23 +30,33 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def check_output(path: str, inputs: Iterable[str] = ()) -> None:
-    """Raises an error if `path` cannot become an output file.
+    """Does what `check_outputs` does for one output."""
+    check_outputs([path], inputs)
+
+
+def check_outputs(paths: Iterable[str], inputs: Iterable[str] = ()) -> None:
+    """Raises an error if one of `paths` cannot become an output file.
 
     Args:
-      path: The output's final name.
-      inputs: The files that are read, none of which may be the output.
+      paths: The final names of the outputs.
+      inputs: The files that are read, none of which may be an output.
 
     Raises:
       FileNotFoundError: If the folder does not exist.
-      OSError: If `path` is a folder or a device, or the folder is not writable.
-      ValueError: If `path` is empty or one of `inputs`.
+      OSError: If a path is a folder or a device, or its folder is not writable.
+      ValueError: If a path is empty or one of `inputs`.
     """
-    if not path:
-        raise ValueError("The output path is empty.")
-    if is_remote(path):
-        if path in set(inputs):
+    known = {identity for name in inputs for identity in _identities(name)}
+    for path in paths:
+        if not path:
+            raise ValueError("The output path is empty.")
+        if not is_remote(path):
+            _check_place(path)
+        if known & _identities(path):
             raise ValueError(f"The output {path} is also one of the inputs.")
-        return
+
+
+def _check_place(path: str) -> None:
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"The folder of the output {path} does not exist.")
@@ -56,10 +66,17 @@ def check_output(path: str, inputs: Iterable[str] = ()) -> None:
         raise OSError(f"The output {path} is not a regular file.")
     if not os.access(folder, os.W_OK):
         raise PermissionError(f"The folder of the output {path} is not writable.")
-    for name in inputs:
-        same = os.path.realpath(name) == os.path.realpath(path)
-        if same or (os.path.exists(path) and os.path.samefile(name, path)):
-            raise ValueError(f"The output {path} is also one of the inputs.")
+
+
+def _identities(path: str) -> set[Any]:
+    """Returns what two names of one file share: the name or the file itself."""
+    if is_remote(path):
+        return {path}
+    found: set[Any] = {os.path.realpath(path)}
+    with contextlib.suppress(FileNotFoundError):
+        status = os.stat(path)
+        found.add((status.st_dev, status.st_ino))
+    return found
 
 
 def shard_names(path: str, num_shards: int | None) -> list[str]:

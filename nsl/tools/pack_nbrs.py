@@ -98,8 +98,7 @@ def pack_nbrs(
     graphs = input_files.expand_paths(graph_path)
     inputs = [*labeled, *unlabeled, *graphs]
     outputs = output_files.shard_names(os.fspath(output_training_data_path), num_shards)
-    for path in outputs:
-        output_files.check_output(path, inputs)
+    output_files.check_outputs(outputs, inputs)
     if report_path is not None:
         output_files.check_output(os.fspath(report_path), [*inputs, *outputs])
 
