@@ -114,10 +114,10 @@ def build_graph(
         raise ValueError("embedding_files must name at least one file.")
     read_paths = [path for paths in inputs for path in paths]
     output = os.fspath(output_graph_path)
-    for path in output_files.shard_names(output, num_shards):
-        output_files.check_output(path, read_paths)
+    outputs = output_files.shard_names(output, num_shards)
+    output_files.check_outputs(outputs, read_paths)
     if report_path is not None:
-        output_files.check_output(os.fspath(report_path), [*read_paths, output])
+        output_files.check_output(os.fspath(report_path), [*read_paths, *outputs])
     if not isinstance(pipeline_options, PipelineOptions):
         pipeline_options = PipelineOptions(list(pipeline_options or ()))
 

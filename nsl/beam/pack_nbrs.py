@@ -81,10 +81,10 @@ def pack_nbrs(
     graphs = input_files.expand_paths(graph_path)
     output = os.fspath(output_training_data_path)
     inputs = [*labeled, *unlabeled, *graphs]
-    for path in output_files.shard_names(output, num_shards):
-        output_files.check_output(path, inputs)
+    outputs = output_files.shard_names(output, num_shards)
+    output_files.check_outputs(outputs, inputs)
     if report_path is not None:
-        output_files.check_output(os.fspath(report_path), inputs)
+        output_files.check_output(os.fspath(report_path), [*inputs, *outputs])
     if not isinstance(pipeline_options, PipelineOptions):
         pipeline_options = PipelineOptions(list(pipeline_options or ()))
 
@@ -140,6 +140,7 @@ def _report(counters: dict[str, int], distributions: dict[str, Any]) -> dict[str
         "edges",
         "blank_lines",
         "windows_line_ends",
+        "self_edges",
         "edges_to_unknown_ids",
         "records",
     )

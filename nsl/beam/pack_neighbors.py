@@ -10,6 +10,7 @@ from apache_beam.metrics import Metrics
 
 from nsl.beam.heaviest import Heaviest
 from nsl.beam.salted_join import SaltedJoin
+from nsl.tools.example_wire import check_example
 from nsl.tools.pack_nbrs import check_arguments
 from nsl.tools.packing import Packer
 
@@ -19,6 +20,18 @@ MANY_NEIGHBORS = 100
 _LABELED, _UNLABELED, _UNKNOWN = 0, 1, 2
 _KINDS = ("labeled", "unlabeled")
 _FOUND = "found"
+
+
+def _checked(example: tuple[bytes, bytes], kind: int) -> tuple[bytes, Any]:
+    """Returns the id of an example, its kind and itself."""
+    node, data = example
+    try:
+        check_example(data)
+    except ValueError as error:
+        raise ValueError(
+            f"The {_KINDS[kind]} example of the id {node.decode()!r}: {error}."
+        ) from None
+    return node, (kind, data)
 
 
 class _CheckIdsFn(beam.DoFn):
@@ -45,13 +58,14 @@ class _CheckIdsFn(beam.DoFn):
 
 
 class _DirectEdgesFn(beam.DoFn):
-    """Yields (seed, (neighbor, weight)) for edges between known ids."""
+    """Yields (seed, (neighbor, weight)) for edges between two known ids."""
 
     def __init__(self, both_ways: bool, last_seed_kind: int) -> None:
         self._both_ways = both_ways
         self._last_seed_kind = last_seed_kind
         self._edges = Metrics.counter(NAMESPACE, "edges")
         self._unknown = Metrics.counter(NAMESPACE, "edges_to_unknown_ids")
+        self._self_edges = Metrics.counter(NAMESPACE, "self_edges")
 
     def process(self, element: Any) -> Iterator[tuple[bytes, tuple[bytes, float]]]:
         target, (source, weight, source_kind), found = element
@@ -59,6 +73,9 @@ class _DirectEdgesFn(beam.DoFn):
         self._edges.inc()
         if _UNKNOWN in (source_kind, target_kind):
             self._unknown.inc()
+            return
+        if source == target:
+            self._self_edges.inc()
             return
         if source_kind <= self._last_seed_kind:
             yield source, (target, weight)
@@ -194,11 +211,9 @@ class PackNeighbors(beam.PTransform):
     # Beam would take the type of a dict for that of one collection.
     def expand(self, inputs: Any) -> Any:
         """Builds the transform; see the class."""
-        labeled = inputs["labeled"] | "MarkLabeled" >> beam.Map(
-            lambda example: (example[0], (_LABELED, example[1]))
-        )
+        labeled = inputs["labeled"] | "MarkLabeled" >> beam.Map(_checked, _LABELED)
         unlabeled = inputs["unlabeled"] | "MarkUnlabeled" >> beam.Map(
-            lambda example: (example[0], (_UNLABELED, example[1]))
+            _checked, _UNLABELED
         )
         examples = (labeled, unlabeled) | "Examples" >> beam.Flatten()
         ids = (

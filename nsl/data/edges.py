@@ -7,8 +7,10 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from nsl.data.sparse_matrices import canonical, is_sparse_matrix
 from nsl.files.edge_lines import EdgeFile
 from nsl.files.id_table import Strings
+from nsl.files.ids import as_ids
 
 Ids: TypeAlias = npt.NDArray[np.int64] | Strings
 
@@ -29,65 +31,6 @@ class Edges(NamedTuple):
     weights: npt.NDArray[np.float32]
 
 
-def as_ids(values: Any, name: str) -> npt.NDArray[Any]:
-    """Returns ids as an array of integers or of UTF-8 bytes.
-
-    Args:
-      values: Integers or strings, in an array or sequence of any shape.
-      name: What errors call them.
-
-    Raises:
-      TypeError: If they are neither all integers nor all strings.
-      ValueError: If one does not fit into 64 bits, is empty, or ends with a NUL.
-    """
-    if not isinstance(values, np.ndarray):
-        # NumPy would turn the numbers of a mixed list into strings.
-        values = np.array(values, dtype=object)
-    if values.dtype.kind in "OT":
-        kinds = {_kind(value) for value in values.flat}
-        if len(kinds) > 1 or None in kinds:
-            types = sorted({type(value).__name__ for value in values.flat})
-            raise TypeError(
-                f"{name} must be all integers or all strings, but hold {types}."
-            )
-        if not kinds:
-            return np.empty(values.shape, np.int64)
-        if kinds == {int}:
-            try:
-                return values.astype(np.int64)
-            except OverflowError:
-                raise ValueError(f"{name} must fit into 64 bits.") from None
-        encoded = [encode(value) for value in values.flat]
-        if any(not value or value.endswith(b"\0") for value in encoded):
-            raise ValueError(f"{name} must not be empty nor end with a NUL character.")
-        return np.array(encoded, np.bytes_).reshape(values.shape)
-    if values.dtype.kind in "iu":
-        if values.dtype == np.uint64 and values.size and values.max() >> 63:
-            raise ValueError(f"{name} must fit into 64 bits with a sign.")
-        return values
-    if values.dtype.kind == "U":
-        values = np.strings.encode(values, "utf-8")
-    if values.dtype.kind != "S":
-        raise TypeError(
-            f"{name} must be integers or strings, but have dtype {values.dtype}."
-        )
-    if (values == b"").any():
-        raise ValueError(f"{name} must not be empty.")
-    return values
-
-
-def _kind(value: Any) -> type | None:
-    if isinstance(value, str | bytes):
-        return str
-    is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    return int if is_integer else None
-
-
-def encode(value: str | bytes) -> bytes:
-    """Returns an id as UTF-8."""
-    return value.encode() if isinstance(value, str) else bytes(value)
-
-
 def read_edges(edges: Any, integer_ids: bool) -> Iterator[Edges]:
     """Reads edges in any of the forms that `Graph` takes.
 
@@ -105,11 +48,13 @@ def read_edges(edges: Any, integer_ids: bool) -> Iterator[Edges]:
     """
     if isinstance(edges, str | os.PathLike):
         return _read_file(os.fspath(edges), integer_ids)
+    if is_sparse_matrix(edges):
+        matrix = canonical(edges)
+        # To SciPy it makes no difference whether a zero is stored.
+        there = matrix.data != 0
+        return _read_columns(matrix.row[there], matrix.col[there], matrix.data[there])
     if isinstance(edges, Mapping):
         return _read_columns(*_columns_of_dict(edges))
-    if hasattr(edges, "tocoo"):
-        matrix = edges.tocoo()
-        return _read_columns(matrix.row, matrix.col, matrix.data)
     if isinstance(edges, tuple | list) and len(edges) in (2, 3):
         return _read_columns(*edges)
     raise TypeError(

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from absl import logging
 
 from nsl.data import powers, sparse_rows
 from nsl.data.edges import read_edges
 from nsl.data.node_ids import NodeIds, Numbering, unknown_ids_message
+from nsl.data.sparse_matrices import is_sparse_matrix
 
 
 class Graph:
@@ -17,7 +19,9 @@ class Graph:
 
     The neighbors of the node in row i are `targets[row_splits[i]:row_splits[i + 1]]`,
     the heaviest first and of equally heavy ones the one with the larger id first. Of
-    an edge given several times the largest weight stays.
+    an edge given several times the largest weight stays. No node is its own neighbor:
+    an edge from a node to itself, such as nearest-neighbor searches give, is left out
+    and counted.
 
     ```python
     graph = nsl.data.Graph({"a": {"b": 0.5}, "b": {"c": 1.0}}, undirected=True)
@@ -31,13 +35,14 @@ class Graph:
       row_splits: Where each row starts and the last ends, int64 of shape [nodes + 1].
       targets: Rows of the neighbors, int32 of shape [edges].
       weights: Weights of the edges, float32 of shape [edges].
+      self_edges: How many of the given edges led from a node to itself.
 
     Args:
       edges: The path of a file of lines `source<TAB>target[<TAB>weight]` in UTF-8,
         which may be gzip; a dict `{source: {target: weight}}`; a square SciPy sparse
-        matrix, where entry (i, j) is the edge from i to j; or a tuple `(sources,
-        targets)` or `(sources, targets, weights)` of vectors. Where weights are missing
-        they are 1.
+        matrix, where entry (i, j) is the edge from i to j, a stored zero is none, and
+        entries that stand twice are added; or a tuple `(sources, targets)` or
+        `(sources, targets, weights)` of vectors. Where weights are missing they are 1.
       ids: The distinct ids of all nodes, integers or strings of shape [nodes], in the
         order of the features. By default, nodes that the edges call by integers are
         numbered by these (a sparse matrix has as many nodes as rows); nodes with
@@ -57,6 +62,7 @@ class Graph:
     row_splits: npt.NDArray[np.int64]
     targets: npt.NDArray[np.int32]
     weights: npt.NDArray[np.float32]
+    self_edges: int
 
     def __init__(
         self,
@@ -66,7 +72,7 @@ class Graph:
         undirected: bool = False,
         skip_unknown: bool = False,
     ) -> None:
-        is_matrix = hasattr(edges, "tocoo")
+        is_matrix = is_sparse_matrix(edges)
         if is_matrix and (len(edges.shape) != 2 or edges.shape[0] != edges.shape[1]):
             raise ValueError(
                 "A sparse matrix of edges must be square, but has shape "
@@ -85,6 +91,7 @@ class Graph:
         else:
             numbering = Numbering(nodes)
         columns = sparse_rows.Columns()
+        self.self_edges = 0
         for chunk in read_edges(edges, nodes is not None and nodes.are_integers):
             sources = numbering.rows(chunk.sources)
             targets = numbering.rows(chunk.targets)
@@ -103,7 +110,14 @@ class Graph:
                 known = (sources >= 0) & (targets >= 0)
                 sources, targets = sources[known], targets[known]
                 weights = weights[known]
+            others = sources != targets
+            if not others.all():
+                self.self_edges += int((~others).sum())
+                sources, targets = sources[others], targets[others]
+                weights = weights[others]
             columns.append(sources, targets, weights)
+        if self.self_edges:
+            logging.info("Left out %d edges from a node to itself.", self.self_edges)
         sparse_rows.release_freed_memory()
         found, final_rows = numbering.finish()
         del numbering
@@ -179,6 +193,7 @@ class Graph:
         """
         result = Graph.__new__(Graph)
         result._nodes = self._nodes
+        result.self_edges = 0
         result.row_splits, result.targets, result.weights = powers.power(
             (self.row_splits, self.targets, self.weights),
             self._nodes.ranks,

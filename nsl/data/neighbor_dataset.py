@@ -9,10 +9,12 @@ import tensorflow as tf
 
 from nsl.configs import GraphNeighborConfig
 from nsl.data.batch_part import BatchPart
+from nsl.data.feature_rows import Rows, feature_rows, gather, plain_array
 from nsl.data.graph import Graph
 from nsl.data.host_tensors import host_tensor
 from nsl.data.powers import at_least_one
 from nsl.data.sampling import Sampling, choose_neighbors
+from nsl.data.sparse_matrices import is_sparse_matrix
 
 
 def neighbor_dataset(
@@ -53,7 +55,9 @@ def neighbor_dataset(
       graph: The graph.
       features: An array of shape [nodes, ...], which is called `x`, or a dict of such
         arrays by name; memory-mapped ones stay on the disk. Row i belongs to the node
-        `graph.ids[i]`.
+        `graph.ids[i]`. Numbers or strings, also as Python objects or columns of a
+        table. A sparse matrix or array of SciPy and a `tf.SparseTensor` become batches
+        of `tf.SparseTensor`, a `tf.RaggedTensor` ragged ones.
       labels: An array of shape [samples, ...] or a structure of them. Without labels
         a batch is the dict of features alone.
       sample_weight: Numbers or booleans of shape [samples]; 1 by default. 0 stands for
@@ -125,7 +129,7 @@ def neighbor_dataset(
             "Neighbors can be drawn in proportion to weights only if none is negative, "
             f"but one is {graph.weights.min()}."
         )
-    arrays = _feature_arrays(features, graph, neighbor_config)
+    tensors = _named_rows(features, graph, neighbor_config)
     rows = _sample_rows(graph, sample_ids)
     samples = len(rows)
     if samples == 0:
@@ -136,7 +140,6 @@ def neighbor_dataset(
         )
     targets = _sample_targets(labels, sample_weight, samples)
 
-    tensors = {name: host_tensor(array) for name, array in arrays.items()}
     row_splits = host_tensor(graph.row_splits)
     edge_targets, edge_weights = host_tensor(graph.targets), host_tensor(graph.weights)
     row_tensor = host_tensor(rows)
@@ -179,11 +182,11 @@ def neighbor_dataset(
         )
         if nodes.shape.rank == 1:
             neighbors = neighbors[:, :, 0]
-        x = {name: tf.gather(tensor, nodes) for name, tensor in tensors.items()}
+        x = {name: gather(feature, nodes) for name, feature in tensors.items()}
         prefix, suffix = neighbor_config.prefix, neighbor_config.weight_suffix
         for i in range(count):
-            for name, tensor in tensors.items():
-                x[f"{prefix}{i}_{name}"] = tf.gather(tensor, neighbors[:, i])
+            for name, feature in tensors.items():
+                x[f"{prefix}{i}_{name}"] = gather(feature, neighbors[:, i])
             x[f"{prefix}{i}{suffix}"] = weights[:, i : i + 1]
         if labels is None:
             return x
@@ -220,14 +223,15 @@ def _check_type(name: str, value: Any, kind: type) -> None:
         )
 
 
-def _feature_arrays(
+def _named_rows(
     features: Any, graph: Graph, neighbor_config: GraphNeighborConfig
-) -> dict[str, npt.NDArray[Any]]:
-    if not isinstance(features, Mapping):
+) -> dict[str, Rows]:
+    # A matrix by keys of SciPy is a dict too.
+    if not isinstance(features, Mapping) or is_sparse_matrix(features):
         features = {"x": features}
     if not features:
         raise ValueError("There are no features: the dict is empty.")
-    arrays = {}
+    rows = {}
     for name, value in features.items():
         if not isinstance(name, str):
             raise TypeError(f"The name of a feature must be a string, but is {name!r}.")
@@ -237,19 +241,8 @@ def _feature_arrays(
                 f"The feature {name!r} has the name of a neighbor's feature or weight "
                 f"(prefix {prefix!r}, weight_suffix {suffix!r}): give it another name."
             )
-        arrays[name] = array = np.asarray(value)
-        if array.dtype.kind not in "biufcSU":
-            raise TypeError(
-                f"Feature {name!r} must be an array of numbers or strings, but has "
-                f"dtype {array.dtype}."
-            )
-        if array.ndim == 0 or len(array) != graph.num_nodes:
-            raise ValueError(
-                f"Feature {name!r} must have one row for each of the {graph.num_nodes} "
-                f"nodes of the graph, but has shape {array.shape}. If nodes without "
-                "edges are missing, give the graph the ids of all nodes."
-            )
-    return arrays
+        rows[name] = feature_rows(value, f"Feature {name!r}", graph.num_nodes)
+    return rows
 
 
 def _sample_rows(graph: Graph, sample_ids: Any) -> npt.NDArray[np.int32]:
@@ -273,7 +266,7 @@ def _sample_targets(labels: Any, sample_weight: Any, samples: int) -> tuple[Any,
             "sample_weight needs labels: without them nothing is weighted."
         )
     else:
-        weights = np.asarray(sample_weight)
+        weights = plain_array(sample_weight, "sample_weight")
         if weights.dtype.kind not in "biuf":
             raise TypeError(f"sample_weight must be numbers, but is {weights.dtype}.")
         weights = weights.astype(np.float32)
@@ -287,7 +280,7 @@ def _sample_targets(labels: Any, sample_weight: Any, samples: int) -> tuple[Any,
         weights = weights.reshape(samples)
 
     def counted(values: Any) -> npt.NDArray[Any]:
-        array = np.asarray(values)
+        array = plain_array(values, "labels")
         if array.ndim == 0 or len(array) != samples:
             raise ValueError(
                 f"labels must have one row for each of the {samples} samples, but have "
@@ -296,11 +289,12 @@ def _sample_targets(labels: Any, sample_weight: Any, samples: int) -> tuple[Any,
         if (weights != 0).all():
             return array
         shown = array.copy()
-        shown[weights == 0] = np.zeros((), array.dtype)
+        blank = "" if array.dtype == object else np.zeros((), array.dtype)
+        shown[weights == 0] = blank
         return shown
 
     if labels is None:
         return (), weights
     if isinstance(labels, list):
-        labels = np.asarray(labels)
+        labels = plain_array(labels, "labels")
     return tf.nest.map_structure(counted, labels), weights

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nsl.data.edges import Ids, as_ids
+from nsl.data.edges import Ids
 from nsl.files.id_table import IdTable
+from nsl.files.ids import as_ids
 
 _MOST_NODES = np.iinfo(np.int32).max
 _SHOWN = 5

@@ -1,5 +1,6 @@
 """Edges as lines of text: `source<TAB>target[<TAB>weight]`, ids in UTF-8."""
 
+import codecs
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -70,6 +71,9 @@ class EdgeFile:
         with file:
             size = file.seek(0, 2)
             file.seek(0)
+            # Some editors and tables begin UTF-8 with a mark that is no part of an id.
+            if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+                file.seek(0)
             self.blank_lines = self.windows_line_ends = self._lines = 0
             unfinished: list[bytes] = []
             with Progress(f"Reading {self.path}", size, "bytes") as progress:

@@ -1,14 +1,15 @@
 """Output files that get their final names only when they are whole."""
 
+import collections
 import contextlib
 import errno
-import glob
 import gzip
 import os
+import re
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from types import ModuleType
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from nsl.files.input_files import is_remote
 
@@ -20,27 +21,42 @@ except ImportError:  # Windows has none; leftovers of a killed run then stay.
 
 _BUFFER_BYTES = 1 << 20
 _SUFFIX = ".incomplete"
+_RUN_BYTES = 4
+_PARTIAL = re.compile(
+    rf"\.(?P<name>.+)\.(?P<run>[0-9a-f]{{{2 * _RUN_BYTES}}}){re.escape(_SUFFIX)}",
+    re.DOTALL,
+)
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def check_output(path: str, inputs: Iterable[str] = ()) -> None:
-    """Raises an error if `path` cannot become an output file.
+    """Does what `check_outputs` does for one output."""
+    check_outputs([path], inputs)
+
+
+def check_outputs(paths: Iterable[str], inputs: Iterable[str] = ()) -> None:
+    """Raises an error if one of `paths` cannot become an output file.
 
     Args:
-      path: The output's final name.
-      inputs: The files that are read, none of which may be the output.
+      paths: The final names of the outputs.
+      inputs: The files that are read, none of which may be an output.
 
     Raises:
       FileNotFoundError: If the folder does not exist.
-      OSError: If `path` is a folder or a device, or the folder is not writable.
-      ValueError: If `path` is empty or one of `inputs`.
+      OSError: If a path is a folder or a device, or its folder is not writable.
+      ValueError: If a path is empty or one of `inputs`.
     """
-    if not path:
-        raise ValueError("The output path is empty.")
-    if is_remote(path):
-        if path in set(inputs):
+    known = {identity for name in inputs for identity in _identities(name)}
+    for path in paths:
+        if not path:
+            raise ValueError("The output path is empty.")
+        if not is_remote(path):
+            _check_place(path)
+        if known & _identities(path):
             raise ValueError(f"The output {path} is also one of the inputs.")
-        return
+
+
+def _check_place(path: str) -> None:
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"The folder of the output {path} does not exist.")
@@ -50,10 +66,17 @@ def check_output(path: str, inputs: Iterable[str] = ()) -> None:
         raise OSError(f"The output {path} is not a regular file.")
     if not os.access(folder, os.W_OK):
         raise PermissionError(f"The folder of the output {path} is not writable.")
-    for name in inputs:
-        same = os.path.realpath(name) == os.path.realpath(path)
-        if same or (os.path.exists(path) and os.path.samefile(name, path)):
-            raise ValueError(f"The output {path} is also one of the inputs.")
+
+
+def _identities(path: str) -> set[Any]:
+    """Returns what two names of one file share: the name or the file itself."""
+    if is_remote(path):
+        return {path}
+    found: set[Any] = {os.path.realpath(path)}
+    with contextlib.suppress(FileNotFoundError):
+        status = os.stat(path)
+        found.add((status.st_dev, status.st_ino))
+    return found
 
 
 def shard_names(path: str, num_shards: int | None) -> list[str]:
@@ -71,87 +94,158 @@ def shard_names(path: str, num_shards: int | None) -> list[str]:
     return [f"{path}-{i:05d}-of-{num_shards:05d}" for i in range(num_shards)]
 
 
+class OutputFile:
+    """A file that appears under its name when the block of `whole_files` ends.
+
+    The first `write` opens it. Leaving it as a context manager closes it.
+    """
+
+    def __init__(
+        self, path: str, run: str, compression: str | None, locks: dict[str, int]
+    ) -> None:
+        """Names the file; nothing is opened yet.
+
+        Args:
+          path: The final name.
+          run: What tells the partial files of this run from those of others.
+          compression: None or 'gzip'.
+          locks: A descriptor by folder that keeps the first partial file of this run
+            there locked, and with it all of them.
+        """
+        self._is_remote = is_remote(path)
+        self.final = path if self._is_remote else os.path.realpath(path)
+        self.folder, self.name = os.path.split(self.final)
+        hidden = f"{'' if self._is_remote else '.'}{self.name}.{run}{_SUFFIX}"
+        self.partial = os.path.join(self.folder, hidden)
+        self._compression = compression
+        self._locks = locks
+        self._file: BinaryIO | None = None
+        self._closing = contextlib.ExitStack()
+
+    def __enter__(self) -> "OutputFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.close()
+
+    def write(self, data: bytes) -> None:
+        """Appends bytes.
+
+        Args:
+          data: The bytes.
+
+        Raises:
+          OSError: If the file cannot be opened or written.
+        """
+        if self._file is None:
+            self._file = self._open()
+        self._file.write(data)
+
+    def finish(self) -> None:
+        """Closes the file, which is empty if nothing was written."""
+        if self._file is None:
+            self.write(b"")
+        self._closing.close()
+
+    def _open(self) -> BinaryIO:
+        if self._is_remote:
+            import tensorflow as tf
+
+            file = cast(BinaryIO, tf.io.gfile.GFile(self.partial, "wb"))
+        else:
+            file = open(self.partial, "xb", buffering=_BUFFER_BYTES)  # noqa: SIM115
+            if fcntl is not None and self.folder not in self._locks:
+                self._locks[self.folder] = os.dup(file.fileno())
+                with contextlib.suppress(OSError):
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._closing.enter_context(file)
+        if self._compression == "gzip":
+            # Neither name nor time, so that equal data is equal bytes.
+            packed = gzip.GzipFile("", "wb", fileobj=file, mtime=0)
+            file = self._closing.enter_context(cast(BinaryIO, packed))
+        return file
+
+
 @contextlib.contextmanager
 def whole_files(
     paths: Sequence[str], compression: str | None = None
-) -> Iterator[list[BinaryIO]]:
-    """Opens files for writing that appear under their names when all is written.
+) -> Iterator[list[OutputFile]]:
+    """Makes files that appear under their names when all is written.
 
     Each is written beside its final name and renamed when the block ends. If the
     block raises, what was written is removed and files of these names stay as they
-    were.
+    were. Many files are written one after the other, each as a context manager, for a
+    process may have some hundreds open only.
 
     Args:
       paths: The final names.
       compression: None or 'gzip'.
 
     Yields:
-      One open binary file for each path.
+      One file for each path.
 
     Raises:
       OSError: If a file cannot be written; a full disk is named as such.
     """
-    finals = [path if is_remote(path) else os.path.realpath(path) for path in paths]
-    partials: list[str] = []
+    locks: dict[str, int] = {}
+    run = secrets.token_hex(_RUN_BYTES)
+    files = [OutputFile(path, run, compression, locks) for path in paths]
+    _remove_leftovers(files)
     try:
         try:
             with contextlib.ExitStack() as stack:
-                files = []
-                for final in finals:
-                    partial, file = _open_partial(final)
-                    partials.append(partial)
-                    stack.enter_context(file)
-                    if compression == "gzip":
-                        # Neither name nor time, so that equal data is equal bytes.
-                        file = cast(
-                            BinaryIO,
-                            stack.enter_context(
-                                gzip.GzipFile("", "wb", fileobj=file, mtime=0)
-                            ),
-                        )
-                    files.append(file)
+                for file in files:
+                    stack.push(file)
                 yield files
+                for file in files:
+                    file.finish()
         except OSError as error:
             if error.errno in _FULL:
                 raise OSError(
                     error.errno, "The disk is full; nothing was kept", paths[0]
                 ) from error
             raise
-        for partial, final in zip(partials, finals, strict=True):
-            _rename(partial, final)
+        for file in files:
+            _rename(file.partial, file.final)
     except BaseException:
-        for partial in partials:
-            _remove(partial)
+        for file in files:
+            _remove(file.partial)
         raise
+    finally:
+        for descriptor in locks.values():
+            os.close(descriptor)
 
 
-def _open_partial(final: str) -> tuple[str, BinaryIO]:
-    """Opens a new file beside `final`, under a name that no other run uses."""
-    unique = secrets.token_hex(4) + _SUFFIX
-    if is_remote(final):
-        import tensorflow as tf
-
-        partial = f"{final}.{unique}"
-        return partial, cast(BinaryIO, tf.io.gfile.GFile(partial, "wb"))
-    folder, name = os.path.split(final)
-    _remove_leftovers(folder, name)
-    partial = os.path.join(folder, f".{name}.{unique}")
-    file = open(partial, "xb", buffering=_BUFFER_BYTES)  # noqa: SIM115
-    if fcntl is not None:
-        with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    return partial, file
-
-
-def _remove_leftovers(folder: str, name: str) -> None:
-    """Removes what killed runs left of this output: files that nobody has locked."""
+def _remove_leftovers(files: Sequence[OutputFile]) -> None:
+    """Removes what killed runs left of these outputs: no file of a run is locked."""
     if fcntl is None:
         return
-    pattern = os.path.join(glob.escape(folder), f".{glob.escape(name)}.*{_SUFFIX}")
-    for leftover in glob.glob(pattern):
-        with contextlib.suppress(OSError), open(leftover, "rb") as file:
+    names = collections.defaultdict(set)
+    for file in files:
+        if not is_remote(file.final):
+            names[file.folder].add(file.name)
+    for folder, finals in names.items():
+        runs = collections.defaultdict(list)
+        for entry in os.listdir(folder):
+            if match := _PARTIAL.fullmatch(entry):
+                runs[match["run"]].append((match["name"], os.path.join(folder, entry)))
+        for partials in runs.values():
+            leftovers = [path for name, path in partials if name in finals]
+            if leftovers and not any(_is_locked(path) for _, path in partials):
+                for path in leftovers:
+                    _remove(path)
+
+
+def _is_locked(path: str) -> bool:
+    assert fcntl is not None
+    try:
+        with open(path, "rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.remove(leftover)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 def _rename(partial: str, final: str) -> None:

@@ -8,13 +8,14 @@ import functools
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, BinaryIO
+from typing import Any
 
 from absl import flags, logging
 
 from nsl.configs import GraphBuilderConfig
 from nsl.files import edge_lines, input_files, output_files
 from nsl.files.input_files import PathLike, Paths
+from nsl.files.output_files import OutputFile
 from nsl.tools import command_line, reports, similarity
 from nsl.tools.embedding_files import read_embeddings
 from nsl.tools.embeddings import Embeddings
@@ -148,7 +149,7 @@ def build_graph_from_config(
 
 
 def _write(
-    file: BinaryIO, embeddings: Embeddings, pairs: Pairs, both_ways: bool
+    file: OutputFile, embeddings: Embeddings, pairs: Pairs, both_ways: bool
 ) -> None:
     ids = embeddings.ids
     format_edges = (

@@ -1,8 +1,11 @@
 """Where each example lies in its file, by id."""
 
 import bisect
+import collections
+import tempfile
 from array import array
 from collections.abc import Iterator, Sequence
+from typing import BinaryIO, cast
 
 import numpy as np
 from absl import logging
@@ -10,8 +13,10 @@ from absl import logging
 from nsl.files.id_table import IdTable
 from nsl.files.progress import Progress
 from nsl.tools import example_proto, tfrecord
+from nsl.tools.example_wire import check_example
 
 _RECORDS_AT_ONCE = 256
+_MOST_OPEN = 100
 
 
 def examples(
@@ -34,6 +39,7 @@ def examples(
         for record, (position, data) in enumerate(file.records()):
             try:
                 node = single_bytes(parse(data), id_feature_name)
+                check_example(data)
             except ValueError as error:
                 raise ValueError(f"{file.path}, record {record}: {error}.") from None
             yield node, position, data
@@ -45,7 +51,7 @@ class ExampleIndex:
     """The ids of the examples in some TFRecord files, and access to their bytes.
 
     Examples are numbered in the order of reading. For each the index holds its id and
-    some 60 bytes; the records themselves stay in their files.
+    some 60 bytes; the records themselves stay in their files, of which few are open.
 
     Attributes:
       ids: The ids, which give the numbers.
@@ -63,6 +69,8 @@ class ExampleIndex:
         self.duplicates = 0
         self._id_feature_name = id_feature_name
         self._files: list[tfrecord.RecordFile] = []
+        self._open: collections.deque[tfrecord.RecordFile] = collections.deque()
+        self._copies: BinaryIO | None = None
         # Positions count on from file to file, so one number tells both.
         self._file_starts: list[int] = []
         self._positions = array("q")
@@ -111,12 +119,22 @@ class ExampleIndex:
         if self._files:
             start = self._file_starts[-1] + self._files[-1].size
         self._files.append(file)
+        self._keep_open(file)
         self._file_starts.append(start)
         for node, position, data in examples(file, self._id_feature_name):
             self.ids.append(node)
             self._positions.append(start + position)
             self._lengths.append(len(data))
         logging.info("Read %s: %d examples so far.", path, len(self))
+
+    def _keep_open(self, file: tfrecord.RecordFile) -> None:
+        """Parks another file for it, for a process may open some hundreds only."""
+        self._open.append(file)
+        if len(self._open) > _MOST_OPEN:
+            if self._copies is None:
+                # It has no name, so nothing of it is left whatever happens.
+                self._copies = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115
+            self._open.popleft().park(self._copies)
 
     def _locate(self, number: int) -> tuple[tfrecord.RecordFile, int]:
         position = self._positions[number]
@@ -126,6 +144,8 @@ class ExampleIndex:
     def read(self, number: int) -> bytes:
         """Returns the serialized example of this number."""
         file, position = self._locate(number)
+        if not file.is_open:
+            self._keep_open(file)
         return file.read(position, self._lengths[number])
 
     def _place(self, number: int) -> str:
@@ -136,3 +156,5 @@ class ExampleIndex:
         """Closes the files."""
         for file in self._files:
             file.close()
+        if self._copies is not None:
+            self._copies.close()

@@ -82,6 +82,31 @@ def _fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, int
             yield 0, start, value, at
 
 
+def _one_map_from(example: bytes) -> int | None:
+    """Returns where the map starts if an Example is one map of features alone."""
+    if example[:1] != _FIELD_1:
+        return None
+    length, start = _read_varint(example, 1)
+    return start if start + length == len(example) else None
+
+
+def check_example(data: bytes) -> None:
+    """Raises ValueError if an Example is in truth a `tf.train.SequenceExample`.
+
+    Its context reads as the features of an Example; its feature_lists would be lost.
+
+    Args:
+      data: A valid serialized Example or SequenceExample.
+    """
+    if _one_map_from(data) is None and any(
+        number == 2 for number, *_ in _fields(data, 0, len(data))
+    ):
+        raise ValueError(
+            "it is a tf.train.SequenceExample, whose feature_lists cannot be copied to "
+            "another record; write it as a tf.train.Example, each list as a feature"
+        )
+
+
 def split_features(example: bytes) -> list[tuple[bytes, bytes]]:
     """Splits a serialized Example into its features.
 
@@ -209,11 +234,9 @@ def add_entries(example: bytes, entries: Iterable[bytes]) -> bytes:
       The serialized Example with these entries too.
     """
     added = b"".join(entries)
-    if example[:1] == _FIELD_1:
-        length, start = _read_varint(example, 1)
-        if start + length == len(example):  # one map of features and nothing else
-            return b"".join(
-                (_FIELD_1, varint(length + len(added)), example[start:], added)
-            )
+    start = _one_map_from(example)
+    if start is not None:
+        length = len(example) - start + len(added)
+        return b"".join((_FIELD_1, varint(length), example[start:], added))
     # Two messages of one kind, one after the other, merge when they are parsed.
     return b"".join((example, _FIELD_1, varint(len(added)), added))

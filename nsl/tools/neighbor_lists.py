@@ -1,21 +1,20 @@
 """Writing the neighbors that another library found as a graph."""
 
 import os
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from absl import logging
 
 from nsl.files import edge_lines, output_files
+from nsl.files.ids import as_ids
 
-_ROWS_AT_ONCE = 4096
+_EDGES_AT_ONCE = 1 << 16
 
 
 def write_neighbors(
-    ids: Sequence[str],
-    indices: npt.ArrayLike,
-    similarities: npt.ArrayLike,
-    path: str | os.PathLike[str],
+    ids: Any, indices: Any, similarities: Any, path: str | os.PathLike[str]
 ) -> int:
     """Writes what a nearest-neighbor library returned as a TSV file of edges.
 
@@ -24,10 +23,12 @@ def write_neighbors(
       write_neighbors(ids, indices, similarities, "graph.tsv")
 
     Args:
-      ids: The id of each node, in the order of the indices.
+      ids: The distinct ids of all nodes, integers or strings of shape [nodes], in the
+        order of the indices; as `nsl.data.Graph` takes them.
       indices: Integers [nodes, k]: the neighbors of each node. -1 stands for no
-        neighbor. A node among its own neighbors is left out.
-      similarities: Numbers [nodes, k]: the weight of each edge.
+        neighbor. A node among its own neighbors is left out. Where nodes have unequally
+        many neighbors, as within a radius: a sequence of a row for each node.
+      similarities: Finite numbers in the shape of `indices`: the weight of each edge.
       path: The file, which appears under its name when all is written.
 
     Returns:
@@ -35,49 +36,116 @@ def write_neighbors(
 
     Raises:
       OSError: If the file cannot be written.
+      TypeError: If ids are neither all integers nor all strings.
       ValueError: If the shapes do not fit, an index is out of range, a similarity is
-        not finite, or an id is empty, stands twice or holds a tab or a line break.
+        not finite, or an id is empty, no UTF-8, stands twice or holds a tab or a line
+        break. The error names the row. No file is left then.
     """
     path = os.fspath(path)
     output_files.check_output(path)
-    neighbors = np.asarray(indices)
-    weights = np.asarray(similarities, np.float64)
-    if neighbors.ndim != 2 or neighbors.shape[0] != len(ids):
+    nodes = _node_names(ids)
+    neighbors, degrees = _joined_rows(indices, "indices", "iu", len(nodes))
+    weights, weight_counts = _joined_rows(
+        similarities, "similarities", "biuf", len(nodes)
+    )
+    wrong = np.flatnonzero(degrees != weight_counts)
+    if len(wrong):
+        row = wrong[0]
         raise ValueError(
-            f"indices must have shape ({len(ids)}, k), one row for each id, but have "
-            f"shape {neighbors.shape}."
+            "similarities must have the shape of indices, but row "
+            f"{row} has {weight_counts[row]} similarities for {degrees[row]} indices."
         )
-    if not np.issubdtype(neighbors.dtype, np.integer):
-        raise ValueError(f"indices must be integers, but are {neighbors.dtype}.")
-    if weights.shape != neighbors.shape:
+    rows = np.repeat(np.arange(len(nodes)), degrees)
+    wrong = np.flatnonzero((neighbors < -1) | (neighbors >= len(nodes)))
+    if len(wrong):
         raise ValueError(
-            f"similarities must have the shape of indices, {neighbors.shape}, but "
-            f"have shape {weights.shape}."
+            f"indices must be from 0 to {len(nodes) - 1}, or -1 for none, but row "
+            f"{rows[wrong[0]]} has {neighbors[wrong[0]]}."
         )
-    if neighbors.size and not -1 <= neighbors.min() <= neighbors.max() < len(ids):
+    is_own = neighbors == rows
+    present = (neighbors >= 0) & ~is_own
+    weights = weights.astype(np.float64, copy=False)
+    wrong = np.flatnonzero(present & ~np.isfinite(weights))
+    if len(wrong):
         raise ValueError(
-            f"indices must be from 0 to {len(ids) - 1}, or -1 for none, but reach from "
-            f"{neighbors.min()} to {neighbors.max()}."
+            "similarities must be finite where there is a neighbor, but row "
+            f"{rows[wrong[0]]} has {weights[wrong[0]]}."
         )
-    nodes = [node.encode() for node in ids]
-    if len(set(nodes)) != len(nodes):
-        raise ValueError("ids must differ, but one stands twice.")
-    if b"" in nodes:
-        raise ValueError("An id is empty.")
-    for node in nodes:
-        edge_lines.check_node_id(node)
-    present = (neighbors >= 0) & (neighbors != np.arange(len(ids))[:, np.newaxis])
-    if not np.isfinite(weights[present]).all():
-        raise ValueError("similarities must be finite where there is a neighbor.")
+    rows, neighbors, weights = rows[present], neighbors[present], weights[present]
     with output_files.whole_files([path]) as (file,):
-        for start in range(0, len(nodes), _ROWS_AT_ONCE):
-            rows, places = np.nonzero(present[start : start + _ROWS_AT_ONCE])
-            rows += start
+        for start in range(0, len(rows), _EDGES_AT_ONCE):
+            part = slice(start, start + _EDGES_AT_ONCE)
             file.write(
                 edge_lines.format_edges(
-                    [nodes[row] for row in rows.tolist()],
-                    [nodes[target] for target in neighbors[rows, places].tolist()],
-                    weights[rows, places].tolist(),
+                    [nodes[row] for row in rows[part].tolist()],
+                    [nodes[target] for target in neighbors[part].tolist()],
+                    weights[part].tolist(),
                 )
             )
-    return int(present.sum())
+    logging.info(
+        "Wrote %d edges to %s; left out %d from a node to itself.",
+        len(rows),
+        path,
+        is_own.sum(),
+    )
+    return len(rows)
+
+
+def _node_names(ids: Any) -> list[bytes]:
+    values = as_ids(ids, "ids")
+    if values.ndim != 1:
+        raise ValueError(
+            f"ids must be of shape [nodes], but have shape {values.shape}."
+        )
+    is_text = values.dtype.kind == "S"
+    nodes = [node if is_text else b"%d" % node for node in values.tolist()]
+    numbers: dict[bytes, int] = {}
+    for row, node in enumerate(nodes):
+        edge_lines.check_node_id(node)
+        if numbers.setdefault(node, row) != row:
+            raise ValueError(
+                f"ids must differ, but {node.decode()!r} stands twice: in row "
+                f"{numbers[node]} and in row {row}."
+            )
+    return nodes
+
+
+def _joined_rows(
+    values: Any, name: str, kinds: str, nodes: int
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+    """Returns rows of any lengths one after the other, and the length of each."""
+    try:
+        values = np.asarray(values) if hasattr(values, "__array__") else list(values)
+        count = len(values)
+    except TypeError:
+        raise ValueError(
+            f"{name} must have one row for each id, but are {values!r}."
+        ) from None
+    if count != nodes:
+        raise ValueError(
+            f"{name} must have one row for each id, {nodes}, but have {count}."
+        )
+    if isinstance(values, np.ndarray) and values.ndim == 2 and values.dtype != object:
+        _check_kind(values, name, kinds)
+        return values.reshape(-1), np.full(nodes, values.shape[1])
+    rows = []
+    for number, row in enumerate(values):
+        where = f"row {number} of {name}"
+        try:
+            array = np.asarray(row.tolist() if isinstance(row, np.ndarray) else row)
+        except ValueError:  # NumPy's, for lists of lists of unequal lengths
+            raise ValueError(f"{where} must be a vector, but is {row!r}.") from None
+        if array.ndim != 1:
+            raise ValueError(f"{where} must be a vector, but has shape {array.shape}.")
+        if len(array):
+            _check_kind(array, where, kinds)
+            rows.append(array)
+    lengths = np.fromiter(map(len, values), np.int64, nodes)
+    joined = np.concatenate(rows) if rows else np.empty(0, np.int64)
+    return joined, lengths
+
+
+def _check_kind(values: npt.NDArray[Any], name: str, kinds: str) -> None:
+    if values.dtype.kind not in kinds:
+        wanted = "numbers" if "f" in kinds else "integers"
+        raise ValueError(f"{name} must be {wanted}, but are {values.dtype}.")

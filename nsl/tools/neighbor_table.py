@@ -27,6 +27,8 @@ class NeighborTable:
       edges: How many edges were added.
       unknown_edges: How many of them have an end that is no known id.
       unknown_ids: The first few of these ids.
+      self_edges: How many of them lead from a known id to itself; no example is its
+        own neighbor.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class NeighborTable:
         self.edges = 0
         self.unknown_edges = 0
         self.unknown_ids: list[bytes] = []
+        self.self_edges = 0
         self._ids = ids
         self._num_seeds = num_seeds
         self._max_nbrs = max_nbrs
@@ -75,6 +78,7 @@ class NeighborTable:
             for found, ids in ((sources, edges.sources), (targets, edges.targets)):
                 if found[edge] < 0 and ids[edge] not in self.unknown_ids:
                     self.unknown_ids.append(ids[edge])
+        self.self_edges += int(((sources == targets) & (sources >= 0)).sum())
         self._keep(sources, targets, edges.weights)
         if self._both_ways:
             self._keep(targets, sources, edges.weights)
@@ -88,7 +92,10 @@ class NeighborTable:
         weights: npt.NDArray[np.float64],
     ) -> None:
         kept = np.flatnonzero(
-            (sources >= 0) & (sources < self._num_seeds) & (targets >= 0)
+            (sources >= 0)
+            & (sources < self._num_seeds)
+            & (targets >= 0)
+            & (sources != targets)
         )
         kept = kept[weights[kept] >= self._floor[sources[kept]]]
         self._pending.append((sources[kept], targets[kept], weights[kept]))

@@ -6,6 +6,7 @@ From the shell:
 
 import collections
 import contextlib
+import itertools
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -56,8 +57,8 @@ def pack_nbrs(
     i-th neighbor `NL_nbr_<i>_weight` and every feature of the neighbor as
     `NL_nbr_<i>_<name>`. The heaviest edge comes first; of equally heavy ones the one
     to the larger id. Of an edge given several times the largest weight holds. An edge
-    to an unknown id is left out and counted, and of an id in both sets the labeled
-    example is taken.
+    to an unknown id, or from an example to itself, is left out and counted, and of an
+    id in both sets the labeled example is taken.
 
     Args:
       labeled_examples_path: TFRecord files of `tf.train.Example`: a name, a pattern
@@ -97,8 +98,7 @@ def pack_nbrs(
     graphs = input_files.expand_paths(graph_path)
     inputs = [*labeled, *unlabeled, *graphs]
     outputs = output_files.shard_names(os.fspath(output_training_data_path), num_shards)
-    for path in outputs:
-        output_files.check_output(path, inputs)
+    output_files.check_outputs(outputs, inputs)
     if report_path is not None:
         output_files.check_output(os.fspath(report_path), [*inputs, *outputs])
 
@@ -124,8 +124,13 @@ def pack_nbrs(
             with output_files.whole_files(
                 outputs, "gzip" if compression == "gzip" else None
             ) as files:
-                for number, record in enumerate(records):
-                    files[number * len(files) // num_seeds].write(record)
+                numbered = enumerate(records)
+                for shard, part in itertools.groupby(
+                    numbered, lambda record: record[0] * len(files) // num_seeds
+                ):
+                    with files[shard] as file:
+                        for _, record in part:
+                            file.write(record)
 
         report = {
             "labeled_examples": num_labeled,
@@ -134,6 +139,7 @@ def pack_nbrs(
             "edges": table.edges,
             "blank_lines": blank_lines,
             "windows_line_ends": windows_line_ends,
+            "self_edges": table.self_edges,
             "edges_to_unknown_ids": table.unknown_edges,
             "first_unknown_ids": [node.decode() for node in table.unknown_ids],
             "records": num_seeds,

@@ -6,6 +6,7 @@ https://www.tensorflow.org/tutorials/load_data/tfrecord.
 """
 
 import os
+import shutil
 import struct
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -58,11 +59,34 @@ class RecordFile:
         # checksum cannot be right by chance too.
         if input_files.starts_as_gzip(head) and not _is_header(head):
             self._file = input_files.decompress(self._file, path)
-        self.size = os.fstat(self._file.fileno()).st_size
+        self._state = _state(self._file)
+        self.size = self._state[0]
+        self._start = 0  # the place of the records in what is open
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the file is open; one that is not is opened when it is read."""
+        return not self._file.closed
 
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
+
+    def park(self, copies: BinaryIO) -> None:
+        """Closes the file until it is read again.
+
+        Args:
+          copies: An open file. If this one is a temporary copy, which cannot be opened
+            again, its bytes move there.
+        """
+        with self._file as file:
+            if file.name == self.path:
+                return
+            file.seek(0)
+            self._start = copies.seek(0, os.SEEK_END)
+            shutil.copyfileobj(file, copies, _CHUNK_BYTES)
+            copies.flush()
+        self._file = copies
 
     def records(self) -> Iterator[tuple[int, bytes]]:
         """Reads all records and verifies their checksums.
@@ -73,7 +97,6 @@ class RecordFile:
         Raises:
           ValueError: If the file is no TFRecord file, corrupt or truncated.
         """
-        self._file.seek(0)
         start = 0  # the position of the chunk in the file
         chunk = b""
         at = 0  # the position of the next record in the chunk
@@ -104,7 +127,7 @@ class RecordFile:
                 wanted = end - len(chunk)
             else:
                 wanted = 0
-            more = self._file.read(max(wanted, _CHUNK_BYTES))
+            more = self._read(start + len(chunk), max(wanted, _CHUNK_BYTES))
             if not more:
                 if header:
                     raise self._truncation(number, start + at)
@@ -121,12 +144,23 @@ class RecordFile:
           length: The data's bytes.
 
         Raises:
-          ValueError: If the file has become shorter since it was opened.
+          ValueError: If the file was changed since it was opened.
         """
-        data = os.pread(self._file.fileno(), length, position)
+        data = self._read(position, length)
         if len(data) != length:
-            raise ValueError(f"{self.path} was changed while it was read.")
+            raise self._change()
         return data
+
+    def _read(self, position: int, length: int) -> bytes:
+        if not self.is_open:
+            self._file = open(self.path, "rb")  # noqa: SIM115 (`close` closes it)
+            if _state(self._file) != self._state:
+                raise self._change()
+        length = min(length, self.size - position)
+        return os.pread(self._file.fileno(), length, self._start + position)
+
+    def _change(self) -> ValueError:
+        return ValueError(f"{self.path} was changed while it was read.")
 
     def _damage(self, number: int, position: int, what: str) -> ValueError:
         if number == 0 and what == "length":
@@ -149,6 +183,12 @@ class RecordFile:
             f"{self.path} is truncated: it ends within record {number}, which starts "
             f"at byte {position} of {self.size}."
         )
+
+
+def _state(file: BinaryIO) -> tuple[int, ...]:
+    """Returns what tells a file from another one of its name; the first is its size."""
+    status = os.fstat(file.fileno())
+    return status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev
 
 
 def record_start(position: int) -> int:

@@ -4,8 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import apache_beam as beam
 import pytest
+import tensorflow as tf
 from apache_beam.metrics.cells import DistributionData, DistributionResult
+from apache_beam.options.pipeline_options import PipelineOptions
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -190,6 +193,23 @@ def test_wrong_inputs(
             *paths, tmp_path / "out", **arguments, pipeline_options=OPTIONS
         )
     assert not (tmp_path / "out").exists()
+
+
+def test_sequence_examples_are_refused() -> None:
+    message = tf.train.SequenceExample()
+    message.feature_lists.feature_list["words"].feature.add().int64_list.value[:] = [1]
+    transform = nsl.beam.PackNeighbors()
+    error = "unlabeled example of the id 'b': .*SequenceExample"
+    with (
+        pytest.raises(ValueError, match=error),
+        beam.Pipeline(options=PipelineOptions(OPTIONS)) as pipeline,
+    ):
+        _ = {
+            "labeled": pipeline | "L" >> beam.Create([(b"a", b"")]),
+            "unlabeled": pipeline
+            | "U" >> beam.Create([(b"b", message.SerializeToString())]),
+            "edges": pipeline | "E" >> beam.Create([(b"a", b"b", 0.5)]),
+        } | transform
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nsl.data.edges import as_ids, read_edges
+from nsl.data.edges import read_edges
 
 
 def _read(edges: Any, integer_ids: bool = False) -> list[tuple[Any, Any, float]]:
@@ -121,16 +121,3 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 def test_wrong_edges(edges: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         _read(edges)
-
-
-def test_ids_of_all_kinds() -> None:
-    for strings in (["ä", "b"], ["ä".encode(), b"b"], np.array(["ä", "b"])):
-        assert as_ids(strings, "ids").tolist() == ["ä".encode(), b"b"]
-    assert as_ids(range(2), "ids").tolist() == [0, 1]
-    assert as_ids([[1, 2]], "ids").shape == (1, 2)
-    with pytest.raises(ValueError, match="64 bits"):
-        as_ids([1 << 64], "ids")
-    with pytest.raises(ValueError, match="64 bits"):
-        as_ids(np.array([1 << 63], np.uint64), "ids")
-    with pytest.raises(TypeError, match="bool"):
-        as_ids(np.array([True]), "ids")

@@ -9,6 +9,7 @@ import pytest
 import scipy.sparse
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.neighbors import NearestNeighbors
 
 import nsl
 from nsl.data import Graph
@@ -38,7 +39,11 @@ def expected(edges: Any, ids: list[Any], undirected: bool) -> list[Any]:
     if undirected:
         nsl.tools.add_undirected_edges(graph)
     return [
-        sorted(graph.get(node, {}).items(), key=lambda e: (e[1], e[0]), reverse=True)
+        sorted(
+            (edge for edge in graph.get(node, {}).items() if edge[0] != node),
+            key=lambda edge: (edge[1], edge[0]),
+            reverse=True,
+        )
         for node in ids
     ]
 
@@ -49,6 +54,7 @@ def test_integers(edges: Any, undirected: bool, ids: list[int]) -> None:
     graph = Graph(tuple(columns), ids=ids, undirected=undirected)
     assert graph.ids.tolist() == ids
     assert neighbors(graph) == expected(edges, ids, undirected)
+    assert graph.self_edges == sum(a == b for a, b, _ in edges)
     assert graph.num_edges == graph.row_splits[-1] == len(graph.weights)
 
 
@@ -66,11 +72,11 @@ def test_strings(edges: Any, undirected: bool, ids_given: bool) -> None:
 
 
 def test_all_forms_give_the_same_graph(tmp_path: Path) -> None:
-    sources, targets, weights = [0, 3, 0, 2], [1, 0, 3, 2], [1.0, 2.0, 0.5, 4.0]
+    sources, targets, weights = [0, 3, 0, 2], [1, 0, 3, 1], [1.0, 2.0, 0.5, 4.0]
     path = tmp_path / "graph.tsv"
-    path.write_text("0\t1\t1\n3\t0\t2\n0\t3\t.5\n2\t2\t4\n")
+    path.write_text("0\t1\t1\n3\t0\t2\n0\t3\t.5\n2\t1\t4\n")
     matrix = scipy.sparse.coo_array((weights, (sources, targets)), shape=(4, 4))
-    as_dict = {0: {1: 1.0, 3: 0.5}, 3: {0: 2.0}, 2: {2: 4.0}}
+    as_dict = {0: {1: 1.0, 3: 0.5}, 3: {0: 2.0}, 2: {1: 4.0}}
     graphs = [
         Graph((sources, targets, weights)),
         Graph((np.array(sources, np.uint8), np.array(targets), np.array(weights))),
@@ -80,13 +86,13 @@ def test_all_forms_give_the_same_graph(tmp_path: Path) -> None:
         Graph(matrix.tocsr()),
     ]
     for graph in graphs:
-        assert neighbors(graph) == [[(1, 1), (3, 0.5)], [], [(2, 4)], [(0, 2)]]
+        assert neighbors(graph) == [[(1, 1), (3, 0.5)], [], [(1, 4)], [(0, 2)]]
     named = Graph(matrix, ids=["d", "c", "b", "a"])
-    assert neighbors(named) == [[("c", 1), ("a", 0.5)], [], [("b", 4)], [("d", 2)]]
+    assert neighbors(named) == [[("c", 1), ("a", 0.5)], [], [("c", 4)], [("d", 2)]]
     assert neighbors(Graph(path)) == [
         [("1", 1), ("3", 0.5)],
         [],
-        [("2", 4)],
+        [("1", 4)],
         [("0", 2)],
     ]
 
@@ -94,6 +100,8 @@ def test_all_forms_give_the_same_graph(tmp_path: Path) -> None:
 def test_the_graph_of_many_blocks() -> None:
     rng = np.random.default_rng(0)
     sources, targets = rng.integers(0, 50_000, (2, 600_000))
+    targets += sources == targets
+    targets %= 50_000
     weights = rng.integers(1, 1000, 600_000)
     graph = Graph((sources, targets, weights), undirected=True)
     matrix = scipy.sparse.csr_array((50_000, 50_000))
@@ -132,6 +140,35 @@ def test_unknown_ids() -> None:
     assert neighbors(graph) == [[], [("b", 1.0)]]
     with pytest.raises(TypeError, match=r"ids are integers, but .* strings"):
         Graph(edges, ids=[0, 1])
+
+
+def test_no_node_is_its_own_neighbor(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(20, 3))
+    index = NearestNeighbors(n_neighbors=4).fit(x)
+    with_self = index.kneighbors_graph(x)
+    graph, without = Graph(with_self), Graph(index.kneighbors_graph())
+    assert (graph.self_edges, without.self_edges) == (20, 0)
+    assert graph.num_edges == 60
+    for nearest, more in zip(neighbors(graph), neighbors(without), strict=True):
+        assert set(nearest) < set(more)
+    # A node that has no other edge is a node all the same.
+    path = tmp_path / "graph.tsv"
+    path.write_text("a\ta\nb\tb\t3\nb\ta\t2\n")
+    for graph in (Graph(path), Graph({"a": {"a": 1}, "b": {"b": 3.0, "a": 2.0}})):
+        assert neighbors(graph) == [[], [("a", 2.0)]]
+        assert (graph.self_edges, graph.power(2).self_edges) == (2, 0)
+
+
+def test_a_matrix_means_what_it_means_to_scipy() -> None:
+    places = ([0, 0, 1, 2, 2], [1, 1, 2, 0, 1])
+    repeated = scipy.sparse.coo_array(([1.0, 2.0, 0.0, 4.0, 0.5], places), shape=(3, 3))
+    unsorted = scipy.sparse.csr_array(
+        ([1.0, 2.0, 0.0, 0.5, 4.0], [1, 1, 2, 1, 0], [0, 2, 3, 5]), shape=(3, 3)
+    )
+    by_keys = scipy.sparse.dok_array(repeated.toarray())
+    for matrix in (repeated, unsorted, by_keys, scipy.sparse.lil_array(repeated)):
+        assert neighbors(Graph(matrix)) == [[(1, 3.0)], [], [(0, 4.0), (1, 0.5)]]
+    assert (repeated.nnz, unsorted.nnz) == (5, 5)
 
 
 def test_a_matrix_of_another_size() -> None:

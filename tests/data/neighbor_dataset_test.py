@@ -138,6 +138,18 @@ def test_chosen_samples_with_string_ids(x: Any) -> None:
     assert batch[1].tolist() == [5, 6]
 
 
+@pytest.mark.parametrize("sampling", ["top", "uniform", "weighted"])
+def test_no_sample_is_its_own_neighbor(x: Any, sampling: str) -> None:
+    edges = {i: {(i + 1) % NODES: 1.0, (i + 2) % NODES: 0.5} for i in range(NODES)}
+    with_self = {i: {i: 9.0, **row} for i, row in edges.items()}
+    for samples in (None, [[0, 1], [2, 2]]):
+        options = {"sampling": sampling, "sample_ids": samples, "batch_size": 2}
+        found, expected = (
+            read(make(Graph(graph), x, **options)) for graph in (with_self, edges)
+        )
+        tf.nest.map_structure(np.testing.assert_array_equal, found, expected)
+
+
 def test_pairs(x: Any) -> None:
     graph = Graph({0: {1: 2.0}, 2: {3: 3.0}}, ids=range(4))
     (batch,) = read(make(graph, x[:4], sample_ids=[[0, 2]], batch_size=1))
@@ -224,7 +236,7 @@ def test_several_replicas_share_a_batch(graph: Graph, x: Any) -> None:
         ({"features": {3: np.ones(12)}}, TypeError, "name of a feature"),
         ({"features": {"NL_nbr_": np.ones(12)}}, ValueError, "another name"),
         ({"features": {"weight": np.ones(12)}}, ValueError, "another name"),
-        ({"features": [None] * 12}, TypeError, "numbers or strings.*object"),
+        ({"features": [None] * 12}, TypeError, "numbers or strings.*row 0 holds None"),
         ({"labels": np.ones(3)}, ValueError, r"12 samples.*\(3,\)"),
         ({"sample_weight": np.ones(3)}, ValueError, r"\(12,\).*\(3,\)"),
         ({"sample_weight": np.full(12, np.nan)}, ValueError, "finite"),

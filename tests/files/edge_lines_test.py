@@ -1,5 +1,6 @@
 """Tests of `nsl.files.edge_lines`."""
 
+import codecs
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,8 @@ TEXTS = st.lists(PIECES | st.binary(max_size=3), max_size=25).map(b"".join)
 
 def parse_directly(text: bytes) -> list[tuple[bytes, bytes, float]] | None:
     # The last line may lack its line break, or half of it.
-    lines = (text + b"\n").replace(b"\r\n", b"\n").split(b"\n")
+    text = text.removeprefix(codecs.BOM_UTF8) + b"\n"
+    lines = text.replace(b"\r\n", b"\n").split(b"\n")
     try:
         return [parse_edge(line) for line in lines if line.strip(b" ")]
     except ValueError:
@@ -55,3 +57,9 @@ def test_a_file_can_be_read_twice(tmp_path: Path) -> None:
     assert [len(edges.weights) for edges in file] == [1]
     assert [len(edges.weights) for edges in file] == [1]
     assert file.blank_lines == 1
+
+
+def test_a_byte_order_mark_is_no_part_of_an_id(tmp_path: Path) -> None:
+    (tmp_path / "edges.tsv").write_text("a\tb\n", encoding="utf-8-sig")
+    ((sources, targets, _),) = EdgeFile(str(tmp_path / "edges.tsv"))
+    assert (list(sources), list(targets)) == ([b"a"], [b"b"])

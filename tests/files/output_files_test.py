@@ -1,5 +1,6 @@
 """Tests of `nsl.files.output_files`."""
 
+import gzip
 import os
 from pathlib import Path
 
@@ -22,6 +23,34 @@ def test_files_appear_when_all_are_written(tmp_path: Path) -> None:
         assert not Path(paths[1]).exists()
     assert [Path(path).read_text() for path in paths] == ["one", "two"]
     assert names(tmp_path) == {"a", "b"}
+
+
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_one_after_the_other(compression: str | None, tmp_path: Path) -> None:
+    paths = [str(tmp_path / name) for name in "abc"]
+    with whole_files(paths, compression) as files:
+        for file in files[:2]:
+            with file:
+                file.write(b"one")
+                file.write(b"two")
+        # None of them is open, and all are kept from another run.
+        with whole_files(paths):
+            pass
+    unpack = gzip.decompress if compression else bytes
+    contents = [unpack(Path(path).read_bytes()) for path in paths]
+    assert contents == [b"onetwo", b"onetwo", b""]
+    assert names(tmp_path) == set("abc")
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / f".{name}.0123abcd.incomplete").touch()
+    others = {".a.incomplete", ".a.x.incomplete", ".c.0123abcd.incomplete"}
+    for name in others:
+        (tmp_path / name).touch()
+    with whole_files([str(tmp_path / "a"), str(tmp_path / "b")]):
+        pass
+    assert names(tmp_path) == {"a", "b"} | others
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])

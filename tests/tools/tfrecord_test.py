@@ -31,6 +31,25 @@ def test_reads_what_tensorflow_writes(tmp_path: Path) -> None:
         assert read(tmp_path / "r") == RECORDS
 
 
+@pytest.mark.parametrize("compression", ["", "GZIP"])
+def test_a_parked_file_is_opened_again(compression: str, tmp_path: Path) -> None:
+    write_records(tmp_path / "r", RECORDS, compression)
+    file = tfrecord.RecordFile(str(tmp_path / "r"))
+    found = list(file.records())
+    with (tmp_path / "copies").open("w+b") as copies:
+        copies.write(b"others")
+        file.park(copies)
+        assert file.is_open == bool(compression)
+        assert [file.read(at, len(data)) for at, data in found] == RECORDS
+        assert list(file.records()) == found
+        if not compression:
+            file.park(copies)
+            write_records(tmp_path / "r", RECORDS[::-1])
+            with pytest.raises(ValueError, match="r was changed while it was read"):
+                file.read(12, 1)
+        file.close()
+
+
 def test_tensorflow_reads_what_frame_writes(tmp_path: Path) -> None:
     (tmp_path / "r").write_bytes(b"".join(map(tfrecord.frame, RECORDS)))
     assert read_records(tmp_path / "r") == RECORDS
