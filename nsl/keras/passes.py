@@ -210,6 +210,8 @@ class Passes:
           The gradients in the structure of `x`, in float32 or float64; None for a
           feature that has none.
         """
+        if loss_fn is None:
+            self.check_loss()
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(perturbable(x))
             with self._stateless(clean):
@@ -255,6 +257,19 @@ class Passes:
         return list(getattr(self._base_model, "output_names", None) or [])
 
     @property
+    def has_loss(self) -> bool:
+        """Whether there is a labeled loss."""
+        return self._wrapper.loss is not None or computes_loss(self._base_model)
+
+    def check_loss(self) -> None:
+        """Raises ValueError if there is no labeled loss to climb."""
+        if not self.has_loss:
+            raise ValueError(
+                "Adversarial neighbors are found by the gradient of the compiled loss, "
+                "but compile() received no loss."
+            )
+
+    @property
     def compiled_with(self) -> Any:
         """What `compile` received as loss."""
         return self._wrapper.loss
@@ -282,6 +297,9 @@ class Passes:
     def _compiled_loss(
         self, clean: CleanPass, x: Any, y_pred: Any, training: bool | None = None
     ) -> tf.Tensor:
+        if not self.has_loss:
+            # Terms alone, as for samples without labels.
+            return tf.zeros([])
         training = clean.training if training is None else training
         return keras_internals.compiled_loss(
             self._wrapper, x, clean.y, y_pred, clean.sample_weight, training

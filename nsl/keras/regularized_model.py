@@ -185,7 +185,7 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         late = [term for term in terms if term.needs_input_gradient]
         replaced = any(term.replaces_labeled_loss for term in terms)
         if late or replaced:
-            self._check_loss()
+            passes.check_loss()
         if replaced:
             passes.begin(clean)
             for term in terms:
@@ -281,11 +281,8 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         if step is not None and in_step:
             y, sample_weight = step.y, step.sample_weight
         x, y, sample_weight = keras.tree.map_structure(to_tensor, (x, y, sample_weight))
-        terms = [
-            term
-            for term in self._terms_at_step(training=training is not False)
-            if term.applies(x, y) and (self._has_loss or not term.needs_labels)
-        ]
+        terms = self._terms_at_step(training=training is not False)
+        terms = [term for term in terms if term.applies(x, y)]
         if not terms:
             return run_base(self._core, self.strip(inputs), training)
         clean, losses = self._regularized(terms, x, y, sample_weight, bool(training))
@@ -463,10 +460,6 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
     def _overrides_call(self) -> bool:
         return type(self).call is not RegularizedModel.call
 
-    @property
-    def _has_loss(self) -> bool:
-        return self.loss is not None or computes_loss(self._core)
-
     def _step_of_keras(self, step: Any, data: Any, y: Any, sample_weight: Any) -> Any:
         """Runs a step of Keras, in which `call` adds the losses of terms."""
         x = keras.utils.unpack_x_y_sample_weight(data)[0]
@@ -490,7 +483,7 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
             tape.watch(perturbable(clean.x))
             passes.run_samples(clean)
             target = None if y is None else passes.scaled(clean.labeled_loss)
-        if any(term.needs_labels for term in terms):
+        if any(term.needs_input_gradient for term in terms):
             gradient = tape.gradient(target, perturbable(clean.x))
             clean.input_gradient = passes.unscaled(clean.x, gradient)
         with keras_internals.losses_kept(self._core):
@@ -582,13 +575,6 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         """Checks what only a training batch must hold."""
         if isinstance(self.base_model, RegularizedModel):
             self.base_model._check_training(x, sample_weight)
-
-    def _check_loss(self) -> None:
-        if not self._has_loss:
-            raise ValueError(
-                "Adversarial neighbors are found by the gradient of the compiled loss, "
-                "but compile() received no loss."
-            )
 
     def batch_to_build(self, data: Any) -> Any:
         """Returns a batch as Keras has to unpack it under a strategy."""

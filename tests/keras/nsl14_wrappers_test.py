@@ -306,3 +306,39 @@ def test_perturb_on_batch_gives_labels_as_tensors():
     np.testing.assert_allclose(
         tf.norm(found["x"] - X, axis=1), np.full(len(X), 0.2), rtol=1e-5
     )
+
+
+class TestWithoutLabels:
+    """Terms that need no labels train alone, in a model compiled without a loss."""
+
+    VIRTUAL = nsl.configs.make_adv_reg_config(
+        multiplier=1.0, adv_step_size=0.1, objective="virtual", from_logits=True
+    )
+
+    def test_graph(self):
+        model = graph()
+        model.compile(keras.optimizers.SGD(0.1))
+        before = model.predict({"x": X}, verbose=0)
+        logs = model.fit(WITH_NEIGHBORS, epochs=20, verbose=0).history
+        assert logs["loss"] == logs["scaled_graph_loss"]
+        assert logs["loss"][-1] < 0.9 * logs["loss"][0]
+        assert not np.allclose(model.predict({"x": X}, verbose=0), before)
+        assert model.evaluate({"x": X}, verbose=0) == 0.0
+
+    @pytest.mark.parametrize("inner", [mlp, graph])
+    def test_virtual(self, inner):
+        model = adversarial(inner(), self.VIRTUAL)
+        model.compile(keras.optimizers.SGD(0.1))
+        x = WITH_NEIGHBORS if inner is graph else {"x": X}
+        logs = model.train_on_batch(x, return_dict=True)
+        assert logs["scaled_adversarial_loss"] > 0
+        terms = [value for name, value in logs.items() if name.startswith("scaled")]
+        assert logs["loss"] == pytest.approx(sum(terms))
+        assert model.perturb_on_batch({"x": X})["x"].shape == X.shape
+
+    def test_what_climbs_the_labeled_loss_is_refused(self):
+        model = adversarial()
+        model.compile("sgd")
+        for method in (model.fit, model.perturb_on_batch):
+            with pytest.raises(ValueError, match=r"compile\(\) received no loss"):
+                method(X)

@@ -51,7 +51,6 @@ class AdversarialTerm(Term):
 
     name = "adversarial"
     in_evaluation = True
-    needs_labels = True
 
     def __init__(
         self,
@@ -67,6 +66,7 @@ class AdversarialTerm(Term):
         )
         self.multiplier: Any = 1.0 if self.replaces_labeled_loss else config.multiplier
         self.start_epoch = config.start_epoch
+        self.needs_labels = not self._objective.climbs_divergence
         self._active: tf.Tensor | None = None
         self.needs_input_gradient = (
             config.objective is AdvObjective.LABELED and not self._replaces_samples

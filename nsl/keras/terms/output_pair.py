@@ -26,14 +26,15 @@ class OutputPair:
       adversarial: Logits at the neighbors, of the same shape.
       binary: Whether each element is the logit of a yes by itself, instead of that of
         one class along the last axis.
-      loss: The compiled loss of the output, with its labels and weights.
+      loss: The compiled loss of the output, with its labels and weights; None if the
+        model was compiled without one.
       mask: True for the positions that count, of shape [batch, ...], or None.
     """
 
     clean: tf.Tensor
     adversarial: tf.Tensor
     binary: bool
-    loss: OutputLoss
+    loss: OutputLoss | None
     mask: tf.Tensor | None = None
 
     def clean_log_probabilities(self) -> tf.Tensor:
@@ -52,6 +53,8 @@ class OutputPair:
 
     def targets(self) -> tf.Tensor:
         """Returns the labels as probabilities, of the shape of log-probabilities."""
+        if self.loss is None:
+            raise ValueError("This objective needs labels: compile with a loss.")
         scores = self.clean_log_probabilities()
         labels = tf.convert_to_tensor(self.loss.labels)
         if self.binary:
@@ -83,8 +86,9 @@ class OutputPair:
         # What one position has several of, as answers of yes or no, is averaged first.
         values = tf.reshape(values, [positions[0], tf.shape(kept)[1], -1])
         values = tf.reduce_mean(values, axis=-1) * kept
-        if weighted and self.loss.sample_weight is not None:
-            values *= tf.cast(self.loss.sample_weight, values.dtype)[:, tf.newaxis]
+        weights = self.loss.sample_weight if weighted and self.loss else None
+        if weights is not None:
+            values *= tf.cast(weights, values.dtype)[:, tf.newaxis]
         return share_of_mean(tf.reduce_sum(values), tf.reduce_sum(kept))
 
 
@@ -117,14 +121,17 @@ def output_pairs(
     pairs = []
     flat = (keras.tree.flatten(y_pred), keras.tree.flatten(adversarial))
     for loss, at_sample, at_neighbor in zip(losses, *flat, strict=True):
-        if loss is None:
+        # Without any labels, all outputs are compared that the config knows.
+        if loss is None and any(losses):
             continue
-        known = config.from_logits
-        from_logits = loss.from_logits if known is None else known
+        from_logits, binary = config.from_logits, None
+        if loss is not None:
+            from_logits = loss.from_logits if from_logits is None else from_logits
+            binary = loss.binary
         if from_logits is None:
             continue
-        one = at_sample.shape.rank == 1 or at_sample.shape[-1] == 1
-        binary = one if loss.binary is None else loss.binary
+        if binary is None:
+            binary = at_sample.shape.rank == 1 or at_sample.shape[-1] == 1
         pairs.append(
             OutputPair(
                 clean=_logits(at_sample, from_logits, binary),

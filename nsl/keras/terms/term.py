@@ -35,7 +35,7 @@ class Term(abc.ABC):
     name: ClassVar[str]
     needs_input_gradient: bool = False
     replaces_labeled_loss: bool = False
-    needs_labels: ClassVar[bool] = False
+    needs_labels: bool = False
     in_evaluation: ClassVar[bool] = False
     config: Any = None
     embedding_layer: str | None = None
