@@ -33,6 +33,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "versions.md"
 PYTHONS = ("3.11", "3.12", "3.13")
+# For the last one TensorFlow has nightly packages only.
+NIGHTLY_PYTHONS = (*PYTHONS, "3.14")
 OLDEST, NEWEST, NIGHTLY = "oldest", "newest", "nightly"
 GROUPS = {
     "suite": ("tests/keras", "tests/lib", "tests/attacks", "tests/data"),
@@ -49,11 +51,7 @@ HEADER = (
     "seconds",
 )
 # Of each kind of environment: how uv chooses among releases.
-_CHOICES = {
-    OLDEST: ("--resolution=lowest-direct",),
-    NEWEST: ("--resolution=highest",),
-    NIGHTLY: ("--prerelease=allow",),
-}
+_CHOICES = {OLDEST: "lowest-direct", NEWEST: "highest", NIGHTLY: "highest"}
 # The nightly packages have names of their own and take the place of the released ones.
 _RELEASED = "tensorflow ; python_version < '3'\nkeras ; python_version < '3'\n"
 _NIGHTLY = "tf-nightly\nkeras-nightly\n"
@@ -122,7 +120,7 @@ def packages(pair: Pair, python: str, folder: Path) -> str:
     """Returns a requirement for each package of an environment, one a line."""
     words: list[str | Path] = ["pip", "compile", "--quiet", "--no-build"]
     words += ["--no-header", "--no-annotate", "--extra=test", "--python", python]
-    words += [*_CHOICES[pair.age], "pyproject.toml"]
+    words += [f"--resolution={_CHOICES[pair.age]}", "pyproject.toml"]
     if pair.age == NIGHTLY:
         more, less = folder / "nightly.txt", folder / "released.txt"
         more.write_text(_NIGHTLY)
@@ -156,7 +154,7 @@ def version_of(package: str, requirements: str) -> str:
 def sources() -> str:
     """Returns a digest of all that the tests read."""
     digest = hashlib.sha256((ROOT / "pyproject.toml").read_bytes())
-    for folder in ("nsl", "tests"):
+    for folder in ("nsl", "tests", "examples"):
         for path in sorted((ROOT / folder).rglob("*")):
             if path.suffix in (".py", ".json"):
                 digest.update(f"{path.relative_to(ROOT)}\0".encode())
@@ -170,11 +168,11 @@ def run(command: Sequence[str], log: Path, show: Callable[[str], None]) -> int:
     Returns:
       The status with which it ended.
     """
-    # What a tool of ours reads from the sources must not change them.
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    # No path to another checkout.
+    environment = {**os.environ}
     environment.pop("PYTHONPATH", None)
     with (
-        log.open("w") as file,
+        log.open("w", buffering=1) as file,
         subprocess.Popen(
             command,
             cwd=ROOT,
@@ -316,7 +314,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add = parser.add_argument
     released = [f"{python}-{age}" for python in PYTHONS for age in (OLDEST, NEWEST)]
-    names = [*released, *(f"{python}-{NIGHTLY}" for python in PYTHONS)]
+    names = [*released, *(f"{python}-{NIGHTLY}" for python in NIGHTLY_PYTHONS)]
     add("--only", default=",".join(released), help="default: %(default)s")
     add("--output_dir", type=Path, default=Path("matrix"), help="default: %(default)s")
     environments = Path(tempfile.gettempdir()) / "nsl-matrix"
@@ -326,6 +324,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = options.only.split(",")
     if not set(chosen) <= set(names):
         parser.error(f"--only must be among {','.join(names)}, received {chosen}")
+    options.output_dir = options.output_dir.resolve()
+    options.environments = options.environments.resolve()
     options.output_dir.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     made, failed = [], False
