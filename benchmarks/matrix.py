@@ -37,19 +37,14 @@ PYTHONS = ("3.11", "3.12", "3.13")
 NIGHTLY_PYTHONS = (*PYTHONS, "3.14")
 OLDEST, NEWEST, NIGHTLY = "oldest", "newest", "nightly"
 GROUPS = {
-    "suite": ("tests/keras", "tests/lib", "tests/attacks", "tests/data"),
+    "lib": ("tests/lib",),
+    "data": ("tests/data",),
+    "attacks": ("tests/attacks",),
+    "keras": ("tests/keras",),
     "applications": ("tests/keras/applications_test.py", "-m", "applications"),
 }
-HEADER = (
-    "Python",
-    "TensorFlow",
-    "Keras",
-    "tests",
-    "passed",
-    "failed",
-    "skipped",
-    "seconds",
-)
+NAMES = ("Python", "TensorFlow", "Keras")
+NUMBERS = ("passed", "failed", "skipped", "seconds")
 # Of each kind of environment: how uv chooses among releases.
 _CHOICES = {OLDEST: "lowest-direct", NEWEST: "highest", NIGHTLY: "highest"}
 # The nightly packages have names of their own and take the place of the released ones.
@@ -69,24 +64,35 @@ class Pair:
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-    """What came of a group of tests in an environment: the cells of a line, and more.
+class Result:
+    """What came of a group of tests in an environment.
 
     Attributes:
       status: That with which pytest ended.
       key: A digest of the sources and packages.
     """
 
-    python: str
-    tensorflow: str
-    keras: str
-    tests: str
     passed: int
     failed: int
     skipped: int
     seconds: int
     status: int
     key: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What came of all groups of tests in an environment."""
+
+    python: str
+    tensorflow: str
+    keras: str
+    results: tuple[Result, ...]
+
+    def cells(self) -> tuple[str, ...]:
+        """Returns what stands in the table."""
+        sums = (sum(getattr(each, name) for each in self.results) for name in NUMBERS)
+        return self.python, self.tensorflow, self.keras, *map(str, sums)
 
 
 def find_python(version: str) -> str | None:
@@ -206,19 +212,17 @@ def counts(printed: str) -> dict[str, int]:
 
 def table(rows: Iterable[Row]) -> str:
     """Returns the rows as a table of Markdown, which reads well as text too."""
-    lines: list[tuple[str, ...]] = [HEADER]
-    lines += [tuple(map(str, dataclasses.astuple(row)[: len(HEADER)])) for row in rows]
+    lines = [(*NAMES, *NUMBERS), *(row.cells() for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    numbers = HEADER.index("passed")
     padded = [
         [
-            cell.rjust(width) if column >= numbers else cell.ljust(width)
+            cell.rjust(width) if column >= len(NAMES) else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ]
         for line in lines
     ]
-    rule = ["-" * width for width in widths[:numbers]]
-    rule += ["-" * (width - 1) + ":" for width in widths[numbers:]]
+    rule = ["-" * width for width in widths[: len(NAMES)]]
+    rule += ["-" * (width - 1) + ":" for width in widths[len(NAMES) :]]
     return "".join(
         f"| {' | '.join(cells)} |\n" for cells in (padded[0], rule, *padded[1:])
     )
@@ -236,10 +240,10 @@ def replace_table(page: str, new: str) -> str:
     return replaced
 
 
-def results(
+def row(
     pair: Pair, options: argparse.Namespace, show: Callable[[str], None]
-) -> list[Row] | None:
-    """Returns the rows of an environment, made now or kept, or None without its Python.
+) -> Row | None:
+    """Returns what came of an environment, now or before, or None without its Python.
 
     Args:
       pair: The environment.
@@ -258,12 +262,13 @@ def results(
     listed.write_text(requirements)
     key = hashlib.sha256(f"{sources()}\n{requirements}".encode()).hexdigest()
     environment = options.environments / str(pair)
-    rows, installed = [], False
+    results: list[Result] = []
+    installed = False
     for group in GROUPS:
         kept = options.output_dir / f"{pair}-{group}.json"
         log = kept.with_suffix(".log")
-        row = Row(**json.loads(kept.read_text())) if kept.exists() else None
-        if row is None or row.key != key:
+        result = Result(**json.loads(kept.read_text())) if kept.exists() else None
+        if result is None or result.key != key:
             if not installed:
                 show(f"{pair}: installing")
                 install(python, environment, listed)
@@ -274,24 +279,19 @@ def results(
             show(f"{pair}: {group}")
             start = time.monotonic()
             status = run(command, log, functools.partial(_show_part, show, pair, group))
-            row = Row(
-                pair.python,
-                version_of("tensorflow", requirements),
-                version_of("keras", requirements),
-                group,
-                **counts(log.read_text()),
-                seconds=round(time.monotonic() - start),
-                status=status,
-                key=key,
-            )
-            kept.write_text(json.dumps(dataclasses.asdict(row), indent=2))
-        if row.status:
+            seconds = round(time.monotonic() - start)
+            found = counts(log.read_text())
+            result = Result(**found, seconds=seconds, status=status, key=key)
+            kept.write_text(json.dumps(dataclasses.asdict(result), indent=2))
+        if result.status:
             show("")
             print(f"{pair}: {group} failed, see {log}", flush=True)
             for line in re.findall(r"^(?:FAILED|ERROR) .*\n", log.read_text(), re.M):
                 print(f"  {line}", end="", flush=True)
-        rows.append(row)
-    return rows
+        results.append(result)
+    tensorflow = version_of("tensorflow", requirements)
+    keras = version_of("keras", requirements)
+    return Row(pair.python, tensorflow, keras, tuple(results))
 
 
 def _show_part(show: Callable[[str], None], pair: Pair, group: str, part: str) -> None:
@@ -332,7 +332,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in chosen:
         pair = Pair(*name.split("-"))
         try:
-            found = results(pair, options, _show_on_a_terminal)
+            found = row(pair, options, _show_on_a_terminal)
         except RuntimeError as error:
             found, failed = None, True
             reason = f"no environment could be made\n{error}"
@@ -343,12 +343,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{name}: {reason}", flush=True)
         else:
             made.append(name)
-            rows += found
+            rows.append(found)
     print(table(rows), end="")
     if made == released:
         PAGE.write_text(replace_table(PAGE.read_text(), table(rows)))
         print(f"table: {PAGE}")
-    return int(failed or any(row.status for row in rows))
+    return int(failed or any(each.status for row in rows for each in row.results))
 
 
 if __name__ == "__main__":
