@@ -8,7 +8,7 @@ STAMP := $(VENV)/installed
 # TensorFlow's start-up messages would hide our own output.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: test test-arithmetics demo docs results lint format clean
+.PHONY: test test-arithmetics matrix demo docs results lint format clean
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
@@ -16,6 +16,12 @@ test: lint
 # Some ten minutes: the tests of what is trained, once for each arithmetic.
 test-arithmetics: $(STAMP)
 	$(BIN)/python benchmarks/arithmetics.py -- -n 2 --dist worksteal
+
+# Hours, once: the oldest and the newest TensorFlow and Keras of each Python. What is
+# finished is kept in matrix/. ONLY=3.13-newest (or others, with commas) runs some.
+matrix: $(STAMP)
+	$(BIN)/python benchmarks/matrix.py $(if $(ONLY),--only=$(ONLY)) -- \
+	  -n 2 --dist worksteal
 
 demo: $(STAMP)
 	$(BIN)/python examples/digits.py --output_dir=demo
@@ -40,7 +46,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) demo site results
+	rm -rf $(VENV) demo matrix site results
 
 # uv takes a fifth of the time that pip takes.
 $(STAMP): pyproject.toml
@@ -52,7 +58,7 @@ $(STAMP): pyproject.toml
 	      $$python -m venv --clear $(VENV); exit; \
 	    fi; \
 	  done; \
-	  echo "nsl needs Python 3.11, 3.12 or 3.13 (TensorFlow 2.21 runs on these);" \
+	  echo "nsl needs Python 3.11, 3.12 or 3.13 (TensorFlow runs on these);" \
 	    "none was found on PATH. Install one, for example with" \
 	    "'apt install python3.12 python3.12-venv' or from python.org." >&2; \
 	  exit 1; }
