@@ -15,6 +15,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 import nsl
+from neural_structured_learning import version as version
 from nsl import __all__ as __all__
 from nsl import __version__ as __version__
 

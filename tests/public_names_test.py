@@ -32,7 +32,7 @@ SIGNATURES = {
     "lib.gen_adv_neighbor": (
         "input_features, labeled_loss, config, raise_invalid_gradient=False,"
         "gradient_tape=None, pgd_model_fn=None, pgd_loss_fn=None, pgd_labels=None,"
-        "regularizer_fn=None, use_while_loop=False"
+        "use_while_loop=False, regularizer_fn=None"
     ),
     "lib.adv_regularizer": "adv_neighbors, target_scores, model_fn, loss_fn",
     "lib.virtual_adv_regularizer": (

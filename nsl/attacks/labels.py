@@ -93,7 +93,7 @@ def choose_targets(
     if method is configs.AdvTargetType.GROUND_TRUTH:
         return None
     if method is configs.AdvTargetType.RANDOM:
-        seed = int(config.random_seed)
+        seed = int(config.random_seed or 0)
         # One class fewer than there are, and then those from the true one on are
         # counted one further.
         others = np.random.default_rng(abs(seed)).integers(

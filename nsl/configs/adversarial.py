@@ -37,11 +37,15 @@ class AdvNeighborConfig:
         None masks nothing.
       adv_step_size: The norm of the perturbation that one step adds.
       adv_grad_norm: The norm of the step and of the ball, a `NormType` or its value.
-      clip_value_min: Lower bound of the perturbed features. None sets no bound.
-      clip_value_max: Upper bound of the perturbed features. None sets no bound.
-      pgd_iterations: The number of ascent steps.
+      clip_value_min: Lower bound of the perturbed features. None sets no bound, as
+        minus infinity does.
+      clip_value_max: Upper bound of the perturbed features. None sets no bound, as
+        infinity does.
+      pgd_iterations: The number of ascent steps. With 0 a random start is all that
+        perturbs the features; without one, the first step is taken even so, as in NSL
+        1.4.
       pgd_epsilon: The radius of the ball around the original features that the
-        perturbed ones stay in. None sets no bound.
+        perturbed ones stay in. None sets no bound, as infinity does.
       random_init: Whether the ascent starts at a random point of that ball, of radius
         `adv_step_size` where `pgd_epsilon` is None, instead of at the features.
     """
@@ -54,14 +58,20 @@ class AdvNeighborConfig:
     )
     adv_grad_norm: NormType = attrs.field(default=NormType.L2, converter=NormType)
     clip_value_min: Any = attrs.field(
-        default=None, validator=fields.per_feature(), eq=fields.comparable
+        default=None,
+        validator=fields.per_feature(infinite=True),
+        eq=fields.comparable,
     )
     clip_value_max: Any = attrs.field(
-        default=None, validator=fields.per_feature(), eq=fields.comparable
+        default=None,
+        validator=fields.per_feature(infinite=True),
+        eq=fields.comparable,
     )
-    pgd_iterations: int = attrs.field(default=1, validator=fields.integer(1))
+    pgd_iterations: int = attrs.field(default=1, validator=fields.integer(0))
     pgd_epsilon: Any = attrs.field(
-        default=None, validator=fields.per_feature(0), eq=fields.comparable
+        default=None,
+        validator=fields.per_feature(0, infinite=True),
+        eq=fields.comparable,
     )
     random_init: bool = attrs.field(default=False)
 
@@ -221,6 +231,9 @@ def make_adv_reg_config(
     )
 
 
+_SEED: float | None = 0.0
+
+
 class AdvTargetType(Choice):
     """Which class an attack is aimed at."""
 
@@ -237,13 +250,16 @@ class AdvTargetConfig:
     Attributes:
       target_method: The second most likely class, the least likely, a random one, or
         the true label; an `AdvTargetType` or its value.
-      random_seed: Seed of the random choice.
+      random_seed: Seed of the random choice. With None `tf.random.set_seed` alone
+        governs it; attacks take None as 0.
     """
 
     target_method: AdvTargetType = attrs.field(
         default=AdvTargetType.GROUND_TRUTH, converter=AdvTargetType
     )
-    random_seed: float = attrs.field(default=0.0, validator=fields.number())
+    random_seed: float | None = attrs.field(
+        default=_SEED, validator=attrs.validators.optional(fields.number())
+    )
 
 
 @attrs.define

@@ -23,9 +23,14 @@ def _is_number(value: Any) -> bool:
 
 
 def _check_bounds(
-    value: Any, where: str, minimum: float | None, maximum: float | None, open_: bool
+    value: Any,
+    where: str,
+    minimum: float | None,
+    maximum: float | None,
+    open_: bool,
+    infinite: bool = False,
 ) -> None:
-    if not math.isfinite(value):
+    if math.isnan(value) or not (infinite or math.isfinite(value)):
         raise ValueError(f"{where} must be a finite number, but received {value!r}.")
     if minimum is not None and (value < minimum or (open_ and value == minimum)):
         relation = "greater than" if open_ else "at least"
@@ -94,7 +99,10 @@ def integer(minimum: int | None = None) -> _Validator:
 
 
 def per_feature(
-    minimum: float | None = None, maximum: float | None = None
+    minimum: float | None = None,
+    maximum: float | None = None,
+    *,
+    infinite: bool = False,
 ) -> _Validator:
     """Returns a validator of a value given once or per feature.
 
@@ -104,6 +112,7 @@ def per_feature(
     Args:
       minimum: The smallest allowed number, if there is one.
       maximum: The largest allowed number, if there is one.
+      infinite: Whether infinity is a number here.
 
     Returns:
       An attrs validator that raises TypeError for strings and ValueError for a
@@ -112,7 +121,7 @@ def per_feature(
 
     def validate_at(value: Any, where: str) -> None:
         if _is_number(value):
-            _check_bounds(value, where, minimum, maximum, False)
+            _check_bounds(value, where, minimum, maximum, False, infinite)
         elif isinstance(value, Mapping):
             for key, item in value.items():
                 validate_at(item, f"{where}[{key!r}]")

@@ -62,7 +62,7 @@ def adversarial_loss(
       the neighbors.
 
     Raises:
-      ValueError: If no feature can be perturbed, or the objective is another one.
+      ValueError: If the objective is another one.
     """
     if adv_config is None:
         adv_config = AdvRegConfig()

@@ -138,7 +138,13 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         if self._epoch is not None:
             counter = EpochCounter(self._epoch)
             arguments["callbacks"] = counter.among(arguments.get("callbacks"))
-        return super().fit(**arguments)
+        try:
+            return super().fit(**arguments)
+        except Exception:
+            # TensorFlow would not let a step that failed as it was compiled make the
+            # optimizer's variables, once the data is right.
+            self.train_function = None
+            raise
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluates the model; takes the arguments of `keras.Model.evaluate`."""

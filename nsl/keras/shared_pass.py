@@ -7,12 +7,17 @@ from nsl.lib import keras_internals
 
 # Layers of Keras whose outputs or state depend on which samples share a batch, or of
 # which nothing is known. Preprocessing of this kind mixes the samples of a batch.
-_MIXING = (
-    keras.layers.BatchNormalization,
-    keras.layers.CutMix,
-    keras.layers.Lambda,
-    keras.layers.MixUp,
-    keras.layers.SpectralNormalization,
+# Some are newer than the oldest Keras that nsl runs on.
+_MIXING = tuple(
+    getattr(keras.layers, name)
+    for name in (
+        "BatchNormalization",
+        "CutMix",
+        "Lambda",
+        "MixUp",
+        "SpectralNormalization",
+    )
+    if hasattr(keras.layers, name)
 )
 
 

@@ -26,8 +26,8 @@ def gen_adv_neighbor(
     pgd_model_fn: Callable[[Any], Any] | None = None,
     pgd_loss_fn: Callable[[Any, Any], tf.Tensor] | None = None,
     pgd_labels: Any = None,
-    regularizer_fn: Callable[[Any], tf.Tensor] | None = None,
-    use_while_loop: bool = False,
+    use_while_loop: bool | Callable[..., Any] = False,
+    regularizer_fn: Callable[[dict[Any, Any], dict[Any, Any]], Any] | None = None,
     seed: Any = None,
 ) -> tuple[Any, tf.Tensor]:
     """Generates the adversarial neighbor of each sample in a batch.
@@ -51,7 +51,7 @@ def gen_adv_neighbor(
         gradient is taken of it, so it may be None.
       config: The norm, the step, the ball, masks and bounds.
       raise_invalid_gradient: Whether a feature that cannot be perturbed is an error.
-        If not, it is warned of once.
+        If not, it comes back as it is, and is warned of once.
       gradient_tape: The tape that watched the way from `input_features` to
         `labeled_loss`. Not needed where a graph is built. Nothing that happens in here
         is recorded on it. In eager mode any other active tape does record the
@@ -60,11 +60,17 @@ def gen_adv_neighbor(
         `config.random_init`, like `pgd_loss_fn`.
       pgd_loss_fn: Loss of labels and predictions.
       pgd_labels: What `pgd_loss_fn` gets as labels.
-      regularizer_fn: A scalar of features that is added to the loss to be raised, in
-        every iteration.
       use_while_loop: Whether iterations run in a `tf.while_loop` instead of being
         unrolled, which makes a smaller graph. `pgd_model_fn` must then have no Python
         side effects.
+      regularizer_fn: A scalar of perturbations and gradients that is added to the loss
+        to be raised, as in Qin et al. (2019, https://arxiv.org/abs/1907.02610); the
+        iteration that `labeled_loss` is for goes without it. Both arguments are dicts
+        by the names of the features (by their positions in a list or tuple; by '' for
+        a single tensor): how far each floating feature is from where it was, and the
+        gradient of `pgd_loss_fn` at `input_features`, with zeros where it is not
+        finite, of those features that have one. May stand before `use_while_loop`, as
+        in the sources of NSL after release 1.4.0.
       seed: An integer tensor of shape [2] that determines the random start. None draws
         one, which `tf.random.set_seed` governs.
 
@@ -73,10 +79,15 @@ def gen_adv_neighbor(
       gradient flowing back; and their weights, ones of shape [batch, 1], float32.
 
     Raises:
-      ValueError: If no feature can be perturbed; if one cannot be and
+      ValueError: If there is no feature; if one cannot be perturbed and
         `raise_invalid_gradient` is set; if `pgd_model_fn` or `pgd_loss_fn` is missing;
         if a tape is missing in eager mode; or if a mask or bound does not fit.
     """
+    if not tf.nest.flatten(input_features):
+        raise ValueError("input_features holds no feature.")
+    if callable(use_while_loop):
+        in_a_loop = bool(regularizer_fn)
+        regularizer_fn, use_while_loop = use_while_loop, in_a_loop
     iterates = config.pgd_iterations > 1 or config.random_init
     if iterates and (pgd_model_fn is None or pgd_loss_fn is None):
         raise ValueError(
@@ -85,27 +96,32 @@ def gen_adv_neighbor(
             f"pgd_model_fn={pgd_model_fn!r}, pgd_loss_fn={pgd_loss_fn!r}."
         )
 
+    first_gradients: dict[Any, Any] | None = None
+
     def gradient_fn(features: Any) -> Any:
         assert pgd_model_fn is not None
         assert pgd_loss_fn is not None
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(_perturbable_leaves(features))
             loss = pgd_loss_fn(pgd_labels, pgd_model_fn(features))
-            if regularizer_fn is not None:
-                loss = loss + tf.cast(regularizer_fn(features), loss.dtype)
+            if first_gradients is not None:
+                assert regularizer_fn is not None
+                perturbations = _perturbations(input_features, features)
+                regularizer = regularizer_fn(perturbations, first_gradients)
+                loss = loss + tf.cast(regularizer, loss.dtype)
         return _gradients(loss, features, tape)
 
     gradients = None
     if not config.random_init:
-        gradients = _first_gradients(
-            input_features, labeled_loss, gradient_tape, regularizer_fn
-        )
+        gradients = _first_gradients(input_features, labeled_loss, gradient_tape)
         if raise_invalid_gradient:
             _refuse_unperturbed(input_features, gradients)
     elif raise_invalid_gradient:
         _refuse_unperturbed(input_features, input_features)
     with _paused(gradient_tape):
-        neighbor = projected_gradient_ascent(
+        if iterates and regularizer_fn is not None:
+            first_gradients = _finite(input_features, gradient_fn(input_features))
+        neighbor = _ascend(
             input_features,
             gradients,
             config,
@@ -113,8 +129,11 @@ def gen_adv_neighbor(
             seed=seed,
             use_while_loop=use_while_loop,
         )
-    leaf = _perturbable_leaves(input_features)[0]
-    return neighbor, tf.ones(tf.stack([tf.shape(leaf)[0], 1]))
+    if neighbor is None:
+        _warn_of_all(feature_structures.nothing_to_perturb(input_features))
+        neighbor = input_features
+    [rows, *_] = map(_rows, tf.nest.flatten(input_features))
+    return neighbor, tf.ones(tf.stack([rows, 1]))
 
 
 def projected_gradient_ascent(
@@ -146,7 +165,8 @@ def projected_gradient_ascent(
         a leaf without a gradient. Unused with `config.random_init`.
       config: The norm, the step, the ball, masks and bounds.
       gradient_fn: Gradients at other features, for the iterations after the first (with
-        `config.random_init` for all).
+        `config.random_init` for all). With 0 iterations there is no step after a random
+        start, but still the first one without.
       seed: An integer tensor of shape [2] that determines the random start.
       use_while_loop: Whether iterations run in a `tf.while_loop`.
 
@@ -158,21 +178,40 @@ def projected_gradient_ascent(
       ValueError: If nothing can be perturbed, `gradient_fn` is missing, or a mask or
         bound does not fit the features.
     """
+    perturbed = _ascend(features, gradients, config, gradient_fn, seed, use_while_loop)
+    if perturbed is None:
+        raise ValueError(feature_structures.nothing_to_perturb(features))
+    return perturbed
+
+
+def _ascend(
+    features: Any,
+    gradients: Any,
+    config: configs.AdvNeighborConfig,
+    gradient_fn: Callable[[Any], Any] | None,
+    seed: Any,
+    use_while_loop: bool,
+) -> Any:
+    """Does as `projected_gradient_ascent`, but returns None for nothing to perturb."""
     if gradient_fn is None and (config.random_init or config.pgd_iterations > 1):
         raise ValueError(
             "gradient_fn is needed when pgd_iterations is greater than 1 or "
             "random_init is set."
         )
     if not _perturbable_leaves(features):
-        raise ValueError(feature_structures.nothing_to_perturb(features))
+        return None
     ascent = _Ascent(features, config)
     threat = ascent.threat
     point = threat.centers
     if config.random_init:
         assert gradient_fn is not None
         point = ascent.random_start(seed)
+        if not config.pgd_iterations:
+            return threat.restore(point, _without(features, features))
         gradients = gradient_fn(threat.restore(point))
     kept = _without(features, gradients)
+    if kept is None:
+        return None
     if config.random_init and kept:
         point = threat.rows(threat.restore(point, kept))
 
@@ -181,7 +220,7 @@ def projected_gradient_ascent(
         return ascent.step(point, gradient_fn(threat.restore(point, kept)))
 
     point = ascent.step(point, gradients)
-    further = config.pgd_iterations - 1
+    further = max(config.pgd_iterations - 1, 0)
     if use_while_loop and further:
         _, point = tf.while_loop(
             lambda i, _: i < further,
@@ -196,8 +235,11 @@ def projected_gradient_ascent(
     return threat.restore(point, kept)
 
 
-def _without(features: Any, gradients: Any) -> frozenset[int]:
-    """Returns the positions of the leaves that stay as they are, warning of them."""
+def _without(features: Any, gradients: Any) -> frozenset[int] | None:
+    """Returns the positions of the leaves that stay as they are, warning of them.
+
+    Returns None if that is all of them.
+    """
     leaves = tf.nest.flatten(features)
     found = [None] * len(leaves) if gradients is None else tf.nest.flatten(gradients)
     moved = [
@@ -205,7 +247,7 @@ def _without(features: Any, gradients: Any) -> frozenset[int]:
         for leaf, gradient in zip(leaves, found, strict=True)
     ]
     if not any(moved):
-        raise ValueError(feature_structures.nothing_to_perturb(features))
+        return None
     names = feature_structures.names(features)
     fixed = [name for name, moves in zip(names, moved, strict=True) if not moves]
     if fixed:
@@ -247,7 +289,10 @@ class _Ascent:
         )
         self._steps = self.threat.spread(steps, 0.0)
         # Without a ball of its own, a feature starts as far as a step goes.
-        reach = [s if r is None else r for s, r in zip(steps, radii, strict=True)]
+        reach = [
+            s if r is None or s is None else tf.where(tf.math.is_finite(r), r, s)
+            for s, r in zip(steps, radii, strict=True)
+        ]
         self._reach = self.threat.spread(reach, 0.0)
 
     def random_start(self, seed: Any) -> tf.Tensor:
@@ -289,12 +334,9 @@ def _gradients(loss: tf.Tensor, features: Any, tape: tf.GradientTape | None) -> 
 
 
 def _first_gradients(
-    features: Any,
-    loss: tf.Tensor | None,
-    tape: tf.GradientTape | None,
-    regularizer_fn: Callable[[Any], tf.Tensor] | None,
+    features: Any, loss: tf.Tensor | None, tape: tf.GradientTape | None
 ) -> Any:
-    """Returns the gradients of the given loss and of the regularizer."""
+    """Returns the gradients of the given loss."""
     if tape is None and tf.executing_eagerly():
         raise ValueError(
             "gradient_tape is needed in eager mode: compute labeled_loss in the "
@@ -306,21 +348,29 @@ def _first_gradients(
     # A tape that is not persistent is used up by taking the gradient, not paused.
     persistent = getattr(tape, "_persistent", False)
     with _paused(tape if persistent else None):
-        gradients = _gradients(loss, features, tape)
-    if regularizer_fn is None:
-        return gradients
-    with _paused(tape), tf.GradientTape(watch_accessed_variables=False) as own_tape:
-        own_tape.watch(_perturbable_leaves(features))
-        regularizer = regularizer_fn(features)
-    with _paused(tape):
-        extra = tf.nest.flatten(_gradients(regularizer, features, own_tape))
-        return tf.nest.pack_sequence_as(
-            features,
-            [
-                b if a is None else a if b is None else a + b
-                for a, b in zip(tf.nest.flatten(gradients), extra, strict=True)
-            ],
-        )
+        return _gradients(loss, features, tape)
+
+
+def _perturbations(originals: Any, features: Any) -> dict[Any, tf.Tensor]:
+    """Returns by key how far each feature that can be perturbed is from its place."""
+    triples = zip(
+        feature_structures.keys(originals),
+        tf.nest.flatten(originals),
+        tf.nest.flatten(features),
+        strict=True,
+    )
+    return {key: moved - x for key, x, moved in triples if is_perturbable(x)}
+
+
+def _finite(features: Any, gradients: Any) -> dict[Any, tf.Tensor]:
+    """Returns the gradients that there are by key, zero where they are not finite."""
+    found = {}
+    keys = feature_structures.keys(features)
+    for key, gradient in zip(keys, tf.nest.flatten(gradients), strict=True):
+        if gradient is not None:
+            g = tf.convert_to_tensor(gradient)
+            found[key] = tf.where(tf.math.is_finite(g), g, tf.zeros_like(g))
+    return found
 
 
 @contextlib.contextmanager
@@ -359,3 +409,17 @@ def _warn_of_fixed(names: tuple[str, ...]) -> None:
         "loss does not depend on them.",
         ", ".join(map(repr, names)),
     )
+
+
+@functools.cache
+def _warn_of_all(message: str) -> None:
+    logging.warning("%s The features come back as they are.", message)
+
+
+def _rows(leaf: Any) -> Any:
+    """Returns the number of examples in a tensor of any kind."""
+    if isinstance(leaf, tf.SparseTensor):
+        return tf.cast(leaf.dense_shape[0], tf.int32)
+    if isinstance(leaf, tf.RaggedTensor):
+        return tf.cast(leaf.nrows(), tf.int32)
+    return tf.shape(leaf)[0]

@@ -21,9 +21,10 @@ def apply_feature_mask(features: Any, feature_mask: Any = None) -> Any:
       A structure like `features`.
 
     Raises:
-      ValueError: If the mask leaves [0, 1], names an unknown feature, or does not
-        broadcast to its feature. Where the values of the mask are only known when a
-        graph runs, that raises `tf.errors.InvalidArgumentError`.
+      ValueError: If the mask names an unknown feature or does not broadcast to its
+        feature.
+      tf.errors.InvalidArgumentError: If the mask leaves [0, 1]. Where its values are
+        known before a graph runs, the error is a ValueError too.
     """
     if feature_mask is None:
         return features
@@ -42,6 +43,13 @@ def apply_feature_mask(features: Any, feature_mask: Any = None) -> Any:
     return tf.nest.pack_sequence_as(features, masked)
 
 
+class _OutOfUnitInterval(ValueError, tf.errors.InvalidArgumentError):
+    """A value is wrong; the check of NSL 1.4 raised the other error."""
+
+    def __init__(self, message: str) -> None:
+        tf.errors.InvalidArgumentError.__init__(self, None, None, message)
+
+
 def in_unit_interval(mask: tf.Tensor) -> tf.Tensor:
     """Returns `mask` after checking that its values lie in [0, 1].
 
@@ -52,14 +60,14 @@ def in_unit_interval(mask: tf.Tensor) -> tf.Tensor:
       The mask.
 
     Raises:
-      ValueError: If a value is outside. Where they are only known when a graph runs,
-        that raises `tf.errors.InvalidArgumentError`.
+      tf.errors.InvalidArgumentError: If a value is outside. Where values are known
+        before a graph runs, the error is a ValueError too.
     """
     values = tf.get_static_value(mask)
     if values is not None:
         values = np.asarray(values, np.float64)
         if not np.all((values >= 0) & (values <= 1)):
-            raise ValueError(
+            raise _OutOfUnitInterval(
                 "feature_mask must hold values in [0, 1], but its range is "
                 f"[{values.min()}, {values.max()}]."
             )

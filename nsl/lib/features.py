@@ -48,7 +48,23 @@ def names(features: Any) -> list[str]:
       The keys and positions that lead to each leaf, joined by "/", in the order of
       `tf.nest.flatten`; empty for a single tensor.
     """
-    return ["/".join(map(str, path)) for path in _paths(features)]
+    return list(map(str, keys(features)))
+
+
+def keys(features: Any) -> list[Any]:
+    """Returns a key for each leaf of a structure.
+
+    Args:
+      features: A structure of tensors.
+
+    Returns:
+      The key or the position of each leaf, in the order of `tf.nest.flatten`; '' for a
+      single tensor. Of a nested structure, they are as in `names`.
+    """
+    return [
+        path[0] if len(path) == 1 else "/".join(map(str, path))
+        for path in _paths(features)
+    ]
 
 
 def spread(value: Any, features: Any, what: str) -> list[Any]:

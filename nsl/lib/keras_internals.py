@@ -213,7 +213,7 @@ class StrategyHooks:
         strategy: Any = self._distribute_strategy  # type: ignore[attr-defined]
         if strategy is not None and iterator is not None:
             # One replica's part of the batch shows the shapes too.
-            for _, _, batches in iterator:
+            for *_, batches in iterator:
                 data_batch = tf.nest.map_structure(
                     lambda part: strategy.experimental_local_results(part)[0],
                     next(batches),

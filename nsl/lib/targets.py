@@ -38,9 +38,10 @@ def get_target_indices(
                 f"shape {tuple(logits.shape)}."
             )
         return tf.math.top_k(logits, k=2).indices[..., 1]
+    seed = adv_target_config.random_seed
     return tf.random.uniform(
         tf.shape(logits)[:-1],
         maxval=tf.shape(logits)[-1],
         dtype=tf.int32,
-        seed=int(adv_target_config.random_seed),
+        seed=None if seed is None else int(seed),
     )

@@ -38,6 +38,41 @@ _EDGES_AT_ONCE = 1 << 16
 _RECALL_SAMPLE = 1000
 
 
+class GraphBuilder:
+    """Builds graphs with the settings of one config.
+
+    Does what `build_graph_from_config` does; it is here for programs of NSL 1.4.
+
+    Attributes:
+      config: The config.
+
+    Args:
+      graph_builder_config: Which pairs become edges, and how they are searched.
+    """
+
+    def __init__(self, graph_builder_config: GraphBuilderConfig) -> None:
+        self.config = graph_builder_config
+
+    def build(
+        self, embedding_files: Paths, output_graph_path: PathLike
+    ) -> dict[str, Any]:
+        """Builds a graph whose edges join examples of similar embeddings.
+
+        Args:
+          embedding_files: See `build_graph_from_config`.
+          output_graph_path: The TSV file to write.
+
+        Returns:
+          The report.
+
+        Raises:
+          OSError: If a file cannot be read or written.
+          TypeError: If the config is no `GraphBuilderConfig`.
+          ValueError: If the content of a file is wrong.
+        """
+        return build_graph_from_config(embedding_files, output_graph_path, self.config)
+
+
 def build_graph_from_config(
     embedding_files: Paths,
     output_graph_path: PathLike,

@@ -16,6 +16,10 @@ _WRONG_USE = 2
 _INTERRUPTED = 128 + signal.SIGINT
 _TERMINATED = 128 + signal.SIGTERM
 _COMPRESSIONS = ("none", "gzip")
+# Flags of absl that the commands of NSL 1.4 took. Messages go to stderr alone.
+_NO_EFFECT = ("alsologtostderr", "logtostderr", "showprefixforinfo")
+_NO_EFFECT_WITH_VALUE = ("log_dir", "stderrthreshold")
+_HIDDEN = {"flagfile", "undefok", "v", *_NO_EFFECT, *_NO_EFFECT_WITH_VALUE}
 _HELP_FLAGS = {"--help", "-help", "-h", "-?", "--helpfull", "--helpshort"}
 
 
@@ -51,6 +55,8 @@ def run(
     values = flags.FlagValues()  # type: ignore[no-untyped-call]
     values.set_gnu_getopt(True)  # flags may stand between and after the arguments
     define_flags(values)
+    if not pass_unknown_flags:
+        _define_logging_flags(values)
     own = arguments[: arguments.index("--")] if "--" in arguments else arguments
     if _HELP_FLAGS.intersection(own):
         print(f"{usage}\n\nFlags:\n{_describe(values)}")
@@ -58,7 +64,7 @@ def run(
     try:
         positional = values([program, *arguments], known_only=pass_unknown_flags)[1:]
         _exit_on_termination()
-        with _plain_log_lines():
+        with _plain_log_lines(0 if pass_unknown_flags else values.verbosity):
             job(values, positional)
     except (flags.Error, UsageError) as error:
         message = str(error).rstrip(".")
@@ -105,15 +111,29 @@ def define_output_flags(values: flags.FlagValues) -> None:
     )
 
 
+def _define_logging_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_integer(
+        "verbosity",
+        logging.INFO,
+        "What is logged on stderr: 0 all, -1 warnings, -2 errors.",
+        short_name="v",
+        flag_values=values,
+    )
+    for name in _NO_EFFECT:
+        flags.DEFINE_bool(name, False, "Without effect.", flag_values=values)
+    for name in _NO_EFFECT_WITH_VALUE:
+        flags.DEFINE_string(name, None, "Without effect.", flag_values=values)
+
+
 @contextlib.contextmanager
-def _plain_log_lines() -> Iterator[None]:
+def _plain_log_lines(verbosity: int) -> Iterator[None]:
     """Logs on stderr, and nothing but the messages."""
     logger = logging.get_absl_logger()
     handler = StreamHandler()
     before = logger.propagate, logging.get_verbosity()
     logger.addHandler(handler)
     logger.propagate = False
-    logging.set_verbosity(logging.INFO)
+    logging.set_verbosity(verbosity)
     try:
         yield
     finally:
@@ -126,7 +146,7 @@ def _describe(values: flags.FlagValues) -> str:
     described = []
     names = sorted({flag.name for flag in values._flags().values()})
     for name in names:
-        if name in ("flagfile", "undefok"):
+        if name in _HIDDEN:
             continue
         flag: Any = values[name]
         title = f"--[no]{name}" if flag.boolean else f"--{name}"

@@ -72,9 +72,11 @@ def test_enum_fields_accept_values(norm):
         ("adv_step_size", {"x": [1, -1]}, r"size\['x'\]\[1\] must be at least 0"),
         ("pgd_epsilon", -1, "pgd_epsilon must be at least 0"),
         ("pgd_epsilon", np.float32(-1), "pgd_epsilon must be at least 0"),
-        ("pgd_iterations", 0, "pgd_iterations must be at least 1, received 0"),
+        ("pgd_iterations", -1, "pgd_iterations must be at least 0, received -1"),
         ("feature_mask", 2, "feature_mask must be at most 1, received 2"),
-        ("clip_value_max", float("inf"), "clip_value_max must be a finite number"),
+        ("adv_step_size", float("inf"), "must be a finite number, but received inf"),
+        ("clip_value_max", float("nan"), "clip_value_max must be a finite number"),
+        ("pgd_epsilon", float("-inf"), "pgd_epsilon must be at least 0"),
         ("adv_grad_norm", "l3", "'l3' is not a valid NormType.*'l1', 'l2', 'infinity'"),
     ],
 )

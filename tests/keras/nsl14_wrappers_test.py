@@ -342,3 +342,11 @@ class TestWithoutLabels:
         for method in (model.fit, model.perturb_on_batch):
             with pytest.raises(ValueError, match=r"compile\(\) received no loss"):
                 method(X)
+
+
+def test_fit_goes_on_after_a_mistake():
+    model = compiled(graph())
+    with pytest.raises(KeyError, match="NL_nbr_0_x"):
+        model.fit({"x": X, "NL_nbr_0_weight": np.ones((len(X), 1))}, Y, verbose=0)
+    fitted(model, WITH_NEIGHBORS, Y)
+    assert_same_weights(model, fitted(compiled(graph()), WITH_NEIGHBORS, Y))

@@ -451,33 +451,163 @@ class TestRandomStart:
         assert result["b"] is features["b"]
         assert not np.allclose(result["a"], 1.0)
 
+    @pytest.mark.parametrize("norm", NORMS)
+    def test_alone(self, problem, norm):
+        """With no iteration the neighbor is the random start, as in NSL 1.4."""
+        config = configs.AdvNeighborConfig(
+            adv_grad_norm=norm,
+            pgd_iterations=0,
+            pgd_epsilon=1.0,
+            random_init=True,
+            clip_value_max=0.5,
+        )
+        x = tf.constant(problem.x)
+        calls = []
+        neighbor, weight = lib.gen_adv_neighbor(
+            {"x": x, "id": tf.zeros(len(x), tf.int32)},
+            None,
+            config,
+            pgd_model_fn=calls.append,
+            pgd_loss_fn=loss_fn,
+            seed=[1, 2],
+        )
+        assert not calls
+        start = lib.random_in_norm_ball(x, 1.0, norm, seed=[1, 2])
+        expected = np.minimum(x + start, 0.5)
+        np.testing.assert_allclose(neighbor["x"], expected, atol=1e-6)
+        assert weight.shape == [len(x), 1]
+
+    @pytest.mark.parametrize("norm", NORMS)
+    @pytest.mark.parametrize("random_init", [False, True])
+    def test_infinity_is_no_bound(self, problem, norm, random_init):
+        x = tf.constant(problem.x)
+        bounds = {
+            "pgd_epsilon": np.inf,
+            "clip_value_min": -np.inf,
+            "clip_value_max": float("inf"),
+        }
+        settings = dict(PGD, adv_grad_norm=norm, random_init=random_init)
+        neighbors = [
+            problem.attack(
+                x,
+                configs.AdvNeighborConfig(**{**settings, **some}),
+                seed=[1, 2],
+            )[0]
+            for some in (bounds, dict.fromkeys(bounds))
+        ]
+        np.testing.assert_allclose(*neighbors, atol=1e-6)
+
+    @pytest.mark.parametrize("loop", [False, True])
+    def test_no_iteration_and_no_random_start_is_one_step(self, problem, loop):
+        x = tf.constant(problem.x)
+        none, one = (
+            problem.attack(
+                x, configs.AdvNeighborConfig(pgd_iterations=n), use_while_loop=loop
+            )
+            for n in (0, 1)
+        )
+        np.testing.assert_array_equal(none[0], one[0])
+
 
 class TestRegularizer:
-    def test_is_added_in_every_iteration(self, problem):
-        """A steep regularizer outweighs the loss: all steps follow it."""
+    def test_is_added_in_every_iteration_but_the_first(self, problem):
+        """A steep regularizer outweighs the loss: all other steps follow it."""
         config = configs.AdvNeighborConfig(
             adv_step_size=0.1, adv_grad_norm="infinity", pgd_iterations=3
         )
         x = tf.constant(problem.x)
+        first, _ = problem.attack(
+            x, configs.AdvNeighborConfig(adv_step_size=0.1, adv_grad_norm="infinity")
+        )
         neighbor, _ = problem.attack(
-            x, config, regularizer_fn=lambda x: 1e6 * tf.reduce_sum(x[:, 0])
+            x, config, regularizer_fn=lambda p, _: 1e6 * tf.reduce_sum(p[""][:, 0])
         )
-        np.testing.assert_allclose((neighbor - x)[:, 0], 0.3, rtol=1e-5)
+        np.testing.assert_allclose((neighbor - first)[:, 0], 0.2, rtol=1e-5)
 
-    def test_of_a_feature_the_loss_ignores(self):
-        features = {"a": tf.ones([1, 1]), "b": tf.ones([1, 1])}
-        with tf.GradientTape() as tape:
-            tape.watch(features)
-            loss = tf.reduce_sum(features["a"])
-        neighbor, _ = lib.gen_adv_neighbor(
-            features,
-            loss,
-            configs.AdvNeighborConfig(adv_step_size=1.0, adv_grad_norm="infinity"),
-            gradient_tape=tape,
-            regularizer_fn=lambda f: -tf.reduce_sum(f["b"]),
-        )
-        np.testing.assert_allclose(neighbor["a"], [[2.0]])
-        np.testing.assert_allclose(neighbor["b"], [[0.0]])
+    @pytest.mark.parametrize("mode", ["eager", "loop", "xla"])
+    def test_follows_the_first_gradient(self, mode):
+        """The local linearity of Qin et al., worked out for a loss of x^2."""
+
+        def run(x):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                loss = tf.reduce_sum(x**2)
+            return lib.gen_adv_neighbor(
+                x,
+                loss,
+                configs.AdvNeighborConfig(adv_step_size=1.0, pgd_iterations=2),
+                gradient_tape=tape,
+                pgd_model_fn=lambda x: x,
+                pgd_loss_fn=lambda _, y: tf.reduce_sum(y**2),
+                regularizer_fn=lambda p, g: -3.0 * tf.reduce_sum(p[""] * g[""]),
+                use_while_loop=mode == "loop",
+            )[0]
+
+        if mode == "xla":
+            run = tf.function(run, jit_compile=True)
+        # From [3, 4] to [3.6, 4.8]; there the gradient is 2x - 3 * 2 * [3, 4].
+        neighbor = run(tf.constant([[3.0, 4.0]]))
+        np.testing.assert_allclose(neighbor, [[3.0, 4.0]], atol=1e-5)
+
+    def test_knows_features_by_name_and_by_position(self):
+        received = []
+
+        def regularizer_fn(perturbations, gradients):
+            received.append((perturbations, gradients))
+            return 0.0
+
+        def attack(features):
+            with tf.GradientTape() as tape:
+                leaves = tf.nest.flatten(features)
+                tape.watch(leaves[:2])
+                loss = tf.reduce_sum(leaves[0])
+            lib.gen_adv_neighbor(
+                features,
+                loss,
+                configs.AdvNeighborConfig(pgd_iterations=2),
+                gradient_tape=tape,
+                pgd_model_fn=lambda x: tf.math.log(tf.nest.flatten(x)[0]),
+                pgd_loss_fn=lambda _, y: tf.reduce_sum(y),
+                regularizer_fn=regularizer_fn,
+            )
+
+        a, b, i = tf.constant([[0.0, 0.5]]), tf.ones([1, 1]), tf.ones([1, 1], tf.int32)
+        for features, keys in (
+            ({"a": a, "b": b, "i": i}, "ab"),
+            ([a, b, i], (0, 1)),
+            ({"n": {"a": a, "b": b}, "o": i}, ("n/a", "n/b")),
+        ):
+            attack(features)
+            perturbations, gradients = received.pop()
+            assert set(perturbations) == set(keys)
+            assert perturbations[keys[1]].numpy() == 0.0
+            assert set(gradients) == {keys[0]}
+            np.testing.assert_array_equal(gradients[keys[0]], [[0.0, 2.0]])
+
+    def test_may_stand_in_either_place(self, problem):
+        """Ninth in release 1.4.0 is the loop, in the sources after it this."""
+        config = configs.AdvNeighborConfig(**PGD)
+        x = tf.constant(problem.x)
+        calls = []
+
+        def regularizer_fn(*arguments):
+            calls.append(arguments)
+            return 0.0
+
+        def attack(*ninth_on):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                loss = loss_fn(problem.y, problem.model(x))
+            arguments = (x, loss, config, False, tape, problem.model, loss_fn)
+            before = len(calls)
+            neighbor, _ = lib.gen_adv_neighbor(*arguments, problem.y, *ninth_on)
+            np.testing.assert_allclose(neighbor, expected, atol=1e-6)
+            return len(calls) - before
+
+        expected = problem.attack(x, config)[0]
+        assert attack(True) == attack(False) == 0
+        assert attack(False, regularizer_fn) == attack(regularizer_fn) == 2
+        assert attack(True, regularizer_fn) == attack(regularizer_fn, True) == 2
 
 
 class TestTapes:
@@ -556,27 +686,82 @@ class TestTapes:
             np.testing.assert_array_equal(inside, expected)
 
 
+class TestNothingToPerturb:
+    """The features come back as they are, with a warning, as in NSL 1.4."""
+
+    @pytest.mark.parametrize("mode", ["eager", "graph", "random", "loop"])
+    def test_loss_that_does_not_depend_on_them(self, mode, warnings):
+        adversarial_neighbor._warn_of_all.cache_clear()
+        x = tf.ones([2, 3])
+
+        def run():
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+            return lib.gen_adv_neighbor(
+                x,
+                tf.constant(1.0),
+                configs.AdvNeighborConfig(
+                    pgd_iterations=2, random_init=mode in ("random", "loop")
+                ),
+                gradient_tape=None if mode == "graph" else tape,
+                pgd_model_fn=lambda _: tf.constant(1.0),
+                pgd_loss_fn=lambda _, y: y,
+                use_while_loop=mode == "loop",
+            )
+
+        if mode == "graph":
+            run = tf.function(run)
+        neighbor, weight = run()
+        np.testing.assert_array_equal(neighbor, x)
+        np.testing.assert_array_equal(weight, [[1.0], [1.0]])
+        [message] = warnings
+        assert "None of the features can be perturbed" in message
+
+    def test_features_of_other_kinds(self, warnings):
+        adversarial_neighbor._warn_of_all.cache_clear()
+        features = {
+            "a": tf.sparse.from_dense([[1.0, 0.0], [0.0, 1.0]]),
+            "b": tf.ragged.constant([[1.0], []]),
+            "c": tf.ones([2, 1], tf.int32),
+        }
+        for names in ("abc", "bc", "c"):
+            some = {name: features[name] for name in names}
+            with tf.GradientTape() as tape:
+                neighbor, weight = lib.gen_adv_neighbor(
+                    some,
+                    tf.constant(1.0),
+                    configs.AdvNeighborConfig(),
+                    gradient_tape=tape,
+                )
+            assert all(neighbor[name] is some[name] for name in names)
+            np.testing.assert_array_equal(weight, [[1.0], [1.0]])
+        assert len(warnings) == 3
+
+
 class TestErrors:
     def test_nothing_to_perturb(self):
         features = {"image": tf.ones([1, 2], tf.uint8), "name": tf.constant([["x"]])}
         config = configs.AdvNeighborConfig()
-        with (
-            tf.GradientTape() as tape,
-            pytest.raises(
-                ValueError, match=r"'image' \(uint8\), 'name' \(string\)"
-            ) as e,
-        ):
-            lib.gen_adv_neighbor(features, tf.constant(0.0), config, gradient_tape=tape)
+        match = r"'image' \(uint8\), 'name' \(string\)"
+        with pytest.raises(ValueError, match=match) as e:
+            projected_gradient_ascent(features, None, config)
         assert "/ 255" in str(e.value)
+        with pytest.raises(ValueError, match=match), tf.GradientTape() as tape:
+            lib.gen_adv_neighbor(features, tf.constant(0.0), config, True, tape)
 
     def test_tape_that_did_not_watch(self):
         x = tf.ones([1, 2])
         with tf.GradientTape() as tape:
             loss = tf.reduce_sum(x)
+        config = configs.AdvNeighborConfig()
+        with pytest.raises(ValueError, match="the loss does not depend on them"):
+            lib.gen_adv_neighbor(x, loss, config, True, tape)
         with pytest.raises(ValueError, match=r"tape\.watch"):
-            lib.gen_adv_neighbor(
-                x, loss, configs.AdvNeighborConfig(), gradient_tape=tape
-            )
+            projected_gradient_ascent(x, None, config)
+
+    def test_no_feature(self):
+        with pytest.raises(ValueError, match="holds no feature"):
+            lib.gen_adv_neighbor({}, tf.constant(0.0), configs.AdvNeighborConfig())
 
     def test_raise_invalid_gradient(self):
         features = {"x": tf.ones([1, 2]), "id": tf.ones([1, 1], tf.int32)}

@@ -42,6 +42,7 @@ def test_random_target_is_any_class_and_follows_its_seed():
     assert counts.min() > 150
     np.testing.assert_array_equal(drawn, draw(1))
     assert (drawn != draw(2)).any()
+    np.testing.assert_array_equal(draw(None), draw(None))
 
 
 def test_second_of_one_class():

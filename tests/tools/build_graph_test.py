@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from nsl.configs import GraphBuilderConfig
 from nsl.tools import build_graph, build_graph_from_config
-from nsl.tools.build_graph import main
+from nsl.tools.build_graph import GraphBuilder, main
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "graph_building.json"
 LAUNCHER = Path(__file__).parents[2] / "tools" / "build_graph.py"
@@ -392,6 +392,17 @@ def test_paths_are_checked_first(tmp_path: Path) -> None:
         build_graph([], tmp_path / "g")
     with pytest.raises(TypeError, match="GraphBuilderConfig"):
         build_graph_from_config(embeddings, tmp_path / "g", 0.8)
+
+
+def test_builder_of_nsl_14(tmp_path: Path) -> None:
+    config = GraphBuilderConfig(similarity_threshold=0.6)
+    builder = GraphBuilder(config)
+    assert builder.config is config
+    embeddings = write_vectors(tmp_path / "e", grouped_vectors(60, 5))
+    report = builder.build([embeddings], str(tmp_path / "g"))
+    expected = build_graph_from_config([embeddings], tmp_path / "expected", config)
+    assert report == expected
+    assert (tmp_path / "g").read_bytes() == (tmp_path / "expected").read_bytes()
 
 
 def test_main(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import errno
 from collections.abc import Callable
 
 import pytest
-from absl import flags
+from absl import flags, logging
 
 from nsl.tools import command_line
 
@@ -35,6 +35,25 @@ def test_flags_and_arguments_in_any_order() -> None:
     assert seen == [(5, True, ["a", "", "--b"])]
 
 
+def test_logging_flags_of_nsl_14(capfd: pytest.CaptureFixture[str]) -> None:
+    """Its commands took all flags of absl; scripts that set them must go on."""
+    arguments = ["--alsologtostderr", "--nologtostderr", "--log_dir=/tmp", "a"]
+    arguments += ["--stderrthreshold=info", "--noshowprefixforinfo"]
+
+    def job(values: flags.FlagValues, positional: list[str]) -> None:
+        assert positional == ["a"]
+        logging.info("read")
+        logging.warning("odd")
+
+    for flag, lines in (
+        ([], ["read", "odd"]),
+        (["--verbosity=-1"], ["odd"]),
+        (["-v", "-2"], []),
+    ):
+        assert run([*arguments, *flag], job) == 0
+        assert capfd.readouterr().err.splitlines() == lines
+
+
 @pytest.mark.parametrize("flag", ["--help", "-h", "--helpfull"])
 def test_help(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["a", flag], raising(AssertionError("the job must not run"))) == 0
@@ -43,6 +62,8 @@ def test_help(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "--count (default 3)\n    How many." in text
     assert "--[no]loud" in text
     assert "undefok" not in text
+    assert "--verbosity" in text
+    assert "alsologtostderr" not in text
 
 
 @pytest.mark.parametrize(

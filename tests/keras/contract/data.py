@@ -87,6 +87,7 @@ class DataContract(ContractBase):
         model = self.fresh()
         logs = model.test_on_batch({"x": X}, Y, return_dict=True)
         expected = model.evaluate({"x": X}, Y, verbose=0, return_dict=True)
+        expected = {name: float(value) for name, value in expected.items()}
         assert logs == pytest.approx(expected, rel=1e-5)
 
     def test_last_batch_may_be_smaller(self):
