@@ -91,8 +91,10 @@ class Problem:
         self.dtype = self.threat.centers.dtype
         self.none = tf.zeros_like(self.threat.centers)
         self._scale = self.threat.spread(limits.scale, 1.0)
-        self.radius = self._rounded(tf.cast(limits.radius, self.dtype))
         self._grid = self.threat.spread(limits.grid, 0.0)
+        self.radius = tf.cast(limits.radius, self.dtype)
+        # Of a grid, the last step would be lost.
+        self.radius -= self._rounding() if self._grid is None else 0.0
         low, high = self.threat.box()
         self.low, self.high = self._per_scale(low), self._per_scale(high)
 
@@ -239,11 +241,11 @@ class Problem:
             fooled = predicted == self.targets
         return tf.cast(per_example(values), self.dtype), fooled
 
-    def _rounded(self, radius: tf.Tensor) -> tf.Tensor:
-        """Returns a radius that rounding does not exceed, if it is nearly the same."""
+    def _rounding(self) -> tf.Tensor:
+        """Returns what rounding may add to the radius, if that is next to nothing."""
         size = self.norm.length(self._per_scale(tf.abs(self.threat.centers)))
-        added = np.finfo(self.dtype.as_numpy_dtype).eps * (size + radius)
-        return radius - tf.where(added < _ROUNDING * radius, added, 0.0)
+        added = np.finfo(self.dtype.as_numpy_dtype).eps * (size + self.radius)
+        return tf.where(added < _ROUNDING * self.radius, added, 0.0)
 
     def _per_scale(self, rows: tf.Tensor) -> tf.Tensor:
         return rows if self._scale is None else rows / self._scale
