@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import io
 from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
@@ -12,13 +11,12 @@ import numpy as np
 import tensorflow as tf
 
 from nsl import configs
-from nsl.attacks.examples import Examples, Limits
+from nsl.attacks.examples import Examples
 from nsl.attacks.labels import choose_targets
 from nsl.attacks.model_adapter import adapt
 from nsl.attacks.objectives import Objective, objective_of
 from nsl.attacks.problem import Loss, Problem
 from nsl.attacks.search import Search
-from nsl.files.progress import Progress
 from nsl.lib.norms import Norm
 
 _BATCH_SIZE = 256
@@ -51,15 +49,7 @@ class State:
 
     @classmethod
     def at(cls, perturbation: tf.Tensor, **more: Any) -> Self:
-        """Returns the state before the first step.
-
-        Args:
-          perturbation: Where the attack starts; rows.
-          **more: The further fields of a subclass.
-
-        Returns:
-          The state.
-        """
+        """Returns the state before the first step at a point; rows."""
         column = perturbation[:, 0]
         return cls(
             i=tf.constant(0),
@@ -71,15 +61,7 @@ class State:
         )
 
     def is_better(self, values: tf.Tensor, fooled: tf.Tensor) -> tf.Tensor:
-        """Returns where a point is better than the best one so far.
-
-        Args:
-          values: The objective at the point, of shape [batch].
-          fooled: Whether the attack has succeeded there, of shape [batch].
-
-        Returns:
-          A tensor of shape [batch], bool.
-        """
+        """Tells where a point is better than the best so far, of shape [batch]."""
         return tf.where(fooled == self.fooled, values > self.value, fooled)
 
     def keep_best(self, values: tf.Tensor, fooled: tf.Tensor) -> Self:
@@ -118,11 +100,15 @@ class Attack(abc.ABC):
       early_stop: Whether an example that has fallen gets no further steps.
       jit_compile: Whether XLA compiles the steps. None: where there is a GPU.
       black_box: Whether the attack uses outputs of the model alone, no gradients.
+      needs_scores: Whether labels as outputs of the model are not enough.
+      minimizes: Whether it looks for the nearest point of another class, whatever the
+        radius is.
     """
 
     black_box: ClassVar[bool] = False
+    needs_scores: ClassVar[bool] = True
+    minimizes: ClassVar[bool] = False
     _keeps_last: ClassVar[bool] = False
-    _takes_loss: ClassVar[bool] = True
 
     norm: configs.NormType | Norm = attrs.field(
         default=configs.NormType.INFINITY, converter=as_norm
@@ -137,15 +123,7 @@ class Attack(abc.ABC):
 
     @abc.abstractmethod
     def step(self, problem: Problem, state: State) -> State:
-        """Makes one step.
-
-        Args:
-          problem: The batch.
-          state: The state before it.
-
-        Returns:
-          `state.next(...)`, of the same shapes and dtypes.
-        """
+        """Makes one step: `state.next(...)`, of the same shapes and dtypes."""
 
     def finish(self, problem: Problem, state: State) -> State:
         """Returns the state after the last step with its point taken into account."""
@@ -159,15 +137,12 @@ class Attack(abc.ABC):
     def targets(
         self, logits: Callable[[], np.ndarray], labels: np.ndarray, attempt: int
     ) -> np.ndarray | None:
-        """Returns the classes to reach in an attempt.
+        """Returns the classes to reach, of shape [examples]; None if any other will do.
 
         Args:
           logits: Computes the clean logits, of shape [examples, classes].
           labels: The true classes, of shape [examples].
           attempt: The number of attempts made before.
-
-        Returns:
-          An array of shape [examples], or None if any wrong class will do.
         """
         del logits, labels, attempt
         return None
@@ -245,7 +220,7 @@ class Attack(abc.ABC):
             are not of the shape needed.
           TypeError: If the model is not callable.
         """
-        if not self._takes_loss and (target is not None or loss_fn is not None):
+        if self.minimizes and (target is not None or loss_fn is not None):
             raise ValueError(
                 f"{type(self).__name__} looks for the nearest point of another class, "
                 "so that it takes neither target nor loss_fn. Use nsl.attacks.PGD."
@@ -254,42 +229,25 @@ class Attack(abc.ABC):
         limits, is_list = examples.limits_of(epsilon)
         adapter = adapt(model, output=output, from_logits=from_logits)
         size, traces = adapter.batch_size or batch_size or _BATCH_SIZE, adapter.traces
-        if adapter is not model and adapter.has_changed():
-            adapter.reset()
+        if adapter is not model:
+            adapter.forget_if_changed()
         # A model of labels alone may give others than it did.
         if not adapter.is_examined or (adapter.decisions and adapter is not model):
             adapter.examine(examples.first(size), examples.y)
         with adapter.state_kept():
-            search = Search(
+            results = Search(
                 self,
                 adapter,
                 examples,
                 loss_fn=loss_fn,
                 criterion=criterion,
+                target=target,
                 batch_size=size,
                 seed=seed,
-            )
-            search.label(target)
-            searched = self._searched(limits)
-            with Progress(
-                f"{type(self).__name__} ({self.norm.value})",
-                search.work * len(searched),
-                "steps",
-                stream=None if verbose else io.StringIO(),
-            ) as progress:
-                found = search.run(searched, progress)
-            results = [search.features(*one) for one in self._results(found, limits)]
+            ).run(limits, verbose)
         if adapter is not model and adapter.traces > traces:
             adapter.note()
         return results if is_list else results[0]
-
-    @abc.abstractmethod
-    def _searched(self, limits: list[Limits]) -> list[Limits]:
-        """Returns the limits to search within, of those asked for."""
-
-    @abc.abstractmethod
-    def _results(self, found: list[Any], limits: list[Limits]) -> list[Any]:
-        """Returns perturbations and limits for each of the limits asked for."""
 
 
 @attrs.frozen(kw_only=True)
@@ -340,12 +298,6 @@ class FixedRadius(Attack):
         objective = objective_of(self.objective)
         return {"norm": self.norm, "objective": objective, "samples": self.samples}
 
-    def _searched(self, limits: list[Limits]) -> list[Limits]:
-        return limits
-
-    def _results(self, found: list[Any], limits: list[Limits]) -> list[Any]:
-        return [(one.best, of) for one, of in zip(found, limits, strict=True)]
-
 
 @attrs.frozen(kw_only=True)
 class MinimumNorm(Attack):
@@ -361,23 +313,17 @@ class MinimumNorm(Attack):
       All others are those of `Attack`.
     """
 
-    _takes_loss: ClassVar[bool] = False
+    minimizes: ClassVar[bool] = True
 
     early_stop: bool = True
 
     def keep_nearest(
         self, problem: Problem, state: State, point: tf.Tensor, fooled: tf.Tensor
     ) -> State:
-        """Returns the state with a misclassified point if it is nearer than the best.
+        """Returns the state with a fooling point where it is nearer than the best.
 
-        Args:
-          problem: The batch.
-          state: The state.
-          point: Rows.
-          fooled: Whether the model gets each wrong, of shape [batch].
-
-        Returns:
-          The state, whose `fooled` says what the radius holds.
+        The point is rows, `fooled` of shape [batch]; that of the state says what the
+        radius holds.
         """
         length = problem.length(point)[:, 0]
         nearer = fooled & (-length > state.value)
@@ -389,19 +335,6 @@ class MinimumNorm(Attack):
             value=value,
             fooled=state.fooled | done,
         )
-
-    def _searched(self, limits: list[Limits]) -> list[Limits]:
-        same = [limits[0].scale is one.scale for one in limits]
-        radius = np.minimum.reduce([one.radius for one in limits])
-        return [attrs.evolve(limits[0], radius=radius)] if all(same) else limits
-
-    def _results(self, found: list[Any], limits: list[Limits]) -> list[Any]:
-        if len(found) < len(limits):
-            found = found * len(limits)
-        return [
-            (np.where(-one.value[:, None] <= of.radius, one.best, 0), of)
-            for one, of in zip(found, limits, strict=True)
-        ]
 
 
 def doubling(steps: int, most: int) -> list[int]:

@@ -25,11 +25,9 @@ _LARGE_RADII, _LARGE_SHARES = (3.0, 2.0), (0.3, 0.3)
 class _Schedule(NamedTuple):
     """What each step is, in arrays of shape [steps].
 
-    Attributes:
-      factors: The radius, as a multiple of epsilon.
-      is_first: Whether the step is the first one within that radius.
-      waits: The number of steps since the last checkpoint; 0 where there is none.
-      leaves: Whether the step goes over to the next radius.
+    `factors` are radii as multiples of epsilon; `waits` the numbers of steps since the
+    last checkpoint, 0 where there is none; a step that `leaves` goes over to the next
+    radius.
     """
 
     factors: np.ndarray
@@ -40,18 +38,10 @@ class _Schedule(NamedTuple):
 
 @attrs.frozen
 class _MomentumState(State):
-    """The state under L2 and L-infinity.
+    """Under L2 and L-infinity: points are rows, all others of shape [batch].
 
-    Attributes:
-      best_gradient: The gradient at the best point; rows. All others are of shape
-        [batch] or, where they are points, rows.
-      length: The length of a step.
-      previous: The point before the present one.
-      best_previous: The point before the best one.
-      last_value: The objective at the point before.
-      rises: In how many steps since the last checkpoint the objective rose.
-      checked_value: The best objective at the last checkpoint.
-      halved: Whether the step was halved there.
+    `rises` counts the steps since the last checkpoint in which the objective rose;
+    `checked_value` is the best objective there.
     """
 
     best_gradient: tf.Tensor
@@ -66,14 +56,10 @@ class _MomentumState(State):
 
 @attrs.frozen
 class _SparseState(State):
-    """The state under L1.
+    """Under L1: `sparsity` is the share of the coordinates that a step changes.
 
-    Attributes:
-      best_gradient: The gradient at the best point; rows.
-      length: The length of a step, of shape [batch].
-      sparsity: The share of the coordinates that a step changes, of shape [batch].
-      checked_support: In how many coordinates the best point differed from the
-        features at the last checkpoint, of shape [batch].
+    `checked_support` counts the coordinates in which the best point differed from the
+    features at the last checkpoint. Both are of shape [batch].
     """
 
     best_gradient: tf.Tensor
@@ -240,40 +226,32 @@ class AutoPGD(FixedRadius):
         factor: Any,
     ) -> State:
         is_first = tf.constant(self._schedule().is_first)[state.i]
-        changes, back = self._check_progress(state, values, waits, is_first)
-        back = back[:, None]
+        check, zero = waits > 0, tf.zeros_like(values)
+        rises = state.rises + tf.cast(values > state.last_value, values.dtype)
+        stuck = ~state.halved & (state.checked_value >= state.value)
+        halve = check & ((rises < _RISING_SHARE * waits) | stuck)
+        length = tf.where(halve, state.length / 2, state.length)
+        back = halve[:, None]
         point = tf.where(back, state.best, state.perturbation)
         previous = tf.where(back, state.best_previous, state.previous)
         gradient = tf.where(back, state.best_gradient, gradient)
         direction = problem.norm.steepest_step(gradient)
         # In the nearest allowed point, coordinates that reached a bound stay there and
         # use up the ball; taking all of them along, fewer examples are robust.
-        ahead = point + changes["length"][:, None] * direction
+        ahead = point + length[:, None] * direction
         ahead = problem.clip_and_project(ahead, factor)
         share = tf.where(is_first, tf.constant(1.0, problem.dtype), _MOMENTUM)
         moved = point + share * (ahead - point) + (1 - share) * (point - previous)
         moved = problem.clip_and_project(moved, factor)
-        return state.next(moved, previous=point, **changes)
-
-    def _check_progress(
-        self,
-        state: _MomentumState,
-        values: tf.Tensor,
-        waits: tf.Tensor,
-        is_first: tf.Tensor,
-    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        """Halves steps at a checkpoint; returns which go back to their best."""
-        check = waits > 0
-        rises = state.rises + tf.cast(values > state.last_value, values.dtype)
-        stuck = ~state.halved & (state.checked_value >= state.value)
-        halve = check & ((rises < _RISING_SHARE * waits) | stuck)
-        return {
-            "length": tf.where(halve, state.length / 2, state.length),
-            "last_value": values,
-            "rises": tf.where(check | is_first, tf.zeros_like(rises), rises),
-            "halved": tf.where(check, halve, state.halved),
-            "checked_value": tf.where(check, state.value, state.checked_value),
-        }, halve
+        return state.next(
+            moved,
+            previous=point,
+            length=length,
+            last_value=values,
+            rises=tf.where(check | is_first, zero, rises),
+            halved=tf.where(check, halve, state.halved),
+            checked_value=tf.where(check, state.value, state.checked_value),
+        )
 
     def _sparse_step(
         self,
@@ -283,38 +261,32 @@ class AutoPGD(FixedRadius):
         check: tf.Tensor,
         factor: Any,
     ) -> State:
-        changes, back = self._check_sparsity(problem, state, check, factor)
-        back = back[:, None]
-        point = tf.where(back, state.best, state.perturbation)
-        gradient = tf.where(back, state.best_gradient, gradient)
-        gradient = problem.movable(gradient, point)
-        size = tf.abs(gradient)
-        coordinates = tf.shape(size)[1]
-        share = changes["sparsity"] * tf.cast(coordinates, problem.dtype)
-        number = tf.clip_by_value(tf.cast(share, tf.int32), 1, coordinates)
-        descending = tf.sort(size, axis=1, direction="DESCENDING")
-        smallest = tf.gather(descending, number - 1, batch_dims=1, axis=1)[:, None]
-        signs = tf.where(size >= smallest, tf.sign(gradient), tf.zeros_like(size))
-        count = tf.reduce_sum(tf.abs(signs), axis=1, keepdims=True)
-        step = changes["length"][:, None] * tf.math.divide_no_nan(signs, count)
-        return state.next(problem.project(point + step, factor), **changes)
-
-    def _check_sparsity(
-        self, problem: Problem, state: _SparseState, check: tf.Tensor, factor: Any
-    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        """Adapts steps at a checkpoint; returns which go back to their best."""
         support = _support(state.best)
         coordinates = tf.cast(tf.shape(state.best)[1], problem.dtype)
         sparser = support < _L1_SHRINKS * state.checked_support
         radius = factor * problem.radius[:, 0]
         shorter = tf.maximum(state.length / _L1_DIVISOR, _L1_LEAST_STEP * radius)
-        length = tf.where(sparser, radius, shorter)
+        length = tf.where(check, tf.where(sparser, radius, shorter), state.length)
         sparsity = support / coordinates / _L1_DIVISOR
-        return {
-            "length": tf.where(check, length, state.length),
-            "sparsity": tf.where(check, sparsity, state.sparsity),
-            "checked_support": tf.where(check, support, state.checked_support),
-        }, check & sparser
+        sparsity = tf.where(check, sparsity, state.sparsity)
+        back = (check & sparser)[:, None]
+        point = tf.where(back, state.best, state.perturbation)
+        gradient = tf.where(back, state.best_gradient, gradient)
+        gradient = problem.movable(gradient, point)
+        size = tf.abs(gradient)
+        most = tf.shape(size)[1]
+        number = tf.clip_by_value(tf.cast(sparsity * coordinates, tf.int32), 1, most)
+        descending = tf.sort(size, axis=1, direction="DESCENDING")
+        smallest = tf.gather(descending, number - 1, batch_dims=1, axis=1)[:, None]
+        signs = tf.where(size >= smallest, tf.sign(gradient), tf.zeros_like(size))
+        count = tf.reduce_sum(tf.abs(signs), axis=1, keepdims=True)
+        step = length[:, None] * tf.math.divide_no_nan(signs, count)
+        return state.next(
+            problem.project(point + step, factor),
+            length=length,
+            sparsity=sparsity,
+            checked_support=tf.where(check, support, state.checked_support),
+        )
 
     @property
     def _sparse(self) -> bool:

@@ -1,5 +1,6 @@
 """Examples on the host, with all that is given for them, handed out in batches."""
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -15,6 +16,9 @@ from nsl.lib.features import is_perturbable
 from nsl.lib.norms import Norm
 
 _INFINITE = -1
+_SHORTER = 1e-12
+# What rounding may add to a distance, a coordinate, and a multiple of the grid.
+_RELATIVE, _ABSOLUTE, _GRID_SLACK = 1e-4, 1e-5, 1e-2
 
 
 @attrs.frozen
@@ -59,9 +63,75 @@ class Batch:
     limits: Limits
     memory: list[Any]
 
+    def distance(self, features: Any, norm: configs.NormType | Norm) -> np.ndarray:
+        """Returns the norm of what features differ by from these, a float64 column."""
+        changes = []
+        for before, after, scale in self._leaves(features, self.limits.scale):
+            if is_perturbable(before):
+                change = np.subtract(after, before, dtype=np.float64)
+                change = change if scale is None else change / scale
+                changes.append(_flat(change))
+        rows = changes[0] if len(changes) == 1 else np.concatenate(changes, axis=1)
+        return Norm.of(norm).length(tf.convert_to_tensor(rows)).numpy()
+
+    def inside(self, features: Any, norm: configs.NormType | Norm) -> Any:
+        """Returns perturbed features that are inside the ball in their own dtypes.
+
+        Rounding to the dtype of a feature can lead out of the ball. Then the
+        perturbation is shortened to the radius and rounded towards the clean features.
+        """
+        length, radius = self.distance(features, norm), self.limits.radius
+        outside = length > radius
+        if not np.any(outside):
+            return features
+        share = np.divide(radius, length, out=np.ones_like(length), where=outside)
+        share = np.where(outside, share * (1 - _SHORTER), 1.0)
+        shortened = functools.partial(_shortened, share=share)
+        return tf.nest.map_structure(shortened, self.features, features)
+
+    def allows(self, features: Any, norm: configs.NormType | Norm) -> np.ndarray:
+        """Tells which perturbed features an attack may give, bool of shape [batch].
+
+        Those are finite, inside ball and bounds, on the grid, and unchanged where they
+        may not be perturbed, up to rounding (1e-4 of the radius, 1e-5 of a coordinate).
+        """
+        limits = self.limits
+        largest = limits.radius * (1 + _RELATIVE) + _ABSOLUTE
+        ok = (self.distance(features, norm) <= largest)[:, 0]
+        for before, after, low, high, mask, grid in self._leaves(
+            features, limits.low, limits.high, limits.mask, limits.grid
+        ):
+            if not is_perturbable(before):
+                ok &= np.all(_flat(before == after), axis=1)
+                continue
+            before, after = before.astype(np.float64), after.astype(np.float64)
+            slack = _ABSOLUTE * (1 + np.abs(before))
+            fine = np.isfinite(after)
+            # An example that is out of bounds itself may stay where it is.
+            if low is not None:
+                fine &= after >= np.minimum(before, low) - slack
+            if high is not None:
+                fine &= after <= np.maximum(before, high) + slack
+            stays = np.abs(after - before) <= slack
+            if mask is not None:
+                fine &= stays | (mask > 0)
+            if grid is not None:
+                steps = after / grid
+                fine &= stays | (np.abs(steps - np.round(steps)) <= _GRID_SLACK)
+            ok &= np.all(_flat(fine), axis=1)
+        return ok
+
+    def _leaves(self, features: Any, *given: list[Any]) -> Iterator[tuple[Any, ...]]:
+        """Yields each clean feature, another one, and what else is given for it."""
+        found = map(np.asarray, tf.nest.flatten(features))
+        return zip(tf.nest.flatten(self.features), found, *given, strict=True)
+
 
 class Examples:
     """Features and labels as arrays, and what an attack may do to them.
+
+    Raises ValueError if there are no examples, no feature can be perturbed, numbers of
+    examples differ, or bounds, mask or grid do not fit.
 
     Args:
       x: Arrays or tensors with the examples as first axis, or a structure of them; or
@@ -73,14 +143,10 @@ class Examples:
       grid: The distance of valid values, a number or a structure of arrays, or None.
 
     Attributes:
-      x: The features, a structure of arrays.
-      y: The labels, a structure of arrays, or None.
+      x, y: The features and labels, structures of arrays; y may be None.
+      leaves: The features in a list.
       count: The number of examples.
       limits: What was given, with a radius of 0.
-
-    Raises:
-      ValueError: If there are no examples, no feature can be perturbed, numbers of
-        examples differ, or bounds, mask or grid do not fit.
     """
 
     def __init__(
@@ -159,18 +225,11 @@ class Examples:
         )
 
     def limits_of(self, epsilon: Any) -> tuple[list[Limits], bool]:
-        """Returns the limits for each of several radii.
+        """Returns the limits for each of several radii, and whether several were given.
 
-        Args:
-          epsilon: A radius, or a list or tuple of several. A radius is a number; an
-            array of shape [examples]; or one for each coordinate: a dict by feature, or
-            an array of the shape of a feature.
-
-        Returns:
-          The limits, and whether several were asked for.
-
-        Raises:
-          ValueError: If a radius is negative, not finite, or fits no feature.
+        A radius is a number; an array of shape [examples]; or one for each coordinate:
+        a dict by feature, or an array of the shape of a feature. Several are a list or
+        tuple. Raises ValueError if one is negative, not finite, or fits no feature.
         """
         is_list = isinstance(epsilon, list | tuple)
         return [self._limits_of(one) for one in (epsilon if is_list else [epsilon])], (
@@ -185,18 +244,7 @@ class Examples:
         targets: Any = None,
         memory: Iterable[Any] = (),
     ) -> Batch:
-        """Returns some of the examples.
-
-        Args:
-          indices: Which, ascending.
-          limits: The limits of all examples.
-          labels: The labels of all.
-          targets: The classes to reach of all, or None.
-          memory: See `Batch`.
-
-        Returns:
-          The batch.
-        """
+        """Returns some of the examples, by ascending indices, as a `Batch`."""
         given = (self.x, labels, targets, limits)
         x, labels, targets, limits = self.take(given, indices)
         return Batch(x, labels, targets, limits, list(memory))
@@ -214,14 +262,9 @@ class Examples:
         return tf.nest.map_structure(taken, values)
 
     def arguments(self, indices: np.ndarray, epsilon: Any) -> dict[str, Any]:
-        """Returns what an attack has to be called with for some examples.
+        """Returns what an attack has to be called with for some examples, by name.
 
-        Args:
-          indices: Which.
-          epsilon: The radius, or a list of them.
-
-        Returns:
-          Arguments by name; `grid` only if there is one.
+        `epsilon` is a radius or a list of them; `grid` is there only if there is one.
         """
         limits = self.take(self.limits, indices)
         spread = {
@@ -252,12 +295,8 @@ class Examples:
     def reach(self, norm: configs.NormType | Norm) -> float | None:
         """Returns a radius that reaches from any example to any other.
 
-        Args:
-          norm: The norm.
-
-        Returns:
-          The norm of the box around all examples and bounds; None where mask, bounds or
-          features that cannot be perturbed keep an example from becoming another.
+        That is the norm of the box around all examples and bounds; None where mask,
+        bounds or features that are no floats keep an example from becoming another.
         """
         fixed = not all(map(is_perturbable, self.leaves))
         if fixed or any(m is not None and not np.all(m > 0) for m in self.limits.mask):
@@ -365,6 +404,23 @@ class Examples:
             ahead = (1,) * (leaf.ndim - array.ndim)
             spread.append(array.reshape(ahead + array.shape))
         return spread
+
+
+def _flat(values: np.ndarray) -> np.ndarray:
+    return values.reshape(len(values), -1)
+
+
+def _shortened(before: np.ndarray, after: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Returns a share of the change of each example, rounded towards the clean one."""
+    if not is_perturbable(before):
+        return after
+    share = share.reshape((len(before), *[1] * (before.ndim - 1)))
+    change = np.subtract(after, before, dtype=np.float64)
+    change *= share
+    shorter = np.add(before, change, dtype=np.float64).astype(before.dtype)
+    moved = np.abs(np.subtract(shorter, before, dtype=np.float64))
+    beyond = moved > np.abs(change)
+    return np.nextafter(shorter, before, out=shorter, where=beyond)
 
 
 def split(count: int, size: int) -> list[slice]:

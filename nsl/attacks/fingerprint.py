@@ -19,20 +19,14 @@ _VOLATILE = ("stop_training", "built", "history", "name", "_function")
 
 
 def fingerprint(value: Any, other: Callable[[Any], Any] = id) -> Any:
-    """Returns what is equal for values that behave alike.
+    """Returns nested tuples that are equal for values that behave alike.
 
     Numbers, strings, arrays and structures of them count by value, functions by their
     code, what they close over and the globals they name, objects by their class and
     attributes. A Keras layer counts as the object that it is, with its public
-    attributes, and so do the layers within it; their weights do not count.
-
-    Args:
-      value: Anything.
-      other: Returns what stands for anything else, such as a tensor. With the default,
-        the result is only of use in this process, as long as the value lives.
-
-    Returns:
-      Nested tuples.
+    attributes, and so do the layers within it; their weights do not count. `other`
+    gives what stands for anything else, such as a tensor: with the default, the result
+    is only of use in this process, as long as the value lives.
     """
     return _of(value, other, frozenset())
 

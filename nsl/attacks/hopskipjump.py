@@ -45,6 +45,7 @@ class HopSkipJump(MinimumNorm):
     """
 
     black_box: ClassVar[bool] = True
+    needs_scores: ClassVar[bool] = False
 
     norm: configs.NormType | Norm = attrs.field(
         default=configs.NormType.INFINITY, converter=as_norm

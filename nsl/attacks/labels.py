@@ -10,16 +10,13 @@ from nsl.lib.targets import get_target_indices
 
 
 def read_classes(y: Any, classes: int, what: str = "y") -> np.ndarray:
-    """Returns labels as classes.
+    """Returns labels as classes, int32 of shape [batch].
 
     Args:
       y: Integers (of any dtype) of shape [batch] or [batch, 1], or one-hot rows of
         shape [batch, classes].
       classes: The number of classes; 0 if it is not known.
       what: What they are, for messages.
-
-    Returns:
-      An array of shape [batch], int32.
 
     Raises:
       ValueError: If they are nothing of the kind, or a class does not exist.
@@ -78,16 +75,10 @@ def _one_hot_rows(values: np.ndarray) -> np.ndarray:
 def choose_targets(
     logits: np.ndarray, labels: np.ndarray, config: configs.AdvTargetConfig
 ) -> np.ndarray | None:
-    """Chooses the class to reach among those that are not the true one.
+    """Returns the classes to reach, int32 of shape [batch], never the true one.
 
-    Args:
-      logits: The clean logits, of shape [batch, classes].
-      labels: The true classes, of shape [batch].
-      config: How the class is chosen.
-
-    Returns:
-      The classes, of shape [batch], int32; None for the ground truth, for then any
-      other class will do.
+    None stands for the ground truth, for then any other class will do. Logits are of
+    shape [batch, classes], labels of shape [batch].
     """
     method = config.target_method
     if method is configs.AdvTargetType.GROUND_TRUTH:
@@ -108,15 +99,9 @@ def choose_targets(
 
 
 def likeliest_wrong(logits: np.ndarray, labels: np.ndarray, rank: int) -> np.ndarray:
-    """Returns the wrong class of a rank.
+    """Returns the wrong class of a rank, 0 for the likeliest; int32 of shape [batch].
 
-    Args:
-      logits: The clean logits, of shape [batch, classes].
-      labels: The true classes, of shape [batch].
-      rank: 0 for the likeliest wrong class, 1 for the next, and so on.
-
-    Returns:
-      The classes, of shape [batch], int32.
+    Logits are of shape [batch, classes], labels of shape [batch].
     """
     ranked = np.array(logits)
     ranked[np.arange(len(labels)), labels] = -np.inf

@@ -28,9 +28,8 @@ class ModelAdapter:
 
     The model may be a Keras model, any callable of tensors, the `predict` method of a
     Keras model (which is taken for the model), or a function of NumPy arrays, such as
-    scikit-learn's `predict_proba`. The last kind has no gradients.
-
-    The model is referred to weakly: whoever calls has to hold it.
+    scikit-learn's `predict_proba`. The last kind has no gradients. The model is
+    referred to weakly: whoever calls has to hold it.
 
     Args:
       model: A callable from features to outputs. If it takes `training`, that is False.
@@ -39,14 +38,12 @@ class ModelAdapter:
       from_logits: Whether outputs are logits. None finds out, see `examine`.
 
     Attributes:
-      output: Which output counts, as given.
       from_logits: Whether outputs are taken for logits, once the model was called.
       classes: The number of classes; 0 where outputs are not of shape
         [batch, classes], [batch, 1] or [batch].
       decisions: Whether outputs are class labels: integers or, from a function of NumPy
         arrays, whole numbers or one-hot rows.
       is_native: Whether the model works on tensors, so that it may have gradients.
-      is_examined: Whether `examine` was called.
       traces: How often the model was called by Python, as when a graph is traced.
       assumptions: What was assumed of the outputs, in sentences.
       guessed: Whether logits or probabilities was a guess that the outputs seen do not
@@ -68,6 +65,7 @@ class ModelAdapter:
         self._kwargs = {"training": False} if _takes_training(self.model) else {}
         self._narrows = False
         self._memory: list[int] = []
+        self._kinds: Any = None
         self._passes = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._programs: OrderedDict[Hashable, Any] = OrderedDict()
         self._given_from_logits = from_logits
@@ -108,38 +106,25 @@ class ModelAdapter:
         return getattr(self.model, name)
 
     def __call__(self, x: Any, memory: Iterable[tf.Tensor] = (), **kwargs: Any) -> Any:
-        """Calls the model and counts the examples.
+        """Calls the model for inference, whatever `kwargs` say, and counts examples.
 
-        Args:
-          x: Features.
-          memory: What `memory` returned, to start each call from the same state.
-          **kwargs: Ignored: the model is always called for inference.
-
-        Returns:
-          The output that counts; all of them if there are several and none was chosen.
+        With what `memory` returned, the call starts from that state. Returns the output
+        that counts; all of them if there are several and none was chosen.
         """
         for i, value in zip(self._memory, memory, strict=False):
             kept_variables(self.model)[i].assign(value)
         self.traces += 1
         self._passes.assign_add(tf.shape(tf.nest.flatten(x)[0], tf.int64)[0])
-        return self._chosen(self._called(x))
+        return self._chosen(self.call_uncounted(x))
 
     def logits(self, x: Any, memory: Iterable[tf.Tensor] = ()) -> tf.Tensor:
-        """Returns the logits of features.
+        """Returns logits of shape [batch, classes], at least float32.
 
-        Args:
-          x: Features.
-          memory: As in `__call__`.
-
-        Returns:
-          A tensor of shape [batch, classes], at least float32. Probabilities become
-          their logarithms; a single output per example, logit or probability of the
-          second of two classes, becomes logits of both; labels become one-hot rows.
-
-        Raises:
-          ValueError: If the outputs are of another shape.
+        Probabilities become their logarithms; a single output per example, logit or
+        probability of the second of two classes, becomes logits of both; labels become
+        one-hot rows. Raises ValueError if the outputs are of another shape.
         """
-        outputs = self._of_classes(self(x, memory))
+        outputs = self.check_classes(self(x, memory))
         if outputs.shape.rank == 1:
             outputs = outputs[:, None]
         if self.decisions and outputs.shape[1] == 1:
@@ -160,23 +145,15 @@ class ModelAdapter:
         return outputs
 
     def examine(self, x: Any, labels: Any = None) -> Any:
-        """Calls the model outside of any graph, and notes what it is like.
+        """Calls the model outside of any graph, notes what it is like, returns outputs.
 
         Builds a model that is not yet built. Finds out which variables a call changes
         in spite of `training=False` (states of recurrent layers), what kind of outputs
-        there are, and, unless it was given, whether they are logits: probabilities are
-        within [0, 1] and their rows sum to 1 within 1e-3. Where a single output per
-        example leaves that open, the last activation and the compiled loss decide.
-
-        Args:
-          x: Features, tensors with the batch as first axis.
-          labels: Known labels, for a model that gives labels alone.
-
-        Returns:
-          The outputs.
-
-        Raises:
-          ValueError: If `output` names no output.
+        there are (`labels` tell of more classes, where these are labels), and, unless
+        it was given, whether they are logits: probabilities are within [0, 1] and their
+        rows sum to 1 within 1e-3. Where a single output per example leaves that open,
+        the last activation and the compiled loss decide. Raises ValueError if `output`
+        names no output.
         """
         self.is_examined = True
         with self.state_kept():
@@ -186,7 +163,7 @@ class ModelAdapter:
         before = [tf.identity(v).numpy() for v in variables]
         with self.state_kept():
             if variables:
-                self._called(x)
+                self.call_uncounted(x)
             after = [tf.identity(v).numpy() for v in variables]
         self._memory = [
             i
@@ -199,34 +176,20 @@ class ModelAdapter:
         return chosen
 
     def predict(self, x: Any, size: int, as_logits: bool = False) -> Any:
-        """Returns the outputs of many examples.
-
-        Args:
-          x: A structure of arrays with the examples as first axis.
-          size: How many examples go through the model at once.
-          as_logits: Whether to return `logits` instead.
-
-        Returns:
-          A structure of arrays.
-        """
+        """Returns the outputs or logits of many examples, arrays, `size` at once."""
         count = len(tf.nest.flatten(x)[0])
         size, fixed = self.batch_size or size, self.batch_size is not None
-
-        def spec(leaf: np.ndarray) -> tf.TensorSpec:
-            dtype = tf.string if leaf.dtype.kind in "OSU" else leaf.dtype
-            return tf.TensorSpec([None, *leaf.shape[1:]], dtype)
-
-        function: Any = self.logits if as_logits else self.__call__
+        # A partial of its own: TensorFlow warns of frequent tracing by code.
+        function: Any = functools.partial(self.logits if as_logits else self.__call__)
         if self.is_native:
-            # A partial of its own: TensorFlow warns of frequent tracing by code.
-            called = functools.partial(function)
-            key = ("predict", as_logits, self.classes)
-            function = self.compiled(key, lambda: tf.function(called, autograph=False))
+            eager, key = function, ("predict", as_logits, self.classes)
+            function = self.compiled(key, lambda: tf.function(eager, autograph=False))
         parts = []
         with self.state_kept():
             memory = self.memory()
             if self.is_native and not fixed:
-                function.get_concrete_function(tf.nest.map_structure(spec, x), memory)
+                specs = tf.nest.map_structure(any_batch_size, x)
+                function.get_concrete_function(specs, memory)
             for start in range(0, count, size):
                 rows = np.arange(start, start + size) % count
                 rows = rows if fixed else rows[: count - start]
@@ -236,26 +199,19 @@ class ModelAdapter:
             lambda *p: np.concatenate([np.asarray(t) for t in p])[:count], *parts
         )
 
-    def has_changed(self) -> bool:
-        """Tells whether the model is another than when `note` was last called.
+    def forget_if_changed(self) -> None:
+        """Forgets what was compiled of a model that is another than it was at `note`.
 
         Seen are layers that were added or taken away, attributes of the model and its
         layers, and what a function closes over. Weights may change.
         """
-        return self._noted is not None and self._noted != fingerprint(self.model)
+        if self._noted is not None and self._noted != fingerprint(self.model):
+            self._noted, self.is_examined = None, False
+            self._programs.clear()
 
     def note(self) -> None:
         """Notes what the model is like, and that what is compiled is of it."""
         self._noted = fingerprint(self.model)
-
-    def reset(self) -> None:
-        """Forgets what the model was like, and what is compiled for it."""
-        self._noted, self.is_examined = None, False
-        self._programs.clear()
-
-    def examine_call(self, x: Any) -> Any:
-        """Calls the model itself once, without counting."""
-        return self._called(x)
 
     def memory(self) -> list[tf.Tensor]:
         """Returns what the variables hold that a call of the model changes."""
@@ -275,44 +231,59 @@ class ModelAdapter:
                 variable.assign(value)
 
     def compiled(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """Returns what was made for a key, of which the last 16 are kept.
-
-        Args:
-          key: What tells it from others. One that cannot be hashed is not kept.
-          make: Makes it.
-
-        Returns:
-          What was made.
-        """
+        """Returns what was made for a key; the last 16 that can be hashed are kept."""
         return _recent(self._programs, key, make, _KEPT_PROGRAMS)
 
-    def _called(self, x: Any) -> Any:
+    def call_uncounted(self, x: Any) -> Any:
+        """Returns the outputs of the model itself, tensors."""
         if self._narrows:
             x = tf.nest.map_structure(_narrowed, x)
         if self.is_native:
             return self.model(x, **self._kwargs)
-        arrays = tf.nest.map_structure(np.asarray, x)
-        outputs = numbers_as_array(self.model(arrays, **self._kwargs))
-        return tf.nest.map_structure(tf.convert_to_tensor, outputs)
+
+        def of_arrays(*leaves: Any) -> Any:
+            arrays = tf.nest.pack_sequence_as(x, [np.asarray(leaf) for leaf in leaves])
+            return numbers_as_array(self.model(arrays, **self._kwargs))
+
+        if tf.executing_eagerly():
+            outputs = of_arrays(*tf.nest.flatten(x))
+            return tf.nest.map_structure(tf.convert_to_tensor, outputs)
+        kinds = tf.nest.flatten(self._kinds)
+        found = tf.numpy_function(
+            lambda *leaves: [
+                np.asarray(leaf, kind.dtype.as_numpy_dtype)
+                for leaf, kind in zip(
+                    tf.nest.flatten(of_arrays(*leaves)), kinds, strict=True
+                )
+            ],
+            tf.nest.flatten(x),
+            [kind.dtype for kind in kinds],
+        )
+        shaped = [
+            tf.ensure_shape(leaf, kind.shape)
+            for leaf, kind in zip(found, kinds, strict=True)
+        ]
+        return tf.nest.pack_sequence_as(self._kinds, shaped)
 
     def _first_call(self, x: Any) -> Any:
         """Finds out whether the model takes tensors, float64 too, or NumPy arrays."""
-        self.is_native, self._narrows = True, False
-        try:
-            outputs = numbers_as_array(self._called(x))
-        except Exception:
-            wide = [f for f in tf.nest.flatten(x) if f.dtype == tf.float64]
-            for self._narrows, self.is_native in ((True, True), (False, False)):
-                try:
-                    if (wide or not self._narrows) and (
-                        self.is_native or not _is_of_tensors(self.model)
-                    ):
-                        return self._called(x)
-                except Exception:
-                    continue
-            raise
-        self.is_native = all(map(tf.is_tensor, tf.nest.flatten(outputs)))
-        return tf.nest.map_structure(tf.convert_to_tensor, outputs)
+        kinds = [(True, False)]
+        if any(leaf.dtype == tf.float64 for leaf in tf.nest.flatten(x)):
+            kinds.append((True, True))
+        if not _is_of_tensors(self.model):
+            kinds.append((False, False))
+        errors = []
+        for self.is_native, self._narrows in kinds:
+            try:
+                outputs = numbers_as_array(self.call_uncounted(x))
+            except Exception as error:
+                errors.append(error)
+                continue
+            self.is_native &= all(map(tf.is_tensor, tf.nest.flatten(outputs)))
+            outputs = tf.nest.map_structure(tf.convert_to_tensor, outputs)
+            self._kinds = tf.nest.map_structure(any_batch_size, outputs)
+            return outputs
+        raise errors[0]
 
     def _chosen(self, outputs: Any) -> Any:
         if callable(self.output):
@@ -330,7 +301,7 @@ class ModelAdapter:
                 f"output={self.output!r} is none of the model's outputs {names}."
             ) from error
 
-    def _of_classes(self, outputs: Any) -> tf.Tensor:
+    def check_classes(self, outputs: Any) -> tf.Tensor:
         """Returns outputs after checking that they have the shape of logits."""
         leaves = tf.nest.flatten(outputs)
         if (
@@ -419,16 +390,7 @@ class ModelAdapter:
 def adapt(
     model: Callable[..., Any], *, output: Any = None, from_logits: bool | None = None
 ) -> ModelAdapter:
-    """Returns the adapter of a model, the same one as long as the model lives.
-
-    Args:
-      model: A callable, or an adapter.
-      output: See `ModelAdapter`.
-      from_logits: See `ModelAdapter`.
-
-    Returns:
-      The adapter.
-    """
+    """Returns the adapter of a model, the same one as long as the model lives."""
     if isinstance(model, ModelAdapter):
         return model
     owner = getattr(model, "__self__", model)
@@ -446,15 +408,17 @@ def adapt(
     return _recent(_adapters[id(owner)], key, make, _KEPT_ADAPTERS)
 
 
+def any_batch_size(leaf: Any) -> tf.TensorSpec:
+    """Returns the type of an array with any number of examples; a number's own."""
+    shape = [None, *leaf.shape[1:]] if len(leaf.shape) else []
+    return tf.TensorSpec(shape, tf.as_dtype(leaf.dtype))
+
+
 def are_probabilities(values: np.ndarray) -> bool:
-    """Tells whether outputs may be probabilities.
+    """Tells whether outputs of shape [batch] or [batch, classes] may be probabilities.
 
-    Args:
-      values: Of shape [batch], [batch, 1] or [batch, classes].
-
-    Returns:
-      Whether all are in [0, 1] and, of several classes, rows sum to 1 within 1e-3 (1e-2
-      for dtypes of 16 bits).
+    All are in [0, 1] and, of several classes, rows sum to 1 within 1e-3 (1e-2 for
+    dtypes of 16 bits).
     """
     tolerance = _HALF_SUM_TOLERANCE if values.dtype.itemsize == 2 else _SUM_TOLERANCE
     values = np.asarray(values, np.float64)
@@ -477,12 +441,8 @@ def output_names(model: Any, outputs: Any) -> list[Any]:
 def kept_variables(model: Any) -> list[Any]:
     """Lists the variables of a model that an attack has to leave as they were.
 
-    Args:
-      model: Any object. What is no tf.Module, Keras layer or the like has none.
-
-    Returns:
-      Its variables that are not trainable, and the states of its recurrent layers,
-      which Keras does not count among the variables.
+    These are the ones that are not trainable, and the states of recurrent layers,
+    which Keras does not count among the variables.
     """
     variables = getattr(model, "variables", None) or ()
     kept = [v for v in variables if not getattr(v, "trainable", True)]

@@ -37,11 +37,7 @@ def margin(
     """Computes by how much the likeliest wrong class leads, or the target does.
 
     Carlini & Wagner (2017), https://arxiv.org/abs/1608.04644, f_6 without its cap.
-
-    Args:
-      logits: A floating tensor of shape [batch, classes].
-      labels: The true classes, an integer tensor of shape [batch].
-      targets: The classes to reach, an integer tensor of shape [batch], or None.
+    Arguments are as in `cross_entropy`.
 
     Returns:
       max_{j != y} z_j - z_y, or z_t - max_{j != t} z_j; positive where the attack
@@ -60,20 +56,14 @@ def dlr(
     It changes neither with the scale nor with the offset of the logits, so that its
     gradient does not vanish where a model is overly sure. Croce & Hein (2020),
     https://arxiv.org/abs/2003.01690, equations 6 and 7; pi sorts the logits
-    descending.
-
-    Args:
-      logits: A floating tensor of shape [batch, classes], of at least three classes;
-        with targets, four.
-      labels: The true classes, an integer tensor of shape [batch].
-      targets: The classes to reach, an integer tensor of shape [batch], or None.
+    descending. Arguments are as in `cross_entropy`.
 
     Returns:
       -(z_y - max_{j != y} z_j) / (z_pi1 - z_pi3), or
       -(z_y - z_t) / (z_pi1 - (z_pi3 + z_pi4) / 2); a tensor of shape [batch].
 
     Raises:
-      ValueError: If there are too few classes.
+      ValueError: If there are fewer than three classes; with targets, four.
     """
     needed = 3 if targets is None else 4
     classes = logits.shape[-1]
@@ -94,15 +84,7 @@ def dlr(
 
 
 def likeliest_other(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
-    """Returns the largest logit besides that of a given class.
-
-    Args:
-      logits: A floating tensor of shape [batch, classes].
-      classes: An integer tensor of shape [batch].
-
-    Returns:
-      A tensor of shape [batch].
-    """
+    """Returns the largest logit besides that of a given class, of shape [batch]."""
     taken = _one_hot(logits, classes)
     lowest = tf.fill(tf.shape(logits), logits.dtype.min)
     return tf.reduce_max(tf.where(taken, lowest, logits), axis=1)
@@ -125,16 +107,9 @@ OBJECTIVES: dict[str, Objective] = {
 
 
 def objective_of(name: str | Objective) -> Objective:
-    """Returns the objective of a name.
+    """Returns the objective of a name, or a function as it is.
 
-    Args:
-      name: One of `OBJECTIVES`, or a function like them.
-
-    Returns:
-      The function.
-
-    Raises:
-      ValueError: If there is no such objective; lists those there are.
+    Raises ValueError, with those there are, if there is no such objective.
     """
     if callable(name):
         return name

@@ -58,15 +58,7 @@ class PGD(FixedRadius):
     def direction(
         self, state: State, gradient: tf.Tensor
     ) -> tuple[tf.Tensor, dict[str, Any]]:
-        """Returns what steps are made along.
-
-        Args:
-          state: The state.
-          gradient: The gradient at the present point; rows.
-
-        Returns:
-          Rows of any norm, and fields of the next state.
-        """
+        """Returns rows to step along, of any norm, and fields of the next state."""
         del state
         return gradient, {}
 

@@ -12,14 +12,14 @@ from nsl.attacks.model_adapter import ModelAdapter
 from nsl.attacks.objectives import Objective, cross_entropy
 from nsl.lib.features import described, is_perturbable
 from nsl.lib.norms import Norm
-from nsl.lib.rows import to_rows
 from nsl.lib.threat_model import ThreatModel
 
 Loss = Callable[[Any, Any], Any]
 
 # What rounding may add to a multiple of the grid.
 _GRID_SLACK = 1e-3
-_RELATIVE, _ABSOLUTE = 1e-4, 1e-5
+# Up to which share the radius is reduced by what rounding adds.
+_ROUNDING = 1e-5
 
 
 class NoGradientError(ValueError):
@@ -90,9 +90,11 @@ class Problem:
         self.norm = self.threat.norm
         self.dtype = self.threat.centers.dtype
         self.none = tf.zeros_like(self.threat.centers)
-        self.radius = tf.cast(limits.radius, self.dtype)
         self._scale = self.threat.spread(limits.scale, 1.0)
         self._grid = self.threat.spread(limits.grid, 0.0)
+        self.radius = tf.cast(limits.radius, self.dtype)
+        # Of a grid, the last step would be lost.
+        self.radius -= self._rounding() if self._grid is None else 0.0
         low, high = self.threat.box()
         self.low, self.high = self._per_scale(low), self._per_scale(high)
 
@@ -118,15 +120,7 @@ class Problem:
         return self.norm.project(clipped, factor * self.radius)
 
     def random_start(self, seed: tf.Tensor, factor: Any = 1.0) -> tf.Tensor:
-        """Draws perturbations uniformly from the ball and projects them.
-
-        Args:
-          seed: An integer tensor of shape [2].
-          factor: What the radius is multiplied by.
-
-        Returns:
-          Rows.
-        """
+        """Draws perturbations uniformly from `factor` balls and projects them; rows."""
         shape, radius = tf.shape(self.none), factor * self.radius
         drawn = self.norm.random_start(shape, radius, seed, self.dtype)
         return self.project(self.masked(drawn), factor)
@@ -154,9 +148,6 @@ class Problem:
     def evaluate(self, perturbation: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Runs the model forward once.
 
-        Args:
-          perturbation: Rows.
-
         Returns:
           The objective, of shape [batch] and the dtype of the rows, and whether the
           attack has succeeded, of shape [batch].
@@ -167,9 +158,6 @@ class Problem:
         self, perturbation: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Runs the model forward and backward, once for each sample.
-
-        Args:
-          perturbation: Rows.
 
         Returns:
           As `evaluate`, and the gradient of the objective, masked; rows. With several
@@ -200,15 +188,7 @@ class Problem:
         return self._gradient(self.features(perturbation), finite=False)[2]
 
     def movable(self, gradient: tf.Tensor, perturbation: tf.Tensor) -> tf.Tensor:
-        """Zeroes gradient components that would leave the box.
-
-        Args:
-          gradient: Rows.
-          perturbation: Rows.
-
-        Returns:
-          Rows.
-        """
+        """Returns a gradient with zeros where it would leave the box; rows."""
         blocked = ((gradient > 0) & (perturbation >= self.high)) | (
             (gradient < 0) & (perturbation <= self.low)
         )
@@ -220,64 +200,6 @@ class Problem:
             return self.norm.length(perturbation)
         moved = self.threat.rows(self.features(perturbation)) - self.threat.centers
         return self.norm.length(self._per_scale(moved))
-
-    def allows(self, features: Any) -> np.ndarray:
-        """Tells which perturbed features an attack may give.
-
-        Args:
-          features: Arrays in the structure of the clean features.
-
-        Returns:
-          Whether each example is finite, inside ball and bounds, on the grid, and
-          unchanged where it may not be perturbed, up to rounding (1e-4 of the radius,
-          1e-5 of a coordinate); bool of shape [batch].
-        """
-        limits, length = self.batch.limits, self.distance(features).numpy()
-        ok = (length <= limits.radius * (1 + _RELATIVE) + _ABSOLUTE)[:, 0]
-        clean, found = tf.nest.flatten(self.batch.features), tf.nest.flatten(features)
-        parts = (limits.low, limits.high, limits.mask, limits.grid)
-        for before, after, low, high, mask, grid in zip(
-            clean, map(np.asarray, found), *parts, strict=True
-        ):
-            before = np.asarray(before)
-            if not is_perturbable(before):
-                ok &= np.all(_flat(before == after), axis=1)
-                continue
-            before, after = before.astype(np.float64), after.astype(np.float64)
-            slack = _ABSOLUTE * (1 + np.abs(before))
-            fine = np.isfinite(after)
-            # An example that is out of bounds itself may stay where it is.
-            if low is not None:
-                fine &= after >= np.minimum(before, low) - slack
-            if high is not None:
-                fine &= after <= np.maximum(before, high) + slack
-            stays = np.abs(after - before) <= slack
-            if mask is not None:
-                fine &= stays | (np.asarray(mask) > 0)
-            if grid is not None:
-                steps = after / grid
-                fine &= stays | (np.abs(steps - np.round(steps)) <= 10 * _GRID_SLACK)
-            ok &= np.all(_flat(fine), axis=1)
-        return ok
-
-    def distance(self, features: Any) -> tf.Tensor:
-        """Returns the norm of what features differ by from the clean ones.
-
-        Args:
-          features: Arrays in the structure of the clean features.
-
-        Returns:
-          A float64 column.
-        """
-
-        def rows(structure: Any) -> tf.Tensor:
-            leaves = [f for f in tf.nest.flatten(structure) if is_perturbable(f)]
-            return to_rows([tf.cast(leaf, tf.float64) for leaf in leaves])
-
-        change = rows(features) - rows(self.batch.features)
-        if self._scale is not None:
-            change /= tf.cast(self._scale, tf.float64)
-        return self.norm.length(change)
 
     def _gradient(
         self, x: Any, finite: bool = True
@@ -319,6 +241,12 @@ class Problem:
             fooled = predicted == self.targets
         return tf.cast(per_example(values), self.dtype), fooled
 
+    def _rounding(self) -> tf.Tensor:
+        """Returns what rounding may add to the radius, if that is next to nothing."""
+        size = self.norm.length(self._per_scale(tf.abs(self.threat.centers)))
+        added = np.finfo(self.dtype.as_numpy_dtype).eps * (size + self.radius)
+        return tf.where(added < _ROUNDING * self.radius, added, 0.0)
+
     def _per_scale(self, rows: tf.Tensor) -> tf.Tensor:
         return rows if self._scale is None else rows / self._scale
 
@@ -354,21 +282,10 @@ class Problem:
         return tf.where(grid > 0, found, point)
 
 
-def _flat(values: np.ndarray) -> np.ndarray:
-    return values.reshape(len(values), -1)
-
-
 def per_example(loss: Any) -> tf.Tensor:
-    """Returns a loss as one value per example.
+    """Returns a loss as one value per example, of shape [batch].
 
-    Args:
-      loss: A tensor with the batch as first axis; means are taken over the others.
-
-    Returns:
-      A tensor of shape [batch].
-
-    Raises:
-      ValueError: If it is a scalar.
+    Means are taken over all axes but the first. Raises ValueError for a scalar.
     """
     loss = tf.convert_to_tensor(loss)
     if loss.shape.rank == 0:

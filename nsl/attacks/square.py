@@ -159,13 +159,8 @@ class Square(FixedRadius):
 class _Canvas:
     """The rows of a batch as images of shape [batch, height, width, channels].
 
-    Attributes:
-      batch: The number of examples, a scalar tensor.
-      height: Height of the images, 1 where the coordinates are no image.
-      width: Width of the images.
-      channels: The number of channels.
-      radius: The radius of each example, of shape [batch, 1, 1, 1].
-      dtype: The dtype of the rows.
+    Where the coordinates are no image, the height is 1. The radius is of shape
+    [batch, 1, 1, 1].
     """
 
     def __init__(self, problem: Problem) -> None:

@@ -9,15 +9,7 @@ _TILES = 5
 
 
 def level(query: tf.Tensor, num_queries: int) -> tf.Tensor:
-    """Returns how many times the changed area has been halved by a query.
-
-    Args:
-      query: Numbers of queries, an integer tensor.
-      num_queries: The budget.
-
-    Returns:
-      An int32 tensor like `query`, at most 9.
-    """
+    """Returns how often the changed area was halved by a query, int32, at most 9."""
     limits = tf.constant(_HALVINGS * num_queries, tf.float32)
     passed = tf.cast(query, tf.float32)[..., tf.newaxis] > limits
     return tf.reduce_sum(tf.cast(passed, tf.int32), axis=-1)
@@ -26,18 +18,12 @@ def level(query: tf.Tensor, num_queries: int) -> tf.Tensor:
 class Windows:
     """The windows of each level on a canvas of `height` by `width`.
 
-    On a canvas of height or width 1 a window is a segment.
-
-    Args:
-      height: Height of the canvas.
-      width: Width of the canvas.
-      initial_share: The share of the canvas that is changed first.
-      bumps: Whether windows hold bumps (L2, L1) rather than constants; if so they
-        are of odd size and at least 3 wide where the canvas is.
+    On a canvas of height or width 1 a window is a segment. With `bumps` (L2, L1),
+    windows hold bumps rather than constants, are of odd size, and at least 3 wide
+    where the canvas is.
 
     Attributes:
-      heights: Height of the window of each level, int array.
-      widths: Width of the window of each level.
+      heights, widths: The size of the window of each level, int arrays.
       areas: Canvases with ones in a window at the top left, of shape [levels, height,
         width].
       bumps: The same with the two patterns of `bump`, of shape
@@ -71,15 +57,9 @@ class Windows:
 def bump(height: int, width: int) -> np.ndarray:
     """Returns the pattern eta: a hill in one half of a window, a pit in the other.
 
+    A float32 array of shape [height, width] and L2 norm 1; the height is halved.
     Andriushchenko et al. (2020), equation 2 and section 3.3. Heights fall with the
     distance from the middle of the half in the maximum norm.
-
-    Args:
-      height: Height of the window, which is halved.
-      width: Width of the window.
-
-    Returns:
-      A float32 array of shape [height, width] and L2 norm 1.
     """
     if height == 1:
         # Nothing to halve: the segment is halved along its width.
@@ -103,14 +83,9 @@ def _hill(height: int, width: int) -> np.ndarray:
 def tiling(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns the grid of bumps that the L2 attack starts from.
 
-    Args:
-      height: Height of the canvas.
-      width: Width of the canvas.
-
-    Returns:
-      Which tile each pixel belongs to, an int32 array of shape [height, width] with
-      numbers from 0, and the bumps of all tiles both ways, float32 of shape
-      [2, height, width], with zeros where the grid does not reach.
+    Which tile each pixel belongs to, an int32 array of shape [height, width] with
+    numbers from 0, and the bumps of all tiles both ways, float32 of shape
+    [2, height, width], with zeros where the grid does not reach.
     """
     tile_height, tile_width = max(height // _TILES, 1), max(width // _TILES, 1)
     grid_height, grid_width = height // tile_height, width // tile_width
@@ -162,14 +137,8 @@ def place(
 ) -> tf.Tensor:
     """Moves a canvas of each example's choice down and to the right.
 
-    Args:
-      canvases: Canvases, of shape [count, height, width].
-      chosen: Which of them each example takes, int32 of shape [batch].
-      top: By how much it moves down, int32 of shape [batch].
-      left: By how much it moves to the right.
-
-    Returns:
-      A tensor of shape [batch, height, width, 1].
+    Canvases are of shape [count, height, width], the others int32 of shape [batch];
+    the result is of shape [batch, height, width, 1].
     """
     height, width = canvases.shape[1:]
     rows = tf.math.floormod(tf.range(height) - top[:, tf.newaxis], height)

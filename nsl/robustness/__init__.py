@@ -1,9 +1,13 @@
 """Evaluation of robustness: accuracy under attack, and how far to believe it."""
 
 from nsl.robustness.evaluate import evaluate_robustness
-from nsl.robustness.findings import Finding, RobustnessWarning
 from nsl.robustness.gallery import GalleryExample
-from nsl.robustness.report import AttackResult, RobustnessReport
+from nsl.robustness.report import (
+    AttackResult,
+    Finding,
+    RobustnessReport,
+    RobustnessWarning,
+)
 from nsl.robustness.tasks import ExactMatch, ShareRight, Within
 
 __all__ = [

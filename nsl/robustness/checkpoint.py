@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from nsl.attacks.fingerprint import fingerprint
 from nsl.files.output_files import whole_files
+from nsl.robustness.gallery import from_json, to_json
 
 _OUTPUT_TOLERANCE = 1e-4
 _LONG = 200
@@ -20,14 +21,8 @@ _LONG = 200
 def settings_of(value: Any) -> str:
     """Returns a text that is equal in another process if and only if the value is.
 
-    Args:
-      value: Numbers, strings, arrays, functions, attacks, or structures of them.
-
-    Returns:
-      The value's repr if that is short and plain, else a hexadecimal SHA-256.
-
-    Raises:
-      ValueError: If there is no telling whether a value is the same.
+    It is the value's repr if that is short and plain, else a hexadecimal SHA-256.
+    Raises ValueError if there is no telling.
     """
     if isinstance(value, enum.Enum):
         return str(value.value)
@@ -63,14 +58,9 @@ def _hides(text: Any) -> bool:
 class Checkpoint:
     """What each attack left standing so far, by attack and epsilon.
 
-    Args:
-      path: The file, read if it is there. None keeps nothing.
-      fingerprint: What must be the same for the file to be of use: JSON values by
-        name.
-      outputs: What the model gives for a few examples, compared to 1e-4.
-
-    Raises:
-      ValueError: If the file is of another evaluation; names what differs.
+    Raises ValueError, with what differs, if the file is of another evaluation: of
+    other outputs for a few examples (compared to 1e-4), or another fingerprint, JSON
+    values by name. Without a path nothing is kept.
     """
 
     def __init__(
@@ -93,22 +83,17 @@ class Checkpoint:
         return self._data["finished"].get(attack, {}).get(repr(epsilon))
 
     def add(self, attack: str, results: dict[float, dict[str, Any]]) -> None:
-        """Keeps results of an attack, by epsilon.
-
-        Args:
-          attack: The attack's name.
-          results: JSON values by name, for each epsilon.
-        """
+        """Keeps results of an attack: JSON values by name, for each epsilon."""
         finished = self._data["finished"].setdefault(attack, {})
         finished.update({repr(epsilon): r for epsilon, r in results.items()})
         if self._path is not None:
             with whole_files([self._path]) as (file,):
-                file.write(json.dumps(self._data).encode())
+                file.write(json.dumps(self._data, default=to_json).encode())
 
     def _read(self, path: str) -> dict[str, Any]:
         with open(path, encoding="utf-8") as file:
             try:
-                found = json.load(file)
+                found = json.load(file, object_hook=from_json)
                 outputs = np.array(found["outputs"], np.float64)
                 then, finished = dict(found["fingerprint"]), dict(found["finished"])
             except (ValueError, KeyError, TypeError) as error:

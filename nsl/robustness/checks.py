@@ -1,10 +1,11 @@
 """The known ways to fool oneself about robustness, each checked by one function.
 
 A check returns None, or a `Finding` that says what was found and what to do. The
-thresholds stand in the docstrings. Most of the checks are those of Carlini et al.
-(2019), "On evaluating adversarial robustness", https://arxiv.org/abs/1902.06705, and
-Athalye et al. (2018), "Obfuscated gradients give a false sense of security",
-https://arxiv.org/abs/1802.00420.
+thresholds stand in the docstrings. Outputs are of shape [examples, classes], gradients
+of the loss [examples, coordinates], `correct` and `labels` [examples]. Most of the
+checks are those of Carlini et al. (2019), "On evaluating adversarial robustness",
+https://arxiv.org/abs/1902.06705, and Athalye et al. (2018), "Obfuscated gradients give
+a false sense of security", https://arxiv.org/abs/1802.00420.
 """
 
 import sys
@@ -16,8 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from nsl.attacks.model_adapter import ModelAdapter, are_probabilities
-from nsl.robustness.findings import Finding
-from nsl.robustness.report import RobustnessReport
+from nsl.robustness.report import Finding, RobustnessReport
 
 _RANDOM_TOLERANCE = 1e-3
 _BOUND_TOLERANCE = 1e-6
@@ -31,17 +31,8 @@ _DEVIATIONS = 2.0
 def wrong_kind_of_outputs(outputs: np.ndarray, from_logits: bool) -> Finding | None:
     """Warns if probabilities are taken for logits, or the other way round.
 
-    A softmax of probabilities is nearly flat, so that the gradients of its loss are
-    tiny and point nowhere; the logarithm of a negative output is no number. Found where
-    `nsl.attacks.model_adapter.are_probabilities` says otherwise. A single output per
-    example that lies in [0, 1] may be either.
-
-    Args:
-      outputs: What the model gave, of shape [examples, classes].
-      from_logits: Whether it is taken for logits.
-
-    Returns:
-      The finding, or None.
+    Found where `are_probabilities` says otherwise. A single output per example that
+    lies in [0, 1] may be either.
     """
     probable = are_probabilities(outputs)
     if from_logits != probable or (from_logits and outputs.shape[1] == 1):
@@ -65,15 +56,7 @@ def wrong_kind_of_outputs(outputs: np.ndarray, from_logits: bool) -> Finding | N
 
 
 def guessed_outputs(guessed: bool, from_logits: bool) -> Finding | None:
-    """Warns if outputs were taken for probabilities without a sign that they are.
-
-    Args:
-      guessed: Whether it was a guess.
-      from_logits: Whether outputs are taken for logits.
-
-    Returns:
-      The finding, or None.
-    """
+    """Warns if outputs were taken for probabilities without a sign that they are."""
     if not guessed:
         return None
     kind, other = ("logits", False) if from_logits else ("probabilities", True)
@@ -86,18 +69,10 @@ def guessed_outputs(guessed: bool, from_logits: bool) -> Finding | None:
 
 
 def zero_gradients(gradients: np.ndarray) -> Finding | None:
-    """Warns if the loss of many examples has no gradient.
+    """Warns if the gradient of more than 5% of the examples is zero everywhere.
 
-    Where it is zero in every coordinate, white-box attacks have nothing to follow;
-    quantized inputs, saturated outputs and dead units do that. Found if it is so for
-    more than 5% of the examples.
-
-    Args:
-      gradients: The gradient of each example's cross-entropy, of shape
-        [examples, coordinates].
-
-    Returns:
-      The finding, or None.
+    White-box attacks then have nothing to follow: quantized inputs, saturated outputs
+    and dead units do that.
     """
     share = float(np.mean(~np.any(gradients != 0.0, axis=1)))
     if share <= _ZERO_GRADIENT_SHARE:
@@ -115,17 +90,8 @@ def zero_gradients(gradients: np.ndarray) -> Finding | None:
 def exploding_gradients(gradients: np.ndarray, epsilon: float) -> Finding | None:
     """Warns if gradients are not finite, or absurdly large.
 
-    Found if a coordinate is not finite, or if for an example the gradient predicts
-    that moving one coordinate by epsilon changes the cross-entropy by more than
-    10,000.
-
-    Args:
-      gradients: The gradient of each example's cross-entropy, of shape
-        [examples, coordinates].
-      epsilon: The largest radius.
-
-    Returns:
-      The finding, or None.
+    Absurd is a gradient by which one coordinate that moves by the largest epsilon would
+    change the cross-entropy by more than 10,000.
     """
     infinite = ~np.all(np.isfinite(gradients), axis=1)
     large = np.max(np.abs(np.nan_to_num(gradients)), axis=1) * epsilon
@@ -145,68 +111,40 @@ def exploding_gradients(gradients: np.ndarray, epsilon: float) -> Finding | None
 
 
 def random_model(first: np.ndarray, second: np.ndarray) -> Finding | None:
-    """Warns if two passes over the same examples give different outputs.
+    """Warns if two passes differ by more than 1e-3 of the largest output.
 
-    Attacks that see one draw fail on the next, which is no robustness: see Athalye et
-    al. (2018). Found if outputs differ by more than 1e-3 of the largest output.
-
-    Args:
-      first: Outputs, of shape [examples, classes].
-      second: Outputs of a second pass.
-
-    Returns:
-      The finding, or None.
+    Attacks that see one draw fail on the next, which is no robustness.
     """
-    difference = _difference(first, second)
-    if not difference > _RANDOM_TOLERANCE:
-        return None
-    return Finding(
+    return _differ(
         "random_model",
-        f"Two passes over the same examples differ by {difference:.2g} of the largest "
-        f"output (threshold {_RANDOM_TOLERANCE:g}): the model is random, and attacks "
-        "fail on it that would succeed on the average of many passes. Switch the "
-        "randomness off, or hand in a model that averages over it.",
+        first,
+        second,
+        "Two passes over the same examples differ by {}: the model is random, and "
+        "attacks fail on it that would succeed on the average of many passes. Switch "
+        "the randomness off, or hand in a model that averages over it.",
     )
 
 
 def batch_dependent(first: np.ndarray, second: np.ndarray) -> Finding | None:
-    """Warns if the outputs of an example depend on what else is in its batch.
+    """Warns if outputs differ in other batches by more than 1e-3 of the largest.
 
-    Then an attack on one batch says nothing about another. Found if outputs of the same
-    examples in other batches differ by more than 1e-3 of the largest output.
-
-    Args:
-      first: Outputs; rows.
-      second: Outputs of the same examples in other batches.
-
-    Returns:
-      The finding, or None.
+    Then an attack on one batch says nothing about another.
     """
-    difference = _difference(first, second)
-    if not difference > _RANDOM_TOLERANCE:
-        return None
-    return Finding(
+    return _differ(
         "batch_dependent",
-        f"The same examples in other batches give outputs that differ by "
-        f"{difference:.2g} of the largest (threshold {_RANDOM_TOLERANCE:g}): what the "
+        first,
+        second,
+        "The same examples in other batches give outputs that differ by {}: what the "
         "model says of an example depends on the others. Look for statistics over the "
         "batch, such as BatchNormalization with training=True.",
     )
 
 
 def optimizes(model: ModelAdapter, features: Any) -> Finding | None:
-    """Warns if the model computes gradients of its own while it answers.
+    """Warns if a call of the model calls `tf.GradientTape.gradient` or `tf.gradients`.
 
     A model that optimizes (purifies its input, say) is not attacked by one that follows
     the gradient through that: Croce et al. (2022), https://arxiv.org/abs/2202.13711.
-    Found if a call of the model calls `tf.GradientTape.gradient` or `tf.gradients`.
-
-    Args:
-      model: The model.
-      features: Features of few examples.
-
-    Returns:
-      The finding, or None.
     """
     watched = {tf.GradientTape.gradient.__code__, tf.gradients.__code__}
     found = []
@@ -221,7 +159,7 @@ def optimizes(model: ModelAdapter, features: Any) -> Finding | None:
         tf.config.run_functions_eagerly(True)
         sys.setprofile(profile)
         try:
-            model.examine_call(features)
+            model.call_uncounted(features)
         finally:
             sys.setprofile(before)
             tf.config.run_functions_eagerly(eagerly)
@@ -236,17 +174,10 @@ def optimizes(model: ModelAdapter, features: Any) -> Finding | None:
 
 
 def inputs_out_of_bounds(excess: float, bounds: object) -> Finding | None:
-    """Warns if examples lie outside of the bounds of the attack.
+    """Warns if examples lie outside of the bounds by more than 1e-6.
 
     Attacks clip to the bounds, so that such an example is changed by more than epsilon,
-    or attacked in the wrong units. Found beyond 1e-6.
-
-    Args:
-      excess: How far an example at most lies outside.
-      bounds: The bounds, for the message.
-
-    Returns:
-      The finding, or None.
+    or attacked in the wrong units.
     """
     if excess <= _BOUND_TOLERANCE:
         return None
@@ -260,17 +191,9 @@ def inputs_out_of_bounds(excess: float, bounds: object) -> Finding | None:
 def model_at_chance(correct: np.ndarray, labels: np.ndarray) -> Finding | None:
     """Warns if the model is hardly better than the most frequent label.
 
-    Then robustness means nothing: labels may be shuffled, or examples not scaled as in
-    training. Found if the clean accuracy is at most 2 standard deviations above the
-    share of the most frequent label, unless there is but one label
-    or no error.
-
-    Args:
-      correct: Whether each clean example is classified correctly, bool [examples].
-      labels: The labels, integers of shape [examples].
-
-    Returns:
-      The finding, or None.
+    That is a clean accuracy at most 2 standard deviations above the share of that
+    label, unless there is but one label or no error. Labels may be shuffled, or
+    examples not scaled as in training.
     """
     frequent = float(np.max(np.bincount(labels))) / len(labels)
     deviation = float(np.sqrt(frequent * (1.0 - frequent) / len(labels)))
@@ -289,15 +212,7 @@ def too_few_classes(num_classes: int, attacks: Sequence[str]) -> Finding | None:
     """Warns if attacks by the difference of logits ratio (DLR) had to be replaced.
 
     The ratio needs 3 classes, its targeted form 4: Croce and Hein (2020),
-    https://arxiv.org/abs/2003.01690, equations 6 and 7. With fewer, the standard suite
-    takes Auto-PGD with the margin of the logits instead.
-
-    Args:
-      num_classes: The number of classes.
-      attacks: The names of the attacks that were replaced.
-
-    Returns:
-      The finding, or None.
+    https://arxiv.org/abs/2003.01690, equations 6 and 7.
     """
     if not attacks:
         return None
@@ -311,16 +226,9 @@ def too_few_classes(num_classes: int, attacks: Sequence[str]) -> Finding | None:
 def black_box_beats_white_box(report: RobustnessReport) -> Finding | None:
     """Warns if a black-box attack brings down what white-box attacks could not.
 
-    An attack that knows the gradients should not lose to one that does not: if it
-    does, the gradients mislead. Found if at some epsilon this is so for more than 2%
-    of the examples, and for more than 2 of them: a few fall by luck. In a cascade only
-    attacks that ran before the black-box one count.
-
-    Args:
-      report: The report of all attacks.
-
-    Returns:
-      The finding, or None.
+    An attack that knows the gradients loses to one that does not if they mislead. Found
+    if at some epsilon this is so for more than 2% of the examples, and for more than 2
+    of them: a few fall by luck. In a cascade only attacks that ran before count.
     """
     worst = 0.0, "", 0.0
     standing = np.tile(report.correct, (len(report.epsilons), 1))
@@ -353,19 +261,10 @@ def black_box_beats_white_box(report: RobustnessReport) -> Finding | None:
 def stands_at_huge_epsilon(
     accuracy: float, num_classes: int, epsilon: float
 ) -> Finding | None:
-    """Warns if accuracy does not fall to chance when anything may be changed.
+    """Warns if more than 1 / classes of the examples stand when all may be changed.
 
     With a radius that reaches from any example to any other, an attack that works
-    brings accuracy down to nothing. Found if more than 1 / classes of the examples
-    stand.
-
-    Args:
-      accuracy: The share of examples that stand at that radius.
-      num_classes: The number of classes.
-      epsilon: The radius.
-
-    Returns:
-      The finding, or None.
+    brings accuracy down to nothing.
     """
     if accuracy <= 1.0 / num_classes:
         return None
@@ -380,16 +279,7 @@ def stands_at_huge_epsilon(
 def left_the_ball(name: str, share: float, epsilon: float) -> Finding | None:
     """Warns if an attack gave points outside of the ball or the bounds.
 
-    They are not counted. Found if a point lies outside by more than rounding: 1e-4 of
-    the radius plus 1e-5.
-
-    Args:
-      name: The name of the attack.
-      share: The share of its points that lie outside.
-      epsilon: The radius.
-
-    Returns:
-      The finding, or None.
+    Outside is a point by more than rounding: 1e-4 of the radius plus 1e-5.
     """
     if not share:
         return None
@@ -401,7 +291,14 @@ def left_the_ball(name: str, share: float, epsilon: float) -> Finding | None:
     )
 
 
-def _difference(first: np.ndarray, second: np.ndarray) -> float:
-    """Returns the largest difference, as a share of the largest output."""
+def _differ(
+    name: str, first: np.ndarray, second: np.ndarray, message: str
+) -> Finding | None:
     scale = max(float(np.max(np.abs(first))), 1e-12)
-    return float(np.max(np.abs(first - second))) / scale
+    difference = float(np.max(np.abs(first - second))) / scale
+    if not difference > _RANDOM_TOLERANCE:
+        return None
+    threshold = f"(threshold {_RANDOM_TOLERANCE:g})"
+    return Finding(
+        name, message.format(f"{difference:.2g} of the largest output {threshold}")
+    )

@@ -1,5 +1,6 @@
 """Accuracy under attack, and how far it can be believed."""
 
+import functools
 import inspect
 import os
 import sys
@@ -12,7 +13,6 @@ import attrs
 import numpy as np
 import tensorflow as tf
 
-from nsl.attacks import MinimumNorm
 from nsl.attacks.attack import as_norm
 from nsl.attacks.examples import Examples, Limits, split
 from nsl.attacks.labels import read_classes
@@ -22,10 +22,14 @@ from nsl.configs import NormType
 from nsl.lib.norms import Norm
 from nsl.robustness import checks
 from nsl.robustness.checkpoint import Checkpoint, settings_of
-from nsl.robustness.findings import Finding, RobustnessWarning
-from nsl.robustness.gallery import GalleryExample, decoded, encoded, plain
-from nsl.robustness.radii import Radii, value_text
-from nsl.robustness.report import AttackResult, RobustnessReport
+from nsl.robustness.gallery import GalleryExample
+from nsl.robustness.radii import Radius, read_radii, value_text
+from nsl.robustness.report import (
+    AttackResult,
+    Finding,
+    RobustnessReport,
+    RobustnessWarning,
+)
 from nsl.robustness.suites import (
     choose_attacks,
     follows_gradients,
@@ -135,22 +139,16 @@ def evaluate_robustness(
         the file of another evaluation.
       TypeError: If the model is not callable.
     """
-    report = Evaluation(**locals()).run()
+    report = Evaluation(**locals()).run(as_read=True)
     for finding in report.warnings:
         warnings.warn(str(finding), RobustnessWarning, stacklevel=2)
     return report
 
 
 class Evaluation:
-    """An evaluation whose arguments have been read, and fit.
+    """An evaluation whose arguments, those of `evaluate_robustness`, fit.
 
     It can be run again while the model is trained.
-
-    Args:
-      **arguments: Those of `evaluate_robustness`.
-
-    Raises:
-      ValueError: As `evaluate_robustness`.
     """
 
     def __init__(self, **arguments: Any) -> None:
@@ -160,20 +158,21 @@ class Evaluation:
         limits = {name: given[name] for name in ("bounds", "feature_mask", "grid")}
         examples = self._examples = Examples(given["x"], given["y"], **limits)
         self._norm = as_norm(given["norm"])
-        self._radii = Radii.read(given["epsilons"], examples)
+        self._radii, self._assumed = read_radii(given["epsilons"], examples)
         if examples.y is None:
             raise ValueError("y is needed, unless x is batches of (features, labels).")
         model = self._model = adapt(
             given["model"], output=given["output"], from_logits=given["from_logits"]
         )
-        if model.has_changed():
-            model.reset()
+        model.forget_if_changed()
         self._size = model.batch_size or given["batch_size"] or _BATCH_SIZE
         drawn = np.random.default_rng(abs(given["seed"])).permutation(examples.count)
         self._sample = np.sort(drawn[:_CHECKED_EXAMPLES])
         seen = self._model.batch_size or len(self._sample)
-        model.examine(Examples(self._take(self._sample)).first(seen), examples.y)
-        outputs = model.predict(examples.x, self._size)
+        outputs = model.examine(
+            Examples(examples.take(examples.x, self._sample)).first(seen), examples.y
+        )
+        self._outputs: Any = None
         self.parts = {
             name: Evaluation(**{**given, "x": examples.x, **part})
             for name, part in self._parts(outputs).items()
@@ -181,30 +180,31 @@ class Evaluation:
         if not self.parts:
             self._read_task(outputs)
 
-    def run(self) -> RobustnessReport:
+    def run(self, as_read: bool = False) -> RobustnessReport:
         """Runs all attacks and checks.
 
-        Returns:
-          The report.
+        With `as_read`, the model is as it was when the arguments were read: what it
+        said then need not be computed again.
         """
         if self.parts:
-            return joint({name: part.run() for name, part in self.parts.items()})
+            return joint({name: part.run(as_read) for name, part in self.parts.items()})
         given, model, examples = self._given, self._model, self._examples
-        self._outputs = self._predict(examples.x)
+        if not as_read or self._outputs is None:
+            self._outputs = self._predict(examples.x)
         self._margins = self._task.margins(self._labels, self._outputs)
         self.report = RobustnessReport(
             self._norm,
-            tuple(self._radii.keys),
+            tuple(one.key for one in self._radii),
             self._task.right(self._labels, self._outputs),
             cascade=given["cascade"],
             assumptions=[
                 *([] if self._task.loss else model.assumptions),
                 *([] if model.is_native else [_NO_GRADIENTS]),
                 *self._task.assumptions,
-                *self._radii.assumptions,
+                *self._assumed,
             ],
         )
-        self._fallen: dict[int, tuple[int, str, dict[str, Any]]] = {}
+        self._fallen: dict[int, GalleryExample] = {}
         self._checkpoint = Checkpoint(
             given["resume"],
             self._settings() if given["resume"] is not None else {},
@@ -224,65 +224,65 @@ class Evaluation:
         """Returns the arguments of the evaluations that this one is made of, if any."""
         given: dict[str, Any] = self._given
         y: Any = self._examples.y
-        criterion, kept = given["criterion"], given["resume"]
-
-        def part(name: str, **others: Any) -> dict[str, Any]:
-            path = None if kept is None else f"{os.fspath(kept)}.{name}"
-            return {**others, "resume": path}
-
+        shape = (self._examples.count, *np.shape(outputs)[1:])
+        criterion = given["criterion"]
+        parts: dict[str, dict[str, Any]]
         if isinstance(criterion, str) and criterion == "per_label":
-            if np.ndim(y) != 2 or np.shape(y) != np.shape(outputs):
+            if np.ndim(y) != 2 or np.shape(y) != shape:
                 raise ValueError(
                     "criterion='per_label' needs labels and outputs of one shape "
-                    f"[examples, labels], but received {np.shape(y)} and "
-                    f"{np.shape(outputs)}."
+                    f"[examples, labels], but received {np.shape(y)} and {shape}."
                 )
-            return {
-                f"label {i}": part(
-                    f"label {i}", y=y[:, i], output=Column(i), criterion=None
-                )
+            parts = {
+                f"label {i}": {"y": y[:, i], "output": Column(i), "criterion": None}
                 for i in range(y.shape[1])
             }
-        if len(tf.nest.flatten(outputs)) == 1 or given["loss"] is not None:
+        elif len(tf.nest.flatten(outputs)) == 1 or given["loss"] is not None:
             return {}
-        names = output_names(self._model.model, outputs)
-        labels = (
-            y
-            if isinstance(y, Mapping)
-            else dict(zip(names, tf.nest.flatten(y), strict=False))
-        )
-        if set(labels) != set(names):
-            raise ValueError(
-                f"The model's outputs are {names}: y must hold labels for each of "
-                f"them, but has {sorted(map(str, labels))}. Or choose one with output=."
-            )
-        of = criterion if isinstance(criterion, Mapping) else {}
-        return {
-            str(name): part(
-                str(name), y=labels[name], output=name, criterion=of.get(name)
-            )
-            for name in names
-        }
+        else:
+            names, labels = output_names(self._model.model, outputs), y
+            if not isinstance(y, Mapping):
+                labels = dict(zip(names, tf.nest.flatten(y), strict=False))
+            if set(labels) != set(names):
+                raise ValueError(
+                    f"The model's outputs are {names}: y must hold labels for each of "
+                    f"them, but has {sorted(map(str, labels))}. Or choose one with "
+                    "output=."
+                )
+            of = criterion if isinstance(criterion, Mapping) else {}
+            parts = {
+                str(name): {
+                    "y": labels[name],
+                    "output": name,
+                    "criterion": of.get(name),
+                }
+                for name in names
+            }
+        if given["resume"] is not None:
+            for name, part in parts.items():
+                part["resume"] = f"{os.fspath(given['resume'])}.{name}"
+        return parts
 
     def _read_task(self, outputs: Any) -> None:
-        """Finds out what is right, and chooses attacks."""
-        given, model, y = self._given, self._model, self._examples.y
-        leaves = tf.nest.flatten(outputs)
+        """Finds out what is right, and chooses attacks; outputs are of a sample."""
+        given, model, examples = self._given, self._model, self._examples
+        y, leaves = examples.y, tf.nest.flatten(outputs)
+        predict = functools.cache(lambda: model.predict(examples.x, self._size))
+
+        def predicted() -> Any:
+            return tf.nest.flatten(predict())[0] if len(leaves) == 1 else predict()
+
+        shape = (examples.count, *leaves[0].shape[1:]) if len(leaves) == 1 else None
         self._task = choose_task(
-            model,
-            y,
-            leaves[0] if len(leaves) == 1 else outputs,
-            given["loss"],
-            given["criterion"],
+            model, y, shape, predicted, given["loss"], given["criterion"]
         )
         self._labels = y
         if self._task.of_classes:
-            with model.state_kept():
-                # Raises where outputs are not of shape [batch, classes].
-                model.logits(self._examples.first(model.batch_size or 1))
+            model.check_classes(outputs)
             self._labels = read_classes(y, model.classes)
         if self._task.loss is not None:
-            self._task.right(self._labels, outputs)
+            self._outputs = predict()
+            self._task.right(self._labels, self._outputs)
         self._differentiable = self._has_gradients()
         self._attacks, self._replaced = choose_attacks(
             given["attacks"],
@@ -300,8 +300,8 @@ class Evaluation:
             "x": self._examples.x,
             "y": self._examples.y,
             "norm": self._norm,
-            "epsilons": self._radii.keys,
-            "limits": self._radii.limits,
+            "epsilons": [one.key for one in self._radii],
+            "limits": [one.limits for one in self._radii],
             "loss": self._task.loss,
             "criterion": self._task.criterion,
             "weights": [np.asarray(w) for w in weights],
@@ -312,31 +312,28 @@ class Evaluation:
         texts = {name: settings_of(value) for name, value in settings.items()}
         return {**texts, "attacks": attacks}
 
-    def _take(self, indices: np.ndarray) -> Any:
-        return self._examples.take(self._examples.x, indices)
-
     def _predict(self, x: Any) -> Any:
         """Returns logits; outputs, where a loss is attacked."""
         return self._model.predict(x, self._size, as_logits=self._task.loss is None)
 
-    def _problem(self, index: np.ndarray, limits: Limits) -> Problem:
-        batch = self._examples.batch(
-            index, limits, self._labels, memory=self._model.memory()
-        )
-        loss_fn, criterion = self._task.loss, self._task.criterion
-        return Problem(
-            self._model, batch, norm=self._norm, loss_fn=loss_fn, criterion=criterion
-        )
-
     def _gradients(self, index: np.ndarray) -> np.ndarray:
         """Returns the gradient of each example's loss; rows."""
-        found = []
-        with self._model.state_kept():
+        model, task, found = self._model, self._task, []
+        with model.state_kept():
             for piece in split(len(index), self._size):
                 rows = index[piece]
-                if self._model.batch_size:
+                if model.batch_size:
                     rows = np.resize(rows, self._size)
-                problem = self._problem(rows, self._radii.limits[0])
+                batch = self._examples.batch(
+                    rows, self._radii[0].limits, self._labels, memory=model.memory()
+                )
+                problem = Problem(
+                    model,
+                    batch,
+                    norm=self._norm,
+                    loss_fn=task.loss,
+                    criterion=task.criterion,
+                )
                 gradient = problem.raw_gradient(problem.none)
                 found.append(gradient.numpy()[: len(index[piece])])
         return np.concatenate(found).astype(np.float64)
@@ -352,7 +349,7 @@ class Evaluation:
 
     def _run(self, name: str, attack: Any) -> None:
         """Runs an attack at every epsilon, smallest first."""
-        report, radii, count = self.report, self._radii, len(self._radii.keys)
+        report, radii, count = self.report, self._radii, len(self._radii)
         standing = report.standing if report.cascade else report.standing_clean
         result = AttackResult(
             standing,
@@ -361,48 +358,49 @@ class Evaluation:
             black_box=getattr(attack, "black_box", False),
         )
         outside = np.zeros(count)
-        together = isinstance(attack, MinimumNorm)
-        for part in [list(range(count))] if together else [[k] for k in range(count)]:
-            keys = [radii.keys[k] for k in part]
-            results = [self._checkpoint.finished(name, key) for key in keys]
-            finished = [found for found in results if found is not None]
-            if len(finished) < len(results):
-                robust = np.flatnonzero(result.standing[part[0]])
-                finished = self._attack(attack, radii.at(part), robust)
+        groups = [[k] for k in range(count)]
+        if getattr(attack, "minimizes", False):
+            groups = [list(range(count))]
+        for group in groups:
+            keys = [radii[k].key for k in group]
+            kept = [self._checkpoint.finished(name, key) for key in keys]
+            finished = [found for found in kept if found is not None]
+            if len(finished) < len(kept):
+                robust = np.flatnonzero(result.standing[group[0]])
+                finished = self._attack(name, attack, [radii[k] for k in group], robust)
                 self._checkpoint.add(name, dict(zip(keys, finished, strict=True)))
-            for k, found in zip(part, finished, strict=True):
-                for larger in radii.containing(k):
-                    result.standing[larger, found["fallen"]] = False
+            for k, found in zip(group, finished, strict=True):
+                larger = [j for j in range(count) if radii[k].is_in(radii[j])]
+                result.standing[np.ix_(larger, found["fallen"])] = False
                 result.seconds[k] = found["seconds"]
                 result.model_passes[k] = found["model_passes"]
                 outside[k] = found["outside"]
                 for one in found["shown"]:
-                    self._fallen.setdefault(one["index"], (k, name, one))
+                    self._fallen.setdefault(one["index"], GalleryExample(**one))
                 if self._given["verbose"] and sys.stderr.isatty():
                     robust_share = result.standing[k].mean()
                     print(
-                        f"{name}, epsilon {radii.keys[k]}: {robust_share:.1%} robust, "
+                        f"{name}, epsilon {radii[k].key}: {robust_share:.1%} robust, "
                         f"{result.seconds[k]:.1f} s",
                         file=sys.stderr,
                     )
         report.results[name] = result
         worst = int(np.argmax(outside))
-        self._note(checks.left_the_ball(name, outside[worst], radii.keys[worst]))
+        self._note(checks.left_the_ball(name, outside[worst], radii[worst].key))
 
     def _attack(
-        self, attack: Any, radii: Radii, index: np.ndarray
+        self, name: str, attack: Any, radii: list[Radius], index: np.ndarray
     ) -> list[dict[str, Any]]:
-        """Runs an attack at some epsilons on some examples."""
-        model, given, several = self._model, self._given, len(radii.keys) > 1
+        """Runs an attack at some epsilons on some examples; returns JSON values."""
+        model, given, count = self._model, self._given, len(radii)
         start, passes = time.monotonic(), model.passes
-        found: list[Any] = []
-        if follows_gradients(attack) and not self._differentiable:
+        if not len(index) or (follows_gradients(attack) and not self._differentiable):
             # There is nothing to follow, and the attack would refuse the model.
-            found = [self._take(index)] * len(radii.keys)
-        elif len(index):
-            arguments = self._examples.arguments(
-                index, radii.values if several else radii.values[0]
-            )
+            found = [self._examples.take(self._examples.x, index)] * count
+        else:
+            values = [one.value for one in radii]
+            epsilon = values if count > 1 else values[0]
+            arguments = self._examples.arguments(index, epsilon)
             if self._task.loss is not None:
                 arguments["loss_fn"] = self._task.loss
                 arguments["criterion"] = self._task.criterion
@@ -416,23 +414,30 @@ class Evaluation:
                 verbose=given["verbose"],
                 **arguments,
             )
-            found = points if several else [points]
-            for one in found:
-                self._check_points(attack, one, len(index))
+            found = points if count > 1 else [points]
         results = []
-        for i, limits in enumerate(radii.limits):
-            outside, fell = np.zeros(0, bool), np.zeros(0, bool)
-            shown: list[dict[str, Any]] = []
+        for i, (radius, points) in enumerate(zip(radii, found, strict=True)):
+            outside, fell, shown = np.zeros(1, bool), np.zeros(0, bool), []
             if len(index):
-                outside = np.logical_not(self._allowed(found[i], index, limits))
-                outputs = self._predict(found[i])
+                outside = ~self._allowed(attack, points, index, radius.limits)
+                outputs = self._predict(points)
                 labels = self._examples.take(self._labels, index)
                 fell = ~self._task.right(labels, outputs) & ~outside
-                shown = self._shown(found[i], outputs, index, fell)
+                rows = np.flatnonzero(fell)
+                fragile = np.argsort(self._margins[index[rows]], kind="stable")
+                for row in rows[fragile[:_SHOWN]]:
+                    one = self._shown(
+                        int(index[row]),
+                        attacked_as=self._task.text(outputs, row),
+                        epsilon=radius.key,
+                        attack=name,
+                        attacked=_one(points, row),
+                    )
+                    shown.append(attrs.asdict(one, recurse=False))
             results.append(
                 {
                     "fallen": index[fell].tolist(),
-                    "outside": float(np.mean(outside)) if len(index) else 0.0,
+                    "outside": float(np.mean(outside)),
                     "seconds": 0.0 if i else time.monotonic() - start,
                     "model_passes": 0 if i else model.passes - passes,
                     "shown": shown,
@@ -440,59 +445,43 @@ class Evaluation:
             )
         return results
 
-    def _check_points(self, attack: Any, found: Any, count: int) -> None:
-        """Raises ValueError unless an attack gave features like those it got."""
+    def _allowed(
+        self, attack: Any, found: Any, index: np.ndarray, limits: Limits
+    ) -> np.ndarray:
+        """Tells which points count; raises ValueError unless they are like features."""
         shapes = [np.shape(leaf) for leaf in tf.nest.flatten(found)]
-        expected = [(count, *leaf.shape[1:]) for leaf in self._examples.leaves]
+        expected = [(len(index), *leaf.shape[1:]) for leaf in self._examples.leaves]
         if shapes != expected:
             name = getattr(attack, "__name__", type(attack).__name__)
             raise ValueError(
                 f"The attack {name!r} must return features like those that it gets, of "
                 f"shapes {expected}, but returned shapes {shapes}."
             )
-
-    def _allowed(self, found: Any, index: np.ndarray, limits: Limits) -> np.ndarray:
         parts = []
         for piece in split(len(index), self._size):
             points = tf.nest.map_structure(lambda leaf, p=piece: leaf[p], found)
-            parts.append(self._problem(index[piece], limits).allows(points))
+            batch = self._examples.batch(index[piece], limits)
+            parts.append(batch.allows(points, self._norm))
         return np.concatenate(parts)
 
-    def _shown(
-        self, found: Any, outputs: Any, index: np.ndarray, fell: np.ndarray
-    ) -> list[dict[str, Any]]:
-        """Returns the most fragile of the examples that fell, for the gallery."""
-        rows = np.flatnonzero(fell)
-        rows = rows[np.argsort(self._margins[index[rows]], kind="stable")[:_SHOWN]]
-        return [
-            {
-                "index": int(index[row]),
-                "attacked_as": self._task.text(outputs, row),
-                "point": encoded(plain(_one(found, row))),
-            }
-            for row in map(int, rows)
-        ]
+    def _shown(self, i: int, **attacked: Any) -> GalleryExample:
+        return GalleryExample(
+            index=i,
+            label=value_text(_one(self._labels, i)),
+            predicted=self._task.text(self._outputs, i),
+            clean=_one(self._examples.x, i),
+            **attacked,
+        )
 
     def _show_gallery(self) -> None:
         """Puts the most fragile and the hardiest examples into the report."""
-        examples, margins, fallen = self._examples, self._margins, self._fallen
-        weak = sorted(fallen, key=lambda i: (fallen[i][0], margins[i]))[:_SHOWN]
+        margins, fallen = self._margins, self._fallen
+        keys = [one.key for one in self._radii]
+        weak = sorted(fallen, key=lambda i: (keys.index(fallen[i].epsilon), margins[i]))
         hardy = np.flatnonzero(self.report.standing.all(axis=0))
-        hardy = hardy[np.argsort(-margins[hardy], kind="stable")[:_SHOWN]]
-        for i in [*weak, *map(int, hardy)]:
-            k, name, one = fallen.get(i, (0, None, {}))
-            self.report.gallery.append(
-                GalleryExample(
-                    index=i,
-                    label=value_text(_one(self._labels, i)),
-                    predicted=self._task.text(self._outputs, i),
-                    attacked_as=one.get("attacked_as"),
-                    epsilon=self._radii.keys[k] if one else None,
-                    attack=name,
-                    clean=_one(examples.x, i),
-                    attacked=decoded(one.get("point")),
-                )
-            )
+        hardy = hardy[np.argsort(-margins[hardy], kind="stable")]
+        self.report.gallery += [fallen[i] for i in weak[:_SHOWN]]
+        self.report.gallery += [self._shown(int(i)) for i in hardy[:_SHOWN]]
 
     def _note(self, finding: Finding | None) -> None:
         if finding is not None:
@@ -504,7 +493,7 @@ class Evaluation:
         bounds = self._given["bounds"]
         self._note(checks.inputs_out_of_bounds(self._examples.excess(), bounds))
         self._note(checks.too_few_classes(model.classes, self._replaced))
-        features = self._take(sample)
+        features = self._examples.take(self._examples.x, sample)
         outputs = flat(model.predict(features, self._size))
         if self._task.loss is None:
             self._note(checks.model_at_chance(report.correct, np.asarray(self._labels)))
@@ -533,7 +522,7 @@ class Evaluation:
             gradients = self._gradients(moving if len(moving) else sample)
         if model.is_native and not model.decisions:
             self._note(checks.zero_gradients(gradients))
-        if self._radii.are_numbers:
+        if isinstance(report.epsilons[-1], float):
             self._note(checks.exploding_gradients(gradients, report.epsilons[-1]))
 
     def _check_attacks(self) -> None:
@@ -544,24 +533,20 @@ class Evaluation:
         if epsilon is None or self._task.loss or model.decisions or not model.is_native:
             return
         robust = self._sample[report.standing[-1][self._sample]]
-        radii = Radii.read(epsilon, examples) if epsilon else None
         fallen = 0
-        if len(robust) and radii is not None:
-            [found] = self._attack(gradient_attack(self._norm), radii, robust)
+        if len(robust) and epsilon:
+            attack, [radius] = (
+                gradient_attack(self._norm),
+                read_radii(epsilon, examples)[0],
+            )
+            [found] = self._attack("pgd", attack, [radius], robust)
             fallen = len(found["fallen"])
         accuracy = (len(robust) - fallen) / len(self._sample)
         self._note(checks.stands_at_huge_epsilon(accuracy, model.classes, epsilon))
 
 
 def joint(parts: dict[str, RobustnessReport]) -> RobustnessReport:
-    """Returns the report of several outputs together: all have to be right.
-
-    Args:
-      parts: The report of each output, of the same examples and radii.
-
-    Returns:
-      The report, with `parts` in it.
-    """
+    """Returns the report of several outputs together: all have to be right."""
     reports = list(parts.values())
     report = RobustnessReport(
         reports[0].norm,

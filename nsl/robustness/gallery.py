@@ -1,6 +1,7 @@
 """Examples that a report shows: before and after an attack."""
 
 import base64
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,30 +29,21 @@ def plain(structure: Any) -> Any:
     return np.array(texts, np.str_).reshape(array.shape)
 
 
-def encoded(structure: Any) -> Any:
-    """Returns JSON values: an array as its dtype, shape and bytes in base64."""
-    if isinstance(structure, dict):
-        return {"dict": {key: encoded(part) for key, part in structure.items()}}
-    if isinstance(structure, list):
-        return [encoded(part) for part in structure]
-    if structure is None:
-        return None
-    return {
-        "dtype": structure.dtype.str,
-        "shape": list(structure.shape),
-        "base64": base64.b64encode(structure.tobytes()).decode(),
-    }
+def to_json(array: np.ndarray) -> dict[str, Any]:
+    """Returns an array as its dtype, shape and bytes in base64: for `json.dumps`."""
+    data = base64.b64encode(array.tobytes()).decode()
+    return {"dtype": array.dtype.str, "shape": array.shape, "base64": data}
 
 
-def decoded(data: Any) -> Any:
-    """Returns what `encoded` was given."""
-    if isinstance(data, list):
-        return [decoded(part) for part in data]
-    if data is None:
-        return None
-    if "dict" in data:
-        return {key: decoded(part) for key, part in data["dict"].items()}
+def from_json(data: dict[str, Any]) -> Any:
+    """Returns the array that `to_json` was given, or any other dict: for `loads`."""
+    if data.keys() != {"dtype", "shape", "base64"}:
+        return data
     return np.ndarray(data["shape"], data["dtype"], base64.b64decode(data["base64"]))
+
+
+def _text(structure: Any) -> str:
+    return json.dumps(structure, default=to_json)
 
 
 @attrs.frozen
@@ -62,32 +54,21 @@ class GalleryExample:
       index: The position of the example in `x`.
       label: What is right, a class number as text.
       predicted: What the model says of the clean example.
+      clean: The features without the batch axis: a NumPy array, or dicts and lists of
+        them. Tuples become lists, and what is not a number becomes text.
       attacked_as: What the model says of the attacked example, or None if it withstood
         everything.
       epsilon: The smallest radius at which it fell, as in the report's `epsilons`, or
         None if it never did.
       attack: The name of the attack that brought it down, or None.
-      clean: The features without the batch axis: a NumPy array, or dicts and lists of
-        them. Tuples become lists, and what is not a number becomes text.
       attacked: The same of the attacked example, or None if it withstood everything.
     """
 
     index: int
     label: str
     predicted: str
-    attacked_as: str | None
-    epsilon: Any | None
-    attack: str | None
-    clean: Any = attrs.field(converter=plain, eq=encoded)
-    attacked: Any | None = attrs.field(converter=plain, eq=encoded)
-
-    def to_data(self) -> dict[str, Any]:
-        """Returns the example as values that JSON can hold."""
-        data = attrs.asdict(self, recurse=False)
-        return data | {name: encoded(data[name]) for name in ("clean", "attacked")}
-
-    @classmethod
-    def from_data(cls, data: Mapping[str, Any]) -> "GalleryExample":
-        """Returns the example that `to_data` described."""
-        parts = {name: decoded(data[name]) for name in ("clean", "attacked")}
-        return cls(**{**data, **parts})
+    clean: Any = attrs.field(converter=plain, eq=_text)
+    attacked_as: str | None = None
+    epsilon: Any | None = None
+    attack: str | None = None
+    attacked: Any | None = attrs.field(default=None, converter=plain, eq=_text)

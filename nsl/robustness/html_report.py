@@ -24,7 +24,7 @@ _ENLARGED = 112  # Images of up to so many pixels are enlarged as squares.
 _RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))  # Of pixels.
 _CHANNELS = ((), (1,), (3,))
 _COLORS = 6
-_MEANINGS = {
+_MEANINGS: dict[Any, str] = {
     NormType.L1: "all changes of an example add up to at most the radius",
     NormType.L2: "the straight distance from before to after is at most the radius",
     NormType.INFINITY: "each single value may change by at most the radius",
@@ -68,7 +68,7 @@ def write(
             for name, share in [("no attack", report.clean_accuracy), *tiles]
         ),
         "norm": norm_name(report.norm),
-        "meaning": _meaning(report.norm),
+        "meaning": _MEANINGS.get(report.norm, ""),
         "count": f"{count:,}",
         "chance": f"{100 / math.sqrt(count):.2g}",
         **_table(report),
@@ -82,10 +82,6 @@ def write(
     )
     with whole_files([os.fspath(path)]) as (file,):
         file.write(page.encode("utf-8", "replace"))
-
-
-def _meaning(norm: NormType | str) -> str:
-    return "" if isinstance(norm, str) else _MEANINGS[norm]
 
 
 def _el(tag: str, *children: Any, **attributes: Any) -> ET.Element:

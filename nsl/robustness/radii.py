@@ -11,85 +11,62 @@ from nsl.attacks.examples import Examples, Limits
 _LISTED = 8
 
 
-@attrs.define
-class Radii:
-    """The radii of an evaluation, smallest first.
+@attrs.frozen
+class Radius:
+    """One radius of an evaluation.
 
     Attributes:
-      keys: What the report calls each: the number, or a text.
-      values: What attacks are called with.
+      key: What the report calls it: the number, or a text.
+      value: What attacks are called with.
       limits: The limits of all examples.
-      assumptions: What was assumed, in sentences.
     """
 
-    keys: list[Any]
-    values: list[Any]
-    limits: list[Limits]
-    assumptions: list[str] = attrs.field(factory=list)
+    key: Any
+    value: Any
+    limits: Limits
 
-    @classmethod
-    def read(cls, epsilons: Any, examples: Examples) -> "Radii":
-        """Reads what `evaluate_robustness` was given."""
-        if epsilons is None:
-            raise ValueError("epsilons is needed: the radius to evaluate, or several.")
-        values, assumptions = epsilons, []
-        if isinstance(epsilons, Mapping) or np.ndim(epsilons) == 0:
+    def is_in(self, larger: "Radius") -> bool:
+        """Tells whether the ball of another radius holds that of this one."""
+        sizes = zip(_sizes(larger.limits), _sizes(self.limits), strict=True)
+        return all(bool(np.all(large >= small)) for large, small in sizes)
+
+
+def read_radii(epsilons: Any, examples: Examples) -> tuple[list[Radius], list[str]]:
+    """Returns what `evaluate_robustness` was given, and what was assumed of it.
+
+    Numbers come smallest first.
+    """
+    if epsilons is None:
+        raise ValueError("epsilons is needed: the radius to evaluate, or several.")
+    values, assumptions = epsilons, []
+    if isinstance(epsilons, Mapping) or np.ndim(epsilons) == 0:
+        values = [epsilons]
+    elif not isinstance(epsilons, list | tuple):
+        shapes = [leaf.shape[1:] for leaf in examples.leaves]
+        values = list(epsilons)
+        if np.shape(epsilons) in shapes or np.ndim(epsilons) > 1:
             values = [epsilons]
-        elif not isinstance(epsilons, list | tuple):
-            shapes = [leaf.shape[1:] for leaf in examples.leaves]
-            values = list(epsilons)
-            if np.shape(epsilons) in shapes or np.ndim(epsilons) > 1:
-                values = [epsilons]
-                assumptions = ["epsilons is one radius for each coordinate."]
-        if all(np.ndim(v) == 0 and not isinstance(v, Mapping) for v in values):
-            values = sorted({float(v) for v in values})
-            if not values or not all(np.isfinite(values)) or values[0] <= 0:
-                raise ValueError(
-                    "epsilons must be a number greater than 0, or several of them, but "
-                    f"received {epsilons!r}."
-                )
-            keys: list[Any] = values
-        else:
-            keys = [v if isinstance(v, float) else value_text(v) for v in values]
-            # Of two that read the same, the second is told apart.
-            keys = [
-                k if k not in keys[:i] else f"{k} ({i})" for i, k in enumerate(keys)
-            ]
-        limits = [examples.limits_of(value)[0][0] for value in values]
-        return cls(keys, list(values), limits, assumptions)
-
-    def at(self, positions: list[int]) -> "Radii":
-        """Returns some of the radii."""
-        keys, values = self.keys, self.values
-        return Radii(
-            [keys[k] for k in positions],
-            [values[k] for k in positions],
-            [self.limits[k] for k in positions],
-        )
-
-    @property
-    def are_numbers(self) -> bool:
-        """Whether every radius is a number."""
-        return all(isinstance(value, float) for value in self.values)
-
-    def containing(self, k: int) -> list[int]:
-        """Returns which balls hold the k-th, itself included."""
-        return [
-            j for j in range(len(self.keys)) if _holds(self.limits[j], self.limits[k])
-        ]
+            assumptions = ["epsilons is one radius for each coordinate."]
+    if all(np.ndim(v) == 0 and not isinstance(v, Mapping) for v in values):
+        values = sorted({float(v) for v in values})
+        if not values or not all(np.isfinite(values)) or values[0] <= 0:
+            raise ValueError(
+                "epsilons must be a number greater than 0, or several of them, but "
+                f"received {epsilons!r}."
+            )
+    keys = [v if isinstance(v, float) else value_text(v) for v in values]
+    # Of two that read the same, the second is told apart.
+    keys = [k if k not in keys[:i] else f"{k} ({i})" for i, k in enumerate(keys)]
+    limits = [examples.limits_of(value)[0][0] for value in values]
+    return [*map(Radius, keys, values, limits)], assumptions
 
 
-def _holds(larger: Limits, smaller: Limits) -> bool:
-    def size(limits: Limits) -> list[Any]:
-        scales = [np.float64(1) if s is None else s for s in limits.scale]
-        masks = [np.float64(1) if m is None else m > 0 for m in limits.mask]
-        return [
-            np.max(limits.radius) * scale * mask
-            for scale, mask in zip(scales, masks, strict=True)
-        ]
-
-    pairs = zip(size(larger), size(smaller), strict=True)
-    return all(bool(np.all(a >= b)) for a, b in pairs)
+def _sizes(limits: Limits) -> list[Any]:
+    """Returns how far each coordinate may move, leaf by leaf."""
+    scales = [1.0 if scale is None else scale for scale in limits.scale]
+    masks = [1.0 if mask is None else mask > 0 for mask in limits.mask]
+    radius = np.max(limits.radius)
+    return [radius * s * m for s, m in zip(scales, masks, strict=True)]
 
 
 def value_text(value: Any) -> str:

@@ -9,8 +9,7 @@ import attrs
 import numpy as np
 
 from nsl.configs import NormType
-from nsl.robustness.findings import Finding
-from nsl.robustness.gallery import GalleryExample
+from nsl.robustness.gallery import GalleryExample, from_json, to_json
 
 _VERSION = 2
 _NORM_NAMES = {
@@ -29,6 +28,26 @@ def _norm(norm: Any) -> NormType | str:
     """Returns the type of a norm, or the name of one that has no type."""
     name = getattr(norm, "value", norm)
     return NormType(name) if name in [one.value for one in NormType] else str(name)
+
+
+class RobustnessWarning(UserWarning):
+    """A sign that measured robustness is not what it seems."""
+
+
+@attrs.frozen
+class Finding:
+    """One warning of a robustness report.
+
+    Attributes:
+      name: The name of the check, as 'zero_gradients'.
+      message: What was found, against which threshold, and what to do about it.
+    """
+
+    name: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.message}"
 
 
 @attrs.define
@@ -126,7 +145,8 @@ class RobustnessReport:
 
     def to_json(self) -> str:
         """Returns the report as JSON, the matrices of what stands included."""
-        return json.dumps({"version": _VERSION, **self._to_data()}, indent=2)
+        data = {"version": _VERSION, **self._to_data()}
+        return json.dumps(data, indent=2, default=to_json)
 
     def _to_data(self) -> dict[str, Any]:
         return {
@@ -145,7 +165,7 @@ class RobustnessReport:
             },
             "warnings": [attrs.asdict(finding) for finding in self.warnings],
             "assumptions": self.assumptions,
-            "gallery": [example.to_data() for example in self.gallery],
+            "gallery": [attrs.asdict(one, recurse=False) for one in self.gallery],
             "parts": {name: part._to_data() for name, part in self.parts.items()},
         }
 
@@ -162,7 +182,7 @@ class RobustnessReport:
         Raises:
           ValueError: If `text` is no such JSON, or of a later version.
         """
-        data = json.loads(text)
+        data = json.loads(text, object_hook=from_json)
         if not isinstance(data, Mapping) or "version" not in data:
             raise ValueError(
                 "Expected the JSON of a RobustnessReport, as to_json writes it, but "
@@ -194,7 +214,7 @@ class RobustnessReport:
             },
             warnings=[Finding(**finding) for finding in data["warnings"]],
             assumptions=data.get("assumptions", []),
-            gallery=[*map(GalleryExample.from_data, data.get("gallery", []))],
+            gallery=[GalleryExample(**one) for one in data.get("gallery", [])],
             parts={name: cls._from_data(part) for name, part in parts.items()},
         )
 

@@ -11,7 +11,6 @@ from nsl.attacks import (
     Attack,
     AutoPGD,
     HopSkipJump,
-    MinimumNorm,
     Square,
 )
 from nsl.attacks.attack import as_norm
@@ -81,7 +80,7 @@ def choose_attacks(
     differentiable: bool = True,
     native: bool = True,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Returns the attacks to run, by name.
+    """Returns the attacks to run by name, in order, and which were replaced.
 
     Args:
       attacks: A suite, a list of names and attacks, or a dict from name to attack.
@@ -93,9 +92,6 @@ def choose_attacks(
         that need none.
       native: Whether it works on tensors. If not, attacks that follow gradients are
         left out.
-
-    Returns:
-      The attacks in the order they run, and the names of those that were replaced.
 
     Raises:
       ValueError: If there is no attack, none of a name, two of one name, one of
@@ -186,12 +182,12 @@ def _check(
         )
     if not isinstance(attack, Attack):
         return
-    if not classes and isinstance(attack, MinimumNorm):
+    if not classes and attack.minimizes:
         raise ValueError(
             f"The attack {name!r} looks for the nearest other class, but a loss is "
             "attacked here. Use 'apgd-loss', 'pgd' or 'square'."
         )
-    if decisions and not isinstance(attack, HopSkipJump):
+    if decisions and attack.needs_scores:
         raise ValueError(
             f"The attack {name!r} needs scores, but the model gives class labels "
             "alone. Use 'hopskipjump', or a function that returns probabilities."

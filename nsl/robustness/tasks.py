@@ -1,5 +1,7 @@
 """What counts as right: one class per example, or a loss and a criterion."""
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -178,17 +180,10 @@ class Task:
         return self.loss is None or isinstance(self.criterion, _RightClass)
 
     def right(self, labels: Any, outputs: Any) -> np.ndarray:
-        """Tells which examples are right.
+        """Tells which examples are right, bool of shape [examples]; a NaN never is.
 
-        Args:
-          labels: The labels.
-          outputs: The outputs; logits where there is no loss.
-
-        Returns:
-          Whether each example is, bool of shape [examples]; a NaN never is.
-
-        Raises:
-          ValueError: If loss or criterion do not give one value per example.
+        Outputs are logits where there is no loss. Raises ValueError if loss or
+        criterion do not give one value per example.
         """
         if self.loss is None:
             predicted = np.argmax(outputs, axis=1)
@@ -232,30 +227,33 @@ class Task:
 
 
 def choose_task(
-    model: ModelAdapter, y: Any, outputs: Any, loss: Any, criterion: Any
+    model: ModelAdapter,
+    y: Any,
+    shape: tuple[int, ...] | None,
+    predict: Callable[[], Any],
+    loss: Any,
+    criterion: Any,
 ) -> Task:
     """Returns what is attacked, and what is right.
 
     Args:
       model: The model.
       y: The labels, a structure of arrays.
-      outputs: The outputs for all examples.
+      shape: The shape of the outputs for all examples; None if there are several.
+      predict: Returns the outputs for all examples.
       loss: What attacks maximize, or None.
       criterion: What is right, or None: what the compiled loss of a Keras model speaks
         of, and else one class per example.
-
-    Returns:
-      The task.
 
     Raises:
       ValueError: If a criterion needs a loss.
     """
     if criterion is None:
-        criterion, why = _default(model, y, outputs)
+        criterion, why = _default(model, y, shape, predict)
     else:
-        criterion, why = _named(criterion, outputs), ""
+        criterion, why = _named(criterion, predict), ""
     if hasattr(criterion, "check"):
-        criterion.check(y, outputs)
+        criterion.check(y, predict())
     if criterion is None and loss is None:
         return Task()
     if criterion is None:
@@ -293,9 +291,10 @@ class _RightClass:
         return right & _are_numbers(outputs)
 
 
-def _named(criterion: Any, outputs: Any) -> Any:
+def _named(criterion: Any, predict: Callable[[], Any]) -> Any:
     if criterion == "exact_match":
-        return ExactMatch(0.5 if _in_unit_interval(outputs) else 0.0)
+        unit = are_probabilities(np.asarray(predict()).reshape(-1))
+        return ExactMatch(0.5 if unit else 0.0)
     if not callable(criterion):
         raise ValueError(
             "criterion must be 'exact_match', 'per_label', an object such as "
@@ -305,35 +304,38 @@ def _named(criterion: Any, outputs: Any) -> Any:
     return criterion
 
 
-def _default(model: ModelAdapter, y: Any, outputs: Any) -> tuple[Any, str]:
+def _default(
+    model: ModelAdapter,
+    y: Any,
+    shape: tuple[int, ...] | None,
+    predict: Callable[[], Any],
+) -> tuple[Any, str]:
     """Returns the criterion that the compiled loss speaks of, and why."""
-    labels, values = np.asarray(y), outputs
-    if not isinstance(values, np.ndarray) or labels.dtype.kind not in "iufb":
+    labels = np.asarray(y)
+    if shape is None or labels.dtype.kind not in "iufb":
         return None, ""
     name = _loss_name(model.model)
-    if values.ndim > 2 and labels.shape == values.shape[:-1]:
+    if len(shape) > 2 and labels.shape == shape[:-1]:
         ignore = getattr(getattr(model.model, "loss", None), "ignore_class", None)
         return ShareRight(0.5, ignore), (
             "An example counts as right while at least half of its pixels or steps "
             f"are: criterion=nsl.robustness.ShareRight(0.5, ignore={ignore})."
         )
-    same = (
-        labels.reshape(len(labels), -1).shape == values.reshape(len(values), -1).shape
-    )
-    one_hot = values.ndim == 2 and same and labels.ndim == 2 and is_one_hot(labels)
+    same = labels.size == math.prod(shape) and len(labels) == shape[0]
+    one_hot = len(shape) == labels.ndim == 2 and same and is_one_hot(labels)
     if any(part in name for part in _REGRESSION) and same and not one_hot:
-        error = values.reshape(labels.shape).astype(np.float64) - labels
+        error = predict().reshape(labels.shape).astype(np.float64) - labels
         tolerance = 2 * float(np.sqrt(np.mean(np.square(error)))) or 1e-6
         return Within(tolerance), (
             f"The model was compiled with {name}; an example counts as right while "
             f"every output is within {tolerance:.4g} of its label, twice the root mean "
             "squared error of the clean examples."
         )
-    if "binary" in name and same and values.ndim == 2 and values.shape[1] > 1:
-        criterion = _named("exact_match", values)
+    if "binary" in name and same and len(shape) == 2 and shape[1] > 1:
+        criterion = _named("exact_match", predict)
         return criterion, (
             f"The model was compiled with {name}; an example counts as right while "
-            f"each of its {values.shape[1]} labels is, on from {criterion.threshold:g}."
+            f"each of its {shape[1]} labels is, on from {criterion.threshold:g}."
         )
     return None, ""
 
@@ -342,10 +344,6 @@ def _loss_name(model: Any) -> str:
     loss = getattr(model, "loss", None)
     name = getattr(loss, "name", None) or getattr(loss, "__name__", None) or loss
     return name.lower() if isinstance(name, str) else ""
-
-
-def _in_unit_interval(outputs: Any) -> bool:
-    return are_probabilities(np.asarray(outputs).reshape(-1))
 
 
 def _floats(values: Any) -> tf.Tensor:

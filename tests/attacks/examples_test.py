@@ -14,8 +14,6 @@ from hypothesis import strategies as st
 from nsl.attacks import FGSM, PGD
 from nsl.attacks.examples import Examples, split
 from nsl.attacks.labels import read_classes
-from nsl.attacks.model_adapter import ModelAdapter
-from nsl.attacks.problem import Problem
 from nsl.configs import NormType
 
 X = np.array([[0.0, 0.5], [1.0, 0.25], [0.5, 0.5]], np.float32)
@@ -136,8 +134,7 @@ def _allows(
     examples = Examples(x, **limits)
     [found], _ = examples.limits_of(epsilon)
     batch = examples.batch(INDEX, found)
-    problem = Problem(ModelAdapter(_model), batch, norm=norm)
-    return [bool(ok) for ok in problem.allows(attacked)]
+    return [bool(ok) for ok in batch.allows(attacked, NormType(norm))]
 
 
 def _outside(change: Any, norm: str, **given: Any) -> list[bool]:

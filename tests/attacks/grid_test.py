@@ -59,6 +59,14 @@ def test_under_infinity_the_best_point_of_the_grid_is_found() -> None:
     np.testing.assert_allclose(found, free, atol=1e-6)
 
 
+def test_a_radius_of_whole_steps_is_used_up() -> None:
+    grid = 1 / 255
+    x = (np.random.default_rng(2).integers(9, 247, (12, 6)) * grid).astype(np.float32)
+    y = np.argmax(_model(x), axis=1)
+    found = attacks.FGSM()(_model, x, y, epsilon=8 * grid, bounds=(0, 1), grid=grid)
+    np.testing.assert_allclose(np.abs(found - x), 8 * grid, atol=1e-6)
+
+
 def test_under_l1_nothing_is_wasted() -> None:
     """The ball holds 8 steps, and all of them are made."""
     attack = attacks.PGD(norm="l1", steps=10, random_start=False)

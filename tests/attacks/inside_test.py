@@ -13,7 +13,7 @@ from nsl import attacks
 from nsl.attacks.examples import Examples
 from nsl.attacks.model_adapter import ModelAdapter
 from nsl.attacks.problem import Problem
-from nsl.attacks.search import inside
+from nsl.configs import NormType
 
 ORDERS = {"l1": 1, "l2": 2, "infinity": np.inf}
 EPSILONS = {"l1": 0.7, "l2": 0.3, "infinity": 0.1}
@@ -160,11 +160,8 @@ def test_rounding_never_leads_out_of_the_ball(
     problem = Problem(ModelAdapter(MODELS["float64"]), batch, norm=norm)
     drawn = tf.constant(10 * epsilon * rng.normal(size=(5, 7)), problem.dtype)
 
-    def place(batch: Any, rows: Any) -> Any:
-        found = problem.features(rows)
-        return found, problem.distance(found)
-
-    found = inside(place, batch, problem.project(drawn).numpy())
+    point = problem.features(problem.project(drawn)).numpy()
+    found = batch.inside(point, NormType(norm))
     length = _check(found, x, norm, epsilon)
     # Only as much is lost as a unit in the last place of each coordinate, or two.
     sizes = np.abs(x.astype(np.float64)) + epsilon

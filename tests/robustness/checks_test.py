@@ -9,8 +9,7 @@ import tensorflow as tf
 
 from nsl.attacks.model_adapter import ModelAdapter, are_probabilities
 from nsl.robustness import checks
-from nsl.robustness.findings import Finding
-from nsl.robustness.report import AttackResult, RobustnessReport
+from nsl.robustness.report import AttackResult, Finding, RobustnessReport
 
 LOGITS = np.array([[2.0, -1.0, 0.5], [0.3, 0.3, 0.4]])
 PROBABILITIES = np.array([[0.7, 0.2, 0.1], [0.0, 1.0, 0.0]])

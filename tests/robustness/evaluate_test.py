@@ -13,6 +13,7 @@ from sklearn.datasets import load_digits
 
 import nsl
 from nsl.attacks import FAB, FGSM, PGD, Square
+from nsl.attacks.model_adapter import adapt
 from nsl.robustness import RobustnessReport, evaluate_robustness
 
 RNG = np.random.default_rng(0)
@@ -136,6 +137,20 @@ def test_counts_model_passes() -> None:
     report = _evaluate(linear, X, Y, 0.1, attacks={"none": Steepest(0.0)})
     # The attack makes none; each point is checked once.
     assert report.results["none"].model_passes == [60]
+
+
+def test_clean_examples_go_through_the_model_once() -> None:
+    def model(x: Any) -> tf.Tensor:
+        return linear(x)
+
+    def loss(y: Any, outputs: Any) -> tf.Tensor:
+        return outputs[:, 0]
+
+    for given in ({}, {"loss": loss}):
+        passes = adapt(model).passes
+        _evaluate(model, X, Y, 0.1, attacks={"none": Steepest(0.0)}, **given)
+        # Besides, one example goes for the gradient, and all after the attack.
+        assert adapt(model).passes - passes == 60 + 1 + 60
 
 
 # In how many calls from now on the user interrupts.

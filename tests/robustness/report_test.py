@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nsl.robustness.findings import Finding
-from nsl.robustness.report import AttackResult, RobustnessReport
+from nsl.robustness.report import AttackResult, Finding, RobustnessReport
 
 
 def _bools(*rows: str) -> np.ndarray:
