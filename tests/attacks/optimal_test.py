@@ -23,7 +23,7 @@ ATTACKS = {
         {"l1": 0.95, "l2": 1, "infinity": 1},
     ),
     "mifgsm": (attacks.MIFGSM, {}, {"l1": 1, "l2": 0.9, "infinity": 1}),
-    "autopgd": (attacks.AutoPGD, {}, {"l1": 0.95, "l2": 0.998, "infinity": 1}),
+    "autopgd": (attacks.AutoPGD, {}, {"l1": 0.93, "l2": 0.998, "infinity": 1}),
 }
 
 
