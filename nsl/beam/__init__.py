@@ -2,7 +2,7 @@
 
 `pack_nbrs` and `build_graph` do what those of `nsl.tools` do, by the same functions, on
 any runner of Beam; `PackNeighbors` and `BuildGraph` are the same as transforms to put
-into a pipeline of one's own.
+into your own pipeline.
 """
 
 import importlib
@@ -30,7 +30,7 @@ from nsl.beam.graph_builder import BuildGraph  # noqa: E402
 from nsl.beam.pack_nbrs import pack_nbrs  # noqa: E402
 from nsl.beam.pack_neighbors import PackNeighbors  # noqa: E402
 
-# Here, so that it holds for the transforms in pipelines of one's own too.
+# Here, so that it holds for the transforms in custom pipelines too.
 direct_runner.send_whole_streams()
 
 __all__ = ["BuildGraph", "PackNeighbors", "build_graph", "pack_nbrs"]
