@@ -316,8 +316,8 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         """Configures training; takes the arguments of `keras.Model.compile`.
 
         The base model is compiled alike, with the same optimizer and with metrics of
-        its own, so that it can be evaluated and trained by itself. Metrics that cannot be made
-        anew from their config are the wrapper's alone.
+        its own, so that it can be evaluated and trained by itself. Metrics that cannot
+        be made anew from their config are the wrapper's alone.
         """
         super().compile(*args, **kwargs)
         given = named_arguments(super().compile, args, kwargs)

@@ -231,7 +231,7 @@ class TestBaseModelIsCompiled:
         class Counting(keras.metrics.Metric):
             def __init__(self, step):
                 super().__init__(name="counting")
-                self.step, self.total = step, self.add_weight(name="total")
+                self.step, self.total = step, self.add_weight(initializer="zeros")
 
             def update_state(self, y_true, y_pred, sample_weight=None):
                 self.total.assign_add(self.step)
