@@ -10,6 +10,8 @@ from typing import TypeAlias
 
 import tensorflow as tf
 
+from nsl.lib.registry import Registry
+
 Objective: TypeAlias = Callable[[tf.Tensor, tf.Tensor, tf.Tensor | None], tf.Tensor]
 
 
@@ -99,11 +101,13 @@ def _one_hot(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
     return tf.one_hot(classes, tf.shape(logits)[1], on_value=True, off_value=False)
 
 
-OBJECTIVES: dict[str, Objective] = {
-    "cross_entropy": cross_entropy,
-    "margin": margin,
-    "dlr": dlr,
-}
+OBJECTIVES: Registry[Objective] = Registry(
+    "objective",
+    "objectives",
+    "Or give a function of (logits, labels, targets) that returns a value per example.",
+)
+for _objective in (cross_entropy, margin, dlr):
+    OBJECTIVES.add(_objective.__name__, _objective)
 
 
 def objective_of(name: str | Objective) -> Objective:
@@ -111,11 +115,4 @@ def objective_of(name: str | Objective) -> Objective:
 
     Raises ValueError, with those there are, if there is no such objective.
     """
-    if callable(name):
-        return name
-    if name not in OBJECTIVES:
-        raise ValueError(
-            f"There is no objective {name!r}: use one of {sorted(OBJECTIVES)} or a "
-            "function of (logits, labels, targets) that returns a value per example."
-        )
-    return OBJECTIVES[name]
+    return name if callable(name) else OBJECTIVES[name]

@@ -316,14 +316,15 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         """Configures training; takes the arguments of `keras.Model.compile`.
 
         The base model is compiled alike, with the same optimizer and with metrics of
-        its own, so that it can be evaluated and trained by itself.
+        its own, so that it can be evaluated and trained by itself. Metrics that cannot
+        be made anew from their config are the wrapper's alone.
         """
         super().compile(*args, **kwargs)
         given = named_arguments(super().compile, args, kwargs)
         given |= {"optimizer": self.optimizer}
         for name in ("metrics", "weighted_metrics"):
             if given.get(name) is not None:
-                given[name] = keras.tree.map_structure(_copied_metric, given[name])
+                given[name] = _copied_metrics(given[name])
         self.base_model.compile(**given)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
@@ -606,11 +607,18 @@ def _layers_of(terms: Sequence[Term]) -> set[str]:
     return {term.embedding_layer for term in terms if term.embedding_layer is not None}
 
 
-def _copied_metric(metric: Any) -> Any:
-    """Copies a metric, whose state belongs to one model."""
-    if isinstance(metric, keras.metrics.Metric):
-        return type(metric).from_config(metric.get_config())
-    return metric
+def _copied_metrics(metrics: Any) -> Any:
+    """Copies metrics, whose state belongs to one model; None if they do not let us."""
+
+    def copied(metric: Any) -> Any:
+        if isinstance(metric, keras.metrics.Metric):
+            return type(metric).from_config(metric.get_config())
+        return metric
+
+    try:
+        return keras.tree.map_structure(copied, metrics)
+    except Exception:
+        return None
 
 
 def _of_global_batch(loss: tf.Tensor) -> tf.Tensor:

@@ -16,6 +16,7 @@ from nsl.attacks import (
 from nsl.attacks.attack import as_norm
 from nsl.configs import NormType
 from nsl.lib.norms import Norm
+from nsl.lib.registry import Registry
 
 _DLR_CLASSES = 4
 _DRAWS = 20
@@ -37,7 +38,7 @@ def _dlr(norm: Any, classes: int) -> Attack:
 
 # The settings of AutoAttack: Croce and Hein (2020), section 5; for L1 (2021), with
 # radii larger than epsilon at first, which under L2 leave fewer robust, too.
-_FACTORIES: dict[str, Callable[[Any], Attack]] = {
+_SETTINGS: dict[str, Callable[[Any], Attack]] = {
     "fgsm": lambda norm: FGSM(norm=norm),
     "mifgsm": lambda norm: MIFGSM(norm=norm),
     "pgd": lambda norm: PGD(norm=norm, steps=40, early_stop=True),
@@ -69,6 +70,15 @@ _LOSS_SUITES = {
     "rand": ("apgd-ce-rand",),
     "quick": ("pgd-10",),
 }
+
+
+_ATTACKS: Registry[Callable[[Any], Attack]] = Registry(
+    "attacks",
+    "attacks",
+    f"Suites are {sorted(_SUITES)}; any other attack goes in as an object.",
+)
+for _name, _make in _SETTINGS.items():
+    _ATTACKS.add(_name, _make)
 
 
 def choose_attacks(
@@ -150,17 +160,12 @@ def follows_gradients(attack: Any) -> bool:
 
 def gradient_attack(norm: NormType | Norm) -> Attack:
     """Returns the attack that should succeed on any model if epsilon is huge."""
-    return _FACTORIES["pgd"](norm)
+    return _ATTACKS["pgd"](norm)
 
 
 def _named(one: Any, norm: NormType | Norm) -> tuple[str, Any]:
     if isinstance(one, str):
-        if one not in _FACTORIES:
-            raise ValueError(
-                f"There is no attack {one!r}. Attacks are {sorted(_FACTORIES)}, "
-                f"suites {sorted(_SUITES)}; any other goes in as an object."
-            )
-        return one, _FACTORIES[one](norm)
+        return one, _ATTACKS[one](norm)
     if isinstance(one, tuple):
         return str(one[0]), one[1]
     return getattr(one, "__name__", type(one).__name__).lower(), one

@@ -313,7 +313,7 @@ def test_settings_are_checked_and_shown():
     assert "steps=7" in repr(attacks.PGD(steps=7, norm="l2"))
     with pytest.raises(ValueError, match="steps"):
         attacks.PGD(steps=0)
-    with pytest.raises(ValueError, match="There is no objective"):
+    with pytest.raises(ValueError, match="objectives are"):
         attacks.PGD(objective="typo")
     with pytest.raises(ValueError, match="NormType"):
         attacks.PGD(norm="l3")

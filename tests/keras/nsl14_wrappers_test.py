@@ -227,6 +227,24 @@ class TestBaseModelIsCompiled:
         assert float(metric.count) == count == len(X)
         assert "right" in logs
 
+    def test_metric_that_cannot_be_copied_is_the_wrappers_alone(self):
+        class Counting(keras.metrics.Metric):
+            def __init__(self, step):
+                super().__init__(name="counting")
+                self.step, self.total = step, self.add_weight(initializer="zeros")
+
+            def update_state(self, y_true, y_pred, sample_weight=None):
+                self.total.assign_add(self.step)
+
+            def result(self):
+                return self.total.value
+
+        model = adversarial()
+        model.compile("sgd", LOSS, metrics=[Counting(2.0)])
+        logs = model.fit(X, Y, batch_size=8, verbose=0).history
+        assert logs["counting"] == [2.0 * len(X) / 8]
+        assert model.base_model.evaluate(X, Y, verbose=0) > 0
+
     def test_saved_model_is_loaded_compiled(self, tmp_path):
         model = fitted(compiled(adversarial()), X, Y)
         model.save(tmp_path / "model.keras")
