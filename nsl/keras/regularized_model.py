@@ -149,7 +149,9 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluates the model; takes the arguments of `keras.Model.evaluate`."""
         arguments = self._arguments(super().evaluate, args, kwargs)
-        if has_preprocessor(self._core):
+        # `fit` has preprocessed the validation data that it calls this with.
+        in_fit = arguments.get("_use_cached_eval_dataset", False)
+        if has_preprocessor(self._core) and not in_fit:
             arguments = preprocessed(self._core, arguments)
         return super().evaluate(**arguments)
 
@@ -284,6 +286,11 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
             return run_base(self._core, self.strip(inputs), training)
         x, y, sample_weight = self.unpack(inputs)
         inside = y is not None
+        plain = not inside and len(tf.nest.flatten(self.strip(inputs))) == len(
+            tf.nest.flatten(inputs)
+        )
+        if training is None and plain and not in_step:
+            return run_base(self._core, inputs, training)
         if step is not None and in_step:
             y, sample_weight = step.y, step.sample_weight
         x, y, sample_weight = keras.tree.map_structure(to_tensor, (x, y, sample_weight))
@@ -384,7 +391,7 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
           *args: Further arguments of `keras.Model.save_weights`.
           **kwargs: Further arguments of `keras.Model.save_weights`.
         """
-        self._core.save_weights(filepath, *args, **kwargs)
+        self.base_model.save_weights(filepath, *args, **kwargs)
 
     def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         """Loads weights that this model, or the base model, has saved.
@@ -394,7 +401,7 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
           *args: Further arguments of `keras.Model.load_weights`.
           **kwargs: Further arguments of `keras.Model.load_weights`.
         """
-        self._core.load_weights(filepath, *args, **kwargs)
+        self.base_model.load_weights(filepath, *args, **kwargs)
         self.built = self._core.built
 
     def export(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:

@@ -298,7 +298,7 @@ def test_nothing_stays_nothing():
 
 
 def test_unknown_norm():
-    with pytest.raises(ValueError, match=r"'l3' is not a valid NormType.*'infinity'"):
+    with pytest.raises(ValueError, match=r"'l3', but the norms are .*'infinity'"):
         lib.project_to_ball(tf.zeros([1, 1]), 1.0, "l3")
 
 
