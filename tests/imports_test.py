@@ -102,3 +102,26 @@ def test_the_reader_of_imports_sees_all_forms() -> None:
         (4, "nsl.keras.layers.x"),
         (6, "nsl.keras.y"),
     }
+
+
+def test_private_names_of_keras_are_in_one_file() -> None:
+    private = (
+        "keras.src",
+        "_build_shapes_dict",
+        "_call_has_training_arg",
+        "_compile_loss",
+        "_compute_loss(",
+        "_flatten_layers",
+        "_inputs_struct",
+        "_is_default",
+        "_keras_logits",
+        "_keras_mask",
+        "_loss_tracker",
+        "_losses_override",
+        "_symbolic_build",
+    )
+    for file in FILES:
+        if file.name == "keras_internals.py":
+            continue
+        found = [name for name in private if name in file.read_text()]
+        assert not found, f"{file} speaks of {found}: see lib/keras_internals.py"

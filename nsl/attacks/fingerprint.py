@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from nsl.lib import keras_internals
+
 _DEEPEST = 8
 _LONGEST = 1000
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
@@ -60,7 +62,7 @@ def _of(value: Any, other: Callable[[Any], Any], above: frozenset[int]) -> Any:
         return getattr(value, "__qualname__", value.__name__)
     if tf.is_tensor(value) or isinstance(value, tf.Variable):
         return other(value)
-    layers = keras_layers(value)
+    layers = keras_internals.all_layers(value)
     if layers:
         return tuple((other(one), _public(one, inner)) for one in layers)
     slots = getattr(type(value), "__attrs_attrs__", ())
@@ -71,11 +73,6 @@ def _of(value: Any, other: Callable[[Any], Any], above: frozenset[int]) -> Any:
             inner(fields | getattr(value, "__dict__", {})),
         )
     return other(value)
-
-
-def keras_layers(model: Any) -> list[Any]:
-    """Lists a Keras model and all layers within it; nothing of any other object."""
-    return list(getattr(model, "_flatten_layers", list)())
 
 
 def _of_class(kind: type, inner: Callable[[Any], Any]) -> Any:

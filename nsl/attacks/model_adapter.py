@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from nsl.attacks.fingerprint import fingerprint, keras_layers
+from nsl.attacks.fingerprint import fingerprint
 from nsl.attacks.labels import is_one_hot, numbers_as_array
+from nsl.lib import keras_internals
 
 _KEPT_ADAPTERS = 4
 _KEPT_PROGRAMS = 16
@@ -135,7 +136,7 @@ class ModelAdapter:
         if not self.from_logits:
             # Keras keeps what went into its softmax or sigmoid: exact, where the
             # logarithm of a probability that was rounded to 0 or 1 has no gradient.
-            logits = getattr(outputs, "_keras_logits", None)
+            logits = keras_internals.logits_of(outputs)
             if logits is None or logits.shape != outputs.shape:
                 return _log_probabilities(tf.cast(outputs, wide))
             outputs = logits
@@ -367,7 +368,7 @@ class ModelAdapter:
     def _guess(self, outputs: tf.Tensor, values: np.ndarray, column: bool) -> None:
         """Decides between logits and probabilities."""
         why = ""
-        if getattr(outputs, "_keras_logits", None) is not None:
+        if keras_internals.logits_of(outputs) is not None:
             self.from_logits, why = False, "the model ends in a softmax or sigmoid"
         elif not are_probabilities(values):
             self.from_logits = True
@@ -448,7 +449,7 @@ def kept_variables(model: Any) -> list[Any]:
     kept = [v for v in variables if not getattr(v, "trainable", True)]
     states = [
         state
-        for layer in keras_layers(model)
+        for layer in keras_internals.all_layers(model)
         if getattr(layer, "stateful", False)
         for state in tf.nest.flatten(getattr(layer, "states", None) or [])
     ]

@@ -27,10 +27,11 @@ def all_layers(model: Any, include_self: bool = True) -> list[Any]:
     """
     if hasattr(model, "_flatten_layers"):
         return list(model._flatten_layers(include_self=include_self))
-    nested = [
-        layer for child in getattr(model, "layers", ()) for layer in all_layers(child)
-    ]
-    return [model, *nested] if include_self and hasattr(model, "layers") else nested
+    children = getattr(model, "layers", None)
+    if not isinstance(children, list | tuple):
+        return []
+    nested = [layer for child in children for layer in (child, *all_layers(child)[1:])]
+    return [model, *nested] if include_self else nested
 
 
 def takes_training(model: Any) -> bool:

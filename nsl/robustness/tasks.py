@@ -11,6 +11,7 @@ import tensorflow as tf
 from nsl.attacks.labels import is_one_hot
 from nsl.attacks.model_adapter import ModelAdapter, are_probabilities
 from nsl.attacks.problem import Loss, per_example
+from nsl.lib import keras_internals
 from nsl.robustness.radii import value_text
 
 _REGRESSION = ("squared", "absolute", "huber", "log_cosh", "logcosh", "mse", "mae")
@@ -140,7 +141,7 @@ class ExactMatch:
 
     def _margins(self, y: Any, outputs: Any) -> tf.Tensor:
         """Returns how far each label is on the wrong side of the threshold."""
-        logits = getattr(outputs, "_keras_logits", None)
+        logits = keras_internals.logits_of(outputs)
         above = _floats(outputs) - self.threshold if logits is None else _floats(logits)
         return (1 - 2 * tf.cast(y, above.dtype)) * above
 
@@ -154,9 +155,11 @@ class Column:
     def __call__(self, outputs: Any) -> Any:
         """Returns the column."""
         chosen = outputs[:, self.position : self.position + 1]
-        logits = getattr(outputs, "_keras_logits", None)
+        logits = keras_internals.logits_of(outputs)
         if logits is not None:
-            chosen._keras_logits = logits[:, self.position : self.position + 1]
+            keras_internals.keep_logits(
+                chosen, logits[:, self.position : self.position + 1]
+            )
         return chosen
 
 
