@@ -12,7 +12,7 @@ from nsl.keras.base_model import input_names
 from nsl.keras.regularized_model import RegularizedModel
 from nsl.keras.terms import GraphTerm
 from nsl.keras.terms.graph import NUM_NEIGHBORS
-from nsl.lib.neighbor_features import strip_neighbor_features
+from nsl.lib.neighbor_features import split_neighbors, strip_neighbor_features
 
 
 @keras.saving.register_keras_serializable(package="nsl")
@@ -90,3 +90,28 @@ class GraphRegularization(RegularizedModel):
             if NUM_NEIGHBORS not in input_names(self._core):
                 x.pop(NUM_NEIGHBORS, None)
         return super().strip(x)
+
+    def _preprocess(self, x: Any, y: Any = None, sample_weight: Any = None) -> Any:
+        """Preprocesses samples and neighbors, each as the base model's input."""
+        config = self.graph_reg_config.neighbor_config
+        if not GraphTerm(self.graph_reg_config).applies(x, y):
+            return super()._preprocess(x, y, sample_weight)
+        samples, neighbors, weights = split_neighbors(x, config)
+        batch = super()._preprocess(_alone(samples), y, sample_weight)
+        features, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+        made = _named(features)
+        for i, (neighbor, weight) in enumerate(zip(neighbors, weights, strict=True)):
+            prefix = f"{config.prefix}{i}"
+            features = _named(super()._preprocess(_alone(neighbor)))
+            made |= {f"{prefix}_{name}": value for name, value in features.items()}
+            made[f"{prefix}{config.weight_suffix}"] = weight
+        return keras.utils.pack_x_y_sample_weight(made, y, sample_weight)
+
+
+def _alone(features: Mapping[str, Any]) -> Any:
+    """Returns a feature without its name if there is one alone."""
+    return next(iter(features.values())) if len(features) == 1 else features
+
+
+def _named(features: Any) -> dict[str, Any]:
+    return dict(features) if isinstance(features, Mapping) else {"x": features}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+Preprocess: TypeAlias = Callable[..., Any]
 
 _BATCH_SIZE = 32
 
@@ -17,29 +19,29 @@ def has_preprocessor(base_model: keras.Model) -> bool:
     return hasattr(base_model, "preprocess_samples")
 
 
-def preprocessed_batch(base_model: Any, given: dict[str, Any]) -> dict[str, Any]:
+def preprocessed_batch(preprocess: Preprocess, given: dict[str, Any]) -> dict[str, Any]:
     """Preprocesses the arguments of `train_on_batch` and `test_on_batch`.
 
     Args:
-      base_model: A model with a method `preprocess_samples`.
+      preprocess: Takes and returns `x`, `(x, y)` or `(x, y, sample_weight)`.
       given: Arguments by name.
 
     Returns:
       Arguments by name.
     """
     parts = _packed(given["x"], given.get("y"), given.get("sample_weight"))
-    batch = base_model.preprocess_samples(*parts)
+    batch = preprocess(*parts)
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
     return {**given, "x": x, "y": y, "sample_weight": sample_weight}
 
 
 def preprocessed(
-    base_model: Any, given: dict[str, Any], shuffle: bool = False
+    preprocess: Preprocess, given: dict[str, Any], shuffle: bool = False
 ) -> dict[str, Any]:
     """Preprocesses the arguments of `fit`, `evaluate` and `predict`.
 
     Args:
-      base_model: A model with a method `preprocess_samples`.
+      preprocess: Takes and returns `x`, `(x, y)` or `(x, y, sample_weight)`.
       given: Arguments by name.
       shuffle: Whether arrays are shuffled unless the arguments say otherwise.
 
@@ -60,9 +62,9 @@ def preprocessed(
     if validation is not None:
         parts = validation if isinstance(validation, tuple) else (validation,)
         size = given.get("validation_batch_size") or batch_size
-        given["validation_data"] = _mapped(base_model, parts, size, False)
+        given["validation_data"] = _mapped(preprocess, parts, size, False)
     shuffle = shuffle and bool(given.pop("shuffle", True))
-    return {**given, "x": _mapped(base_model, data, batch_size, shuffle)}
+    return {**given, "x": _mapped(preprocess, data, batch_size, shuffle)}
 
 
 def _packed(x: Any, y: Any, sample_weight: Any) -> tuple[Any, ...]:
@@ -73,10 +75,10 @@ def _packed(x: Any, y: Any, sample_weight: Any) -> tuple[Any, ...]:
 
 
 def _mapped(
-    base_model: Any, parts: tuple[Any, ...], batch_size: int, shuffle: bool
+    preprocess: Preprocess, parts: tuple[Any, ...], batch_size: int, shuffle: bool
 ) -> Any:
     """Returns batches of arrays, or the batches that were given, preprocessed."""
-    x, preprocess = parts[0], base_model.preprocess_samples
+    x = parts[0]
     if isinstance(x, tf.data.Dataset):
         return x.map(preprocess, tf.data.AUTOTUNE)
     arrays = isinstance(x, np.ndarray | dict | tuple) or tf.is_tensor(x)

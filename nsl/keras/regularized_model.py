@@ -128,13 +128,20 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
             return self.base_model.strip(x)
         return x
 
+    def _preprocess(self, x: Any, y: Any = None, sample_weight: Any = None) -> Any:
+        """Preprocesses a batch as a base model with a preprocessor does."""
+        inner = self.base_model
+        if isinstance(inner, RegularizedModel):
+            return inner._preprocess(x, y, sample_weight)
+        return inner.preprocess_samples(x, y, sample_weight)
+
     # --- what Keras calls
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
         """Trains the model; takes the arguments of `keras.Model.fit`."""
         arguments = self._arguments(super().fit, args, kwargs)
         if has_preprocessor(self._core):
-            arguments = preprocessed(self._core, arguments, shuffle=True)
+            arguments = preprocessed(self._preprocess, arguments, shuffle=True)
         if self._epoch is not None:
             counter = EpochCounter(self._epoch)
             arguments["callbacks"] = counter.among(arguments.get("callbacks"))
@@ -152,21 +159,21 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         # `fit` has preprocessed the validation data that it calls this with.
         in_fit = arguments.get("_use_cached_eval_dataset", False)
         if has_preprocessor(self._core) and not in_fit:
-            arguments = preprocessed(self._core, arguments)
+            arguments = preprocessed(self._preprocess, arguments)
         return super().evaluate(**arguments)
 
     def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         """Trains on one batch; takes the arguments of `keras.Model.train_on_batch`."""
         arguments = self._arguments(super().train_on_batch, args, kwargs)
         if has_preprocessor(self._core):
-            arguments = preprocessed_batch(self._core, arguments)
+            arguments = preprocessed_batch(self._preprocess, arguments)
         return super().train_on_batch(**arguments)
 
     def test_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluates one batch; takes the arguments of `keras.Model.test_on_batch`."""
         arguments = self._arguments(super().test_on_batch, args, kwargs)
         if has_preprocessor(self._core):
-            arguments = preprocessed_batch(self._core, arguments)
+            arguments = preprocessed_batch(self._preprocess, arguments)
         return super().test_on_batch(**arguments)
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
@@ -174,7 +181,7 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         arguments = named_arguments(super().predict, args, kwargs)
         arguments["x"] = as_tuples(arguments["x"])
         if has_preprocessor(self._core):
-            arguments = preprocessed(self._core, arguments)
+            arguments = preprocessed(self._preprocess, arguments)
         return super().predict(**arguments)
 
     # TensorFlow would rewrite all that a step calls in a custom loop, seconds of work,

@@ -110,3 +110,34 @@ def test_arrays_are_shuffled_unless_told_otherwise():
     wrapped(Watching()).fit(TEXTS, Y, batch_size=8, epochs=4, verbose=0)
     assert len({tuple(words) for words in seen}) > 1
     assert all(sorted(words) == sorted(TEXTS.astype(bytes)) for words in seen)
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_neighbors_are_preprocessed_like_samples(stacked):
+    config = nsl.configs.make_graph_reg_config(max_neighbors=2, multiplier=0.5)
+
+    def model_of(base):
+        model = nsl.keras.GraphRegularization(base, config)
+        if stacked:
+            model = nsl.keras.AdversarialRegularization(model, adv_config=CONFIG)
+        model.compile(keras.optimizers.SGD(0.1), LOSS)
+        return model
+
+    def batch(x):
+        weights = np.linspace(0.1, 1, 8).astype("float32")[:, None]
+        neighbors = {f"NL_nbr_{k}_x": np.roll(x, k + 1, axis=0) for k in range(2)}
+        return {
+            "x": x,
+            **neighbors,
+            **{f"NL_nbr_{k}_weight": weights for k in range(2)},
+        }
+
+    model, plain = model_of(Classifier()), model_of(Plain())
+    settings = {"batch_size": 4, "shuffle": False, "verbose": 0}
+    logs = model.fit(batch(TEXTS), Y, **settings).history
+    assert_same_logs(logs, plain.fit(batch(ONE_HOT), Y, **settings).history)
+    assert logs["scaled_graph_loss"][0] > 0
+    assert_weights_equal(model.get_weights(), plain.get_weights())
+    np.testing.assert_allclose(
+        model.predict(TEXTS, verbose=0), plain.predict(ONE_HOT, verbose=0), rtol=1e-5
+    )
