@@ -29,6 +29,8 @@ class Classifier(keras.Model):
         return keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
 
     def call(self, inputs):
+        if isinstance(inputs, dict):
+            [inputs] = inputs.values()
         return self.out(self.hidden(inputs))
 
 
