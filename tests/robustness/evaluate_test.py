@@ -296,7 +296,7 @@ def test_digits_attacks_grow_stronger() -> None:
         ({"epsilons": []}, "epsilons must be"),
         ({"epsilons": [0.1, np.inf]}, "epsilons must be"),
         ({"attacks": []}, "attacks must name at least one attack"),
-        ({"attacks": "pdg"}, r"no attack 'pdg'.*'pgd'.*'standard'"),
+        ({"attacks": "pdg"}, r"'pdg', but the attacks.*'pgd'.*'standard'"),
         ({"attacks": ["pgd", PGD()]}, "Two attacks are named 'pgd'"),
         ({"attacks": [PGD(norm="l2")]}, "'pgd' is of the norm 'l2'.*of 'infinity'"),
         ({"attacks": {"mine": 3}}, "'mine' must be an nsl.attacks object"),

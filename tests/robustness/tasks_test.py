@@ -468,7 +468,7 @@ def test_robust_accuracy_of_several_outputs() -> None:
         ({"epsilon": -1.0}, "epsilons must be"),
         ({"epsilon": None}, "epsilons is needed"),
         ({"y": None}, "y is needed"),
-        ({"attacks": "typo"}, "no attack 'typo'"),
+        ({"attacks": "typo"}, "'typo', but the attacks"),
         ({"bounds": (1, 0)}, "low <= high"),
         ({"feature_mask": np.ones(5)}, "feature_mask"),
         ({"criterion": "typo"}, "'typo'"),
