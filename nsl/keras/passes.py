@@ -118,8 +118,7 @@ class Passes:
         if not self._base_model.built:
             # Not in a pass that leaves all state alone, variables being state.
             self.run_base(clean.x, training=False)
-        states = recurrent_states(self._base_model)
-        clean.states = [tf.identity(state) for state in states]
+        clean.states = self._states()
         return clean
 
     def run_samples(self, clean: CleanPass) -> CleanPass:
@@ -131,8 +130,7 @@ class Passes:
         Returns:
           The same.
         """
-        states = recurrent_states(self._base_model)
-        clean.states = [tf.identity(state) for state in states]
+        clean.states = self._states()
         joining = {
             name: neighbors.features
             for name, neighbors in clean.neighbors.items()
@@ -248,8 +246,8 @@ class Passes:
         # A base model that computes its loss itself has been compiled like its wrapper.
         known = keras_internals.losses_by_output(self._wrapper)
         known = known or keras_internals.losses_by_output(self._base_model)
-        names = list(getattr(self._base_model, "output_names", None) or [])
-        return output_losses(known, names, clean.y, clean.y_pred, clean.sample_weight)
+        names, weight = self.output_names, clean.sample_weight
+        return output_losses(known, names, clean.y, clean.y_pred, weight)
 
     @property
     def output_names(self) -> list[str]:
@@ -328,6 +326,10 @@ class Passes:
         return [
             tf.nest.pack_sequence_as(outputs, part) for part in zip(*parts, strict=True)
         ]
+
+    def _states(self) -> list[tf.Tensor]:
+        """Copies the recurrent states as they are now."""
+        return [tf.identity(state) for state in recurrent_states(self._base_model)]
 
     def _before(self, clean: CleanPass) -> list[tuple[keras.Variable, tf.Tensor]]:
         """Pairs each recurrent state with its value before the batch."""
