@@ -15,7 +15,7 @@ import tensorflow as tf
 from nsl.configs import AdvNeighborConfig, AdvRegConfig
 from nsl.keras.base_model import input_names
 from nsl.keras.batches import describe, to_tensor
-from nsl.keras.passes import CleanPass
+from nsl.keras.passes import CleanPass, Moves
 from nsl.keras.regularized_model import RegularizedModel
 from nsl.keras.schedules import at_step
 from nsl.keras.terms import AdversarialTerm
@@ -155,7 +155,10 @@ class AdversarialRegularization(RegularizedModel):
         Returns:
           The perturbed features in the structure of `x`, as NumPy arrays; features
           that cannot be perturbed are returned as they came. Labels and weights that
-          are inside of `x` are returned as tensors, as by NSL 1.4.
+          are inside of `x` are returned as tensors, as by NSL 1.4. With an
+          `embedding_layer`: the perturbed outputs of the layers by name, a list where a
+          layer returns several, and with `perturb_features` the features by name beside
+          them, or under 'x'.
 
         Raises:
           TypeError: If the config has no such field.
@@ -176,13 +179,31 @@ class AdversarialRegularization(RegularizedModel):
         clean = CleanPass(self.strip(features), y, sample_weight, training=False)
         [term] = self.own_terms()
         passes = self._passes([term])
-        perturbed = term.perturb(passes, passes.begin(clean), config)
+        perturbed, moves = term.perturb(passes, passes.begin(clean), config)
+        if moves:
+            return self._moved_layers(passes.centers(clean), moves, perturbed, config)
         given = self.strip(self.unpack((x, y, sample_weight))[0])
         perturbed = keras.tree.map_structure(_to_numpy, perturbed, given)
         if not isinstance(x, Mapping):
             return perturbed
         labels = {key: to_tensor(x[key]) for key in self._keys() if key in x}
         return {**x, **labels, **perturbed}
+
+    def _moved_layers(
+        self, centers: Moves, moves: Moves, perturbed: Any, config: AdvNeighborConfig
+    ) -> dict[str, Any]:
+        """Returns perturbed outputs of layers by name, and perturbed features."""
+        found: dict[str, Any] = {}
+        for name, added in moves.items():
+            moved = [
+                (tf.cast(center, move.dtype) + move).numpy()
+                for center, move in zip(centers[name], added, strict=True)
+            ]
+            found[name] = moved[0] if len(moved) == 1 else moved
+        if config.perturb_features:
+            features = keras.tree.map_structure(_to_numpy, perturbed, perturbed)
+            found |= features if isinstance(features, Mapping) else {"x": features}
+        return found
 
     def save_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         """Saves the weights as the base model does, which can load the file too.
