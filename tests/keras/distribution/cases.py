@@ -131,11 +131,23 @@ def _wrap(
     return base if graph_setting is None else graph(base, **graph_setting)
 
 
+def _at_hidden_layer(base: keras.Model) -> keras.Model:
+    """Perturbs a layer in units, and within bounds, that all replicas have part in."""
+    return adversarial(
+        base,
+        **PGD,
+        embedding_layer=base.layers[0].name,
+        standardize_layers=True,
+        clip_to_layer_range=True,
+    )
+
+
 def _cases() -> list[Case]:
     random_start = functools.partial(adversarial, random_init=True, **PGD)
     cases = [
         Case(FIRST, lambda base: graph(adversarial(base))),
         Case("random-start", random_start, draws=True),
+        Case("hidden-layer", _at_hidden_layer),
     ]
     # Every objective and mode, so that a new one is tested as soon as it is there; an
     # adversarial one and one of graphs in the same model, which is made only once.
