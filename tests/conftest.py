@@ -7,16 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis
+import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-# Before any test file runs a TensorFlow op while it is collected.
-import tests.two_devices  # noqa: F401
 
 hypothesis.settings.register_profile(
     "nsl", max_examples=15, deadline=None, derandomize=True, database=None
 )
 hypothesis.settings.load_profile("nsl")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Before any test file runs a TensorFlow op while it is collected. The process that
+    # hands tests to workers runs none, and workers would wait until it has imported
+    # TensorFlow.
+    if config.getoption("dist", "no") == "no":
+        import tests.two_devices  # noqa: F401
 
 
 @functools.cache
