@@ -25,6 +25,12 @@ def pytest_configure(config: pytest.Config) -> None:
         import tests.two_devices  # noqa: F401
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # First the jobs of several processes, for which one worker waits a minute or two:
+    # begun last, they are what the other worker waits for with nothing to do.
+    items.sort(key=lambda item: item.path.name != "multi_worker_test.py")
+
+
 @functools.cache
 def golden(name: str) -> list[dict[str, Any]]:
     """Returns the cases that NSL 1.4 computed, as {config, inputs, expected}."""
