@@ -139,7 +139,9 @@ def install(python: str, environment: Path, requirements: Path) -> None:
     """Makes an environment anew, with these packages and nsl."""
     _uv("venv", "--clear", "--python", python, environment)
     install = ("pip", "install", "--python", _python_of(environment))
-    _uv(*install, "--no-build", "--requirements", requirements)
+    # Where Python must not write bytecode, every process would compile what it imports.
+    compiled = (*install, "--compile-bytecode")
+    _uv(*compiled, "--no-build", "--requirements", requirements)
     _uv(*install, "--no-deps", "--editable", ROOT)
 
 

@@ -7,16 +7,28 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis
+import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-# Before any test file runs a TensorFlow op while it is collected.
-import tests.two_devices  # noqa: F401
 
 hypothesis.settings.register_profile(
     "nsl", max_examples=15, deadline=None, derandomize=True, database=None
 )
 hypothesis.settings.load_profile("nsl")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Before any test file runs a TensorFlow op while it is collected. The process that
+    # hands tests to workers runs none, and workers would wait until it has imported
+    # TensorFlow.
+    if config.getoption("dist", "no") == "no":
+        import tests.two_devices  # noqa: F401
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # First the jobs of several processes, for which one worker waits a minute or two:
+    # begun last, they are what the other worker waits for with nothing to do.
+    items.sort(key=lambda item: item.path.name != "multi_worker_test.py")
 
 
 @functools.cache

@@ -3,16 +3,16 @@
 import keras
 import numpy as np
 
-from tests.keras.contract.base import ContractBase, X, Y, mlp
+from tests.keras.contract.base import ContractBase, X, Y, innermost, mlp
 
 
 class InferenceContract(ContractBase):
     """Prediction, calling, evaluation and export."""
 
     def test_predict_and_call_are_those_of_the_base_model(self):
-        base = mlp()
-        model = self.compiled(base)
+        model = self.fresh()
         self.fit(model)
+        base = innermost(model)
         expected = base.predict(X, verbose=0)
         for x in (X, {"x": X}, self.training_x({"x": X})):
             np.testing.assert_allclose(model.predict(x, verbose=0), expected, rtol=1e-5)
@@ -33,8 +33,9 @@ class InferenceContract(ContractBase):
         assert (self.term_metric in plain) == self.term_in_evaluation
 
     def test_clone_of_the_base_model(self):
-        base = mlp()
-        self.fit(self.compiled(base))
+        model = self.fresh()
+        self.fit(model)
+        base = innermost(model)
         clone = keras.models.clone_model(base)
         clone.set_weights(base.get_weights())
         np.testing.assert_allclose(clone(X), base(X), rtol=1e-6)

@@ -64,7 +64,7 @@ class MetricsContract(ContractBase):
         assert labeled == pytest.approx(expected["loss"], rel=1e-4)
 
     def test_loss_is_labeled_loss_plus_term(self):
-        model = self.compiled()
+        model = self.fresh()
         logs = model.train_on_batch(self.training_x({"x": X}), Y, return_dict=True)
         base = mlp()
         base.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))

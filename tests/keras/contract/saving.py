@@ -20,7 +20,7 @@ class SavingContract(ContractBase):
     """Saving, loading, configs."""
 
     def test_save_writes_the_base_model(self, tmp_path):
-        model = self.compiled()
+        model = self.fresh()
         self.fit(model)
         model.save(tmp_path / "base.keras")
         loaded = keras.models.load_model(tmp_path / "base.keras")
@@ -28,7 +28,7 @@ class SavingContract(ContractBase):
         np.testing.assert_allclose(loaded(X), model(X), rtol=1e-6)
 
     def test_weights_round_trip(self, tmp_path):
-        model = self.compiled()
+        model = self.fresh()
         self.fit(model)
         model.save_weights(tmp_path / "model.weights.h5")
         other = self.compiled(mlp(seed=2))
@@ -36,7 +36,7 @@ class SavingContract(ContractBase):
         assert_weights_equal(other.get_weights(), model.get_weights())
 
     def test_weights_go_to_the_base_model_and_back(self, tmp_path):
-        model, plain = self.compiled(), mlp(seed=2)
+        model, plain = self.fresh(), mlp(seed=2)
         callback = keras.callbacks.ModelCheckpoint(
             str(tmp_path / "last.weights.h5"), save_weights_only=True
         )
@@ -69,7 +69,7 @@ class SavingContract(ContractBase):
             self.wrap(unbuilt()).load_weights(tmp_path / "model.weights.h5")
 
     def test_converts_to_tensorflow_lite(self):
-        model = self.compiled()
+        model = self.fresh()
         self.fit(model)
         converted = tf.lite.TFLiteConverter.from_keras_model(model).convert()
         with warnings.catch_warnings():
