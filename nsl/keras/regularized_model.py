@@ -15,6 +15,7 @@ import tensorflow as tf
 from nsl.configs import serialization
 from nsl.keras.base_model import (
     check_base_model,
+    checked_keywords,
     computes_loss,
     find_layer,
     input_names,
@@ -275,37 +276,48 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         )
         return self._without_idle_terms(logs)
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Any, training: bool | None = None, **kwargs: Any) -> Any:
         """Runs the base model; labels and neighbor features are not needed.
 
         Args:
           inputs: Features, with neighbors and labels or without.
           training: Whether layers such as Dropout run in training mode. Unless it is
             False, losses of terms whose neighbors or labels are there are added.
+          **kwargs: Further arguments of the base model's `call`, such as `mask`. The
+            passes of terms get the same.
 
         Returns:
           The outputs of the base model.
+
+        Raises:
+          TypeError: If the base model's `call` takes no such argument.
+          ValueError: If a `mask` comes with samples whose neighbors are to be run.
         """
+        keywords = keras_internals.keywords_received(kwargs)
+        if keywords:
+            keywords = checked_keywords(self._core, keywords)
+        samples = self.strip(inputs)
         step = _STEP.get()
         in_step = step is not None and step.wrapper is self
         symbolic = any(map(keras.backend.is_keras_tensor, tf.nest.flatten(inputs)))
         if symbolic or (training is False and not in_step) or not self.compiled:
-            return run_base(self._core, self.strip(inputs), training)
+            return run_base(self._core, samples, training, **keywords)
         x, y, sample_weight = self.unpack(inputs)
         inside = y is not None
-        plain = not inside and len(tf.nest.flatten(self.strip(inputs))) == len(
+        plain = not inside and len(tf.nest.flatten(samples)) == len(
             tf.nest.flatten(inputs)
         )
         if training is None and plain and not in_step:
-            return run_base(self._core, inputs, training)
+            return run_base(self._core, samples, training, **keywords)
         if step is not None and in_step:
             y, sample_weight = step.y, step.sample_weight
         x, y, sample_weight = keras.tree.map_structure(to_tensor, (x, y, sample_weight))
         terms = self._terms_at_step(training=training is not False)
         terms = [term for term in terms if term.applies(x, y)]
         if not terms:
-            return run_base(self._core, self.strip(inputs), training)
-        clean, losses = self._regularized(terms, x, y, sample_weight, bool(training))
+            return run_base(self._core, samples, training, **keywords)
+        clean = self._samples(terms, x, y, sample_weight, bool(training))
+        losses = self._regularized(terms, clean, keywords)
         if inside and not in_step and not terms[-1].replaces_labeled_loss:
             losses = [clean.labeled_loss, *losses]
         self.add_loss(losses)
@@ -491,28 +503,34 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
             _STEP.reset(token)
 
     def _regularized(
-        self, terms: list[Term], x: Any, y: Any, sample_weight: Any, training: bool
-    ) -> tuple[CleanPass, list[tf.Tensor]]:
+        self, terms: list[Term], clean: CleanPass, keywords: dict[str, Any]
+    ) -> list[tf.Tensor]:
         """Runs the samples and computes the losses of terms, for the caller's tape."""
-        passes = self._passes(terms)
-        clean = self._samples(terms, x, y, sample_weight, training)
-        if training and any(term.replaces_labeled_loss for term in terms):
+        if clean.neighbors and "mask" in keywords:
+            raise ValueError(
+                "A mask was passed with a batch that holds neighbors, which have masks "
+                "of their own. Let a layer of the base model make them (Masking, or "
+                "Embedding with mask_zero=True), or call with training=False."
+            )
+        passes = self._passes(terms, keywords)
+        if clean.training and any(term.replaces_labeled_loss for term in terms):
             passes.begin(clean)
             for term in terms:
                 clean.x = term.samples(passes, clean)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(perturbable(clean.x))
             passes.run_samples(clean)
-            target = None if y is None else passes.scaled(clean.labeled_loss)
+            target = None if clean.y is None else passes.scaled(clean.labeled_loss)
         if any(term.needs_input_gradient for term in terms):
             gradient = tape.gradient(target, perturbable(clean.x))
             clean.input_gradient = passes.unscaled(clean.x, gradient)
         with keras_internals.losses_kept(self._core):
-            losses = [self._term_loss(term, passes, clean) for term in terms]
-        return clean, losses
+            return [self._term_loss(term, passes, clean) for term in terms]
 
-    def _passes(self, terms: list[Term]) -> Passes:
-        return Passes(self, self._core, _layers_of(terms))
+    def _passes(
+        self, terms: list[Term], keywords: dict[str, Any] | None = None
+    ) -> Passes:
+        return Passes(self, self._core, _layers_of(terms), keywords)
 
     def _samples(
         self, terms: list[Term], x: Any, y: Any, sample_weight: Any, training: bool
