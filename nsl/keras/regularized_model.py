@@ -7,7 +7,7 @@ import contextvars
 import functools
 import warnings
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import keras
 import tensorflow as tf
@@ -30,12 +30,13 @@ from nsl.keras.batches import (
     to_tensor,
     where_keras_looks,
 )
+from nsl.keras.config_attribute import config_attributes
 from nsl.keras.passes import CleanPass, Passes, run_base
 from nsl.keras.preprocessing import (
     has_preprocessor,
     preprocessed,
-    preprocessed_batch,
 )
+from nsl.keras.replicas import of_global_batch
 from nsl.keras.schedules import EpochCounter, snapshot
 from nsl.keras.terms.term import Term
 from nsl.lib import keras_internals
@@ -70,9 +71,6 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
       TypeError: If `base_model` is no Keras model.
       ValueError: If it has a term of the same name already.
     """
-
-    # Arguments of the constructor that are configs of `nsl.configs`.
-    _config_classes: ClassVar[dict[str, type]] = {}
 
     def __init__(
         self, base_model: keras.Model, terms: Sequence[Term] = (), **kwargs: Any
@@ -129,20 +127,11 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
             return self.base_model.strip(x)
         return x
 
-    def _preprocess(self, x: Any, y: Any = None, sample_weight: Any = None) -> Any:
-        """Preprocesses a batch as a base model with a preprocessor does."""
-        inner = self.base_model
-        if isinstance(inner, RegularizedModel):
-            return inner._preprocess(x, y, sample_weight)
-        return inner.preprocess_samples(x, y, sample_weight)
-
     # --- what Keras calls
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
         """Trains the model; takes the arguments of `keras.Model.fit`."""
         arguments = self._arguments(super().fit, args, kwargs)
-        if has_preprocessor(self._core):
-            arguments = preprocessed(self._preprocess, arguments, shuffle=True)
         if self._epoch is not None:
             counter = EpochCounter(self._epoch)
             arguments["callbacks"] = counter.among(arguments.get("callbacks"))
@@ -156,34 +145,29 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluates the model; takes the arguments of `keras.Model.evaluate`."""
-        arguments = self._arguments(super().evaluate, args, kwargs)
-        # `fit` has preprocessed the validation data that it calls this with.
-        in_fit = arguments.get("_use_cached_eval_dataset", False)
-        if has_preprocessor(self._core) and not in_fit:
-            arguments = preprocessed(self._preprocess, arguments)
-        return super().evaluate(**arguments)
+        return super().evaluate(**self._arguments(super().evaluate, args, kwargs))
 
     def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         """Trains on one batch; takes the arguments of `keras.Model.train_on_batch`."""
         arguments = self._arguments(super().train_on_batch, args, kwargs)
-        if has_preprocessor(self._core):
-            arguments = preprocessed_batch(self._preprocess, arguments)
         return super().train_on_batch(**arguments)
 
     def test_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluates one batch; takes the arguments of `keras.Model.test_on_batch`."""
         arguments = self._arguments(super().test_on_batch, args, kwargs)
-        if has_preprocessor(self._core):
-            arguments = preprocessed_batch(self._preprocess, arguments)
         return super().test_on_batch(**arguments)
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """Predicts; takes the arguments of `keras.Model.predict`."""
         arguments = named_arguments(super().predict, args, kwargs)
         arguments["x"] = as_tuples(arguments["x"])
-        if has_preprocessor(self._core):
-            arguments = preprocessed(self._preprocess, arguments)
-        return super().predict(**arguments)
+        return super().predict(**self._preprocessed("predict", arguments))
+
+    def predict_on_batch(self, x: Any) -> Any:
+        """Predicts one batch, as `keras.Model.predict_on_batch` does."""
+        return super().predict_on_batch(
+            **self._preprocessed("predict_on_batch", {"x": x})
+        )
 
     # TensorFlow would rewrite all that a step calls in a custom loop, seconds of work,
     # for branches and loops over tensors that are not there.
@@ -445,7 +429,7 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
                 name: serialization.to_dict(
                     getattr(self, name), keras.saving.serialize_keras_object
                 )
-                for name in self._config_classes
+                for name in config_attributes(type(self))
             },
         }
 
@@ -454,8 +438,10 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         """Makes the wrapper from what `get_config` returned."""
         decode = functools.partial(keras.saving.deserialize_keras_object, **kwargs)
         arguments = {**config, "base_model": decode(config["base_model"])}
-        for name, kind in cls._config_classes.items():
-            arguments[name] = serialization.from_dict(kind, config[name], decode)
+        for name, attribute in config_attributes(cls).items():
+            arguments[name] = serialization.from_dict(
+                attribute.kind, config[name], decode
+            )
         return cls(**arguments)
 
     # --- helpers
@@ -480,14 +466,28 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
             self._epoch = tf.Variable(0, False, dtype=tf.int64)
 
     def _arguments(self, method: Any, args: Any, kwargs: Any) -> dict[str, Any]:
-        """Names the arguments of a method, and follows configs that have changed."""
+        """Follows configs that have changed, and names and preprocesses arguments."""
         terms = self.terms()
         configs = [snapshot(term.config) for term in terms]
         if configs != self._traced_configs:
             self._prepare_terms()
             self.train_function = self.test_function = None
             self._traced_configs = configs
-        return where_keras_looks(method, args, kwargs, self.unpack)
+        given = where_keras_looks(method, args, kwargs, self.unpack)
+        return self._preprocessed(method.__name__, given)
+
+    def _preprocess(self, x: Any, y: Any = None, sample_weight: Any = None) -> Any:
+        """Preprocesses a batch as a base model with a preprocessor does."""
+        inner = self.base_model
+        if isinstance(inner, RegularizedModel):
+            return inner._preprocess(x, y, sample_weight)
+        return inner.preprocess_samples(x, y, sample_weight)
+
+    def _preprocessed(self, method: str, given: dict[str, Any]) -> dict[str, Any]:
+        """Preprocesses the data of a method if the base model does so."""
+        if not has_preprocessor(self._core):
+            return given
+        return preprocessed(self._preprocess, method, given)
 
     @property
     def _overrides_call(self) -> bool:
@@ -568,7 +568,7 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
             prepared = term.prepare(passes, clean)
         loss = term.multiplier * term.loss(passes, clean, prepared)
         self._term_metrics[term.name].update_state(
-            _of_global_batch(loss), sample_weight=batch_size(clean.x)
+            of_global_batch(loss), sample_weight=batch_size(clean.x)
         )
         return loss
 
@@ -587,7 +587,7 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         return [tf.reduce_sum(loss) for loss in floats]
 
     def _track_loss(self, losses: list[tf.Tensor], x: Any) -> None:
-        total = tf.add_n([tf.reduce_mean(_of_global_batch(loss)) for loss in losses])
+        total = tf.add_n([tf.reduce_mean(of_global_batch(loss)) for loss in losses])
         keras_internals.track_loss(self, total, batch_size(x))
 
     def _without_idle_terms(self, logs: dict[str, Any]) -> dict[str, Any]:
@@ -651,11 +651,6 @@ def _copied_metrics(metrics: Any) -> Any:
         return keras.tree.map_structure(copied, metrics)
     except Exception:
         return None
-
-
-def _of_global_batch(loss: tf.Tensor) -> tf.Tensor:
-    """Undoes the division of a loss among replicas."""
-    return loss * tf.cast(tf.distribute.get_strategy().num_replicas_in_sync, loss.dtype)
 
 
 def _sums(left: list[Any], right: list[Any]) -> list[Any]:

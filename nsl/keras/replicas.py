@@ -26,6 +26,18 @@ def sum_over_replicas(value: tf.Tensor) -> tf.Tensor:
     return value
 
 
+def of_global_batch(loss: tf.Tensor) -> tf.Tensor:
+    """Undoes the division of a loss among replicas.
+
+    Args:
+      loss: A replica's share of a loss, of any shape.
+
+    Returns:
+      What the loss of the global batch is if every replica has the same share.
+    """
+    return loss * tf.cast(tf.distribute.get_strategy().num_replicas_in_sync, loss.dtype)
+
+
 def replica_seed(generator: keras.random.SeedGenerator) -> tf.Tensor:
     """Draws the next seed, another one on each replica.
 
