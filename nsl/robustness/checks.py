@@ -253,8 +253,8 @@ def black_box_beats_white_box(report: RobustnessReport) -> Finding | None:
         f"{name}, which sees only outputs, brings down {share:.1%} of the examples at "
         f"epsilon {epsilon:g} that white-box attacks left standing (threshold "
         f"{_BLACK_BOX_SHARE:.0%}). The gradients mislead (gradient masking): the true "
-        "worst case is probably lower still. Find what breaks the gradients, or give "
-        "the white-box attacks more steps and restarts.",
+        "robust accuracy is probably lower still. Find what breaks the gradients, or "
+        "give the white-box attacks more steps and restarts.",
     )
 
 

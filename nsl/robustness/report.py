@@ -125,7 +125,7 @@ class RobustnessReport:
         return standing
 
     @property
-    def worst_case(self) -> dict[Any, float]:
+    def robust_accuracy(self) -> dict[Any, float]:
         """The share of examples that withstand all attacks, by epsilon."""
         shares = self.standing.mean(axis=1)
         return dict(zip(self.epsilons, map(float, shares), strict=True))
@@ -153,7 +153,7 @@ class RobustnessReport:
             "norm": getattr(self.norm, "value", self.norm),
             "epsilons": self.epsilons,
             "clean_accuracy": self.clean_accuracy,
-            "worst_case": list(self.worst_case.values()),
+            "robust_accuracy": list(self.robust_accuracy.values()),
             "correct": _to_bits(self.correct),
             "cascade": self.cascade,
             "results": {
@@ -230,8 +230,11 @@ class RobustnessReport:
             rows.append([then + name, *shares, f"{seconds:.1f}", f"{passes:,}"])
         for name, part in self.parts.items():
             alone = f"{name} alone (clean {percent(part.clean_accuracy)})"
-            rows.append([alone, *map(percent, part.worst_case.values()), "", ""])
-        return [*rows, ["worst case", *map(percent, self.worst_case.values()), "", ""]]
+            rows.append([alone, *map(percent, part.robust_accuracy.values()), "", ""])
+        return [
+            *rows,
+            ["robust accuracy", *map(percent, self.robust_accuracy.values()), "", ""],
+        ]
 
     def __str__(self) -> str:
         title = (
@@ -244,7 +247,7 @@ class RobustnessReport:
         return "\n".join(lines)
 
     def plot(self, path_or_ax: Any) -> Any:
-        """Plots accuracy against epsilon: one line an attack, the worst case bold.
+        """Plots accuracy against epsilon: one line an attack, robust accuracy bold.
 
         Args:
           path_or_ax: The file to write (its ending tells the format), or the
@@ -276,8 +279,8 @@ class RobustnessReport:
             label = f"after {name}" if self.cascade else name
             shares = [self.clean_accuracy, *accuracy.values()]
             axes.plot(epsilons, shares, marker=".", linewidth=1, label=label)
-        shares = [self.clean_accuracy, *self.worst_case.values()]
-        axes.plot(epsilons, shares, color="black", linewidth=3, label="worst case")
+        shares = [self.clean_accuracy, *self.robust_accuracy.values()]
+        axes.plot(epsilons, shares, color="black", linewidth=3, label="robust accuracy")
         axes.set_xlabel(f"epsilon ({norm_name(self.norm)})")
         axes.set_ylabel("accuracy")
         axes.set_ylim(0.0, 1.0)

@@ -337,7 +337,7 @@ def test_where_one_column_may_move_nothing_is_said_of_huge_epsilons(
     mask = np.eye(8, dtype=np.float32)[0]
     report = _evaluate(model, feature_mask=mask, bounds=(0, 1), attacks="quick")
     assert _names(report) == []
-    assert report.worst_case[EPSILON] > 0.2
+    assert report.robust_accuracy[EPSILON] > 0.2
 
 
 def test_where_an_example_cannot_become_another_nothing_is_said_either(
@@ -422,7 +422,7 @@ def test_the_callback_takes_features_in_every_form(form: str) -> None:
     model = _linear()
     history = _fit(model, X, Y, _robust_accuracy(x, y), epochs=2)
     expected = _evaluate(model, attacks=[FGSM()], check=False)
-    assert history["robust_accuracy"][-1] == expected.worst_case[EPSILON]
+    assert history["robust_accuracy"][-1] == expected.robust_accuracy[EPSILON]
 
 
 @pytest.mark.parametrize(
@@ -619,7 +619,7 @@ report = nsl.evaluate_robustness(
     verbose=False,
     resume=sys.argv[1],
 )
-print(report.results["fgsm"].seconds, report.worst_case)
+print(report.results["fgsm"].seconds, report.robust_accuracy)
 """
 
 

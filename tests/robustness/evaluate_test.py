@@ -63,8 +63,8 @@ def test_accuracy_of_a_linear_model_in_closed_form() -> None:
     stands = (np.arange(60) >= 6) & (np.array(EPSILONS)[:, None] < DISTANCES)
     assert report.clean_accuracy == pytest.approx(0.9)
     np.testing.assert_array_equal(report.standing, stands)
-    assert list(report.worst_case) == EPSILONS
-    assert 0 < report.worst_case[0.2] < report.worst_case[0.05] < 0.9
+    assert list(report.robust_accuracy) == EPSILONS
+    assert 0 < report.robust_accuracy[0.2] < report.robust_accuracy[0.05] < 0.9
 
 
 def test_the_standard_suite_finds_all_that_can_fall() -> None:
@@ -111,7 +111,7 @@ def test_without_cascade_each_attack_tries_all() -> None:
     report = _evaluate(linear, X, Y, EPSILONS, attacks=attacks, cascade=False)
     for name, attack in attacks.items():
         assert attack.calls[0] == (0.05, 60)
-        for epsilon, share in report.worst_case.items():
+        for epsilon, share in report.robust_accuracy.items():
             assert share <= report.accuracy[name][epsilon] <= report.clean_accuracy
 
 
@@ -121,7 +121,7 @@ def test_points_out_of_the_ball_do_not_count() -> None:
 
     with pytest.warns(nsl.robustness.RobustnessWarning, match="left_the_ball: cheats"):
         report = _evaluate(linear, X, Y, 0.05, attacks=[cheats])
-    assert report.worst_case == {0.05: 1.0}
+    assert report.robust_accuracy == {0.05: 1.0}
 
 
 def test_minimum_norm_attacks_run_once_for_all_epsilons() -> None:
@@ -223,7 +223,7 @@ def test_structures_of_features() -> None:
 def test_a_mask_keeps_features() -> None:
     mask = np.zeros(8, np.float32)
     report = _evaluate(linear, X, Y, 0.2, attacks=["pgd-10"], feature_mask=mask)
-    assert report.worst_case == {0.2: 1.0}
+    assert report.robust_accuracy == {0.2: 1.0}
 
 
 def test_a_keras_model_with_one_output_for_two_classes() -> None:
@@ -282,7 +282,7 @@ def test_digits_attacks_grow_stronger() -> None:
     )
     assert report.warnings == []
     assert report.clean_accuracy > 0.85
-    for epsilon, worst in report.worst_case.items():
+    for epsilon, worst in report.robust_accuracy.items():
         accuracy = {name: report.accuracy[name][epsilon] for name in report.results}
         assert report.clean_accuracy > accuracy["fgsm"] >= accuracy["pgd"] - 0.02
         assert accuracy["pgd"] >= worst

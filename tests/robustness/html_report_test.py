@@ -124,7 +124,7 @@ def test_the_figures_are_those_of_the_report(
         ["clean", "80.0%", "80.0%", "", ""],
         ["pgd", "60.0%", "20.0%", "1.8", "2,100"],
         ["then a <b> & 'c'", "60.0%", "20.0%", "2.0", "40"],
-        ["worst case", "60.0%", "20.0%", "", ""],
+        ["robust accuracy", "60.0%", "20.0%", "", ""],
     ]
     assert "L2 norm" in " ".join(page.texts("p"))
     assert "60.0% at 0.1, 20.0% at 0.3" in page.texts("desc")[0]

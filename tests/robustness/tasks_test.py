@@ -81,7 +81,7 @@ def test_the_largest_error_of_a_linear_regression(norm: str) -> None:
         )
         assert report.clean_accuracy == 1.0
         np.testing.assert_array_equal(report.standing[0], worst <= 1)
-        assert 0 < report.worst_case[EPSILON] < 1
+        assert 0 < report.robust_accuracy[EPSILON] < 1
 
 
 def test_several_targets_of_a_regression_have_to_be_within_jointly() -> None:
@@ -234,7 +234,7 @@ def test_each_label_by_itself_and_all_jointly(activation: Any) -> None:
     whole = _evaluate(model, X, y, criterion="exact_match")
     np.testing.assert_array_equal(whole.correct, report.correct)
     assert np.all(whole.standing >= report.standing)
-    assert whole.worst_case[EPSILON] < whole.clean_accuracy
+    assert whole.robust_accuracy[EPSILON] < whole.clean_accuracy
 
 
 @pytest.mark.parametrize("from_logits", [True, False])
@@ -351,7 +351,7 @@ def test_a_loss_and_a_criterion_of_ones_own() -> None:
     report = _evaluate(model, X, y, loss=loss, criterion=criterion)
     worst = X @ weights + EPSILON * np.abs(weights).sum()
     np.testing.assert_array_equal(report.standing[0], worst < y)
-    assert 0 < report.worst_case[EPSILON] < 1
+    assert 0 < report.robust_accuracy[EPSILON] < 1
     with pytest.raises(ValueError, match="give a loss too"):
         _evaluate(model, X, y, criterion=criterion)
 
@@ -368,7 +368,7 @@ def test_a_loss_of_ones_own_for_classes() -> None:
     report = _evaluate(model, X, CLASS, loss=loss)
     expected = _evaluate(model, X, CLASS)
     np.testing.assert_array_equal(report.standing, expected.standing)
-    assert 0 < report.worst_case[EPSILON] < 1
+    assert 0 < report.robust_accuracy[EPSILON] < 1
 
 
 @pytest.mark.parametrize(
@@ -438,7 +438,7 @@ def test_robust_accuracy_of_each_task(name: str) -> None:
     )
     history = model.fit(X, y, verbose=0, epochs=2, callbacks=[callback])
     expected = _evaluate(model, X, y, attacks=[FGSM()], **given)
-    assert history.history["robust_accuracy"] == [expected.worst_case[EPSILON]] * 2
+    assert history.history["robust_accuracy"] == [expected.robust_accuracy[EPSILON]] * 2
     assert callback.report.assumptions == expected.assumptions
     assert expected.clean_accuracy > 0
 
@@ -454,7 +454,7 @@ def test_robust_accuracy_of_several_outputs() -> None:
     callback = nsl.keras.callbacks.RobustAccuracy(X, y, EPSILON, attacks=[FGSM()])
     history = model.fit(X, y, verbose=0, callbacks=[callback])
     alone = _evaluate(_keras(3, None), X, CLASS, attacks=[FGSM()])
-    assert history.history["robust_accuracy"] == [alone.worst_case[EPSILON]]
+    assert history.history["robust_accuracy"] == [alone.robust_accuracy[EPSILON]]
     assert set(callback.report.parts) == {"a", "b"}
 
 
