@@ -20,7 +20,7 @@ def neighbor_contrastive_loss(
     batch: Any = None,
     first: Any = 0,
 ) -> tf.Tensor:
-    """Computes how much nearer than its neighbors the rest of the batch is.
+    """Computes the contrastive loss of samples against their neighbors.
 
     With s the cosine similarity, t the temperature and w the weights of the edges of
     sample z_i, divided by their sum:

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from nsl.configs import NormType
-from nsl.files.output_files import check_output, whole_files
+from nsl.files.output_files import atomic_files, check_output
 from nsl.lib import features
 from nsl.robustness.gallery import GalleryExample
 from nsl.robustness.report import RobustnessReport, norm_name, percent, radius_text
@@ -39,7 +39,7 @@ _TITLES = {
     "model_at_chance": "The model is no better than guessing",
     "too_few_classes": "A weaker attack had to stand in for another",
     "black_box_beats_white_box": "An attack that knows less did better",
-    "stands_at_huge_epsilon": "An attack fails where none should",
+    "robust_at_huge_epsilon": "An attack fails where none should",
     "left_the_ball": "An attack broke the rules",
     "guessed_outputs": "What the outputs mean was a guess",
     "batch_dependent": "An answer depends on the other examples",
@@ -82,7 +82,7 @@ def write(
     page = string.Template(template.read_text("utf-8")).substitute(
         {name: _html(part) for name, part in parts.items()}
     )
-    with whole_files([os.fspath(path)]) as (file,):
+    with atomic_files([os.fspath(path)]) as (file,):
         file.write(page.encode("utf-8", "replace"))
 
 

@@ -38,7 +38,7 @@ def test_shares(report: RobustnessReport) -> None:
         "pgd": {0.1: 0.6, 0.3: 0.2},
         "square": {0.1: 0.4, 0.3: 0.2},
     }
-    np.testing.assert_array_equal(report.standing, _bools("10100", "01000"))
+    np.testing.assert_array_equal(report.robust, _bools("10100", "01000"))
     assert report.robust_accuracy == {0.1: 0.4, 0.3: 0.2}
 
 
@@ -70,8 +70,8 @@ def test_a_cascade_says_that_later_attacks_go_on(report: RobustnessReport) -> No
 def test_json_round_trip(report: RobustnessReport) -> None:
     restored = RobustnessReport.from_json(report.to_json())
     assert restored == report
-    assert restored.standing.dtype == bool
-    report.results["pgd"].standing[0, 0] = False
+    assert restored.robust.dtype == bool
+    report.results["pgd"].robust[0, 0] = False
     assert restored != report
 
 
