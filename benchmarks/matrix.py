@@ -197,11 +197,13 @@ def run(command: Sequence[str], log: Path, show: Callable[[str], None]) -> int:
 
 
 def counts(printed: str) -> dict[str, int]:
-    """Returns how many tests passed, failed and were skipped, from pytest's last line.
+    """Returns how many tests passed, failed and were skipped, from pytest's summary.
 
-    Where pytest did not come to its last line, all are 0, and its status tells.
+    Workers may still write to stderr after the summary. Where pytest did not come to
+    it, all are 0, and its status tells.
     """
-    last = printed.rstrip().rsplit("\n", 1)[-1]
+    lines = re.findall(r"^\D*\d+ [a-z]+.* in \d[\d.]*s.*$", printed, re.MULTILINE)
+    last = lines[-1] if lines else ""
     found = {kind: int(n) for n, kind in re.findall(r"(\d+) ([a-z]+)", last)}
     return {
         "passed": found.get("passed", 0),

@@ -1,6 +1,7 @@
 """Settings of adversarial neighbors and of the losses built on them."""
 
 import numbers
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -16,6 +17,14 @@ class NormType(Choice):
     L1 = "l1"
     L2 = "l2"
     INFINITY = "infinity"
+
+
+# Settings of `AdvNeighborConfig` that need `embedding_layer`.
+_OF_LAYERS = ("perturb_features", "standardize_layers", "clip_to_layer_range")
+
+
+def _to_names(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 @attrs.define
@@ -48,6 +57,25 @@ class AdvNeighborConfig:
         perturbed ones stay in. None sets no bound, as infinity does.
       random_init: Whether the ascent starts at a random point of that ball, of radius
         `adv_step_size` where `pgd_epsilon` is None, instead of at the features.
+      embedding_layer: The layer of the model at whose outputs the neighbor is searched,
+        instead of at the features, or several; they may stand in a nested model. This
+        is how a model of token ids, strings or categories, which have no gradient, is
+        perturbed (Miyato et al., 2017, https://arxiv.org/abs/1605.07725). Values per
+        feature are then keyed by the name of the layer. Positions that the layer masks
+        as padding are not perturbed and do not count in the norm.
+      perturb_features: Whether the features are perturbed together with the outputs of
+        `embedding_layer`, in one joint norm.
+      norm_per_position: Whether each position of a feature or output of shape
+        `[batch, ..., d]`, as each token of a text, has a norm and a ball of its own.
+        If not, the norm is that of all positions of a sample together.
+      standardize_layers: Whether step size, radius and clip values of
+        `embedding_layer` count in standard deviations of its outputs, and clip values
+        from their mean: for each coordinate of the last axis, over all positions of the
+        batch. The same settings then fit any scale of the embeddings, and a model does
+        not escape the perturbation by making them large.
+      clip_to_layer_range: Whether perturbed outputs of `embedding_layer` stay within
+        the range of each coordinate of the last axis: over all entries of an
+        `Embedding` layer, over all positions of the batch for other layers.
     """
 
     feature_mask: Any = attrs.field(
@@ -74,8 +102,31 @@ class AdvNeighborConfig:
         eq=fields.comparable,
     )
     random_init: bool = attrs.field(default=False)
+    embedding_layer: str | tuple[str, ...] | None = attrs.field(
+        default=None, converter=_to_names, validator=fields.names
+    )
+    perturb_features: bool = attrs.field(
+        default=False, validator=fields.instance_of(bool)
+    )
+    norm_per_position: bool = attrs.field(
+        default=False, validator=fields.instance_of(bool)
+    )
+    standardize_layers: bool = attrs.field(
+        default=False, validator=fields.instance_of(bool)
+    )
+    clip_to_layer_range: bool = attrs.field(
+        default=False, validator=fields.instance_of(bool)
+    )
 
     def __attrs_post_init__(self) -> None:
+        if not self.embedding_layer:
+            for name in _OF_LAYERS:
+                if getattr(self, name):
+                    raise ValueError(
+                        f"AdvNeighborConfig({name}=True) is about the outputs of "
+                        "embedding_layer, but received embedding_layer="
+                        f"{self.embedding_layer!r}. Name a layer, or leave {name} out."
+                    )
         low, high = self.clip_value_min, self.clip_value_max
         plain = isinstance(low, numbers.Real) and isinstance(high, numbers.Real)
         if plain and low > high:
@@ -191,6 +242,11 @@ def make_adv_reg_config(
     objective: AdvObjective | str = AdvObjective.LABELED,
     from_logits: bool | None = None,
     start_epoch: int = 0,
+    embedding_layer: str | Sequence[str] | None = None,
+    perturb_features: bool = False,
+    norm_per_position: bool = False,
+    standardize_layers: bool = False,
+    clip_to_layer_range: bool = False,
 ) -> AdvRegConfig:
     """Makes an `AdvRegConfig` from a flat list of settings.
 
@@ -208,6 +264,12 @@ def make_adv_reg_config(
       objective: What is minimized at the adversarial neighbors.
       from_logits: Whether the outputs of the model are logits.
       start_epoch: The epoch from which on the term takes part in training.
+      embedding_layer: See `AdvNeighborConfig`, as for all that follow. The layer at
+        whose outputs the neighbors are searched, or several.
+      perturb_features: Whether the features are perturbed together with these.
+      norm_per_position: Whether each position has a norm of its own.
+      standardize_layers: Whether settings count in standard deviations of the outputs.
+      clip_to_layer_range: Whether perturbed outputs stay within their range.
 
     Returns:
       The config.
@@ -223,6 +285,11 @@ def make_adv_reg_config(
             pgd_iterations=pgd_iterations,
             pgd_epsilon=pgd_epsilon,
             random_init=random_init,
+            embedding_layer=embedding_layer,
+            perturb_features=perturb_features,
+            norm_per_position=norm_per_position,
+            standardize_layers=standardize_layers,
+            clip_to_layer_range=clip_to_layer_range,
         ),
         mode=AdvMode(mode),
         objective=objective,

@@ -161,6 +161,25 @@ def string(*, empty: bool = True) -> _Validator:
     return validate
 
 
+def names(instance: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+    """Validates None, a name, or a tuple of different names.
+
+    Raises:
+      TypeError: If the value is something else.
+      ValueError: If a name is empty or stands twice, or there is none.
+    """
+    if value is None:
+        return
+    several = value if isinstance(value, tuple) else (value,)
+    for name in several:
+        string(empty=False)(instance, attribute, name)
+    if not several or len(set(several)) < len(several):
+        raise ValueError(
+            f"{_where(instance, attribute)} must be a name or several different ones, "
+            f"but received {value!r}."
+        )
+
+
 def to_choice(kind: type[enum.Enum], value: Any) -> Any:
     """Converts a field that is open to names registered elsewhere.
 

@@ -16,7 +16,7 @@ from nsl.configs import AdvNeighborConfig, AdvRegConfig
 from nsl.keras.base_model import input_names
 from nsl.keras.batches import describe, to_tensor
 from nsl.keras.config_attribute import ConfigAttribute
-from nsl.keras.passes import CleanPass
+from nsl.keras.passes import CleanPass, Moves
 from nsl.keras.regularized_model import RegularizedModel
 from nsl.keras.schedules import at_step
 from nsl.keras.terms import AdversarialTerm
@@ -145,7 +145,9 @@ class AdversarialRegularization(RegularizedModel):
           that cannot be perturbed are returned as they came. Labels and weights that
           are inside of a dict are returned as tensors, as by NSL 1.4; those of a tuple
           are not returned. If the base model has a preprocessor, the features are those
-          that come out of it.
+          that come out of it. With an `embedding_layer`: the perturbed outputs of the
+          layers by name, a list where a layer returns several, and with
+          `perturb_features` the features by name beside them, or under 'x'.
 
         Raises:
           TypeError: If the config has no such field.
@@ -167,9 +169,27 @@ class AdversarialRegularization(RegularizedModel):
         clean = CleanPass(self.strip(features), y, sample_weight, training=False)
         [term] = self.own_terms()
         passes = self._passes([term])
-        perturbed = term.perturb(passes, passes.begin(clean), config)
+        perturbed, moves = term.perturb(passes, passes.begin(clean), config)
+        if moves:
+            return self._moved_layers(passes.centers(clean), moves, perturbed, config)
         perturbed = keras.tree.map_structure(_to_numpy, perturbed, self.strip(x))
         return {**x, **labels, **perturbed} if isinstance(x, Mapping) else perturbed
+
+    def _moved_layers(
+        self, centers: Moves, moves: Moves, perturbed: Any, config: AdvNeighborConfig
+    ) -> dict[str, Any]:
+        """Returns perturbed outputs of layers by name, and perturbed features."""
+        found: dict[str, Any] = {}
+        for name, added in moves.items():
+            moved = [
+                (tf.cast(center, move.dtype) + move).numpy()
+                for center, move in zip(centers[name], added, strict=True)
+            ]
+            found[name] = moved[0] if len(moved) == 1 else moved
+        if config.perturb_features:
+            features = keras.tree.map_structure(_to_numpy, perturbed, perturbed)
+            found |= features if isinstance(features, Mapping) else {"x": features}
+        return found
 
     def save_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         """Saves the weights as the base model does, which can load the file too.

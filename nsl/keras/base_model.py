@@ -150,35 +150,3 @@ def checked_keywords(
 def computes_loss(base_model: keras.Model) -> bool:
     """Tells whether a base model overrides `compute_loss`."""
     return type(base_model).compute_loss is not keras.Model.compute_loss
-
-
-def find_layer(model: keras.Model, name: str) -> keras.layers.Layer:
-    """Finds a layer of a model or of a model nested in it.
-
-    Args:
-      model: A sequential, functional or subclassed model.
-      name: The name of the layer. One of the model itself goes before those of nested
-        models.
-
-    Returns:
-      The layer.
-
-    Raises:
-      ValueError: If no layer has the name, or several nested ones; lists those there
-        are.
-    """
-    layers = keras_internals.all_layers(model, include_self=False)
-    found = [layer for layer in model.layers if layer.name == name]
-    found = found or [layer for layer in layers if layer.name == name]
-    if not found:
-        known = sorted({layer.name for layer in layers})
-        raise ValueError(
-            f"embedding_layer is '{name}', but the model '{model.name}' has no "
-            f"layer of this name: it has {known}."
-        )
-    if len(found) > 1:
-        raise ValueError(
-            f"embedding_layer is '{name}', but {len(found)} layers nested in the model "
-            f"'{model.name}' have this name. Give the one that is meant its own."
-        )
-    return found[0]

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+import functools
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, NamedTuple, TypeAlias
 
 import keras
 import tensorflow as tf
 
-from nsl.keras.base_model import computes_loss, find_layer, to_base_inputs
-from nsl.keras.batches import are_dense, batch_size, perturbable
+from nsl.keras.base_model import computes_loss, to_base_inputs
+from nsl.keras.batches import are_dense, batch_size, describe, perturbable
 from nsl.keras.compiled_losses import OutputLoss, output_losses
-from nsl.keras.layer_outputs import checked, recorded_outputs
 from nsl.keras.shared_pass import has_fixed_batch_size, may_share_pass, recurrent_states
 from nsl.lib import keras_internals
 from nsl.lib.features import is_perturbable
+from nsl.lib.layer_outputs import Change, checked, find_layer, recorded_outputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,22 @@ class Neighbors:
     differentiable: bool = True
 
 
+# By layer name, what is added to the layer's outputs, in float32 or float64.
+Moves: TypeAlias = dict[str, list[tf.Tensor]]
+
+
+class Point(NamedTuple):
+    """What a base model is run on.
+
+    Attributes:
+      x: Features, in the structure that the user chose.
+      moves: What is added to the outputs of layers.
+    """
+
+    x: Any
+    moves: Moves
+
+
 class PassOutputs(NamedTuple):
     """What one pass through the base model gave.
 
@@ -53,6 +70,8 @@ class PassOutputs(NamedTuple):
 
 
 _NOTHING = PassOutputs(None, {})
+# By layer name, what becomes of the layer's outputs.
+_Changes: TypeAlias = dict[str, Change] | None
 
 
 @dataclasses.dataclass
@@ -64,6 +83,8 @@ class CleanPass:
       y: The labels, or None.
       sample_weight: The weights of the samples, or None.
       training: Whether this is a training step.
+      moves: What the pass over the samples adds to the outputs of layers: nothing but
+        where adversarial neighbors replace the samples.
       neighbors: By term name, the neighbors that the term took out of the batch.
       states: The state of stateful recurrent layers before the pass.
       outputs: The outputs of the base model and of the layers that terms chose.
@@ -72,12 +93,15 @@ class CleanPass:
       labeled_loss: The compiled loss, without the base model's own losses.
       input_gradient: The gradient of `labeled_loss` in the structure of `x`, None for
         a feature without one. Known to terms that ask for it.
+      layer_gradients: The same for the outputs of the layers that terms perturb.
+      centers: By layer name, the outputs that perturbations of the layer start from.
     """
 
     x: Any
     y: Any
     sample_weight: Any
     training: bool
+    moves: Moves = dataclasses.field(default_factory=dict)
     neighbors: dict[str, Neighbors] = dataclasses.field(default_factory=dict)
     states: list[tf.Tensor] = dataclasses.field(default_factory=list)
     outputs: PassOutputs = _NOTHING
@@ -86,6 +110,8 @@ class CleanPass:
     )
     labeled_loss: tf.Tensor | None = None
     input_gradient: Any = None
+    layer_gradients: dict[str, Any] | None = None
+    centers: dict[str, list[tf.Tensor]] = dataclasses.field(default_factory=dict)
 
     @property
     def y_pred(self) -> Any:
@@ -100,6 +126,8 @@ class Passes:
       wrapper: The compiled model around the base model.
       base_model: The base model.
       layers: The names of the layers whose outputs terms compare.
+      perturbed: The names of the layers whose outputs terms perturb.
+      perturbs_features: Whether terms perturb the features.
       keywords: Further arguments of the base model's `call`, the same in every pass.
     """
 
@@ -107,13 +135,20 @@ class Passes:
         self,
         wrapper: keras.Model,
         base_model: keras.Model,
-        layers: set[str],
+        layers: Collection[str] = (),
+        perturbed: Collection[str] = (),
+        perturbs_features: bool = True,
         keywords: Mapping[str, Any] | None = None,
     ) -> None:
         self._wrapper = wrapper
         self._base_model = base_model
-        self._layers = sorted(layers)
+        self._layers = sorted({*layers, *perturbed})
+        self._perturbed = sorted(set(perturbed))
+        self._perturbs_features = perturbs_features
         self._keywords = dict(keywords or {})
+        # What the pass over the samples gave at the perturbed layers, with the rows of
+        # the neighbors that went through the model together with them.
+        self._joined: dict[str, list[tf.Tensor]] = {}
 
     def run_base(self, x: Any, training: bool | None) -> Any:
         """Runs the base model on features in the structure the user chose."""
@@ -127,11 +162,15 @@ class Passes:
         clean.states = self._states()
         return clean
 
-    def run_samples(self, clean: CleanPass) -> CleanPass:
+    def run_samples(
+        self, clean: CleanPass, tape: tf.GradientTape | None = None
+    ) -> CleanPass:
         """Runs the samples, with their neighbors where nothing changes, and the loss.
 
         Args:
           clean: The samples, which gets the outputs and the labeled loss.
+          tape: The tape that will differentiate the loss with respect to `sources`, if
+            that is wanted.
 
         Returns:
           The same.
@@ -145,7 +184,17 @@ class Passes:
         batches = [clean.x, *(batch for part in joining.values() for batch in part)]
         if not self._may_join(batches) or not may_share_pass(self._base_model):
             batches, joining = [clean.x], {}
-        clean.outputs, *rest = self._run(batches, clean.training)
+        changes: _Changes = None
+        if clean.moves:
+            changes = _additions(clean.moves)
+        elif tape is not None:
+            watched = functools.partial(_watched, tape)
+            changes = dict.fromkeys(self._perturbed, watched)
+        if tape is not None and self._perturbs_features:
+            tape.watch(perturbable(clean.x))
+        outputs = self._run_as_one(batches, clean.training, changes)
+        self._joined = {name: outputs.layers[name] for name in self._perturbed}
+        clean.outputs, *rest = _parted(outputs, batches)
         for name, features in joining.items():
             clean.neighbor_outputs[name] = rest[: len(features)]
             rest = rest[len(features) :]
@@ -157,6 +206,116 @@ class Passes:
         with keras_internals.losses_hidden(*hidden):
             clean.labeled_loss = self._compiled_loss(clean, clean.x, clean.y_pred)
         return clean
+
+    def sources(self, clean: CleanPass) -> list[tf.Tensor]:
+        """Lists what the labeled loss is differentiated with respect to, for the terms.
+
+        Args:
+          clean: The samples, after `run_samples`.
+
+        Returns:
+          The features that can be perturbed, and the outputs of the perturbed layers.
+        """
+        features = perturbable(clean.x) if self._perturbs_features else []
+        return [*features, *tf.nest.flatten(self._joined)]
+
+    def note_gradients(
+        self, clean: CleanPass, gradients: list[tf.Tensor | None]
+    ) -> None:
+        """Hands the gradients with respect to `sources` to the terms.
+
+        Args:
+          clean: The samples, which gets the gradients.
+          gradients: Of the scaled labeled loss.
+        """
+        layers = tf.nest.flatten(self._joined)
+        count = len(gradients) - len(layers)
+        if self._perturbs_features:
+            clean.input_gradient = self.unscaled(clean.x, gradients[:count])
+        if layers:
+            # Neighbors in the same pass have no part in the labeled loss.
+            rows = [
+                tf.shape(output)[0] for output in tf.nest.flatten(self.centers(clean))
+            ]
+            of_samples = [
+                None if gradient is None else gradient[:n]
+                for gradient, n in zip(gradients[count:], rows, strict=True)
+            ]
+            clean.layer_gradients = self.unscaled(self._joined, of_samples)
+
+    def centers(self, clean: CleanPass) -> dict[str, list[tf.Tensor]]:
+        """Returns the outputs that perturbations of layers start from.
+
+        These are the outputs of the clean pass. Before it, they are computed with
+        `training=False`, and no state changes.
+
+        Args:
+          clean: The samples, which keeps what is returned.
+
+        Returns:
+          By name of each perturbed layer, its outputs; nothing if no layer is.
+        """
+        if self._perturbed and not clean.centers:
+            if clean.y_pred is None:
+                self.evaluate_samples(clean)
+            else:
+                clean.centers = self._perturbed_outputs(clean.outputs)
+        return clean.centers
+
+    def evaluate_samples(self, clean: CleanPass) -> Any:
+        """Runs the samples with `training=False`, and starts perturbations from there.
+
+        Args:
+          clean: The samples, which gets the outputs of perturbed layers.
+
+        Returns:
+          The outputs of the base model.
+        """
+        with self._stateless(clean):
+            [outputs] = self._run([clean.x], training=False)
+        clean.centers = self._perturbed_outputs(outputs)
+        return outputs.model
+
+    def tables(self) -> dict[str, tf.Tensor]:
+        """Returns the vectors among which perturbed layers choose, by layer name.
+
+        They are the entries of `Embedding` layers, without that of padding.
+        """
+        found = {}
+        for name in self._perturbed:
+            layer = find_layer(self._base_model, name)
+            if isinstance(layer, keras.layers.Embedding):
+                table = tf.stop_gradient(tf.convert_to_tensor(layer.embeddings))
+                found[name] = table[1:] if layer.mask_zero else table
+        return found
+
+    def _perturbed_outputs(self, outputs: PassOutputs) -> dict[str, list[tf.Tensor]]:
+        found = {name: outputs.layers[name] for name in self._perturbed}
+        for name, tensors in found.items():
+            if not all(map(is_perturbable, tensors)):
+                raise ValueError(
+                    f"embedding_layer is '{name}', whose outputs cannot be perturbed: "
+                    f"expected dense floating tensors, but it returns "
+                    f"{describe(tensors)}. Choose a layer behind it."
+                )
+        return found
+
+    def run_perturbed(self, point: Point, clean: CleanPass) -> Any:
+        """Runs the base model on adversarial neighbors, in the mode of the clean pass.
+
+        Moves are added to what a layer returns in this pass, so that gradients reach
+        the weights below it.
+
+        Args:
+          point: The neighbors.
+          clean: The clean pass.
+
+        Returns:
+          The outputs of the base model.
+        """
+        changes = _additions(point.moves)
+        [outputs] = self._run_beside(clean, [[point.x]], clean.training, changes)
+        return outputs.model
 
     def run_neighbors(
         self,
@@ -187,45 +346,76 @@ class Passes:
             batches = [[neighbor] for neighbor in neighbors]
         else:
             batches = [neighbors]
+        outputs = self._run_beside(clean, batches, training)
+        return [output.of(layer) for output in outputs]
+
+    def _run_beside(
+        self,
+        clean: CleanPass,
+        batches: list[list[Any]],
+        training: bool,
+        changes: _Changes = None,
+    ) -> list[PassOutputs]:
+        """Runs batches that leave the state of the model as the clean pass left it."""
         outputs: list[PassOutputs] = []
         for batch in batches:
             # Evaluation must not even draw a random number more than plain Keras.
             with self._restored(clean) if training else self._stateless(clean):
-                outputs += self._run(batch, training)
-        return [output.of(layer) for output in outputs]
+                outputs += self._run(batch, training, changes)
+        return outputs
 
     def input_gradient(
         self,
-        x: Any,
+        point: Point,
         clean: CleanPass,
         loss_fn: Callable[[Any], tf.Tensor] | None = None,
-    ) -> Any:
-        """Differentiates a loss with respect to features.
+    ) -> Point:
+        """Differentiates a loss with respect to features and outputs of layers.
 
         The pass runs with `training=False`, changes no state and is seen by no tape
         but its own.
 
         Args:
-          x: Features, as `clean.x`, at which the gradient is taken.
-          clean: The clean pass, for labels and sample weights.
+          point: Where the gradient is taken.
+          clean: The clean pass, for labels, sample weights and what layers returned.
           loss_fn: A loss of the outputs of the base model, by default the labeled loss.
 
         Returns:
-          The gradients in the structure of `x`, in float32 or float64; None for a
-          feature that has none.
+          The gradients in the structure of `point`, in float32 or float64; None for
+          what has none, as features that no term perturbs.
         """
         if loss_fn is None:
             self.check_loss()
+        x, moves = point
+        features = perturbable(x) if self._perturbs_features else []
+        added = tf.nest.flatten(moves)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(perturbable(x))
+            tape.watch([features, added])
             with self._stateless(clean):
-                y_pred = self.run_base(x, training=False)
+                [outputs] = self._run([x], False, self._placed(moves, clean))
             if loss_fn is None:
-                loss = self.labeled_loss(x, y_pred, clean, training=False)
+                loss = self.labeled_loss(x, outputs.model, clean, training=False)
             else:
-                loss = loss_fn(y_pred)
+                loss = loss_fn(outputs.model)
             target = self.scaled(loss)
-        return self.unscaled(x, tape.gradient(target, perturbable(x)))
+        of_features, of_moves = tape.gradient(target, (features, added))
+        return Point(
+            self.unscaled(x, of_features) if self._perturbs_features else None,
+            self.unscaled(moves, of_moves),
+        )
+
+    def _placed(self, moves: Moves, clean: CleanPass) -> _Changes:
+        """Makes the model go on from moved outputs of layers.
+
+        What the clean pass gave takes the place of the outputs of a layer that nothing
+        below moves, so that nothing below has to run.
+        """
+        if len(moves) == 1 and not self._perturbs_features:
+            [(name, added)] = moves.items()
+            if len(added) == 1:
+                [center] = self.centers(clean)[name]
+                return {name: functools.partial(_replaced, center, added[0])}
+        return _additions(moves)
 
     def labeled_loss(
         self, x: Any, y_pred: Any, clean: CleanPass, training: bool | None = None
@@ -309,15 +499,20 @@ class Passes:
             self._wrapper, x, clean.y, y_pred, clean.sample_weight, training
         )
 
-    def _run(self, batches: list[Any], training: bool) -> list[PassOutputs]:
-        """Runs batches as one and returns the outputs of each."""
+    def _run_as_one(
+        self, batches: list[Any], training: bool | None, changes: _Changes = None
+    ) -> PassOutputs:
+        """Runs the rows of all batches together."""
+        changes = changes or {}
         x = batches[0]
         if len(batches) > 1:
             x = tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *batches)
         layers = [find_layer(self._base_model, name) for name in self._layers]
         with contextlib.ExitStack() as stack:
             recorded = {
-                layer.name: stack.enter_context(recorded_outputs(layer))
+                layer.name: stack.enter_context(
+                    recorded_outputs(layer, changes.get(layer.name))
+                )
                 for layer in layers
             }
             y_pred = self.run_base(x, training)
@@ -325,13 +520,13 @@ class Passes:
             y_pred,
             {layer.name: checked(recorded[layer.name], layer) for layer in layers},
         )
-        if len(batches) == 1:
-            return [outputs]
-        sizes = [batch_size(batch) for batch in batches]
-        parts = [_split(output, sizes) for output in tf.nest.flatten(outputs)]
-        return [
-            tf.nest.pack_sequence_as(outputs, part) for part in zip(*parts, strict=True)
-        ]
+        return outputs
+
+    def _run(
+        self, batches: list[Any], training: bool | None, changes: _Changes = None
+    ) -> list[PassOutputs]:
+        """Runs batches as one and returns the outputs of each."""
+        return _parted(self._run_as_one(batches, training, changes), batches)
 
     def _may_join(self, batches: list[Any]) -> bool:
         """Tells whether batches can be run as one; keywords may be of one batch."""
@@ -366,6 +561,55 @@ class Passes:
         yield
         for (state, _), value in zip(pairs, after, strict=True):
             state.assign(value)
+
+
+def _parted(outputs: PassOutputs, batches: list[Any]) -> list[PassOutputs]:
+    """Splits the outputs of a pass over several batches."""
+    if len(batches) == 1:
+        return [outputs]
+    sizes = [batch_size(batch) for batch in batches]
+    parts = [_split(output, sizes) for output in tf.nest.flatten(outputs)]
+    return [
+        tf.nest.pack_sequence_as(outputs, part) for part in zip(*parts, strict=True)
+    ]
+
+
+def _watched(tape: tf.GradientTape, position: int, output: tf.Tensor) -> tf.Tensor:
+    """Lets a tape watch an output of a layer."""
+    del position
+    if is_perturbable(output):
+        tape.watch(output)
+    return output
+
+
+def _replaced(
+    center: tf.Tensor, move: tf.Tensor, position: int, output: tf.Tensor
+) -> tf.Tensor:
+    """Puts a known output and what is added to it in the place of an output."""
+    del position
+    point = tf.cast(tf.stop_gradient(center), move.dtype) + move
+    return tf.ensure_shape(tf.cast(point, output.dtype), output.shape)
+
+
+def _additions(moves: Moves) -> _Changes:
+    return {
+        name: functools.partial(_added, name, added) for name, added in moves.items()
+    }
+
+
+def _added(
+    name: str, moves: list[tf.Tensor], position: int, output: tf.Tensor
+) -> tf.Tensor:
+    """Adds a move to an output of a layer, of which the first rows are samples."""
+    if position >= len(moves):
+        raise ValueError(
+            f"embedding_layer '{name}' ran more often than in the clean pass, where it "
+            f"returned {len(moves)} outputs. Choose a layer that every pass runs alike."
+        )
+    move = tf.cast(moves[position], output.dtype)
+    rest = tf.shape(output)[0] - tf.shape(move)[0]
+    paddings = [[0, rest], *[[0, 0]] * (output.shape.rank - 1)]
+    return output + tf.ensure_shape(tf.pad(move, paddings), output.shape)
 
 
 def _split(output: tf.Tensor, sizes: list[tf.Tensor]) -> list[tf.Tensor]:

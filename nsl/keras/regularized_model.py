@@ -17,7 +17,6 @@ from nsl.keras.base_model import (
     check_base_model,
     checked_keywords,
     computes_loss,
-    find_layer,
     input_names,
     warn_of_unused_overrides,
 )
@@ -26,7 +25,6 @@ from nsl.keras.batches import (
     batch_size,
     describe,
     named_arguments,
-    perturbable,
     to_tensor,
     where_keras_looks,
 )
@@ -40,6 +38,7 @@ from nsl.keras.replicas import of_global_batch
 from nsl.keras.schedules import EpochCounter, snapshot
 from nsl.keras.terms.term import Term
 from nsl.lib import keras_internals
+from nsl.lib.layer_outputs import find_layer
 
 
 class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
@@ -189,12 +188,10 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         if replaced:
             passes.begin(clean)
             for term in terms:
-                clean.x = term.samples(passes, clean)
+                clean.x, clean.moves = term.samples(passes, clean)
 
         with tf.GradientTape(persistent=bool(late)) as tape:
-            if late:
-                tape.watch(perturbable(clean.x))
-            passes.run_samples(clean)
+            passes.run_samples(clean, tape if late else None)
             self._note_built(clean.x)
             losses = [] if replaced else [clean.labeled_loss]
             losses += self._own_losses()
@@ -204,10 +201,10 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         if late:
             # One backward pass gives the gradient of the weights and of the input.
             # The losses besides the labeled one must not bend the attack.
-            gradients, input_gradient = tape.gradient(
-                targets[0], (weights, perturbable(clean.x))
+            gradients, of_sources = tape.gradient(
+                targets[0], (weights, passes.sources(clean))
             )
-            clean.input_gradient = passes.unscaled(clean.x, input_gradient)
+            passes.note_gradients(clean, of_sources)
             if targets[1:]:
                 gradients = _sums(gradients, tape.gradient(targets[1:], weights))
         else:
@@ -241,9 +238,7 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         passes = self._passes(terms)
         clean = CleanPass(self.strip(x), y, sample_weight, training=False)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            if terms:
-                tape.watch(perturbable(clean.x))
-            passes.run_samples(clean)
+            passes.run_samples(clean, tape if terms else None)
             self._note_built(clean.x)
             losses = [clean.labeled_loss, *self._own_losses()]
             if any(term.replaces_labeled_loss for term in terms):
@@ -251,8 +246,8 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
                 losses[0] -= passes.labeled_loss(clean.x, clean.y_pred, clean)
             target = passes.scaled(clean.labeled_loss)
         if terms:
-            input_gradient = tape.gradient(target, perturbable(clean.x))
-            clean.input_gradient = passes.unscaled(clean.x, input_gradient)
+            of_sources = tape.gradient(target, passes.sources(clean))
+            passes.note_gradients(clean, of_sources)
         losses += [self._term_loss(term, passes, clean) for term in terms]
         self._track_loss(losses, clean.x)
         logs = self.compute_metrics(
@@ -456,8 +451,11 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
                 "already. Wrap its base model instead, or change its config."
             )
         if self._core.built:
-            for layer in _layers_of(terms):
-                find_layer(self._core, layer)
+            for term in terms:
+                for name in filter(
+                    None, (term.embedding_layer, *term.perturbed_layers)
+                ):
+                    find_layer(self._core, name)
         for name in names:
             if name not in self._term_metrics:
                 metric = keras.metrics.Mean(name=f"scaled_{name}_loss")
@@ -516,21 +514,31 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         if clean.training and any(term.replaces_labeled_loss for term in terms):
             passes.begin(clean)
             for term in terms:
-                clean.x = term.samples(passes, clean)
+                clean.x, clean.moves = term.samples(passes, clean)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(perturbable(clean.x))
-            passes.run_samples(clean)
+            passes.run_samples(clean, tape)
             target = None if clean.y is None else passes.scaled(clean.labeled_loss)
         if any(term.needs_input_gradient for term in terms):
-            gradient = tape.gradient(target, perturbable(clean.x))
-            clean.input_gradient = passes.unscaled(clean.x, gradient)
+            of_sources = tape.gradient(target, passes.sources(clean))
+            passes.note_gradients(clean, of_sources)
         with keras_internals.losses_kept(self._core):
             return [self._term_loss(term, passes, clean) for term in terms]
 
     def _passes(
         self, terms: list[Term], keywords: dict[str, Any] | None = None
     ) -> Passes:
-        return Passes(self, self._core, _layers_of(terms), keywords)
+        return Passes(
+            self,
+            self._core,
+            layers={term.embedding_layer for term in terms if term.embedding_layer},
+            perturbed=[name for term in terms for name in term.perturbed_layers],
+            perturbs_features=any(
+                term.perturbs_features
+                or (term.needs_input_gradient and not term.perturbed_layers)
+                for term in terms
+            ),
+            keywords=keywords,
+        )
 
     def _samples(
         self, terms: list[Term], x: Any, y: Any, sample_weight: Any, training: bool
@@ -541,7 +549,7 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
             x, taken = term.take_neighbors(x, input_names(self._core))
             if taken is not None:
                 neighbors[term.name] = taken
-        return CleanPass(self.strip(x), y, sample_weight, training, neighbors)
+        return CleanPass(self.strip(x), y, sample_weight, training, neighbors=neighbors)
 
     def _terms_at_step(self, training: bool) -> list[Term]:
         """Lists the terms that take part, with the settings that they have now."""
@@ -633,10 +641,6 @@ class _Step(NamedTuple):
 _STEP: contextvars.ContextVar[_Step | None] = contextvars.ContextVar(
     "step", default=None
 )
-
-
-def _layers_of(terms: Sequence[Term]) -> set[str]:
-    return {term.embedding_layer for term in terms if term.embedding_layer is not None}
 
 
 def _copied_metrics(metrics: Any) -> Any:

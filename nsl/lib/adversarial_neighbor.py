@@ -79,12 +79,19 @@ def gen_adv_neighbor(
       gradient flowing back; and their weights, ones of shape [batch, 1], float32.
 
     Raises:
-      ValueError: If there is no feature; if one cannot be perturbed and
-        `raise_invalid_gradient` is set; if `pgd_model_fn` or `pgd_loss_fn` is missing;
-        if a tape is missing in eager mode; or if a mask or bound does not fit.
+      ValueError: If there is no feature; if `config` names an embedding layer; if a
+        feature cannot be perturbed and `raise_invalid_gradient` is set; if
+        `pgd_model_fn` or `pgd_loss_fn` is missing; if a tape is missing in eager mode;
+        or if a mask or bound does not fit.
     """
     if not tf.nest.flatten(input_features):
         raise ValueError("input_features holds no feature.")
+    if config.embedding_layer:
+        raise ValueError(
+            "gen_adv_neighbor knows no layers, but received a config with "
+            f"embedding_layer={config.embedding_layer!r}. Pass the layer's outputs as "
+            "input_features, or use nsl.keras.AdversarialRegularization."
+        )
     if callable(use_while_loop):
         in_a_loop = bool(regularizer_fn)
         regularizer_fn, use_while_loop = use_while_loop, in_a_loop
@@ -151,9 +158,10 @@ def projected_gradient_ascent(
         d = step * direction(mask * gradient(x))
         x <- clip(features + project(x + d - features))
 
-    where the direction is of norm 1 over all features of an example together. For one
-    iteration: Goodfellow et al. (2015), https://arxiv.org/abs/1412.6572; for several:
-    Madry et al. (2018), https://arxiv.org/abs/1706.06083.
+    where the direction is of norm 1 over all features of an example together, or with
+    `config.norm_per_position` over each position of them. For one iteration: Goodfellow
+    et al. (2015), https://arxiv.org/abs/1412.6572; for several: Madry et al. (2018),
+    https://arxiv.org/abs/1706.06083.
 
     Gradients, norms and perturbations are computed in float32 at least. A gradient's
     coordinate that is not finite counts as zero. A radius given per feature scales
@@ -286,6 +294,7 @@ class _Ascent:
             low=given("clip_value_min"),
             high=given("clip_value_max"),
             mask=masks,
+            per_position=config.norm_per_position,
         )
         self._steps = self.threat.spread(steps, 0.0)
         # Without a ball of its own, a feature starts as far as a step goes.

@@ -137,7 +137,9 @@ def nothing_to_perturb(features: Any) -> str:
         "None of the features can be perturbed: "
         f"{described(features)}. Only dense floating tensors that the loss depends on "
         "can. Cast integers to float32 before the model sees them (images of uint8, "
-        "for instance: tf.cast(x, tf.float32) / 255). If a feature is floating, the "
+        "for instance: tf.cast(x, tf.float32) / 255). Of token ids and categories, "
+        "perturb the vectors: in nsl.keras name the layer that gives them, "
+        "AdvNeighborConfig(embedding_layer=...). If a feature is floating, the "
         "tape must have watched it (tape.watch) before the model was called on it."
     )
 

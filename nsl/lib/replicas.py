@@ -1,4 +1,4 @@
-"""Sums and means over the batch that the replicas of a strategy share."""
+"""Sums, means and bounds of the batch that the replicas of a strategy share."""
 
 from typing import Any
 
@@ -24,6 +24,16 @@ def sum_over_replicas(value: tf.Tensor) -> tf.Tensor:
     replica = tf.distribute.get_replica_context()
     if replica is not None and replica.num_replicas_in_sync > 1:
         return replica.all_reduce("sum", value)
+    return value
+
+
+def largest_of_replicas(value: tf.Tensor) -> tf.Tensor:
+    """Finds the largest of what each replica has of each element of a tensor."""
+    replica = tf.distribute.get_replica_context()
+    if replica is not None and replica.num_replicas_in_sync > 1:
+        # Replicas can be gathered or summed up, no more.
+        gathered = replica.all_gather(value[tf.newaxis], axis=0)
+        return tf.reduce_max(gathered, axis=0)
     return value
 
 

@@ -5,9 +5,9 @@ from typing import Any
 import tensorflow as tf
 
 from nsl import configs
+from nsl.lib import positions, rows
 from nsl.lib.features import is_perturbable
 from nsl.lib.norms import Norm
-from nsl.lib.rows import from_rows, spread_rows, to_rows
 
 _Leaves = list[tf.Tensor | None]
 
@@ -16,11 +16,12 @@ class ThreatModel:
     """A ball of a joint norm around features, bounds on them, and a mask.
 
     Points and perturbations are rows: one row holds the coordinates of all features of
-    an example that can be perturbed, in the order of `tf.nest.flatten`.
+    an example that can be perturbed, in the order of `tf.nest.flatten`, or those of one
+    position of one feature.
 
     Attributes:
       norm: The norm of the ball.
-      centers: The features themselves, of shape [batch, coordinates], at least float32.
+      centers: The features themselves, of shape [rows, coordinates], at least float32.
       radius: The radius of the ball, a scalar or a column; None if there is no ball.
 
     Args:
@@ -33,6 +34,8 @@ class ThreatModel:
       low: Lower bound of each leaf, broadcastable to it, or None.
       high: Upper bound of each leaf.
       mask: Factors of each leaf's gradient and random start, or None.
+      per_position: Whether each position of a feature of shape [batch, ..., d] has a
+        norm, and a ball, of its own.
 
     Raises:
       ValueError: If no feature can be perturbed.
@@ -48,13 +51,15 @@ class ThreatModel:
         low: _Leaves | None = None,
         high: _Leaves | None = None,
         mask: _Leaves | None = None,
+        per_position: bool = False,
     ) -> None:
+        self._layout: Any = positions if per_position else rows
         self.norm = Norm.of(norm_type)
         self._features = features
         leaves = tf.nest.flatten(features)
         self._positions = [i for i, f in enumerate(leaves) if is_perturbable(f)]
         self._leaves = [tf.convert_to_tensor(leaves[i]) for i in self._positions]
-        self.centers = tf.stop_gradient(to_rows(self._leaves))
+        self.centers = tf.stop_gradient(self._layout.to_rows(self._leaves))
         self.radius = None if radius is None else tf.cast(radius, self.centers.dtype)
 
         self._scale = self.spread(scale, float("inf"))
@@ -74,7 +79,11 @@ class ThreatModel:
         """
         if values is None:
             return None
-        return spread_rows([values[i] for i in self._positions], self._leaves, missing)
+        values = [values[i] for i in self._positions]
+        spread: tf.Tensor | None = self._layout.spread_rows(
+            values, self._leaves, missing
+        )
+        return spread
 
     def rows(self, structure: Any, finite: bool = True) -> tf.Tensor:
         """Returns what is given for each feature as rows.
@@ -92,7 +101,7 @@ class ThreatModel:
             tf.zeros_like(leaf) if flat[i] is None else tf.convert_to_tensor(flat[i])
             for i, leaf in zip(self._positions, self._leaves, strict=True)
         ]
-        found = tf.cast(to_rows(parts), self.centers.dtype)
+        found = tf.cast(self._layout.to_rows(parts), self.centers.dtype)
         if not finite:
             return found
         return tf.where(tf.math.is_finite(found), found, tf.zeros_like(found))
@@ -108,7 +117,7 @@ class ThreatModel:
           A structure like the features, with no gradient flowing back.
         """
         leaves = tf.nest.flatten(self._features)
-        moved = from_rows(tf.stop_gradient(points), self._leaves)
+        moved = self._layout.from_rows(tf.stop_gradient(points), self._leaves)
         for i, value in zip(self._positions, moved, strict=True):
             if i not in kept:
                 leaves[i] = value

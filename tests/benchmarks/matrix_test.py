@@ -288,6 +288,13 @@ def test_counts(matrix: ModuleType, last: str, expected: tuple[int, ...]) -> Non
     assert tuple(matrix.counts(f"5 dots\n{last}\n").values()) == expected
 
 
+def test_counts_are_found_before_what_workers_say_as_they_end(
+    matrix: ModuleType,
+) -> None:
+    printed = "...\n1 failed, 835 passed in 41.26s\nWARNING: of stderr\nE0 1\n"
+    assert matrix.counts(printed) == {"passed": 835, "failed": 1, "skipped": 0}
+
+
 def test_the_page_of_the_documentation_has_one_table_of_this_form(
     matrix: ModuleType,
 ) -> None:

@@ -6,7 +6,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from nsl.lib.replicas import gather_from_replicas, share_of_mean, sum_over_replicas
+from nsl.lib.replicas import (
+    gather_from_replicas,
+    largest_of_replicas,
+    share_of_mean,
+    sum_over_replicas,
+)
 
 PARTS = [np.array([1.0, 2.0], "float32"), np.array([3.0, 4.0, 5.0], "float32")]
 
@@ -27,6 +32,8 @@ def on_two(run: Callable[[tf.Tensor], Any]) -> list[Any]:
 def test_two_replicas() -> None:
     for [total] in on_two(lambda part: sum_over_replicas(tf.reduce_sum(part))):
         assert float(total) == 15.0
+    for [largest] in on_two(lambda part: largest_of_replicas(part[:2])):
+        np.testing.assert_array_equal(largest, [3.0, 4.0])
     shares = on_two(
         lambda part: share_of_mean(
             tf.reduce_sum(part), tf.cast(tf.size(part), tf.float32)

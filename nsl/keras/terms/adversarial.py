@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from typing import Any
 
 import attrs
@@ -12,17 +12,19 @@ import tensorflow as tf
 
 from nsl.configs import AdvMode, AdvNeighborConfig, AdvObjective, AdvRegConfig, NormType
 from nsl.keras.batches import perturbable
-from nsl.keras.passes import CleanPass, Passes, PassOutputs
+from nsl.keras.passes import CleanPass, Passes, PassOutputs, Point
 from nsl.keras.replicas import replica_seed
 from nsl.keras.schedules import at_step
 from nsl.keras.terms.adversarial_objectives import (
     AdversarialObjective,
     AdversarialPasses,
 )
+from nsl.keras.terms.ascent_space import AscentSpace
 from nsl.keras.terms.output_pair import output_pairs
 from nsl.keras.terms.term import Term
 from nsl.lib.adversarial_neighbor import projected_gradient_ascent
 from nsl.lib.features import is_perturbable
+from nsl.lib.rows import joint_dtype
 
 # Of a step: how far from a sample the divergence from it is first differentiated. At
 # the sample itself its gradient is zero.
@@ -71,6 +73,10 @@ class AdversarialTerm(Term):
         self.needs_input_gradient = (
             config.objective is AdvObjective.LABELED and not self._replaces_samples
         )
+        neighbor = config.adv_neighbor_config
+        layers = neighbor.embedding_layer or ()
+        self.perturbed_layers = (layers,) if isinstance(layers, str) else layers
+        self.perturbs_features = not layers or neighbor.perturb_features
         self._protected_keys = frozenset(protected_keys)
         self._seed_generator = seed_generator
 
@@ -97,21 +103,21 @@ class AdversarialTerm(Term):
             term._active = started if term._active is None else started & term._active
         return term
 
-    def samples(self, passes: Passes, clean: CleanPass) -> Any:
+    def samples(self, passes: Passes, clean: CleanPass) -> Point:
         """Returns the adversarial neighbors if they replace the samples."""
         if not self._replaces_samples:
-            return clean.x
+            return super().samples(passes, clean)
         return self._neighbors(passes, clean)
 
-    def prepare(self, passes: Passes, clean: CleanPass) -> Any:
-        """Finds the adversarial neighbors, in the structure of the features."""
+    def prepare(self, passes: Passes, clean: CleanPass) -> Point:
+        """Finds the adversarial neighbors."""
         if self._replaces_samples and clean.training:
-            return clean.x
+            return Point(clean.x, {})
         return self._neighbors(passes, clean)
 
     def perturb(
         self, passes: Passes, clean: CleanPass, config: AdvNeighborConfig
-    ) -> Any:
+    ) -> Point:
         """Climbs from the samples of the clean pass.
 
         Args:
@@ -121,32 +127,37 @@ class AdversarialTerm(Term):
           config: Settings of the ascent.
 
         Returns:
-          The perturbed features, in the structure of `clean.x`.
+          The perturbed features, in the structure of `clean.x`, and what is added to
+          the outputs of layers.
         """
         climbed = self._climbed(passes, clean)
+        tables = passes.tables() if config.clip_to_layer_range else {}
+        space = AscentSpace(
+            config, clean.x, self._protected_keys, passes.centers(clean), tables
+        )
 
-        def gradient_fn(attacked: Any) -> Any:
-            x = self._join(attacked, clean.x)
-            return self._attacked(passes.input_gradient(x, clean, climbed))
+        def gradient_fn(moved: Any) -> Any:
+            gradients = passes.input_gradient(space.point(moved), clean, climbed)
+            return space.gradients(*gradients)
 
-        attacked, gradients, seed = self._attacked(clean.x), None, None
+        gradients, seed = None, None
         if config.random_init:
             seed = self._seed()
         elif climbed is not None:
-            gradients = gradient_fn(_probe(attacked, config, self._seed()))
-        elif clean.input_gradient is None:
-            gradients = gradient_fn(attacked)
+            gradients = gradient_fn(_probe(space.start, space.config, self._seed()))
+        elif clean.input_gradient is None and clean.layer_gradients is None:
+            gradients = gradient_fn(space.start)
         else:
-            gradients = self._attacked(clean.input_gradient)
-        neighbors = projected_gradient_ascent(
-            attacked,
+            gradients = space.gradients(clean.input_gradient, clean.layer_gradients)
+        moved = projected_gradient_ascent(
+            space.start,
             gradients,
-            config,
+            space.config,
             gradient_fn=gradient_fn,
             seed=seed,
             use_while_loop=True,
         )
-        return self._join(neighbors, clean.x)
+        return space.point(moved)
 
     def loss(self, passes: Passes, clean: CleanPass, prepared: Any) -> tf.Tensor:
         """Computes the objective at the adversarial neighbors `prepared`."""
@@ -156,8 +167,8 @@ class AdversarialTerm(Term):
             return labeled
 
         def objective() -> tf.Tensor:
-            [y_pred] = passes.run_neighbors([prepared], clean)
-            pair = AdversarialPasses(passes, clean, prepared, y_pred, self.config)
+            y_pred = passes.run_perturbed(prepared, clean)
+            pair = AdversarialPasses(passes, clean, prepared.x, y_pred, self.config)
             return tf.cast(self._objective(pair, self.config), labeled.dtype)
 
         def inactive() -> tf.Tensor:
@@ -169,11 +180,16 @@ class AdversarialTerm(Term):
 
         return self._if_active(objective, inactive)
 
-    def _neighbors(self, passes: Passes, clean: CleanPass) -> Any:
+    def _neighbors(self, passes: Passes, clean: CleanPass) -> Point:
         config = self.config.adv_neighbor_config
-        return self._if_active(
-            lambda: self.perturb(passes, clean, config), lambda: clean.x
+        still = {
+            name: [tf.zeros_like(center, joint_dtype([center])) for center in centers]
+            for name, centers in passes.centers(clean).items()
+        }
+        point: Point = self._if_active(
+            lambda: self.perturb(passes, clean, config), lambda: Point(clean.x, still)
         )
+        return point
 
     def _if_active(self, active: Callable[[], Any], inactive: Callable[[], Any]) -> Any:
         """Runs one of two functions, or both where replicas must stay in step."""
@@ -196,7 +212,7 @@ class AdversarialTerm(Term):
         fixed = clean.y_pred
         if clean.training or fixed is None:
             # Dropout or batch statistics must not count as a divergence.
-            [fixed] = passes.run_neighbors([clean.x], clean, training=False)
+            fixed = passes.evaluate_samples(clean)
         if clean.y_pred is None:
             # Only after its first use does the compiled loss know of each output.
             passes.labeled_loss(clean.x, fixed, clean, training=False)
@@ -210,14 +226,6 @@ class AdversarialTerm(Term):
 
     def _seed(self) -> tf.Tensor:
         return replica_seed(self._seed_generator or keras.random.SeedGenerator())
-
-    def _attacked(self, x: Any) -> Any:
-        if isinstance(x, Mapping) and self._protected_keys:
-            return {k: v for k, v in x.items() if k not in self._protected_keys}
-        return x
-
-    def _join(self, attacked: Any, x: Any) -> Any:
-        return {**x, **attacked} if isinstance(x, Mapping) else attacked
 
 
 def _probe(features: Any, config: AdvNeighborConfig, seed: tf.Tensor) -> Any:

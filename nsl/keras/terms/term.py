@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from nsl.keras.passes import CleanPass, Neighbors, Passes
+from nsl.keras.passes import CleanPass, Neighbors, Passes, Point
 
 
 class Term(abc.ABC):
@@ -27,6 +27,8 @@ class Term(abc.ABC):
       config: The config that the term was made from, if it was: where that changes,
         compiled steps are made anew.
       embedding_layer: The layer whose outputs the loss needs, or None.
+      perturbed_layers: The layers whose outputs the term perturbs.
+      perturbs_features: Whether the term perturbs the features.
       multiplier: Factor of the loss, or a schedule of it. With 0 the term costs
         nothing.
       start_epoch: The epoch of `fit` from which on the term takes part in training.
@@ -39,6 +41,8 @@ class Term(abc.ABC):
     in_evaluation: ClassVar[bool] = False
     config: Any = None
     embedding_layer: str | None = None
+    perturbed_layers: tuple[str, ...] = ()
+    perturbs_features: bool = False
     multiplier: Any
     start_epoch: int = 0
 
@@ -83,18 +87,19 @@ class Term(abc.ABC):
         del input_names
         return x, None
 
-    def samples(self, passes: Passes, clean: CleanPass) -> Any:
-        """Chooses the features that the clean pass of a training step runs on.
+    def samples(self, passes: Passes, clean: CleanPass) -> Point:
+        """Chooses what the clean pass of a training step runs on.
 
         Args:
           passes: Runs the base model.
           clean: What is known before the pass: features, labels and weights.
 
         Returns:
-          Features in the structure of `clean.x`, by default these themselves.
+          Features in the structure of `clean.x`, and what is added to the outputs of
+          layers; by default the samples themselves.
         """
         del passes
-        return clean.x
+        return Point(clean.x, clean.moves)
 
     def prepare(self, passes: Passes, clean: CleanPass) -> Any:
         """Runs work that needs no weight gradients, such as the attack.

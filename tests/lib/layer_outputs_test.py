@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nsl.keras.base_model import find_layer
-from nsl.keras.layer_outputs import checked, recorded_outputs
+from nsl.lib.layer_outputs import checked, find_layer, recorded_outputs
 from tests.keras.contract.base import X, mlp
 
 

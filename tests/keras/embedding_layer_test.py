@@ -1,0 +1,588 @@
+"""Adversarial neighbors at the outputs of layers: tokens, categories, hidden layers."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import nsl
+from tests.keras.contract import StepContract
+from tests.keras.contract.base import X, Y, assert_weights_equal, mlp
+
+VOCABULARY, LENGTH, WIDTH = 12, 6, 4
+_RANDOM = np.random.default_rng(3)
+TOKENS = _RANDOM.integers(1, VOCABULARY, (16, LENGTH)).astype("int32")
+TOKENS[:8, 4:] = 0
+ANSWERS = _RANDOM.integers(0, 2, 16).astype("float32")
+KINDS = ("functional", "sequential", "subclassed", "nested")
+DUAL = {"infinity": 1, "l2": 2, "l1": np.inf}
+
+
+def adversarial(base, loss=None, metrics=None, jit_compile=False, **config):
+    settings = {"multiplier": 0.5, "adv_step_size": 0.3}
+    config = nsl.configs.make_adv_reg_config(**{**settings, **config})
+    model = nsl.keras.AdversarialRegularization(base, adv_config=config)
+    model.compile(
+        keras.optimizers.SGD(0.1),
+        loss or keras.losses.BinaryCrossentropy(from_logits=True),
+        metrics=metrics,
+        jit_compile=jit_compile,
+    )
+    return model
+
+
+def reader(*above, mask_zero=False, seed=2, nested=False):
+    """Tokens to one logit: linear above the embedding unless layers are given."""
+    keras.utils.set_random_seed(seed)
+    embedding = keras.layers.Embedding(
+        VOCABULARY, WIDTH, mask_zero=mask_zero, name="embedding"
+    )
+    tokens = keras.Input((LENGTH,), dtype="int32", name="tokens")
+    if nested:
+        inner = keras.Input((LENGTH,), dtype="int32")
+        embedding = keras.Model(inner, embedding(inner), name="backbone")
+    hidden = embedding(tokens)
+    for layer in above or (keras.layers.Flatten(),):
+        hidden = layer(hidden)
+    return keras.Model(tokens, keras.layers.Dense(1, name="logit")(hidden))
+
+
+class SubclassedReader(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.embedding = keras.layers.Embedding(VOCABULARY, WIDTH, name="embedding")
+        self.flatten = keras.layers.Flatten()
+        self.logit = keras.layers.Dense(1, name="logit")
+
+    def call(self, tokens):
+        return self.logit(self.flatten(self.embedding(tokens)))
+
+
+def readers(kind):
+    if kind == "subclassed":
+        keras.utils.set_random_seed(2)
+        model = SubclassedReader()
+        model(TOKENS)
+        return model
+    if kind == "sequential":
+        keras.utils.set_random_seed(2)
+        return keras.Sequential(
+            [
+                keras.Input((LENGTH,), dtype="int32"),
+                keras.layers.Embedding(VOCABULARY, WIDTH, name="embedding"),
+                keras.layers.Flatten(),
+                keras.layers.Dense(1, name="logit"),
+            ]
+        )
+    return reader(nested=kind == "nested")
+
+
+def logit_weights(base):
+    return np.asarray(base.get_layer("logit").kernel)[:, 0]
+
+
+def losses_of(logits, labels=ANSWERS):
+    return np.log1p(np.exp(-(2 * labels - 1) * logits))
+
+
+class TestClosedForm:
+    """Above a linear model's layer, the worst case in a ball is known."""
+
+    @pytest.mark.parametrize("norm", DUAL)
+    @pytest.mark.parametrize(
+        "kind", ["functional", "sequential", "subclassed", "nested"]
+    )
+    def test_evaluation_is_the_worst_case(self, kind, norm):
+        base = readers(kind)
+        model = adversarial(base, embedding_layer="embedding", adv_grad_norm=norm)
+        logs = model.evaluate(TOKENS, ANSWERS, verbose=0, return_dict=True)
+        logits = base.predict(TOKENS, verbose=0)[:, 0]
+        length = np.linalg.norm(logit_weights(base), DUAL[norm])
+        worst = logits - (2 * ANSWERS - 1) * 0.3 * length
+        np.testing.assert_allclose(
+            logs["scaled_adversarial_loss"], 0.5 * np.mean(losses_of(worst)), rtol=1e-5
+        )
+
+    @pytest.mark.parametrize("norm", DUAL)
+    def test_per_position_each_token_has_a_ball(self, norm):
+        base = reader()
+        found = adversarial(
+            base,
+            embedding_layer="embedding",
+            adv_grad_norm=norm,
+            norm_per_position=True,
+            pgd_iterations=3,
+            pgd_epsilon=0.4,
+        ).perturb_on_batch(TOKENS, ANSWERS)["embedding"]
+        moves = found - np.asarray(base.get_layer("embedding")(TOKENS))
+        order = {"infinity": np.inf, "l2": 2, "l1": 1}[norm]
+        lengths = np.linalg.norm(moves, order, axis=-1)
+        np.testing.assert_allclose(lengths, 0.4, rtol=1e-5)
+        gains = moves.reshape(len(TOKENS), -1) @ logit_weights(base)
+        of_tokens = logit_weights(base).reshape(LENGTH, WIDTH)
+        best = 0.4 * np.sum(np.linalg.norm(of_tokens, DUAL[norm], axis=-1))
+        np.testing.assert_allclose(gains, -(2 * ANSWERS - 1) * best, rtol=1e-5)
+
+    @pytest.mark.parametrize("scale", [1.0, 20.0])
+    def test_standard_units_fit_any_scale(self, scale):
+        base = reader()
+        table = base.get_layer("embedding")
+        table.set_weights([scale * w + 5.0 for w in table.get_weights()])
+        found = adversarial(
+            base, embedding_layer="embedding", standardize_layers=True
+        ).perturb_on_batch(TOKENS, ANSWERS)["embedding"]
+        vectors = np.asarray(table(TOKENS))
+        deviation = vectors.reshape(-1, WIDTH).std(axis=0)
+        moves = ((found - vectors) / deviation).reshape(len(TOKENS), -1)
+        np.testing.assert_allclose(np.linalg.norm(moves, axis=1), 0.3, rtol=1e-4)
+        # The steepest direction of what is divided by its deviation.
+        weights = (logit_weights(base).reshape(LENGTH, WIDTH) * deviation).ravel()
+        gains = moves @ weights
+        best = 0.3 * np.linalg.norm(weights)
+        np.testing.assert_allclose(gains, -(2 * ANSWERS - 1) * best, rtol=1e-3)
+
+    @pytest.mark.parametrize("mask_zero", [False, True])
+    def test_range_of_an_embedding_is_that_of_its_entries(self, mask_zero):
+        base = reader(keras.layers.GlobalAveragePooling1D(), mask_zero=mask_zero)
+        table = np.asarray(base.get_layer("embedding").embeddings)[int(mask_zero) :]
+        found = adversarial(
+            base,
+            embedding_layer="embedding",
+            adv_step_size=100.0,
+            adv_grad_norm="infinity",
+            clip_to_layer_range=True,
+        ).perturb_on_batch(TOKENS, ANSWERS)["embedding"]
+        kept = TOKENS > 0 if mask_zero else np.ones_like(TOKENS, bool)
+        falls = (logit_weights(base) < 0) ^ (ANSWERS[:, None] > 0)
+        worst = np.where(falls, table.min(0), table.max(0))
+        expected = np.broadcast_to(worst[:, None], found.shape)
+        np.testing.assert_allclose(found[kept], expected[kept], rtol=1e-5)
+
+    def test_range_of_another_layer_is_that_of_the_batch(self):
+        base = mlp()
+        model = adversarial(
+            base,
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            embedding_layer=base.layers[0].name,
+            adv_step_size=100.0,
+            clip_to_layer_range=True,
+        )
+        [found] = model.perturb_on_batch(X, Y).values()
+        hidden = np.asarray(base.layers[0](X))
+        assert np.all(found <= hidden.max(0) + 1e-6)
+        assert np.all(found >= hidden.min(0) - 1e-6)
+        assert np.any(np.isclose(found, hidden.max(0)))
+
+
+class TestPadding:
+    @pytest.mark.parametrize(
+        "config",
+        [
+            {},
+            {"norm_per_position": True},
+            {"standardize_layers": True},
+            {"random_init": True, "pgd_iterations": 2, "pgd_epsilon": 0.5},
+            {"objective": "virtual"},
+        ],
+        ids=str,
+    )
+    def test_is_not_moved_and_does_not_count(self, config):
+        keras.utils.set_random_seed(2)
+        base = keras.Sequential(
+            [
+                keras.Input((None,), dtype="int32"),
+                keras.layers.Embedding(
+                    VOCABULARY, WIDTH, mask_zero=True, name="embedding"
+                ),
+                keras.layers.LSTM(5),
+                keras.layers.Dense(1),
+            ]
+        )
+        model = adversarial(base, embedding_layer="embedding", **config)
+        expected = None
+        for padding in (0, 3, 20):
+            tokens = np.pad(TOKENS, [(0, 0), (0, padding)])
+            found = model.perturb_on_batch(tokens, ANSWERS)["embedding"]
+            moves = found - np.asarray(base.layers[0](tokens))
+            assert np.all(moves[tokens == 0] == 0)
+            assert np.all(np.abs(moves[tokens > 0]).max(-1) > 0)
+            if config:
+                continue
+            lengths = np.linalg.norm(moves.reshape(len(tokens), -1), axis=1)
+            np.testing.assert_allclose(lengths, 0.3, rtol=1e-4)
+            expected = found if expected is None else expected
+            np.testing.assert_allclose(found[:, :LENGTH], expected, atol=1e-5)
+
+
+class TestAgainstACutModel:
+    """What users did by hand: the model above the layer, on the layer's outputs."""
+
+    def cut(self, base):
+        vectors = keras.Input((LENGTH, WIDTH))
+        hidden = vectors
+        for layer in base.layers[2:]:
+            hidden = layer(hidden)
+        return keras.Model(vectors, hidden)
+
+    @pytest.mark.parametrize(
+        "config",
+        [
+            {"pgd_iterations": 3, "pgd_epsilon": 0.5},
+            {"mode": "replace", "pgd_iterations": 2},
+            {"objective": "logit_pairing"},
+            {"objective": "mart"},
+            {"multiplier": keras.optimizers.schedules.PolynomialDecay(0.0, 4, 1.0)},
+            {"start_epoch": 1},
+        ],
+        ids=str,
+    )
+    def test_same_weights_above_a_frozen_layer(self, config):
+        base = reader(keras.layers.Flatten(), keras.layers.Dense(5, "tanh"))
+        base.get_layer("embedding").trainable = False
+        vectors = np.asarray(base.get_layer("embedding")(TOKENS))
+        head = keras.models.clone_model(self.cut(base))
+        head.set_weights(self.cut(base).get_weights())
+        arguments = {"epochs": 3, "batch_size": 8, "shuffle": False, "verbose": 0}
+        whole = adversarial(base, embedding_layer="embedding", **config)
+        whole.fit(TOKENS, ANSWERS[:, None], **arguments)
+        cut = adversarial(head, **config)
+        cut.fit(vectors, ANSWERS[:, None], **arguments)
+        assert_weights_equal(self.cut(base).get_weights(), head.get_weights(), 1e-5)
+
+    @pytest.mark.parametrize("jit_compile", [False, True])
+    def test_gradients_reach_the_layer_through_both_passes(self, jit_compile):
+        base = reader(keras.layers.Flatten(), keras.layers.Dense(5, "tanh"))
+        start = base.get_weights()
+        model = adversarial(base, embedding_layer="embedding", jit_compile=jit_compile)
+        model.train_on_batch(TOKENS, ANSWERS[:, None])
+        found = base.get_weights()
+        base.set_weights(start)
+        embedding, head = base.get_layer("embedding"), self.cut(base)
+        loss_fn = keras.losses.BinaryCrossentropy(from_logits=True)
+        with tf.GradientTape() as tape:
+            vectors = embedding(TOKENS)
+            with tf.GradientTape() as inner:
+                inner.watch(vectors)
+                labeled = loss_fn(ANSWERS[:, None], head(vectors))
+            gradient = inner.gradient(labeled, vectors)
+            length = tf.norm(tf.reshape(gradient, [len(TOKENS), -1]), axis=1)
+            move = tf.stop_gradient(0.3 * gradient / length[:, None, None])
+            shifted = loss_fn(ANSWERS[:, None], head(embedding(TOKENS) + move))
+            total = labeled + 0.5 * shifted
+        for weight, gradient in zip(
+            base.trainable_weights,
+            tape.gradient(total, base.trainable_weights),
+            strict=True,
+        ):
+            weight.assign_sub(0.1 * tf.convert_to_tensor(gradient))
+        assert_weights_equal(found, base.get_weights(), 1e-5)
+
+
+def two_columns():
+    keras.utils.set_random_seed(4)
+    numbers = keras.Input((3,), name="numbers")
+    city = keras.Input((), dtype="int32", name="city")
+    job = keras.Input((), dtype="int32", name="job")
+    cities = keras.layers.Embedding(5, 2, name="cities")(city)
+    jobs = keras.layers.Embedding(4, 3, name="jobs")(job)
+    joined = keras.layers.Concatenate(name="joined")([numbers, cities, jobs])
+    outputs = keras.layers.Dense(1, name="logit")(joined)
+    model = keras.Model({"numbers": numbers, "city": city, "job": job}, outputs)
+    return model, {
+        "numbers": _RANDOM.normal(size=(16, 3)).astype("float32"),
+        "city": _RANDOM.integers(0, 5, 16).astype("int32"),
+        "job": _RANDOM.integers(0, 4, 16).astype("int32"),
+    }
+
+
+class TestSeveral:
+    def expected(self, base, records, used, length):
+        weights = logit_weights(base)
+        parts = {"numbers": weights[:3], "cities": weights[3:5], "jobs": weights[5:]}
+        joint = np.linalg.norm(np.concatenate([parts[name] for name in used]))
+        logits = base.predict(records, verbose=0)[:, 0]
+        return 0.5 * np.mean(losses_of(logits - (2 * ANSWERS - 1) * length * joint))
+
+    @pytest.mark.parametrize("iterations", [1, 3])
+    @pytest.mark.parametrize("features", [False, True])
+    def test_share_one_joint_norm(self, features, iterations):
+        base, records = two_columns()
+        model = adversarial(
+            base,
+            embedding_layer=["cities", "jobs"],
+            perturb_features=features,
+            pgd_iterations=iterations,
+            pgd_epsilon=0.3,
+        )
+        logs = model.evaluate(records, ANSWERS, verbose=0, return_dict=True)
+        used = ["cities", "jobs", *(["numbers"] if features else [])]
+        expected = self.expected(base, records, used, 0.3)
+        np.testing.assert_allclose(logs["scaled_adversarial_loss"], expected, 1e-5)
+        found = model.perturb_on_batch(records, ANSWERS)
+        assert found.keys() == {*used, *(("city", "job") if features else ())}
+        model.fit(records, ANSWERS[:, None], verbose=0)
+
+    def test_settings_are_keyed_by_layer_and_feature(self):
+        base, records = two_columns()
+        model = adversarial(
+            base,
+            embedding_layer="cities",
+            perturb_features=True,
+            adv_step_size={"cities": 0.2, "numbers": 0.1},
+            feature_mask={"numbers": np.array([1.0, 0.0, 1.0])},
+            adv_grad_norm="infinity",
+        )
+        found = model.perturb_on_batch(records, ANSWERS)
+        moved = found["numbers"] - records["numbers"]
+        np.testing.assert_allclose(np.abs(moved), [[0.1, 0, 0.1]] * 16, rtol=1e-4)
+        before = np.asarray(base.get_layer("cities")(records["city"]))
+        np.testing.assert_allclose(np.abs(found["cities"] - before), 0.2, rtol=1e-4)
+
+    def test_one_above_another_counts_with_what_moves_it(self):
+        keras.utils.set_random_seed(1)
+        base = keras.Sequential(
+            [
+                keras.Input((4,)),
+                keras.layers.Dense(3, name="low"),
+                keras.layers.Dense(2, name="high"),
+                keras.layers.Dense(1, name="logit"),
+            ]
+        )
+        model = adversarial(
+            base,
+            embedding_layer=["low", "high"],
+            pgd_iterations=3,
+            pgd_epsilon=0.3,
+        )
+        logs = model.evaluate(X[:16], ANSWERS, verbose=0, return_dict=True)
+        top = logit_weights(base)
+        both = [np.asarray(base.get_layer("high").kernel) @ top, top]
+        logits = base.predict(X[:16], verbose=0)[:, 0]
+        worst = logits - (2 * ANSWERS - 1) * 0.3 * np.linalg.norm(np.concatenate(both))
+        np.testing.assert_allclose(
+            logs["scaled_adversarial_loss"], 0.5 * np.mean(losses_of(worst)), 1e-5
+        )
+
+    def test_a_layer_that_runs_twice(self):
+        keras.utils.set_random_seed(1)
+        left, right = (keras.Input((), dtype="int32", name=n) for n in ("a", "b"))
+        shared = keras.layers.Embedding(VOCABULARY, WIDTH, name="embedding")
+        joined = keras.layers.Concatenate()([shared(left), shared(right)])
+        base = keras.Model([left, right], keras.layers.Dense(1, name="logit")(joined))
+        model = adversarial(base, embedding_layer="embedding", pgd_iterations=2)
+        pairs = [TOKENS[:, 0], TOKENS[:, 1]]
+        found = model.perturb_on_batch(pairs, ANSWERS)["embedding"]
+        assert [part.shape for part in found] == [(16, WIDTH)] * 2
+        moves = np.concatenate(
+            [f - np.asarray(shared(t)) for f, t in zip(found, pairs, strict=True)], 1
+        )
+        np.testing.assert_allclose(np.linalg.norm(moves, axis=1), 0.6, rtol=1e-4)
+        model.fit(pairs, ANSWERS[:, None], verbose=0)
+
+
+class TestModes:
+    @pytest.mark.parametrize(
+        ("way", "config"),
+        [
+            ("xla", {"standardize_layers": True, "norm_per_position": True}),
+            ("xla", {"clip_to_layer_range": True, "start_epoch": 1}),
+            ("xla", {"objective": "mart"}),
+            ("eager", {"objective": "trades"}),
+            ("eager", {"mode": "replace"}),
+            ("loaded", {"objective": "virtual"}),
+            ("loaded", {"random_init": True, "pgd_epsilon": 0.4}),
+        ],
+        ids=str,
+    )
+    def test_train_alike(self, way, config, tmp_path):
+        def trained(way):
+            # Layers draw the seeds of their weights as they are made.
+            keras.utils.set_random_seed(5)
+            pooling = keras.layers.GlobalAveragePooling1D()
+            model = adversarial(
+                reader(pooling, keras.layers.Dense(4, "tanh"), mask_zero=True),
+                embedding_layer="embedding",
+                pgd_iterations=2,
+                jit_compile=way == "xla",
+                **config,
+            )
+            model.run_eagerly = way == "eager"
+            if way == "loaded":
+                keras.saving.save_model(model, tmp_path / "model.keras")
+                model = keras.saving.load_model(tmp_path / "model.keras")
+            history = model.fit(
+                TOKENS,
+                ANSWERS[:, None],
+                epochs=2,
+                batch_size=8,
+                shuffle=False,
+                verbose=0,
+            )
+            return model.get_weights(), history.history
+
+        weights, history = trained(way)
+        expected, expected_history = trained("graph")
+        assert_weights_equal(weights, expected, 1e-4)
+        for name, values in expected_history.items():
+            np.testing.assert_allclose(history[name], values, rtol=1e-4)
+
+    def test_half_precision_perturbs_in_float32(self):
+        with_policy = keras.Sequential(
+            [
+                keras.Input((LENGTH,), dtype="int32"),
+                keras.layers.Embedding(
+                    VOCABULARY, WIDTH, name="embedding", dtype="mixed_float16"
+                ),
+                keras.layers.LSTM(4, dtype="mixed_float16"),
+                keras.layers.Dense(1, dtype="float32"),
+            ]
+        )
+        model = adversarial(
+            with_policy,
+            embedding_layer="embedding",
+            pgd_iterations=2,
+            adv_step_size=0.01,
+        )
+        model.compile(
+            keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1)),
+            keras.losses.BinaryCrossentropy(from_logits=True),
+        )
+        found = model.perturb_on_batch(TOKENS, ANSWERS)["embedding"]
+        assert found.dtype == np.float32
+        vectors = np.asarray(with_policy.layers[0](TOKENS), np.float32)
+        lengths = np.linalg.norm((found - vectors).reshape(len(TOKENS), -1), axis=1)
+        np.testing.assert_allclose(lengths, 0.02, rtol=1e-3)
+        losses = model.fit(TOKENS, ANSWERS[:, None], epochs=3, verbose=0).history[
+            "loss"
+        ]
+        assert np.all(np.isfinite(losses))
+
+    def test_stacked_on_a_graph_term_at_the_same_layer(self):
+        base = reader(keras.layers.LSTM(4))
+        graph_config = nsl.configs.make_graph_reg_config(
+            max_neighbors=2, multiplier=0.1, embedding_layer="embedding"
+        )
+        neighbors = {f"NL_nbr_{i}_tokens": np.roll(TOKENS, i + 1, 0) for i in (0, 1)}
+        weights = {f"NL_nbr_{i}_weight": np.ones((16, 1), "float32") for i in (0, 1)}
+        batch = {"tokens": TOKENS, **neighbors, **weights}
+
+        def losses(iterations):
+            model = adversarial(
+                nsl.keras.GraphRegularization(base, graph_config),
+                embedding_layer="embedding",
+                pgd_iterations=iterations,
+                pgd_epsilon=0.3,
+            )
+            return model.test_on_batch(batch, ANSWERS[:, None], return_dict=True), model
+
+        alone = adversarial(base, embedding_layer="embedding").test_on_batch(
+            TOKENS, ANSWERS[:, None], return_dict=True
+        )
+        together, model = losses(1)
+        np.testing.assert_allclose(
+            together["scaled_adversarial_loss"],
+            alone["scaled_adversarial_loss"],
+            rtol=1e-5,
+        )
+        start = base.get_weights()
+        logs = model.train_on_batch(batch, ANSWERS[:, None], return_dict=True)
+        assert logs["scaled_graph_loss"] > 0
+        np.testing.assert_allclose(
+            logs["scaled_adversarial_loss"],
+            alone["scaled_adversarial_loss"],
+            rtol=1e-5,
+        )
+        assert not np.allclose(start[0], base.get_weights()[0])
+
+    @pytest.mark.parametrize(
+        "kind", ["functional", "sequential", "subclassed", "nested"]
+    )
+    def test_the_search_goes_on_from_the_layer(self, kind):
+        base = readers(kind)
+        model = adversarial(base, embedding_layer="embedding", pgd_iterations=5)
+        batch = (tf.constant(TOKENS), tf.constant(ANSWERS[:, None]))
+        model.train_on_batch(*batch)
+        graph = tf.function(model.train_step).get_concrete_function(batch).graph
+        library = graph.as_graph_def().library.function
+        needed = {
+            kind
+            for f in library
+            if "while_body" in f.signature.name
+            for kind in used(f)
+        }
+        assert "MatMul" in needed
+        assert not {"ResourceGather", "GatherV2"} & needed
+
+
+def used(function):
+    """The kinds of operations that the results of a function depend on."""
+    nodes = {node.name: node for node in function.node_def}
+    found, waiting = set(), list(function.ret.values())
+    while waiting:
+        name = waiting.pop().split(":")[0].lstrip("^")
+        if name in nodes and name not in found:
+            found.add(name)
+            waiting += nodes[name].input
+    return {nodes[name].op for name in found}
+
+
+class TestHiddenLayerOfNumbersContract(StepContract):
+    term_metric = "scaled_adversarial_loss"
+    term_in_evaluation = True
+    term_is_weighted = True
+    takes_any_structure = True
+
+    def wrap(self, base):
+        config = nsl.configs.make_adv_reg_config(
+            multiplier=0.5,
+            adv_step_size=0.1,
+            pgd_iterations=2,
+            pgd_epsilon=0.2,
+            embedding_layer=base.layers[0].name,
+        )
+        return nsl.keras.AdversarialRegularization(base, adv_config=config)
+
+
+class TestErrors:
+    def test_unknown_layer(self):
+        with pytest.raises(ValueError, match=r"'embeding'.*it has.*'embedding'"):
+            adversarial(reader(), embedding_layer="embeding")
+
+    def test_settings_of_layers_need_one(self):
+        with pytest.raises(ValueError, match=r"standardize_layers=True.*Name a layer"):
+            nsl.configs.AdvNeighborConfig(standardize_layers=True)
+
+    def test_integers_cannot_be_perturbed(self):
+        tokens = keras.Input((LENGTH,), dtype="int32")
+        cast = keras.layers.Lambda(lambda t: t % 3, name="rest")(tokens)
+        vectors = keras.layers.Embedding(3, 2)(cast)
+        base = keras.Model(tokens, keras.layers.Dense(1)(keras.ops.mean(vectors, 1)))
+        model = adversarial(base, embedding_layer="rest")
+        with pytest.raises(ValueError, match=r"'rest'.*cannot be perturbed.*int32"):
+            model.fit(TOKENS, ANSWERS[:, None], verbose=0)
+
+    def test_a_name_of_both(self):
+        class Sum(keras.Model):
+            def __init__(self):
+                super().__init__()
+                self.logit = keras.layers.Dense(1, name="x")
+
+            def call(self, inputs):
+                return self.logit(inputs["x"])
+
+        base = Sum()
+        base({"x": X})
+        model = adversarial(base, embedding_layer="x", perturb_features=True)
+        with pytest.raises(ValueError, match=r"\['x'\] are names of both"):
+            model.perturb_on_batch({"x": X[:16]}, ANSWERS)
+
+    def test_gen_adv_neighbor_knows_no_layers(self):
+        config = nsl.configs.AdvNeighborConfig(embedding_layer="embedding")
+        with pytest.raises(ValueError, match="outputs as input"):
+            nsl.lib.gen_adv_neighbor(tf.ones([2, 3]), tf.ones([]), config)
+
+
+def test_tokens_without_a_layer_say_so():
+    model = adversarial(reader())
+    with pytest.raises(ValueError, match="embedding_layer"):
+        model.fit(TOKENS, ANSWERS[:, None], verbose=0)
