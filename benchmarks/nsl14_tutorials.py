@@ -21,6 +21,7 @@ import argparse
 import gzip
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -214,7 +215,7 @@ def imdb(folder: Path, seed: int) -> Figures:
         sum_over_axis=-1,
     )
     figures = {}
-    for kind, network in {"Bi-LSTM": bi_lstm, "feed-forward": feed_forward}.items():
+    for kind, network in {"feed-forward": feed_forward, "Bi-LSTM": bi_lstm}.items():
         regularized = nsl.keras.GraphRegularization(network(), graph_reg_config)
         for name, model in {"base": network(), "regularized": regularized}.items():
             model.compile(
@@ -223,7 +224,9 @@ def imdb(folder: Path, seed: int) -> Figures:
                 metrics=["accuracy"],
             )
             model.fit(train, epochs=10, verbose=0)
-            figures[f"imdb, {kind}, {name}"] = model.evaluate(test, verbose=0)[1]
+            accuracy = model.evaluate(test, verbose=0)[1]
+            print(f"imdb, {kind}, {name}: {accuracy}", file=sys.stderr, flush=True)
+            figures[f"imdb, {kind}, {name}"] = accuracy
     return figures
 
 
