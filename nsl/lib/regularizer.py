@@ -87,6 +87,12 @@ def virtual_adversarial_loss(
       As there.
     """
     neighbor_config = virtual_adv_config.adv_neighbor_config
+    if neighbor_config.embedding_layer or neighbor_config.norm_per_position:
+        raise ValueError(
+            "virtual_adv_regularizer knows no layers, and perturbs input_layer in one "
+            f"norm, but received {neighbor_config}. Use embedding_layer and "
+            "norm_per_position with nsl.keras.AdversarialRegularization."
+        )
     # What is pulled is the perturbed embedding, not the clean one towards it.
     embedding = tf.stop_gradient(embedding)
 

@@ -18,6 +18,11 @@ def test_defaults():
         "pgd_iterations": 1,
         "pgd_epsilon": None,
         "random_init": False,
+        "embedding_layer": None,
+        "perturb_features": False,
+        "norm_per_position": False,
+        "standardize_layers": False,
+        "clip_to_layer_range": False,
     }
     assert attrs.asdict(config) == configs.DEFAULT_ADVERSARIAL_PARAMS
     assert configs.AdvRegConfig() == configs.AdvRegConfig(0.2, config)
@@ -113,6 +118,35 @@ def test_values_per_feature(value):
     for field in ("feature_mask", "clip_value_min", "pgd_epsilon", "adv_step_size"):
         config = configs.AdvNeighborConfig(**{field: value})
         assert getattr(config, field) is value
+
+
+def test_layers_by_name():
+    both = configs.AdvNeighborConfig(embedding_layer=["a", "b"])
+    assert both == configs.AdvNeighborConfig(embedding_layer=("a", "b"))
+    assert hash(both.embedding_layer)
+    flat = configs.make_adv_reg_config(
+        embedding_layer="a",
+        perturb_features=True,
+        norm_per_position=True,
+        standardize_layers=True,
+        clip_to_layer_range=True,
+    )
+    assert flat.adv_neighbor_config == configs.AdvNeighborConfig(
+        embedding_layer="a",
+        perturb_features=True,
+        norm_per_position=True,
+        standardize_layers=True,
+        clip_to_layer_range=True,
+    )
+    for wrong in ("", (), ["a", "a"], ["a", ""]):
+        with pytest.raises(ValueError, match="embedding_layer"):
+            configs.AdvNeighborConfig(embedding_layer=wrong)
+    for wrong in (3, [None], {"a": 1}):
+        with pytest.raises(TypeError, match="embedding_layer"):
+            configs.AdvNeighborConfig(embedding_layer=wrong)
+    for setting in ("perturb_features", "standardize_layers", "clip_to_layer_range"):
+        with pytest.raises(ValueError, match=rf"{setting}=True.*Name a layer"):
+            configs.AdvNeighborConfig(**{setting: True})
 
 
 def test_configs_with_arrays_compare():

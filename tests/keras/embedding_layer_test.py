@@ -548,10 +548,6 @@ class TestErrors:
         with pytest.raises(ValueError, match=r"'embeding'.*it has.*'embedding'"):
             adversarial(reader(), embedding_layer="embeding")
 
-    def test_settings_of_layers_need_one(self):
-        with pytest.raises(ValueError, match=r"standardize_layers=True.*Name a layer"):
-            nsl.configs.AdvNeighborConfig(standardize_layers=True)
-
     def test_integers_cannot_be_perturbed(self):
         tokens = keras.Input((LENGTH,), dtype="int32")
         cast = keras.layers.Lambda(lambda t: t % 3, name="rest")(tokens)

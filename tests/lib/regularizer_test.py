@@ -127,3 +127,9 @@ def test_default_config():
         tf.constant([[1.0, -1.0]]), lambda x: x, configs.VirtualAdvConfig()
     )
     assert 0 < loss < 1e-6
+
+
+def test_settings_of_layers_are_refused():
+    config = configs.VirtualAdvConfig(configs.AdvNeighborConfig(norm_per_position=True))
+    with pytest.raises(ValueError, match="in one norm"):
+        lib.virtual_adv_regularizer(tf.ones([2, 3]), tf.identity, config)
