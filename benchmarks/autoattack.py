@@ -254,7 +254,7 @@ def run_ours(case: Case) -> dict[str, Any]:
     seconds = time.process_time() - start
     left = {
         # What the suite of nsl takes instead for few classes has the same place.
-        {"apgd-margin": "apgd-t"}.get(name, name): int(result.standing[0].sum())
+        {"apgd-margin": "apgd-t"}.get(name, name): int(result.robust[0].sum())
         for name, result in report.results.items()
     }
     return {"clean": int(report.correct.sum()), "standing": left, "seconds": seconds}

@@ -26,7 +26,10 @@ PLAIN = _grid(
     learning_rate=[0.003, 0.01],
 )
 REGULARIZED = _grid(
-    hops=[2, 4], temperature=[0.25, 0.4], balance=[0.5, 1.0], dropout=[0.2, 0.6]
+    hops=[2, 4],
+    sharpening_temperature=[0.25, 0.4],
+    distribution_alignment=[0.5, 1.0],
+    dropout=[0.2, 0.6],
 )
 # How many settings a round compares, at most, and with how many seeds each.
 ROUNDS = ((1000, 1), (4, 3), (2, 5))

@@ -52,7 +52,8 @@ class Settings:
       neighbors: How many of these it meets in a step.
       multiplier: Factor of the graph term.
       objective: Of the graph term.
-      temperature: The smaller, the surer is what a review is to learn from neighbors.
+      sharpening_temperature: The smaller, the surer is what a review is to learn from
+        neighbors.
     """
 
     vocabulary: int = 10_000
@@ -70,7 +71,7 @@ class Settings:
     neighbors: int = 2
     multiplier: float = 3.0
     objective: str = "propagation"
-    temperature: float = 1.0
+    sharpening_temperature: float = 1.0
 
 
 QUICK = Settings(
@@ -139,7 +140,7 @@ def train(
             max_neighbors=settings.neighbors,
             multiplier=settings.multiplier,
             objective=settings.objective,
-            temperature=settings.temperature,
+            sharpening_temperature=settings.sharpening_temperature,
         )
         trained = nsl.keras.GraphRegularization(model, graph_config)
         data = graph_batches(task, rows, settings, graph_config, seed)

@@ -61,7 +61,7 @@ def percentages(reports: Sequence[nsl.robustness.RobustnessReport]) -> Figures:
     for name in reports[0].accuracy:
         title = f"then {name}" if len(rows) > 1 else f"after {name}"
         rows[title] = [report.accuracy[name][epsilon] for report in reports]
-    rows["worst case"] = [report.worst_case[epsilon] for report in reports]
+    rows["robust accuracy"] = [report.robust_accuracy[epsilon] for report in reports]
     return {row: tuple(100 * share for share in rows[row]) for row in rows}
 
 
@@ -71,7 +71,7 @@ def draw_picture(
     test: Images,
     epsilon: float,
     epsilons: Sequence[float],
-    worst_case: Sequence[float],
+    robust_accuracy: Sequence[float],
 ) -> None:
     """Draws the first test image of each digit, and accuracies over epsilon."""
     auto_pgd = nsl.attacks.AutoPGD(steps=STEPS, early_stop=True)
@@ -104,7 +104,7 @@ def draw_picture(
         "\ntriangles: all attacks of the table",
         {
             name: {epsilon: share / 100}
-            for name, share in zip(models, worst_case, strict=True)
+            for name, share in zip(models, robust_accuracy, strict=True)
         },
     )
 
@@ -159,8 +159,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     picture = folder / "robust_mnist.png"
     models = {name: network(name, 0) for name in networks.NAMES}
     curve = (0.1, 0.2) if options.quick else CURVE
-    worst_case = figures[0]["worst case"]
-    draw_picture(picture, models, test, epsilon, curve, worst_case)
+    robust_accuracy = figures[0]["robust accuracy"]
+    draw_picture(picture, models, test, epsilon, curve, robust_accuracy)
     print(f"{table}\n\npicture: {picture}")
 
 

@@ -16,7 +16,7 @@ def draw(
     rows_title: str,
     curves: Mapping[str, Mapping[float, float]],
     curves_title: str,
-    worst_cases: Mapping[str, Mapping[float, float]],
+    robust_accuracies: Mapping[str, Mapping[float, float]],
 ) -> None:
     """Draws the picture.
 
@@ -26,7 +26,7 @@ def draw(
       rows_title: What stands above them.
       curves: Accuracy by model ('plain', 'pgd', 'trades') and epsilon.
       curves_title: What stands above the curves.
-      worst_cases: Accuracy in the worst case of all attacks, by model and epsilon.
+      robust_accuracies: Robust accuracy by model and epsilon.
     """
     import matplotlib
 
@@ -40,7 +40,7 @@ def draw(
         draw_row(axes, row)
     axis = right.subplots()
     for name, curve in curves.items():
-        _draw_curve(axis, name, curve, worst_cases.get(name, {}))
+        _draw_curve(axis, name, curve, robust_accuracies.get(name, {}))
     axis.axhline(10, color="#999999", linewidth=1, linestyle="--")
     axis.text(axis.get_xlim()[1], 11.5, "guessing", color="#777777", ha="right")
     axis.set_title(curves_title, fontsize=12)
@@ -59,13 +59,13 @@ def _draw_curve(
     axis: Any,
     name: str,
     curve: Mapping[float, float],
-    worst_case: Mapping[float, float],
+    robust_accuracy: Mapping[float, float],
 ) -> None:
     color = COLORS[name]
     shares = [100 * share for share in curve.values()]
     axis.plot([*curve], shares, color=color, marker="o", markersize=4)
     label = NAMES[name]
-    for epsilon, share in worst_case.items():
-        label += f": {100 * share:.1f}%, worst case"
+    for epsilon, share in robust_accuracy.items():
+        label += f": {100 * share:.1f}%, all attacks"
         axis.plot(epsilon, 100 * share, "v", color=color, markersize=10, clip_on=False)
     axis.plot([], [], color=color, marker="v", label=label)

@@ -225,7 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     guess = float(np.mean(np.abs(test.y - patients.y.mean())))
     table = (
         f"{format_table(figures, 'mean absolute error in points')}\n"
-        f"{len(test.y)} patients; whoever always says the mean is off by {guess:.1f}"
+        f"{len(test.y)} patients; always predicting the mean is off by {guess:.1f}"
     )
     (folder / "tables.txt").write_text(f"{table}\n")
     models = [keras.models.load_model(path) for path in saved]

@@ -128,7 +128,7 @@ def train_with_graph(
         max_neighbors=3,
         multiplier=settings.multiplier,
         objective="propagation",
-        balance=1.0,  # There are as many series of each kind.
+        distribution_alignment=1.0,  # There are as many series of each kind.
     )
     # A series without a label counts in the graph loss alone; the others share the
     # weight of all, so that the labeled loss is their mean.

@@ -177,6 +177,16 @@ class _Names(dict[str, Any]):
         model.compile("adam", "sparse_categorical_crossentropy")
         return model
 
+    def make_sparse_x(self) -> Any:
+        return tf.sparse.from_dense(self["x"])
+
+    def make_sparse_unpacker(self) -> Any:
+        inputs = {"feature": keras.Input((4,), name="feature", sparse=True)}
+        config = nsl.configs.GraphNeighborConfig(max_neighbors=1)
+        _, neighbors, _ = nsl.keras.layers.NeighborFeatures(config)(inputs)
+        outputs = keras.layers.Dense(3)(neighbors["feature"])
+        return keras.Model(inputs, outputs)
+
     def make_two_outputs(self) -> Any:
         inputs = keras.Input((4,), name="feature")
         outputs = [keras.layers.Dense(1, name=name)(inputs) for name in "ab"]

@@ -26,8 +26,8 @@ SIGNATURES = {
         "neighbor_prefix='NL_nbr_', neighbor_weight_suffix='_weight', max_neighbors=0,"
         f"multiplier=0.01, distance_type='l2', reduction='{REDUCTION}',"
         "sum_over_axis=None, transform_fn='none', output_name=None,"
-        "embedding_layer=None, objective='distance', temperature=0.5, start_epoch=0,"
-        "balance=0.0"
+        "embedding_layer=None, objective='distance', temperature=0.5,"
+        "sharpening_temperature=0.5, start_epoch=0, distribution_alignment=0.0"
     ),
     "lib.gen_adv_neighbor": (
         "input_features, labeled_loss, config, raise_invalid_gradient=False,"
@@ -59,12 +59,10 @@ SIGNATURES = {
     "lib.replicate_embeddings": "embeddings, replicate_times",
     "lib.strip_neighbor_features": "features, neighbor_config",
     "lib.unpack_neighbor_features": "features, neighbor_config, keep_rank=True",
-    "lib.neighbor_contrastive_loss": (
-        "samples, neighbors, weights, temperature=0.5, batch=None, first=0"
-    ),
+    "lib.neighbor_contrastive_loss": ("samples, neighbors, weights, temperature=0.5"),
     "lib.neighbor_consistency_loss": (
-        "outputs, neighbor_outputs, weights, temperature=0.5, from_logits=False,"
-        "binary=False, balance=0.0, total=None"
+        "outputs, neighbor_outputs, weights, sharpening_temperature=0.5,"
+        "from_logits=False, binary=False, distribution_alignment=0.0"
     ),
     "lib.neighbor_mean_prediction": (
         "neighbor_outputs, weights, from_logits=False, binary=False"
@@ -238,8 +236,9 @@ CONFIGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "embedding_layer": None,
             "objective": configs.GraphObjective.DISTANCE,
             "temperature": 0.5,
+            "sharpening_temperature": 0.5,
             "start_epoch": 0,
-            "balance": 0.0,
+            "distribution_alignment": 0.0,
         },
     ),
 }

@@ -272,14 +272,14 @@ class Examples:
             for name in ("low", "high", "mask", "grid")
             if any(part is not None for part in getattr(limits, name))
         }
-        several = isinstance(epsilon, list | tuple)
+        is_list = isinstance(epsilon, list | tuple)
         radii = [
-            self._of_examples(e, indices) for e in (epsilon if several else [epsilon])
+            self._of_examples(e, indices) for e in (epsilon if is_list else [epsilon])
         ]
         low, high = spread.get("low"), spread.get("high")
         return {
             "x": self.take(self.x, indices),
-            "epsilon": radii if several else radii[0],
+            "epsilon": radii if is_list else radii[0],
             "bounds": None if low is None and high is None else (low, high),
             "feature_mask": spread.get("mask"),
             **({"grid": spread["grid"]} if "grid" in spread else {}),

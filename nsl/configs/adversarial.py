@@ -188,7 +188,7 @@ class AdvRegConfig:
         adversarial neighbors is all that is minimized, as in equation 2.1 of Madry et
         al. (2018, https://arxiv.org/abs/1706.06083), and a training step makes no pass
         over the samples but those that search the neighbors. It goes with the objective
-        'labeled' alone; the others say themselves what they are added to.
+        'labeled' alone; other objectives define their own clean term.
       objective: An `AdvObjective` or its value, or the name of an objective that was
         registered with `nsl.keras.AdversarialObjective`. Those but 'labeled' need a
         model of class scores. 'mart' and 'logit_pairing' have a labeled loss of their

@@ -70,15 +70,16 @@ class GraphRegConfig:
         those of the model. It may stand in a nested model.
       objective: A `GraphObjective` or its value, or the name of a graph loss that was
         registered with `nsl.keras.GraphLoss`.
-      temperature: What 'contrastive' divides cosine similarities by; 'consistency' and
-        'propagation' sharpen the neighbors' prediction with it, the more the smaller it
-        is. Greater than 0.
+      temperature: What 'contrastive' divides cosine similarities by. Greater than 0.
+      sharpening_temperature: 'consistency' and 'propagation' raise the neighbors' mean
+        prediction to the power 1 / this: 1 leaves it as it is, less sharpens it.
+        Greater than 0.
       start_epoch: The epoch of `fit`, counted from 0, from which on the loss counts.
         Neighbors go through the model before too.
-      balance: How much 'consistency' and 'propagation' hold back a class that the
-        neighbors' predictions in a batch have too often, so that it does not win all
-        samples where labels are few: from 0, not at all, to 1, until all classes are
-        predicted equally often.
+      distribution_alignment: How much 'consistency' and 'propagation' hold back a class
+        that the neighbors' predictions in a batch have too often, so that it does not
+        win all samples where labels are few: from 0, not at all, to 1, until all
+        classes are predicted equally often.
     """
 
     neighbor_config: GraphNeighborConfig = attrs.field(
@@ -106,8 +107,13 @@ class GraphRegConfig:
     temperature: float = attrs.field(
         default=0.5, validator=fields.number(0, exclusive=True)
     )
+    sharpening_temperature: float = attrs.field(
+        default=0.5, validator=fields.number(0, exclusive=True)
+    )
     start_epoch: int = attrs.field(default=0, validator=fields.integer(0))
-    balance: float = attrs.field(default=0.0, validator=fields.number(0, 1))
+    distribution_alignment: float = attrs.field(
+        default=0.0, validator=fields.number(0, 1)
+    )
 
     def __attrs_post_init__(self) -> None:
         if self.output_name is not None and self.embedding_layer is not None:
@@ -131,8 +137,9 @@ def make_graph_reg_config(
     embedding_layer: str | None = None,
     objective: GraphObjective | str = GraphObjective.DISTANCE,
     temperature: float = 0.5,
+    sharpening_temperature: float = 0.5,
     start_epoch: int = 0,
-    balance: float = 0.0,
+    distribution_alignment: float = 0.0,
 ) -> GraphRegConfig:
     """Makes a `GraphRegConfig` from a flat list of settings.
 
@@ -148,9 +155,10 @@ def make_graph_reg_config(
       output_name: See `GraphRegConfig`, as for all that follow.
       embedding_layer: The layer whose outputs are compared.
       objective: What is minimized.
-      temperature: Scale of similarities, or sharpness of predictions.
+      temperature: What similarities are divided by.
+      sharpening_temperature: The smaller, the sharper are predictions to learn from.
       start_epoch: The epoch from which on the loss counts.
-      balance: How much a class that wins too often is held back.
+      distribution_alignment: How much a class that wins too often is held back.
 
     Returns:
       The config.
@@ -172,6 +180,7 @@ def make_graph_reg_config(
         embedding_layer=embedding_layer,
         objective=objective,
         temperature=temperature,
+        sharpening_temperature=sharpening_temperature,
         start_epoch=start_epoch,
-        balance=balance,
+        distribution_alignment=distribution_alignment,
     )

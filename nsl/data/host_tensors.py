@@ -11,7 +11,7 @@ _ALIGNMENT = 64
 
 
 class _Writable:
-    """Lends out a read-only array as a writable one, for DLPack takes no other.
+    """A view of an array that claims to be writable, as DLPack requires.
 
     TensorFlow writes into no tensor that it was given.
     """
@@ -45,7 +45,7 @@ def host_tensor(array: npt.NDArray[Any]) -> tf.Tensor:
         and array.__array_interface__["data"][0] % _ALIGNMENT == 0
     )
     if shares:
-        lent = np.asarray(_Writable(array))
-        return tf.experimental.dlpack.from_dlpack(lent.__dlpack__())
+        writable = np.asarray(_Writable(array))
+        return tf.experimental.dlpack.from_dlpack(writable.__dlpack__())
     with tf.device("CPU:0"):
         return tf.convert_to_tensor(array)

@@ -95,7 +95,7 @@ def shard_names(path: str, num_shards: int | None) -> list[str]:
 
 
 class OutputFile:
-    """A file that appears under its name when the block of `whole_files` ends.
+    """A file that appears under its name when the block of `atomic_files` ends.
 
     The first `write` opens it. Leaving it as a context manager closes it.
     """
@@ -167,7 +167,7 @@ class OutputFile:
 
 
 @contextlib.contextmanager
-def whole_files(
+def atomic_files(
     paths: Sequence[str], compression: str | None = None
 ) -> Iterator[list[OutputFile]]:
     """Makes files that appear under their names when all is written.

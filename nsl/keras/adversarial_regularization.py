@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import attrs
 import h5py
@@ -15,6 +15,7 @@ import tensorflow as tf
 from nsl.configs import AdvNeighborConfig, AdvRegConfig
 from nsl.keras.base_model import input_names
 from nsl.keras.batches import describe, to_tensor
+from nsl.keras.config_attribute import ConfigAttribute
 from nsl.keras.passes import CleanPass, Moves
 from nsl.keras.regularized_model import RegularizedModel
 from nsl.keras.schedules import at_step
@@ -68,7 +69,7 @@ class AdversarialRegularization(RegularizedModel):
       TypeError: If an argument is of the wrong type.
     """
 
-    _config_classes: ClassVar[dict[str, type]] = {"adv_config": AdvRegConfig}
+    adv_config = ConfigAttribute(AdvRegConfig, maker="make_adv_reg_config")
 
     def __init__(
         self,
@@ -97,20 +98,6 @@ class AdversarialRegularization(RegularizedModel):
         self._seed_generator: keras.random.SeedGenerator | None = None
         self.adv_config = adv_config
         self._prepare_terms()
-
-    @property
-    def adv_config(self) -> AdvRegConfig:
-        """The config. One that is set, or changed in place, holds from then on."""
-        return self._adv_config
-
-    @adv_config.setter
-    def adv_config(self, config: AdvRegConfig) -> None:
-        if not isinstance(config, AdvRegConfig):
-            raise TypeError(
-                "adv_config must be a nsl.configs.AdvRegConfig (see "
-                f"nsl.configs.make_adv_reg_config), but received {config!r}."
-            )
-        self._adv_config = config
 
     def own_terms(self) -> list[AdversarialTerm]:
         """Returns the loss at the neighbors, with the config that holds now."""
@@ -145,7 +132,8 @@ class AdversarialRegularization(RegularizedModel):
         All passes run with `training=False` and change no state of the model.
 
         Args:
-          x: The features, or one dict that holds the labels too.
+          x: The features, or one dict that holds the labels too, or, without `y`, a
+            tuple `(x, y)` or `(x, y, sample_weight)` as the batches of `fit`.
           y: The labels, if `x` does not hold them.
           sample_weight: Weights of the samples. They do not change the direction in
             which a sample is perturbed, but one of weight 0 stays as it is.
@@ -155,10 +143,11 @@ class AdversarialRegularization(RegularizedModel):
         Returns:
           The perturbed features in the structure of `x`, as NumPy arrays; features
           that cannot be perturbed are returned as they came. Labels and weights that
-          are inside of `x` are returned as tensors, as by NSL 1.4. With an
-          `embedding_layer`: the perturbed outputs of the layers by name, a list where a
-          layer returns several, and with `perturb_features` the features by name beside
-          them, or under 'x'.
+          are inside of a dict are returned as tensors, as by NSL 1.4; those of a tuple
+          are not returned. If the base model has a preprocessor, the features are those
+          that come out of it. With an `embedding_layer`: the perturbed outputs of the
+          layers by name, a list where a layer returns several, and with
+          `perturb_features` the features by name beside them, or under 'x'.
 
         Raises:
           TypeError: If the config has no such field.
@@ -166,28 +155,25 @@ class AdversarialRegularization(RegularizedModel):
         """
         if not self.compiled:
             raise ValueError("Call compile() before perturb_on_batch().")
-        chosen = {key: v for key, v in config_kwargs.items() if v is not None}
-        unknown = chosen.keys() - attrs.fields_dict(AdvNeighborConfig).keys()
-        if unknown:
-            raise TypeError(
-                f"AdvNeighborConfig has no field {sorted(unknown)}, but has "
-                f"{list(attrs.fields_dict(AdvNeighborConfig))}."
-            )
-        config = attrs.evolve(self.adv_config.adv_neighbor_config, **chosen)
-        config = at_step(config, self._step())
-        features, y, sample_weight = self._tensors((x, y, sample_weight))
+        config = at_step(self._neighbor_config(config_kwargs), self._step())
+        if isinstance(x, tuple) and y is None:
+            x, y, of_tuple = keras.utils.unpack_x_y_sample_weight(x)
+            sample_weight = sample_weight if of_tuple is None else of_tuple
+        inside = x if isinstance(x, Mapping) else {}
+        labels = {key: to_tensor(inside[key]) for key in self._keys() if key in inside}
+        names = ("x", "y", "sample_weight")
+        batch = dict(zip(names, self.unpack((x, y, sample_weight)), strict=True))
+        batch = self._preprocessed("perturb_on_batch", batch)
+        x = batch["x"]
+        features, y, sample_weight = self._tensors(tuple(batch[name] for name in names))
         clean = CleanPass(self.strip(features), y, sample_weight, training=False)
         [term] = self.own_terms()
         passes = self._passes([term])
         perturbed, moves = term.perturb(passes, passes.begin(clean), config)
         if moves:
             return self._moved_layers(passes.centers(clean), moves, perturbed, config)
-        given = self.strip(self.unpack((x, y, sample_weight))[0])
-        perturbed = keras.tree.map_structure(_to_numpy, perturbed, given)
-        if not isinstance(x, Mapping):
-            return perturbed
-        labels = {key: to_tensor(x[key]) for key in self._keys() if key in x}
-        return {**x, **labels, **perturbed}
+        perturbed = keras.tree.map_structure(_to_numpy, perturbed, self.strip(x))
+        return {**x, **labels, **perturbed} if isinstance(x, Mapping) else perturbed
 
     def _moved_layers(
         self, centers: Moves, moves: Moves, perturbed: Any, config: AdvNeighborConfig
@@ -244,6 +230,17 @@ class AdversarialRegularization(RegularizedModel):
         """Restores the state of the random-start generator."""
         if self._seed_generator is not None:
             self._seed_generator.state.assign(store["seed"])
+
+    def _neighbor_config(self, changes: dict[str, Any]) -> AdvNeighborConfig:
+        """Returns the wrapper's config with other values in some fields."""
+        changes = {key: v for key, v in changes.items() if v is not None}
+        unknown = changes.keys() - attrs.fields_dict(AdvNeighborConfig).keys()
+        if unknown:
+            raise TypeError(
+                f"AdvNeighborConfig has no field {sorted(unknown)}, but has "
+                f"{list(attrs.fields_dict(AdvNeighborConfig))}."
+            )
+        return attrs.evolve(self.adv_config.adv_neighbor_config, **changes)
 
     def get_config(self) -> dict[str, Any]:
         """Returns what `from_config` needs: the base model and all arguments."""

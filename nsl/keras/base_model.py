@@ -119,6 +119,34 @@ def to_base_inputs(base_model: keras.Model, features: Any) -> Any:
     return keras.tree.pack_sequence_as(structure, values)
 
 
+def checked_keywords(
+    base_model: keras.Model, keywords: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Checks that a base model's `call` makes use of keywords.
+
+    Args:
+      base_model: A Keras model.
+      keywords: What a wrapper is called with besides the inputs and `training`.
+
+    Returns:
+      The keywords. Masks by the names of features are arranged like the inputs.
+
+    Raises:
+      TypeError: If `call` does not take one of them; lists those it does.
+    """
+    known = keras_internals.keywords_of_call(base_model)
+    unknown = [] if known is None else sorted(keywords.keys() - known)
+    if known is not None and unknown:
+        raise TypeError(
+            f"The base model '{base_model.name}' ({type(base_model).__name__}) was "
+            f"called with the keywords {unknown}, but its call takes only "
+            f"{sorted(known)}. Leave them out, or add them to that call."
+        )
+    if "mask" not in keywords:
+        return dict(keywords)
+    return {**keywords, "mask": to_base_inputs(base_model, keywords["mask"])}
+
+
 def computes_loss(base_model: keras.Model) -> bool:
     """Tells whether a base model overrides `compute_loss`."""
     return type(base_model).compute_loss is not keras.Model.compute_loss

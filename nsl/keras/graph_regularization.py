@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import keras
 
 from nsl.configs import GraphRegConfig
 from nsl.keras.base_model import input_names
+from nsl.keras.config_attribute import ConfigAttribute
 from nsl.keras.regularized_model import RegularizedModel
 from nsl.keras.terms import GraphTerm
 from nsl.keras.terms.graph import NUM_NEIGHBORS
@@ -50,7 +51,7 @@ class GraphRegularization(RegularizedModel):
         the last is raised by the first training step.
     """
 
-    _config_classes: ClassVar[dict[str, type]] = {"graph_reg_config": GraphRegConfig}
+    graph_reg_config = ConfigAttribute(GraphRegConfig, maker="make_graph_reg_config")
 
     def __init__(
         self,
@@ -64,20 +65,6 @@ class GraphRegularization(RegularizedModel):
         super().__init__(base_model, **kwargs)
         self.graph_reg_config = graph_reg_config
         self._prepare_terms()
-
-    @property
-    def graph_reg_config(self) -> GraphRegConfig:
-        """The config. One that is set, or changed in place, holds from then on."""
-        return self._graph_reg_config
-
-    @graph_reg_config.setter
-    def graph_reg_config(self, config: GraphRegConfig) -> None:
-        if not isinstance(config, GraphRegConfig):
-            raise TypeError(
-                "graph_reg_config must be a nsl.configs.GraphRegConfig (see "
-                f"nsl.configs.make_graph_reg_config), but received {config!r}."
-            )
-        self._graph_reg_config = config
 
     def own_terms(self) -> list[GraphTerm]:
         """Returns the graph loss, with the config that holds now."""

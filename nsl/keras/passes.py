@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import keras
@@ -128,6 +128,7 @@ class Passes:
       layers: The names of the layers whose outputs terms compare.
       perturbed: The names of the layers whose outputs terms perturb.
       perturbs_features: Whether terms perturb the features.
+      keywords: Further arguments of the base model's `call`, the same in every pass.
     """
 
     def __init__(
@@ -137,19 +138,21 @@ class Passes:
         layers: Collection[str] = (),
         perturbed: Collection[str] = (),
         perturbs_features: bool = True,
+        keywords: Mapping[str, Any] | None = None,
     ) -> None:
         self._wrapper = wrapper
         self._base_model = base_model
         self._layers = sorted({*layers, *perturbed})
         self._perturbed = sorted(set(perturbed))
         self._perturbs_features = perturbs_features
+        self._keywords = dict(keywords or {})
         # What the pass over the samples gave at the perturbed layers, with the rows of
         # the neighbors that went through the model together with them.
         self._joined: dict[str, list[tf.Tensor]] = {}
 
     def run_base(self, x: Any, training: bool | None) -> Any:
         """Runs the base model on features in the structure the user chose."""
-        return run_base(self._base_model, x, training)
+        return run_base(self._base_model, x, training, **self._keywords)
 
     def begin(self, clean: CleanPass) -> CleanPass:
         """Notes the recurrent state that the passes of a batch start from."""
@@ -179,7 +182,7 @@ class Passes:
             if neighbors.differentiable
         }
         batches = [clean.x, *(batch for part in joining.values() for batch in part)]
-        if not are_dense(batches) or not may_share_pass(self._base_model):
+        if not self._may_join(batches) or not may_share_pass(self._base_model):
             batches, joining = [clean.x], {}
         changes: _Changes = None
         if clean.moves:
@@ -339,7 +342,7 @@ class Passes:
           layer.
         """
         training = clean.training if training is None else training
-        if has_fixed_batch_size(self._base_model) or not are_dense(neighbors):
+        if has_fixed_batch_size(self._base_model) or not self._may_join(neighbors):
             batches = [[neighbor] for neighbor in neighbors]
         else:
             batches = [neighbors]
@@ -525,6 +528,10 @@ class Passes:
         """Runs batches as one and returns the outputs of each."""
         return _parted(self._run_as_one(batches, training, changes), batches)
 
+    def _may_join(self, batches: list[Any]) -> bool:
+        """Tells whether batches can be run as one; keywords may be of one batch."""
+        return not self._keywords and are_dense(batches)
+
     def _states(self) -> list[tf.Tensor]:
         """Copies the recurrent states as they are now."""
         return [tf.identity(state) for state in recurrent_states(self._base_model)]
@@ -614,18 +621,21 @@ def _split(output: tf.Tensor, sizes: list[tf.Tensor]) -> list[tf.Tensor]:
     return parts
 
 
-def run_base(base_model: keras.Model, x: Any, training: bool | None) -> Any:
+def run_base(
+    base_model: keras.Model, x: Any, training: bool | None, **keywords: Any
+) -> Any:
     """Runs a base model on features in the structure the user chose.
 
     Args:
       base_model: The base model.
       x: Features of a batch.
       training: Whether layers such as Dropout run in training mode.
+      **keywords: Further arguments of the base model's `call`.
 
     Returns:
       The outputs of the base model.
     """
     inputs = to_base_inputs(base_model, x)
     if keras_internals.takes_training(base_model):
-        return base_model(inputs, training=training)
-    return base_model(inputs)
+        keywords["training"] = training
+    return base_model(inputs, **keywords)

@@ -19,35 +19,28 @@ def has_preprocessor(base_model: keras.Model) -> bool:
     return hasattr(base_model, "preprocess_samples")
 
 
-def preprocessed_batch(preprocess: Preprocess, given: dict[str, Any]) -> dict[str, Any]:
-    """Preprocesses the arguments of `train_on_batch` and `test_on_batch`.
-
-    Args:
-      preprocess: Takes and returns `x`, `(x, y)` or `(x, y, sample_weight)`.
-      given: Arguments by name.
-
-    Returns:
-      Arguments by name.
-    """
-    parts = _packed(given["x"], given.get("y"), given.get("sample_weight"))
-    batch = preprocess(*parts)
-    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
-    return {**given, "x": x, "y": y, "sample_weight": sample_weight}
-
-
 def preprocessed(
-    preprocess: Preprocess, given: dict[str, Any], shuffle: bool = False
+    preprocess: Preprocess, method: str, given: dict[str, Any]
 ) -> dict[str, Any]:
-    """Preprocesses the arguments of `fit`, `evaluate` and `predict`.
+    """Preprocesses the data that a method of `keras.Model` receives.
 
     Args:
       preprocess: Takes and returns `x`, `(x, y)` or `(x, y, sample_weight)`.
-      given: Arguments by name.
-      shuffle: Whether arrays are shuffled unless the arguments say otherwise.
+      method: The name of the method.
+      given: Its arguments by name.
 
     Returns:
-      Arguments by name. Data is in batches, preprocessed as they are drawn.
+      Arguments by name. Data of `fit`, `evaluate` and `predict` is in batches, which
+      are preprocessed as they are drawn; arrays are shuffled where `fit` would.
     """
+    if method.endswith("_on_batch"):
+        parts = _packed(given["x"], given.get("y"), given.get("sample_weight"))
+        unpacked = keras.utils.unpack_x_y_sample_weight(preprocess(*parts))
+        made = zip(("x", "y", "sample_weight"), unpacked, strict=True)
+        return {**given, **{name: part for name, part in made if part is not None}}
+    if given.get("_use_cached_eval_dataset"):
+        # `fit` has preprocessed the validation data that it calls `evaluate` with.
+        return given
     given = dict(given)
     data = _packed(
         given.pop("x"), given.pop("y", None), given.pop("sample_weight", None)
@@ -63,7 +56,7 @@ def preprocessed(
         parts = validation if isinstance(validation, tuple) else (validation,)
         size = given.get("validation_batch_size") or batch_size
         given["validation_data"] = _mapped(preprocess, parts, size, False)
-    shuffle = shuffle and bool(given.pop("shuffle", True))
+    shuffle = method == "fit" and bool(given.pop("shuffle", True))
     return {**given, "x": _mapped(preprocess, data, batch_size, shuffle)}
 
 

@@ -7,7 +7,7 @@ import contextvars
 import functools
 import warnings
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import keras
 import tensorflow as tf
@@ -15,6 +15,7 @@ import tensorflow as tf
 from nsl.configs import serialization
 from nsl.keras.base_model import (
     check_base_model,
+    checked_keywords,
     computes_loss,
     input_names,
     warn_of_unused_overrides,
@@ -27,12 +28,13 @@ from nsl.keras.batches import (
     to_tensor,
     where_keras_looks,
 )
+from nsl.keras.config_attribute import config_attributes
 from nsl.keras.passes import CleanPass, Passes, run_base
 from nsl.keras.preprocessing import (
     has_preprocessor,
     preprocessed,
-    preprocessed_batch,
 )
+from nsl.keras.replicas import of_global_batch
 from nsl.keras.schedules import EpochCounter, snapshot
 from nsl.keras.terms.term import Term
 from nsl.lib import keras_internals
@@ -68,9 +70,6 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
       TypeError: If `base_model` is no Keras model.
       ValueError: If it has a term of the same name already.
     """
-
-    # Arguments of the constructor that are configs of `nsl.configs`.
-    _config_classes: ClassVar[dict[str, type]] = {}
 
     def __init__(
         self, base_model: keras.Model, terms: Sequence[Term] = (), **kwargs: Any
@@ -127,20 +126,11 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
             return self.base_model.strip(x)
         return x
 
-    def _preprocess(self, x: Any, y: Any = None, sample_weight: Any = None) -> Any:
-        """Preprocesses a batch as a base model with a preprocessor does."""
-        inner = self.base_model
-        if isinstance(inner, RegularizedModel):
-            return inner._preprocess(x, y, sample_weight)
-        return inner.preprocess_samples(x, y, sample_weight)
-
     # --- what Keras calls
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
         """Trains the model; takes the arguments of `keras.Model.fit`."""
         arguments = self._arguments(super().fit, args, kwargs)
-        if has_preprocessor(self._core):
-            arguments = preprocessed(self._preprocess, arguments, shuffle=True)
         if self._epoch is not None:
             counter = EpochCounter(self._epoch)
             arguments["callbacks"] = counter.among(arguments.get("callbacks"))
@@ -154,34 +144,29 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluates the model; takes the arguments of `keras.Model.evaluate`."""
-        arguments = self._arguments(super().evaluate, args, kwargs)
-        # `fit` has preprocessed the validation data that it calls this with.
-        in_fit = arguments.get("_use_cached_eval_dataset", False)
-        if has_preprocessor(self._core) and not in_fit:
-            arguments = preprocessed(self._preprocess, arguments)
-        return super().evaluate(**arguments)
+        return super().evaluate(**self._arguments(super().evaluate, args, kwargs))
 
     def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         """Trains on one batch; takes the arguments of `keras.Model.train_on_batch`."""
         arguments = self._arguments(super().train_on_batch, args, kwargs)
-        if has_preprocessor(self._core):
-            arguments = preprocessed_batch(self._preprocess, arguments)
         return super().train_on_batch(**arguments)
 
     def test_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluates one batch; takes the arguments of `keras.Model.test_on_batch`."""
         arguments = self._arguments(super().test_on_batch, args, kwargs)
-        if has_preprocessor(self._core):
-            arguments = preprocessed_batch(self._preprocess, arguments)
         return super().test_on_batch(**arguments)
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """Predicts; takes the arguments of `keras.Model.predict`."""
         arguments = named_arguments(super().predict, args, kwargs)
         arguments["x"] = as_tuples(arguments["x"])
-        if has_preprocessor(self._core):
-            arguments = preprocessed(self._preprocess, arguments)
-        return super().predict(**arguments)
+        return super().predict(**self._preprocessed("predict", arguments))
+
+    def predict_on_batch(self, x: Any) -> Any:
+        """Predicts one batch, as `keras.Model.predict_on_batch` does."""
+        return super().predict_on_batch(
+            **self._preprocessed("predict_on_batch", {"x": x})
+        )
 
     # TensorFlow would rewrite all that a step calls in a custom loop, seconds of work,
     # for branches and loops over tensors that are not there.
@@ -270,37 +255,48 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         )
         return self._without_idle_terms(logs)
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Any, training: bool | None = None, **kwargs: Any) -> Any:
         """Runs the base model; labels and neighbor features are not needed.
 
         Args:
           inputs: Features, with neighbors and labels or without.
           training: Whether layers such as Dropout run in training mode. Unless it is
             False, losses of terms whose neighbors or labels are there are added.
+          **kwargs: Further arguments of the base model's `call`, such as `mask`. The
+            passes of terms get the same.
 
         Returns:
           The outputs of the base model.
+
+        Raises:
+          TypeError: If the base model's `call` takes no such argument.
+          ValueError: If a `mask` comes with samples whose neighbors are to be run.
         """
+        keywords = keras_internals.keywords_received(kwargs)
+        if keywords:
+            keywords = checked_keywords(self._core, keywords)
+        samples = self.strip(inputs)
         step = _STEP.get()
         in_step = step is not None and step.wrapper is self
         symbolic = any(map(keras.backend.is_keras_tensor, tf.nest.flatten(inputs)))
         if symbolic or (training is False and not in_step) or not self.compiled:
-            return run_base(self._core, self.strip(inputs), training)
+            return run_base(self._core, samples, training, **keywords)
         x, y, sample_weight = self.unpack(inputs)
         inside = y is not None
-        plain = not inside and len(tf.nest.flatten(self.strip(inputs))) == len(
+        plain = not inside and len(tf.nest.flatten(samples)) == len(
             tf.nest.flatten(inputs)
         )
         if training is None and plain and not in_step:
-            return run_base(self._core, inputs, training)
+            return run_base(self._core, samples, training, **keywords)
         if step is not None and in_step:
             y, sample_weight = step.y, step.sample_weight
         x, y, sample_weight = keras.tree.map_structure(to_tensor, (x, y, sample_weight))
         terms = self._terms_at_step(training=training is not False)
         terms = [term for term in terms if term.applies(x, y)]
         if not terms:
-            return run_base(self._core, self.strip(inputs), training)
-        clean, losses = self._regularized(terms, x, y, sample_weight, bool(training))
+            return run_base(self._core, samples, training, **keywords)
+        clean = self._samples(terms, x, y, sample_weight, bool(training))
+        losses = self._regularized(terms, clean, keywords)
         if inside and not in_step and not terms[-1].replaces_labeled_loss:
             losses = [clean.labeled_loss, *losses]
         self.add_loss(losses)
@@ -428,7 +424,7 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
                 name: serialization.to_dict(
                     getattr(self, name), keras.saving.serialize_keras_object
                 )
-                for name in self._config_classes
+                for name in config_attributes(type(self))
             },
         }
 
@@ -437,8 +433,10 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         """Makes the wrapper from what `get_config` returned."""
         decode = functools.partial(keras.saving.deserialize_keras_object, **kwargs)
         arguments = {**config, "base_model": decode(config["base_model"])}
-        for name, kind in cls._config_classes.items():
-            arguments[name] = serialization.from_dict(kind, config[name], decode)
+        for name, attribute in config_attributes(cls).items():
+            arguments[name] = serialization.from_dict(
+                attribute.kind, config[name], decode
+            )
         return cls(**arguments)
 
     # --- helpers
@@ -466,14 +464,28 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
             self._epoch = tf.Variable(0, False, dtype=tf.int64)
 
     def _arguments(self, method: Any, args: Any, kwargs: Any) -> dict[str, Any]:
-        """Names the arguments of a method, and follows configs that have changed."""
+        """Follows configs that have changed, and names and preprocesses arguments."""
         terms = self.terms()
         configs = [snapshot(term.config) for term in terms]
         if configs != self._traced_configs:
             self._prepare_terms()
             self.train_function = self.test_function = None
             self._traced_configs = configs
-        return where_keras_looks(method, args, kwargs, self.unpack)
+        given = where_keras_looks(method, args, kwargs, self.unpack)
+        return self._preprocessed(method.__name__, given)
+
+    def _preprocess(self, x: Any, y: Any = None, sample_weight: Any = None) -> Any:
+        """Preprocesses a batch as a base model with a preprocessor does."""
+        inner = self.base_model
+        if isinstance(inner, RegularizedModel):
+            return inner._preprocess(x, y, sample_weight)
+        return inner.preprocess_samples(x, y, sample_weight)
+
+    def _preprocessed(self, method: str, given: dict[str, Any]) -> dict[str, Any]:
+        """Preprocesses the data of a method if the base model does so."""
+        if not has_preprocessor(self._core):
+            return given
+        return preprocessed(self._preprocess, method, given)
 
     @property
     def _overrides_call(self) -> bool:
@@ -489,26 +501,32 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
             _STEP.reset(token)
 
     def _regularized(
-        self, terms: list[Term], x: Any, y: Any, sample_weight: Any, training: bool
-    ) -> tuple[CleanPass, list[tf.Tensor]]:
+        self, terms: list[Term], clean: CleanPass, keywords: dict[str, Any]
+    ) -> list[tf.Tensor]:
         """Runs the samples and computes the losses of terms, for the caller's tape."""
-        passes = self._passes(terms)
-        clean = self._samples(terms, x, y, sample_weight, training)
-        if training and any(term.replaces_labeled_loss for term in terms):
+        if clean.neighbors and "mask" in keywords:
+            raise ValueError(
+                "A mask was passed with a batch that holds neighbors, which have masks "
+                "of their own. Let a layer of the base model make them (Masking, or "
+                "Embedding with mask_zero=True), or call with training=False."
+            )
+        passes = self._passes(terms, keywords)
+        if clean.training and any(term.replaces_labeled_loss for term in terms):
             passes.begin(clean)
             for term in terms:
                 clean.x, clean.moves = term.samples(passes, clean)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             passes.run_samples(clean, tape)
-            target = None if y is None else passes.scaled(clean.labeled_loss)
+            target = None if clean.y is None else passes.scaled(clean.labeled_loss)
         if any(term.needs_input_gradient for term in terms):
             of_sources = tape.gradient(target, passes.sources(clean))
             passes.note_gradients(clean, of_sources)
         with keras_internals.losses_kept(self._core):
-            losses = [self._term_loss(term, passes, clean) for term in terms]
-        return clean, losses
+            return [self._term_loss(term, passes, clean) for term in terms]
 
-    def _passes(self, terms: list[Term]) -> Passes:
+    def _passes(
+        self, terms: list[Term], keywords: dict[str, Any] | None = None
+    ) -> Passes:
         return Passes(
             self,
             self._core,
@@ -519,6 +537,7 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
                 or (term.needs_input_gradient and not term.perturbed_layers)
                 for term in terms
             ),
+            keywords=keywords,
         )
 
     def _samples(
@@ -557,7 +576,7 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
             prepared = term.prepare(passes, clean)
         loss = term.multiplier * term.loss(passes, clean, prepared)
         self._term_metrics[term.name].update_state(
-            _of_global_batch(loss), sample_weight=batch_size(clean.x)
+            of_global_batch(loss), sample_weight=batch_size(clean.x)
         )
         return loss
 
@@ -576,7 +595,7 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         return [tf.reduce_sum(loss) for loss in floats]
 
     def _track_loss(self, losses: list[tf.Tensor], x: Any) -> None:
-        total = tf.add_n([tf.reduce_mean(_of_global_batch(loss)) for loss in losses])
+        total = tf.add_n([tf.reduce_mean(of_global_batch(loss)) for loss in losses])
         keras_internals.track_loss(self, total, batch_size(x))
 
     def _without_idle_terms(self, logs: dict[str, Any]) -> dict[str, Any]:
@@ -636,11 +655,6 @@ def _copied_metrics(metrics: Any) -> Any:
         return keras.tree.map_structure(copied, metrics)
     except Exception:
         return None
-
-
-def _of_global_batch(loss: tf.Tensor) -> tf.Tensor:
-    """Undoes the division of a loss among replicas."""
-    return loss * tf.cast(tf.distribute.get_strategy().num_replicas_in_sync, loss.dtype)
 
 
 def _sums(left: list[Any], right: list[Any]) -> list[Any]:

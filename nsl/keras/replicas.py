@@ -1,39 +1,19 @@
-"""Means, sums and random seeds where several replicas share a batch."""
+"""Losses and random seeds where several replicas share a batch."""
 
 import keras
 import tensorflow as tf
 
 
-def share_of_mean(total: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-    """Divides a replica's sum by the count of all replicas.
+def of_global_batch(loss: tf.Tensor) -> tf.Tensor:
+    """Undoes the division of a loss among replicas.
 
     Args:
-      total: This replica's sum.
-      count: How many this replica adds to the count, or how much weight.
+      loss: A replica's share of a loss, of any shape.
 
     Returns:
-      This replica's share of the mean: the shares sum up to the mean of the global
-      batch. 0 if there is nothing to count.
+      What the loss of the global batch is if every replica has the same share.
     """
-    return tf.math.divide_no_nan(total, sum_over_replicas(count))
-
-
-def sum_over_replicas(value: tf.Tensor) -> tf.Tensor:
-    """Adds up what each replica has of a tensor."""
-    replica = tf.distribute.get_replica_context()
-    if replica is not None and replica.num_replicas_in_sync > 1:
-        return replica.all_reduce("sum", value)
-    return value
-
-
-def largest_of_replicas(value: tf.Tensor) -> tf.Tensor:
-    """Finds the largest of what each replica has of each element of a tensor."""
-    replica = tf.distribute.get_replica_context()
-    if replica is not None and replica.num_replicas_in_sync > 1:
-        # Replicas can be gathered or summed up, no more.
-        gathered = replica.all_gather(value[tf.newaxis], axis=0)
-        return tf.reduce_max(gathered, axis=0)
-    return value
+    return loss * tf.cast(tf.distribute.get_strategy().num_replicas_in_sync, loss.dtype)
 
 
 def replica_seed(generator: keras.random.SeedGenerator) -> tf.Tensor:

@@ -1,11 +1,11 @@
 """Losses of samples and their neighbors in a graph, one value a sample."""
 
-from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
 from nsl.lib.distances import assert_distributions
+from nsl.lib.replicas import gather_from_replicas, sum_over_replicas
 
 # The logarithm of a weight of 0: its exponential is 0, and nothing becomes NaN.
 _LOG_ZERO = -1e30
@@ -17,10 +17,8 @@ def neighbor_contrastive_loss(
     neighbors: Any,
     weights: Any,
     temperature: float = 0.5,
-    batch: Any = None,
-    first: Any = 0,
 ) -> tf.Tensor:
-    """Computes how much nearer than its neighbors the rest of the batch is.
+    """Computes the contrastive loss of samples against their neighbors.
 
     With s the cosine similarity, t the temperature and w the weights of the edges of
     sample z_i, divided by their sum:
@@ -35,7 +33,8 @@ def neighbor_contrastive_loss(
 
     Negatives are all samples of the batch but the sample itself, neighbors among them,
     as in the paper: a neighbor that is also a sample of the batch counts in the
-    denominator twice. The neighbors of other samples are no negatives.
+    denominator twice. The neighbors of other samples are no negatives. In a replica of
+    a `tf.distribute` strategy, negatives are the samples of all replicas.
 
     Args:
       samples: Embeddings of shape [batch, ...], each taken as one vector.
@@ -43,16 +42,16 @@ def neighbor_contrastive_loss(
       weights: Weights of the edges, of shape [batch, k]; one of 0 or less masks the
         neighbor.
       temperature: Divides the similarities, greater than 0.
-      batch: The samples that are negatives, of shape [n, ...], `samples` among them;
-        by default `samples`.
-      first: The row of `batch` in which `samples` begin.
 
     Returns:
       The losses, of shape [batch]; 0 for a sample without neighbors. At least float32.
+
+    Raises:
+      ValueError: If shapes do not match.
     """
     samples, neighbors, weights = _prepared(samples, neighbors, weights)
-    batch = samples if batch is None else tf.cast(batch, samples.dtype)
-    samples, batch = _unit(samples, 1), _unit(batch, 1)
+    samples = _unit(samples, 1)
+    batch, first = gather_from_replicas(samples)
     near = tf.einsum("bd,bkd->bk", samples, _unit(neighbors, 2)) / temperature
     rest = tf.matmul(samples, batch, transpose_b=True) / temperature
     rows = first + tf.range(tf.shape(samples)[0])
@@ -69,40 +68,39 @@ def neighbor_consistency_loss(
     outputs: Any,
     neighbor_outputs: Any,
     weights: Any,
-    temperature: float = 0.5,
+    sharpening_temperature: float = 0.5,
     from_logits: bool = False,
     binary: bool = False,
-    balance: float = 0.0,
-    total: Callable[[tf.Tensor], tf.Tensor] | None = None,
+    distribution_alignment: float = 0.0,
 ) -> tf.Tensor:
     """Computes the divergence from what the neighbors of each sample predict.
 
     The target is the mean of the neighbors' probabilities, weighted by the edges,
-    raised to the power 1 / temperature and divided by its sum. No gradient goes
-    through it. The loss is KL(target || prediction), averaged over the positions where
-    a sample has several predictions. Sharpened means as targets are due to Berthelot
-    et al. (2019), https://arxiv.org/abs/1905.02249, and in graphs to Feng et al.
-    (2020), "GRAND", https://arxiv.org/abs/2005.11079.
+    raised to the power 1 / `sharpening_temperature` and divided by its sum. No gradient
+    goes through it. The loss is KL(target || prediction), averaged over the positions
+    where a sample has several predictions. Sharpened means as targets are due to
+    Berthelot et al. (2019), https://arxiv.org/abs/1905.02249, and in graphs to Feng et
+    al. (2020), "GRAND", https://arxiv.org/abs/2005.11079.
 
     Sharpening lets a class that is ahead grow until all samples have it. Against this,
-    `balance` divides each target by the share that its class has among the targets of
-    the batch, to that power, before it is divided by its sum: distribution alignment
-    with equal shares (Berthelot et al., 2020, "ReMixMatch",
-    https://arxiv.org/abs/1911.09785).
+    `distribution_alignment` divides each target by the share that its class has among
+    the targets of the batch, to that power, before it is divided by its sum (Berthelot
+    et al., 2020, "ReMixMatch", https://arxiv.org/abs/1911.09785; here towards equal
+    shares). In a replica of a `tf.distribute` strategy the batch is that of all.
 
     Args:
       outputs: Predictions of shape [batch, ..., classes].
       neighbor_outputs: Those of the neighbors, of shape [batch, k, ..., classes].
       weights: Weights of the edges, of shape [batch, k]; one of 0 or less masks the
         neighbor.
-      temperature: 1 leaves the mean as it is, less sharpens it. Greater than 0.
+      sharpening_temperature: 1 leaves the mean as it is, less sharpens it. Greater
+        than 0.
       from_logits: Whether outputs are logits instead of probabilities.
       binary: Whether each output is the probability (or logit) of a yes by itself,
         instead of one of several classes.
-      balance: 0 leaves the shares of the classes as they are, 1 makes them about equal.
-        At each position of a sample that has several, the shares are those there.
-      total: Adds up a tensor over the replicas that have a part of the batch each; by
-        default there is one.
+      distribution_alignment: 0 leaves the shares of the classes as they are, 1 makes
+        them about equal. At each position of a sample that has several, the shares are
+        those there.
 
     Returns:
       The losses, of shape [batch]; 0 for a sample without neighbors. At least float32.
@@ -118,14 +116,14 @@ def neighbor_consistency_loss(
         outputs, neighbors, weights = _prepared(outputs, neighbor_outputs, weights)
     log_p = _log_probabilities(outputs, from_logits, binary)
     log_mean = _log_mean(neighbors, weights, from_logits, binary)
-    log_target = tf.nn.log_softmax(log_mean / temperature, axis=-1)
+    log_target = tf.nn.log_softmax(log_mean / sharpening_temperature, axis=-1)
     there = tf.reduce_any(weights > 0, axis=1)
-    if balance:
+    if distribution_alignment:
         counts = tf.einsum(
             "b,b...->...", tf.cast(there, log_p.dtype), tf.exp(log_target)
         )
-        counts = counts if total is None else total(counts)
-        log_target -= balance * tf.math.log(counts + _EPSILON)
+        shares = tf.math.log(sum_over_replicas(counts) + _EPSILON)
+        log_target -= distribution_alignment * shares
         log_target = tf.nn.log_softmax(log_target, axis=-1)
     log_target = tf.stop_gradient(log_target)
     divergence = tf.reduce_sum(tf.exp(log_target) * (log_target - log_p), axis=-1)

@@ -45,6 +45,33 @@ def takes_training(model: Any) -> bool:
     return bool(known)
 
 
+def keywords_of_call(model: Any) -> set[str] | None:
+    """Lists the keywords that `model.call` makes use of, or None if it takes any.
+
+    The signature of `call` tells, but for functional and sequential models, whose
+    `call` takes any keyword and hands on those that the model has registered
+    (`Layer._call_context_args`; without it none).
+    """
+    call = type(model).call
+    [_, *parameters] = inspect.signature(call).parameters.values()
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    if takes_any and call.__module__ not in _FUNCTIONAL:
+        return None
+    kinds = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+    named = {p.name for p in parameters[1:] if p.kind in kinds}
+    return named | set(getattr(model, "_call_context_args", ()))
+
+
+def keywords_received(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Returns the keywords that `call(self, inputs, **kwargs)` was called with.
+
+    Where Keras builds a model by a symbolic call (`Layer._maybe_build`), it passes all
+    of them as one argument named `kwargs`. Without that nothing changes.
+    """
+    rest = dict(kwargs)
+    return {**rest.pop("kwargs", {}), **rest}
+
+
 def input_structure(model: Any) -> Any:
     """Returns the structure of a functional model's inputs, None for other models.
 

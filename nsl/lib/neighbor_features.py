@@ -203,14 +203,21 @@ def _look_up(features: Mapping[str, Any], name: str) -> Any:
 
 def _interleave(tensors: list[Any], keep_rank: bool) -> Any:
     """Stacks tensors at axis 1, and merges that into axis 0 if `keep_rank`."""
-    first = tensors[0]
+    first, k = tensors[0], len(tensors)
     if isinstance(first, tf.SparseTensor):
         stacked = tf.sparse.concat(1, [tf.sparse.expand_dims(t, 1) for t in tensors])
-        if not keep_rank:
-            return stacked
-        shape = first.dense_shape
-        rows = shape[:1] * len(tensors)
-        return tf.sparse.reshape(stacked, tf.concat([rows, shape[1:]], axis=0))
+        batch, rest = first.shape[0], first.shape[1:]
+        shape = tf.TensorShape([batch, k]).concatenate(rest)
+        if keep_rank:
+            rows = first.dense_shape[:1] * k
+            stacked = tf.sparse.reshape(
+                stacked, tf.concat([rows, first.dense_shape[1:]], axis=0)
+            )
+            batch = None if batch is None else batch * k
+            shape = tf.TensorShape([batch]).concatenate(rest)
+        # Both operations forget it, and a layer that follows needs the last axis.
+        stacked.set_shape(shape)
+        return stacked
     stacked = tf.stack(tensors, axis=1)
     if not keep_rank:
         return stacked

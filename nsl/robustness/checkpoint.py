@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from nsl.attacks.fingerprint import fingerprint
-from nsl.files.output_files import whole_files
+from nsl.files.output_files import atomic_files
 from nsl.robustness.gallery import from_json, to_json
 
 _OUTPUT_TOLERANCE = 1e-4
@@ -56,7 +56,7 @@ def _hides(text: Any) -> bool:
 
 
 class Checkpoint:
-    """What each attack left standing so far, by attack and epsilon.
+    """What each attack has found so far, by attack and epsilon.
 
     Raises ValueError, with what differs, if the file is of another evaluation: of
     other outputs for a few examples (compared to 1e-4), or another fingerprint, JSON
@@ -87,7 +87,7 @@ class Checkpoint:
         finished = self._data["finished"].setdefault(attack, {})
         finished.update({repr(epsilon): r for epsilon, r in results.items()})
         if self._path is not None:
-            with whole_files([self._path]) as (file,):
+            with atomic_files([self._path]) as (file,):
                 file.write(json.dumps(self._data, default=to_json).encode())
 
     def _read(self, path: str) -> dict[str, Any]:

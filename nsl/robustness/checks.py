@@ -231,37 +231,37 @@ def black_box_beats_white_box(report: RobustnessReport) -> Finding | None:
     of them: a few fall by luck. In a cascade only attacks that ran before count.
     """
     worst = 0.0, "", 0.0
-    standing = np.tile(report.correct, (len(report.epsilons), 1))
+    robust = np.tile(report.correct, (len(report.epsilons), 1))
     white_box_ran = False
-    white_boxes = [r.standing for r in report.results.values() if not r.black_box]
+    white_boxes = [r.robust for r in report.results.values() if not r.black_box]
     if white_boxes and not report.cascade:
-        standing = np.logical_and.reduce(white_boxes)
+        robust = np.logical_and.reduce(white_boxes)
         white_box_ran = True
     for name, result in report.results.items():
         if result.black_box and white_box_ran:
-            shares = np.mean(standing & ~result.standing, axis=1)
+            shares = np.mean(robust & ~result.robust, axis=1)
             at = int(np.argmax(shares))
             worst = max(worst, (float(shares[at]), name, report.epsilons[at]))
         white_box_ran |= not result.black_box
         if report.cascade:
-            standing = standing & result.standing
+            robust = robust & result.robust
     share, name, epsilon = worst
     if share <= max(_BLACK_BOX_SHARE, _BLACK_BOX_EXAMPLES / report.num_examples):
         return None
     return Finding(
         "black_box_beats_white_box",
         f"{name}, which sees only outputs, brings down {share:.1%} of the examples at "
-        f"epsilon {epsilon:g} that white-box attacks left standing (threshold "
+        f"epsilon {epsilon:g} that withstood white-box attacks (threshold "
         f"{_BLACK_BOX_SHARE:.0%}). The gradients mislead (gradient masking): the true "
-        "worst case is probably lower still. Find what breaks the gradients, or give "
-        "the white-box attacks more steps and restarts.",
+        "robust accuracy is probably lower still. Find what breaks the gradients, or "
+        "give the white-box attacks more steps and restarts.",
     )
 
 
-def stands_at_huge_epsilon(
+def robust_at_huge_epsilon(
     accuracy: float, num_classes: int, epsilon: float
 ) -> Finding | None:
-    """Warns if more than 1 / classes of the examples stand when all may be changed.
+    """Warns if more than 1 / classes of the examples withstand any change.
 
     With a radius that reaches from any example to any other, an attack that works
     brings accuracy down to nothing.
@@ -269,10 +269,10 @@ def stands_at_huge_epsilon(
     if accuracy <= 1.0 / num_classes:
         return None
     return Finding(
-        "stands_at_huge_epsilon",
+        "robust_at_huge_epsilon",
         f"At epsilon = {epsilon:g}, where an example may become any other, "
-        f"{accuracy:.1%} still stand (chance is {1.0 / num_classes:.1%}). No model "
-        "withstands that, so the attack does not work on this one.",
+        f"{accuracy:.1%} are still robust (chance is {1.0 / num_classes:.1%}). No "
+        "model withstands that, so the attack does not work on this one.",
     )
 
 

@@ -350,9 +350,9 @@ class Evaluation:
     def _run(self, name: str, attack: Any) -> None:
         """Runs an attack at every epsilon, smallest first."""
         report, radii, count = self.report, self._radii, len(self._radii)
-        standing = report.standing if report.cascade else report.standing_clean
+        robust = report.robust if report.cascade else report.correct_by_epsilon
         result = AttackResult(
-            standing,
+            robust,
             seconds=[0.0] * count,
             model_passes=[0] * count,
             black_box=getattr(attack, "black_box", False),
@@ -366,19 +366,19 @@ class Evaluation:
             kept = [self._checkpoint.finished(name, key) for key in keys]
             finished = [found for found in kept if found is not None]
             if len(finished) < len(kept):
-                robust = np.flatnonzero(result.standing[group[0]])
-                finished = self._attack(name, attack, [radii[k] for k in group], robust)
+                index = np.flatnonzero(result.robust[group[0]])
+                finished = self._attack(name, attack, [radii[k] for k in group], index)
                 self._checkpoint.add(name, dict(zip(keys, finished, strict=True)))
             for k, found in zip(group, finished, strict=True):
                 larger = [j for j in range(count) if radii[k].is_in(radii[j])]
-                result.standing[np.ix_(larger, found["fallen"])] = False
+                result.robust[np.ix_(larger, found["fallen"])] = False
                 result.seconds[k] = found["seconds"]
                 result.model_passes[k] = found["model_passes"]
                 outside[k] = found["outside"]
                 for one in found["shown"]:
                     self._fallen.setdefault(one["index"], GalleryExample(**one))
                 if self._given["verbose"] and sys.stderr.isatty():
-                    robust_share = result.standing[k].mean()
+                    robust_share = result.robust[k].mean()
                     print(
                         f"{name}, epsilon {radii[k].key}: {robust_share:.1%} robust, "
                         f"{result.seconds[k]:.1f} s",
@@ -478,7 +478,7 @@ class Evaluation:
         margins, fallen = self._margins, self._fallen
         keys = [one.key for one in self._radii]
         weak = sorted(fallen, key=lambda i: (keys.index(fallen[i].epsilon), margins[i]))
-        hardy = np.flatnonzero(self.report.standing.all(axis=0))
+        hardy = np.flatnonzero(self.report.robust.all(axis=0))
         hardy = hardy[np.argsort(-margins[hardy], kind="stable")]
         self.report.gallery += [fallen[i] for i in weak[:_SHOWN]]
         self.report.gallery += [self._shown(int(i)) for i in hardy[:_SHOWN]]
@@ -532,7 +532,7 @@ class Evaluation:
         epsilon = examples.reach(self._norm)
         if epsilon is None or self._task.loss or model.decisions or not model.is_native:
             return
-        robust = self._sample[report.standing[-1][self._sample]]
+        robust = self._sample[report.robust[-1][self._sample]]
         fallen = 0
         if len(robust) and epsilon:
             attack, [radius] = (
@@ -542,7 +542,7 @@ class Evaluation:
             [found] = self._attack("pgd", attack, [radius], robust)
             fallen = len(found["fallen"])
         accuracy = (len(robust) - fallen) / len(self._sample)
-        self._note(checks.stands_at_huge_epsilon(accuracy, model.classes, epsilon))
+        self._note(checks.robust_at_huge_epsilon(accuracy, model.classes, epsilon))
 
 
 def joint(parts: dict[str, RobustnessReport]) -> RobustnessReport:
@@ -554,11 +554,11 @@ def joint(parts: dict[str, RobustnessReport]) -> RobustnessReport:
         np.logical_and.reduce([part.correct for part in reports]),
         parts=parts,
     )
-    standing = report.standing_clean
+    robust = report.correct_by_epsilon
     for name, part in parts.items():
         for attack, result in part.results.items():
-            standing = standing & result.standing
-            found = attrs.evolve(result, standing=standing)
+            robust = robust & result.robust
+            found = attrs.evolve(result, robust=robust)
             report.results[f"{name}: {attack}"] = found
         report.warnings += [
             attrs.evolve(one, message=f"({name}) {one.message}")

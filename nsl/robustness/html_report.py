@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from nsl.configs import NormType
-from nsl.files.output_files import check_output, whole_files
+from nsl.files.output_files import atomic_files, check_output
 from nsl.lib import features
 from nsl.robustness.gallery import GalleryExample
 from nsl.robustness.report import RobustnessReport, norm_name, percent, radius_text
@@ -39,7 +39,7 @@ _TITLES = {
     "model_at_chance": "The model is no better than guessing",
     "too_few_classes": "A weaker attack had to stand in for another",
     "black_box_beats_white_box": "An attack that knows less did better",
-    "stands_at_huge_epsilon": "An attack fails where none should",
+    "robust_at_huge_epsilon": "An attack fails where none should",
     "left_the_ball": "An attack broke the rules",
     "guessed_outputs": "What the outputs mean was a guess",
     "batch_dependent": "An answer depends on the other examples",
@@ -57,8 +57,10 @@ def write(
     check_output(os.fspath(path))
     template = importlib.resources.files(__package__).joinpath("report.html")
     count = report.num_examples
-    worst = report.worst_case.items()
-    tiles = [(f"worst case, radius\xa0{radius_text(e)}", share) for e, share in worst]
+    tiles = [
+        (f"robust accuracy, radius\xa0{radius_text(e)}", share)
+        for e, share in report.robust_accuracy.items()
+    ]
     parts = {
         "tiles": _facts(
             [
@@ -80,7 +82,7 @@ def write(
     page = string.Template(template.read_text("utf-8")).substitute(
         {name: _html(part) for name, part in parts.items()}
     )
-    with whole_files([os.fspath(path)]) as (file,):
+    with atomic_files([os.fspath(path)]) as (file,):
         file.write(page.encode("utf-8", "replace"))
 
 
@@ -148,7 +150,9 @@ def _curve(report: RobustnessReport) -> dict[str, Any]:
     lines, legend = [], []
     after = "after " if report.cascade else ""
     named = [(after + name, line) for name, line in report.accuracy.items()]
-    for i, (name, line) in enumerate([("worst case", report.worst_case), *named]):
+    for i, (name, line) in enumerate(
+        [("robust accuracy", report.robust_accuracy), *named]
+    ):
         style = f"line l{(i - 1) % _COLORS}" if i else "worst"
         ys = [260 - 240 * share for share in (report.clean_accuracy, *line.values())]
         points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=True))
@@ -156,14 +160,16 @@ def _curve(report: RobustnessReport) -> dict[str, Any]:
         key = _el("path", d="M0 6H32", class_=style)
         key = _el("svg", key, viewBox="0 0 32 12", aria_hidden="true")
         legend.append(_el("li", key, f" {name}"))
-    steps = [f"{percent(s)} at {radius_text(e)}" for e, s in report.worst_case.items()]
+    steps = [
+        f"{percent(s)} at {radius_text(e)}" for e, s in report.robust_accuracy.items()
+    ]
     return {
         "ticks": ticks,
         "lines": lines,
         "legend": legend,
         "axis": "radius, by column of the table" if words else "radius",
         "description": f"Without an attack: {percent(report.clean_accuracy)} right; "
-        f"in the worst case {', '.join(steps)}.",
+        f"robust accuracy {', '.join(steps)}.",
     }
 
 

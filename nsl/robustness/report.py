@@ -52,10 +52,10 @@ class Finding:
 
 @attrs.define
 class AttackResult:
-    """What one attack left standing.
+    """The result of one attack.
 
     Attributes:
-      standing: Whether each example is still classified correctly, a bool array of
+      robust: Whether each example is still classified correctly, a bool array of
         shape [epsilons, examples]. In a cascade: after this attack and all before it.
       seconds: How long the attack took at each epsilon, one number an epsilon. An
         attack that handles all of them in one run counts at the first.
@@ -64,7 +64,7 @@ class AttackResult:
       black_box: Whether the attack sees only the outputs of the model.
     """
 
-    standing: np.ndarray = attrs.field(eq=attrs.cmp_using(eq=np.array_equal))
+    robust: np.ndarray = attrs.field(eq=attrs.cmp_using(eq=np.array_equal))
     seconds: list[float]
     model_passes: list[int]
     black_box: bool = False
@@ -82,8 +82,9 @@ class RobustnessReport:
       epsilons: The radii, ascending; a text for a radius of each coordinate.
       correct: Whether each clean example is classified correctly, bool of shape
         [examples].
-      results: What each attack left standing, by name, in the order they ran.
-      cascade: Whether each attack only tried what those before it had left standing.
+      results: The result of each attack, by name, in the order they ran.
+      cascade: Whether each attack only tried examples that had withstood all attacks
+        before it.
       warnings: What speaks against believing the figures, see `nsl.robustness.checks`.
       assumptions: What was taken for granted where nothing was said, in sentences.
       gallery: Some of the examples, to look at.
@@ -112,39 +113,39 @@ class RobustnessReport:
         return float(np.mean(self.correct))
 
     @property
-    def standing_clean(self) -> np.ndarray:
+    def correct_by_epsilon(self) -> np.ndarray:
         """`correct` for each epsilon, bool of shape [epsilons, examples]."""
         return np.tile(self.correct, (len(self.epsilons), 1))
 
     @property
-    def standing(self) -> np.ndarray:
+    def robust(self) -> np.ndarray:
         """Whether each example withstands all attacks, bool [epsilons, examples]."""
-        standing = self.standing_clean
+        robust = self.correct_by_epsilon
         for result in self.results.values():
-            standing &= result.standing
-        return standing
+            robust &= result.robust
+        return robust
 
     @property
-    def worst_case(self) -> dict[Any, float]:
+    def robust_accuracy(self) -> dict[Any, float]:
         """The share of examples that withstand all attacks, by epsilon."""
-        shares = self.standing.mean(axis=1)
+        shares = self.robust.mean(axis=1)
         return dict(zip(self.epsilons, map(float, shares), strict=True))
 
     @property
     def accuracy(self) -> dict[str, dict[Any, float]]:
-        """The share of examples that stand after each attack, by name and epsilon.
+        """The share of examples that are robust after each attack, by name and epsilon.
 
         In a cascade that is after this attack and all before it.
         """
         return {
             name: dict(
-                zip(self.epsilons, map(float, result.standing.mean(1)), strict=True)
+                zip(self.epsilons, map(float, result.robust.mean(1)), strict=True)
             )
             for name, result in self.results.items()
         }
 
     def to_json(self) -> str:
-        """Returns the report as JSON, the matrices of what stands included."""
+        """Returns the report as JSON, the matrices of robust examples included."""
         data = {"version": _VERSION, **self._to_data()}
         return json.dumps(data, indent=2, default=to_json)
 
@@ -153,13 +154,13 @@ class RobustnessReport:
             "norm": getattr(self.norm, "value", self.norm),
             "epsilons": self.epsilons,
             "clean_accuracy": self.clean_accuracy,
-            "worst_case": list(self.worst_case.values()),
+            "robust_accuracy": list(self.robust_accuracy.values()),
             "correct": _to_bits(self.correct),
             "cascade": self.cascade,
             "results": {
                 name: {
                     **attrs.asdict(result),
-                    "standing": [_to_bits(row) for row in result.standing],
+                    "robust": [_to_bits(row) for row in result.robust],
                 }
                 for name, result in self.results.items()
             },
@@ -207,7 +208,7 @@ class RobustnessReport:
                 name: AttackResult(
                     **{
                         **result,
-                        "standing": np.array([*map(_from_bits, result["standing"])]),
+                        "robust": np.array([*map(_from_bits, result["robust"])]),
                     }
                 )
                 for name, result in data["results"].items()
@@ -225,13 +226,16 @@ class RobustnessReport:
         rows = [header, ["clean", *clean, "", ""]]
         for name, result in self.results.items():
             then = "then " if self.cascade and len(rows) > 2 else ""
-            shares = map(percent, result.standing.mean(axis=1))
+            shares = map(percent, result.robust.mean(axis=1))
             seconds, passes = sum(result.seconds), sum(result.model_passes)
             rows.append([then + name, *shares, f"{seconds:.1f}", f"{passes:,}"])
         for name, part in self.parts.items():
             alone = f"{name} alone (clean {percent(part.clean_accuracy)})"
-            rows.append([alone, *map(percent, part.worst_case.values()), "", ""])
-        return [*rows, ["worst case", *map(percent, self.worst_case.values()), "", ""]]
+            rows.append([alone, *map(percent, part.robust_accuracy.values()), "", ""])
+        return [
+            *rows,
+            ["robust accuracy", *map(percent, self.robust_accuracy.values()), "", ""],
+        ]
 
     def __str__(self) -> str:
         title = (
@@ -244,7 +248,7 @@ class RobustnessReport:
         return "\n".join(lines)
 
     def plot(self, path_or_ax: Any) -> Any:
-        """Plots accuracy against epsilon: one line an attack, the worst case bold.
+        """Plots accuracy against epsilon: one line an attack, robust accuracy bold.
 
         Args:
           path_or_ax: The file to write (its ending tells the format), or the
@@ -276,8 +280,8 @@ class RobustnessReport:
             label = f"after {name}" if self.cascade else name
             shares = [self.clean_accuracy, *accuracy.values()]
             axes.plot(epsilons, shares, marker=".", linewidth=1, label=label)
-        shares = [self.clean_accuracy, *self.worst_case.values()]
-        axes.plot(epsilons, shares, color="black", linewidth=3, label="worst case")
+        shares = [self.clean_accuracy, *self.robust_accuracy.values()]
+        axes.plot(epsilons, shares, color="black", linewidth=3, label="robust accuracy")
         axes.set_xlabel(f"epsilon ({norm_name(self.norm)})")
         axes.set_ylabel("accuracy")
         axes.set_ylim(0.0, 1.0)

@@ -147,7 +147,7 @@ def build_graph_from_config(
             embeddings, config.lsh_splits, config.lsh_rounds, config.random_seed
         )
     with (
-        output_files.whole_files([output]) as (file,),
+        output_files.atomic_files([output]) as (file,),
         similarity.fastest_product() as product,
     ):
         all_searches = searches(len(embeddings), buckets)

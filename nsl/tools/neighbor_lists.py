@@ -72,7 +72,7 @@ def write_neighbors(
             f"{rows[wrong[0]]} has {weights[wrong[0]]}."
         )
     rows, neighbors, weights = rows[present], neighbors[present], weights[present]
-    with output_files.whole_files([path]) as (file,):
+    with output_files.atomic_files([path]) as (file,):
         for start in range(0, len(rows), _EDGES_AT_ONCE):
             part = slice(start, start + _EDGES_AT_ONCE)
             file.write(

@@ -121,7 +121,7 @@ def pack_nbrs(
             for _ in records:
                 pass
         else:
-            with output_files.whole_files(
+            with output_files.atomic_files(
                 outputs, "gzip" if compression == "gzip" else None
             ) as files:
                 numbered = enumerate(records)

@@ -27,5 +27,5 @@ def write_json(path: str | os.PathLike[str], values: dict[str, Any]) -> None:
       OSError: If the file cannot be written.
     """
     text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-    with output_files.whole_files([os.fspath(path)]) as (file,):
+    with output_files.atomic_files([os.fspath(path)]) as (file,):
         file.write(text.encode())

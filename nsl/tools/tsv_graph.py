@@ -116,7 +116,7 @@ def write_tsv_graph(filename: str | os.PathLike[str], graph: Graph) -> None:
         for source, targets in graph.items()
         for target, weight in targets.items()
     ]
-    with output_files.whole_files([path]) as (file,):
+    with output_files.atomic_files([path]) as (file,):
         for start in range(0, len(edges), _LINES_AT_ONCE):
             block = edges[start : start + _LINES_AT_ONCE]
             file.write(edge_lines.format_edges(*zip(*block, strict=True)))

@@ -62,8 +62,12 @@ def test_objectives():
         configs.GraphRegConfig(objective=3)
     with pytest.raises(ValueError, match=r"temperature must be greater than 0.*0"):
         configs.GraphRegConfig(temperature=0)
-    with pytest.raises(ValueError, match=r"balance must be at most 1.*2"):
-        configs.GraphRegConfig(balance=2)
+    with pytest.raises(ValueError, match=r"sharpening_temperature must be greater"):
+        configs.GraphRegConfig(sharpening_temperature=0)
+    with pytest.raises(
+        ValueError, match=r"distribution_alignment must be at most 1.*2"
+    ):
+        configs.GraphRegConfig(distribution_alignment=2)
 
 
 def test_an_output_or_a_layer():

@@ -19,7 +19,12 @@ from progress import Progress
 import nsl
 
 SMALL = dataclasses.replace(
-    cora.REGULARIZED, temperature=0.4, hops=4, hidden=32, steps=20, distilled=True
+    cora.REGULARIZED,
+    sharpening_temperature=0.4,
+    hops=4,
+    hidden=32,
+    steps=20,
+    distilled=True,
 )
 
 

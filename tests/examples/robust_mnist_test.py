@@ -28,7 +28,7 @@ def test_adversarial_training_withstands_what_brings_the_plain_network_down(
 ) -> None:
     table = (folder / "robust_mnist.txt").read_text()
     assert min(shares(table, "clean")) > 70
-    plain, pgd, trades = shares(table, "worst case")
+    plain, pgd, trades = shares(table, "robust accuracy")
     assert min(pgd, trades) > plain + 15
 
 

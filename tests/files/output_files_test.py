@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nsl.files.output_files import check_output, shard_names, whole_files
+from nsl.files.output_files import atomic_files, check_output, shard_names
 
 
 def names(folder: Path) -> set[str]:
@@ -16,7 +16,7 @@ def names(folder: Path) -> set[str]:
 def test_files_appear_when_all_are_written(tmp_path: Path) -> None:
     paths = [str(tmp_path / "a"), str(tmp_path / "b")]
     Path(paths[0]).write_text("old")
-    with whole_files(paths) as (first, second):
+    with atomic_files(paths) as (first, second):
         first.write(b"one")
         second.write(b"two")
         assert Path(paths[0]).read_text() == "old"
@@ -28,13 +28,13 @@ def test_files_appear_when_all_are_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize("compression", [None, "gzip"])
 def test_one_after_the_other(compression: str | None, tmp_path: Path) -> None:
     paths = [str(tmp_path / name) for name in "abc"]
-    with whole_files(paths, compression) as files:
+    with atomic_files(paths, compression) as files:
         for file in files[:2]:
             with file:
                 file.write(b"one")
                 file.write(b"two")
         # None of them is open, and all are kept from another run.
-        with whole_files(paths):
+        with atomic_files(paths):
             pass
     unpack = gzip.decompress if compression else bytes
     contents = [unpack(Path(path).read_bytes()) for path in paths]
@@ -48,7 +48,7 @@ def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
     others = {".a.incomplete", ".a.x.incomplete", ".c.0123abcd.incomplete"}
     for name in others:
         (tmp_path / name).touch()
-    with whole_files([str(tmp_path / "a"), str(tmp_path / "b")]):
+    with atomic_files([str(tmp_path / "a"), str(tmp_path / "b")]):
         pass
     assert names(tmp_path) == {"a", "b"} | others
 
@@ -60,7 +60,7 @@ def test_nothing_is_left_after_an_error(
     (tmp_path / "a").write_text("old")
 
     def write() -> None:
-        with whole_files([str(tmp_path / "a"), str(tmp_path / "b")]) as files:
+        with atomic_files([str(tmp_path / "a"), str(tmp_path / "b")]) as files:
             files[0].write(b"new")
             raise error
 
@@ -73,7 +73,7 @@ def test_nothing_is_left_after_an_error(
 def test_a_link_is_written_through(tmp_path: Path) -> None:
     (tmp_path / "target").write_text("old")
     (tmp_path / "link").symlink_to("target")
-    with whole_files([str(tmp_path / "link")]) as (file,):
+    with atomic_files([str(tmp_path / "link")]) as (file,):
         file.write(b"new")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "target").read_text() == "new"
@@ -81,16 +81,16 @@ def test_a_link_is_written_through(tmp_path: Path) -> None:
 
 def test_permissions_are_those_of_a_new_file(tmp_path: Path) -> None:
     (tmp_path / "plain").touch()
-    with whole_files([str(tmp_path / "whole")]):
+    with atomic_files([str(tmp_path / "whole")]):
         pass
     assert (tmp_path / "whole").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_a_live_writer_keeps_its_file(tmp_path: Path) -> None:
     path = str(tmp_path / "a")
-    with whole_files([path]) as (first,):
+    with atomic_files([path]) as (first,):
         first.write(b"first")
-        with whole_files([path]) as (second,):
+        with atomic_files([path]) as (second,):
             second.write(b"second")
         assert Path(path).read_text() == "second"
     assert Path(path).read_text() == "first"

@@ -270,6 +270,35 @@ class TestPerturbOnBatch:
         assert sorted(named) == ["label", "x"]
         np.testing.assert_allclose(named["x"], expected, rtol=1e-5)
 
+    def test_batches_as_fit_takes_them(self):
+        weights = np.arange(SAMPLES) % 2
+        model = wrapped()
+        expected = model.perturb_on_batch(X, Y)
+        np.testing.assert_array_equal(model.perturb_on_batch((X, Y)), expected)
+        expected = model.perturb_on_batch(X, Y, weights)
+        assert (expected[weights == 0] == X[weights == 0]).all()
+        for batch in tf.data.Dataset.from_tensor_slices((X, Y, weights)).batch(24):
+            np.testing.assert_array_equal(model.perturb_on_batch(batch), expected)
+        found = model.perturb_on_batch((X, Y), sample_weight=weights)
+        np.testing.assert_array_equal(found, expected)
+        named = model.perturb_on_batch(({"x": X}, Y, weights))
+        assert named.keys() == {"x"}
+        np.testing.assert_array_equal(named["x"], expected)
+        labels_inside = model.perturb_on_batch(({"x": X, "label": Y},))
+        assert labels_inside.keys() == {"x", "label"}
+
+    def test_a_tuple_of_features(self):
+        inputs = [keras.Input((4,)), keras.Input((4,))]
+        base = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Add()(inputs)))
+        model = wrapped(base)
+        expected = model.perturb_on_batch([X, X], Y)
+        for found in (
+            model.perturb_on_batch((X, X), Y),
+            model.perturb_on_batch(((X, X), Y)),
+        ):
+            assert isinstance(found, tuple)
+            np.testing.assert_array_equal(found, expected)
+
     def test_fields_of_the_config_can_be_given(self):
         model = wrapped()
         perturbed = model.perturb_on_batch(

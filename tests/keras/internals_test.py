@@ -55,6 +55,42 @@ def test_call_has_training_arg():
     assert not keras_internals.takes_training(Without())
 
 
+def test_call_context_args():
+    class Named(keras.Model):
+        def call(self, inputs, *, mode, factor=1.0):
+            return inputs
+
+    class OfAny(keras.Model):
+        def call(self, inputs, **kwargs):
+            return inputs
+
+    assert hasattr(keras.layers.Layer(), "_call_context_args")
+    assert keras_internals.keywords_of_call(model()) == {"mask", "training"}
+    sequential = keras.Sequential()
+    sequential._call_context_args = {"training", "mode"}
+    known = keras_internals.keywords_of_call(sequential)
+    assert known == {"mask", "training", "mode"}
+    known = keras_internals.keywords_of_call(Named())
+    assert known - {"training"} == {"mode", "factor"}
+    assert keras_internals.keywords_of_call(OfAny()) is None
+
+
+def test_keywords_where_keras_builds():
+    seen = []
+
+    class OfAny(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.inner = keras.layers.Dense(1)
+
+        def call(self, inputs, **kwargs):
+            seen.append(keras_internals.keywords_received(kwargs))
+            return self.inner(inputs)
+
+    OfAny()(X, factor=2.0)
+    assert [set(keywords) for keywords in seen] == [{"factor"}, {"factor"}]
+
+
 def test_inputs_struct():
     made = model()
     assert hasattr(made, "_inputs_struct")

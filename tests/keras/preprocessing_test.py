@@ -81,6 +81,9 @@ def test_fit_preprocesses_as_the_task_does(data):
 
 def test_all_other_methods():
     model, plain = wrapped(Classifier()), wrapped(Plain())
+    np.testing.assert_allclose(
+        model.predict_on_batch(TEXTS), plain.predict_on_batch(ONE_HOT), rtol=1e-5
+    )
     for method in ("train_on_batch", "test_on_batch", "evaluate"):
         settings = {"return_dict": True} | (
             {"verbose": 0} if method == "evaluate" else {}
@@ -91,6 +94,29 @@ def test_all_other_methods():
     np.testing.assert_allclose(
         model.predict(TEXTS, verbose=0), plain.predict(ONE_HOT, verbose=0), rtol=1e-5
     )
+
+
+def test_perturb_on_batch():
+    model, plain = wrapped(Classifier()), wrapped(Plain())
+    expected = plain.perturb_on_batch(ONE_HOT, Y)
+    assert np.abs(expected - ONE_HOT).max() > 0
+    for batch in ([TEXTS, Y], [list(TEXTS), list(Y)], [(TEXTS, Y)]):
+        found = model.perturb_on_batch(*batch)
+        assert isinstance(found, np.ndarray)
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_perturb_on_batch_of_a_dict():
+    class Named(Classifier):
+        def preprocess_samples(self, x, y=None, sample_weight=None):
+            data = super().preprocess_samples(x["text"], y, sample_weight)
+            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+            return keras.utils.pack_x_y_sample_weight({"rows": x}, y, sample_weight)
+
+    found = wrapped(Named()).perturb_on_batch({"text": TEXTS, "label": Y})
+    assert found.keys() == {"rows", "label"}
+    expected = wrapped(Plain()).perturb_on_batch(ONE_HOT, Y)
+    np.testing.assert_allclose(found["rows"], expected, rtol=1e-5)
 
 
 def test_validation_split():

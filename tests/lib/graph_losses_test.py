@@ -44,13 +44,13 @@ def contrastive(samples, neighbors, weights, temperature):
     return np.array(losses)
 
 
-def consistency(p, neighbors, weights, temperature, balance=0.0):
+def consistency(p, neighbors, weights, temperature, alignment=0.0):
     """The same for probabilities of classes."""
     there = weights.any(axis=1)
     shares = weights[there] / weights[there].sum(axis=1, keepdims=True)
     targets = np.einsum("bk,bkc->bc", shares, neighbors[there]) ** (1 / temperature)
     targets /= targets.sum(axis=1, keepdims=True)
-    targets /= targets.sum(axis=0) ** balance
+    targets /= targets.sum(axis=0) ** alignment
     targets /= targets.sum(axis=1, keepdims=True)
     losses = np.zeros(len(p))
     losses[there] = (targets * np.log(targets / p[there])).sum(axis=1)
@@ -66,24 +66,32 @@ def test_contrastive_against_numpy(temperature):
 
 @pytest.mark.parametrize("temperature", [0.2, 1.0])
 @pytest.mark.parametrize("from_logits", [False, True])
-@pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
-def test_consistency_against_numpy(temperature, from_logits, balance):
+@pytest.mark.parametrize("alignment", [0.0, 0.5, 1.0])
+def test_consistency_against_numpy(temperature, from_logits, alignment):
     p, near = softmax(SAMPLES), softmax(NEIGHBORS)
     given_as = (SAMPLES, NEIGHBORS) if from_logits else (p, near)
     actual = neighbor_consistency_loss(
-        *given_as, WEIGHTS, temperature, from_logits=from_logits, balance=balance
+        *given_as,
+        WEIGHTS,
+        temperature,
+        from_logits=from_logits,
+        distribution_alignment=alignment,
     )
-    expected = consistency(p, near, WEIGHTS, temperature, balance)
+    expected = consistency(p, near, WEIGHTS, temperature, alignment)
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("from_logits", [False, True])
-@pytest.mark.parametrize("balance", [0.0, 0.5])
-def test_binary_consistency_is_that_of_two_classes_each(from_logits, balance):
+@pytest.mark.parametrize("alignment", [0.0, 0.5])
+def test_binary_consistency_is_that_of_two_classes_each(from_logits, alignment):
     p, near = 1 / (1 + np.exp(-SAMPLES)), 1 / (1 + np.exp(-NEIGHBORS))
     given_as = (SAMPLES, NEIGHBORS) if from_logits else (p, near)
     actual = neighbor_consistency_loss(
-        *given_as, WEIGHTS, from_logits=from_logits, binary=True, balance=balance
+        *given_as,
+        WEIGHTS,
+        from_logits=from_logits,
+        binary=True,
+        distribution_alignment=alignment,
     )
     each = [
         consistency(
@@ -91,7 +99,7 @@ def test_binary_consistency_is_that_of_two_classes_each(from_logits, balance):
             np.stack([near[..., i], 1 - near[..., i]], -1),
             WEIGHTS,
             0.5,
-            balance,
+            alignment,
         )
         for i in range(WIDTH)
     ]
@@ -153,39 +161,37 @@ def test_no_gradient_goes_through_the_target():
 def test_a_prediction_equal_to_its_target_costs_nothing():
     p = softmax(SAMPLES)
     near = np.repeat(p[:, None], COUNT, 1)
-    loss = neighbor_consistency_loss(p, near, WEIGHTS, temperature=1.0)
+    loss = neighbor_consistency_loss(p, near, WEIGHTS, sharpening_temperature=1.0)
     np.testing.assert_allclose(loss, 0, atol=1e-5)
 
 
-def test_a_batch_in_parts_has_the_negatives_of_the_whole():
-    whole = neighbor_contrastive_loss(SAMPLES, NEIGHBORS, WEIGHTS)
-    parts = [
-        neighbor_contrastive_loss(
-            SAMPLES[rows], NEIGHBORS[rows], WEIGHTS[rows], batch=SAMPLES, first=first
+@pytest.mark.parametrize(
+    "loss_of",
+    [
+        neighbor_contrastive_loss,
+        lambda *batch: neighbor_consistency_loss(
+            *batch, from_logits=True, distribution_alignment=0.5
+        ),
+    ],
+    ids=["contrastive", "consistency"],
+)
+def test_replicas_have_the_batch_of_all(loss_of):
+    two = tf.distribute.MirroredStrategy(
+        ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice()
+    )
+    # Replicas need not have equally many samples.
+    rows = [slice(0, 2), slice(2, 5)]
+
+    def parts_of(value):
+        return two.experimental_distribute_values_from_function(
+            lambda context: value[rows[context.replica_id_in_sync_group]]
         )
-        for first, rows in ((0, slice(0, 2)), (2, slice(2, 5)))
-    ]
-    np.testing.assert_allclose(np.concatenate(parts), whole, rtol=1e-6)
 
-
-def test_shares_of_classes_are_those_of_all_parts_of_a_batch():
-    p, near, balance = softmax(SAMPLES), softmax(NEIGHBORS), 0.5
-    whole = neighbor_consistency_loss(p, near, WEIGHTS, balance=balance)
-    counts = []
-
-    def count(values):
-        counts.append(values)
-        return values
-
-    rows = slice(0, 3), slice(3, 5)
-    for total in (count, lambda values: tf.add_n(counts)):
-        parts = [
-            neighbor_consistency_loss(
-                p[part], near[part], WEIGHTS[part], balance=balance, total=total
-            )
-            for part in rows
-        ]
-    np.testing.assert_allclose(np.concatenate(parts), whole, rtol=1e-5, atol=1e-6)
+    parts = [parts_of(value) for value in (SAMPLES, NEIGHBORS, WEIGHTS)]
+    losses = tf.function(lambda *batch: two.run(loss_of, batch))(*parts)
+    found = np.concatenate(two.experimental_local_results(losses))
+    expected = loss_of(SAMPLES, NEIGHBORS, WEIGHTS)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def losses_of(samples, neighbors, weights):
@@ -194,8 +200,8 @@ def losses_of(samples, neighbors, weights):
         "consistency": neighbor_consistency_loss(
             samples, neighbors, weights, from_logits=True
         ),
-        "balanced": neighbor_consistency_loss(
-            samples, neighbors, weights, from_logits=True, balance=0.5
+        "aligned": neighbor_consistency_loss(
+            samples, neighbors, weights, from_logits=True, distribution_alignment=0.5
         ),
         "mean": neighbor_mean_prediction(neighbors, weights, from_logits=True),
     }

@@ -100,7 +100,32 @@ def test_sparse_features(features, keep_rank, graph):
     if keep_rank:
         expected = expected.reshape(4, 2)
     assert isinstance(neighbors["s"], tf.SparseTensor)
+    assert neighbors["s"].shape == expected.shape
     np.testing.assert_array_equal(tf.sparse.to_dense(neighbors["s"]), expected)
+
+
+@pytest.mark.parametrize("keep_rank", [False, True])
+@pytest.mark.parametrize("shape", [(None, 2), None])
+def test_what_is_known_of_a_sparse_shape_stays_known(shape, keep_rank):
+    names = ["x", "NL_nbr_0_x", "NL_nbr_1_x"]
+    weights = [f"NL_nbr_{k}_weight" for k in range(2)]
+    known = {}
+
+    @tf.function(
+        input_signature=[
+            {name: tf.SparseTensorSpec(shape) for name in names}
+            | {name: tf.TensorSpec((None, 1)) for name in weights}
+        ]
+    )
+    def run(batch):
+        neighbors = unpack_features(batch, TWO, keep_rank)[1]
+        known["shape"] = neighbors["x"].shape
+
+    run.get_concrete_function()
+    expected = tf.TensorShape(shape)
+    if not keep_rank:
+        expected = expected[:1].concatenate([2]).concatenate(expected[1:])
+    assert str(known["shape"]) == str(expected)
 
 
 @pytest.mark.parametrize("graph", [False, True])

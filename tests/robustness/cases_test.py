@@ -63,7 +63,7 @@ def _check(report: RobustnessReport, distances: np.ndarray, reach: float) -> Non
     clear = (distances <= 0) | (np.abs(distances - reach) > 0.01 * reach)
     assert clear.mean() > 0.9
     stands = distances > reach
-    np.testing.assert_array_equal(report.standing[0][clear], stands[clear])
+    np.testing.assert_array_equal(report.robust[0][clear], stands[clear])
     assert 0 < stands.mean() < (distances > 0).mean()
 
 
@@ -337,7 +337,7 @@ def test_where_one_column_may_move_nothing_is_said_of_huge_epsilons(
     mask = np.eye(8, dtype=np.float32)[0]
     report = _evaluate(model, feature_mask=mask, bounds=(0, 1), attacks="quick")
     assert _names(report) == []
-    assert report.worst_case[EPSILON] > 0.2
+    assert report.robust_accuracy[EPSILON] > 0.2
 
 
 def test_where_an_example_cannot_become_another_nothing_is_said_either(
@@ -349,7 +349,7 @@ def test_where_an_example_cannot_become_another_nothing_is_said_either(
         {"feature_mask": np.arange(100)[:, None] % 2 * np.ones((1, 8))},
     ):
         report = _evaluate(model, attacks="quick", **given)
-        assert "stands_at_huge_epsilon" not in _names(report)
+        assert "robust_at_huge_epsilon" not in _names(report)
 
 
 # A11: models that change.
@@ -422,7 +422,7 @@ def test_the_callback_takes_features_in_every_form(form: str) -> None:
     model = _linear()
     history = _fit(model, X, Y, _robust_accuracy(x, y), epochs=2)
     expected = _evaluate(model, attacks=[FGSM()], check=False)
-    assert history["robust_accuracy"][-1] == expected.worst_case[EPSILON]
+    assert history["robust_accuracy"][-1] == expected.robust_accuracy[EPSILON]
 
 
 @pytest.mark.parametrize(
@@ -506,7 +506,7 @@ def test_regression_is_evaluated_by_a_tolerance() -> None:
     y = X @ weights + np.linspace(-0.9, 0.9, 100).astype(np.float32)
     report = _evaluate(predict, X, y, attacks=["pgd"], criterion=Within(1.0))
     errors = np.abs(y - X @ weights) + EPSILON * np.abs(weights).sum()
-    np.testing.assert_array_equal(report.standing[0], errors <= 1.0)
+    np.testing.assert_array_equal(report.robust[0], errors <= 1.0)
     assert report.clean_accuracy == 1.0
 
 
@@ -524,7 +524,7 @@ def test_segmentation_is_evaluated_by_the_share_of_pixels() -> None:
         attacks=["pgd"],
         criterion=ShareRight(0.75),
     )
-    np.testing.assert_array_equal(report.standing[0], ~falls)
+    np.testing.assert_array_equal(report.robust[0], ~falls)
     assert 0 < falls.mean() < 1
 
 
@@ -539,12 +539,12 @@ def test_several_labels_are_evaluated_as_such_if_asked_for() -> None:
     attacks = [PGD(steps=5, random_start=False)]
     report = _evaluate(several, x, y, attacks=attacks, criterion="exact_match")
     ways = np.abs(x - 0.5)
-    np.testing.assert_array_equal(report.standing[0], (ways > EPSILON).all(axis=1))
+    np.testing.assert_array_equal(report.robust[0], (ways > EPSILON).all(axis=1))
     each = _evaluate(several, x, y, attacks=["pgd"], criterion="per_label")
     assert list(each.parts) == [f"label {i}" for i in range(3)]
     for i, part in enumerate(each.parts.values()):
-        np.testing.assert_array_equal(part.standing[0], ways[:, i] > EPSILON)
-    np.testing.assert_array_equal(each.standing, report.standing)
+        np.testing.assert_array_equal(part.robust[0], ways[:, i] > EPSILON)
+    np.testing.assert_array_equal(each.robust, report.robust)
 
 
 def test_the_callback_evaluates_a_regression() -> None:
@@ -567,12 +567,12 @@ def test_labels_alone_are_attacked_by_decisions() -> None:
     report = _evaluate(predict, X[:50], Y[:50], attacks="standard")
     assert list(report.results) == ["hopskipjump"]
     distances = _distances(X[:50], Y[:50])
-    assert not report.standing[0][distances <= 0].any()
-    assert report.standing[0][distances > EPSILON].all()
+    assert not report.robust[0][distances <= 0].any()
+    assert report.robust[0][distances > EPSILON].all()
     # Nearly all of those that are clearly within reach.
     reach = (distances > 0) & (distances < 0.9 * EPSILON)
     assert reach.sum() > 10
-    assert report.standing[0][reach].mean() < 0.1
+    assert report.robust[0][reach].mean() < 0.1
     with pytest.raises(ValueError, match="needs scores, but the model gives class"):
         _evaluate(predict, attacks="square")
 
@@ -619,7 +619,7 @@ report = nsl.evaluate_robustness(
     verbose=False,
     resume=sys.argv[1],
 )
-print(report.results["fgsm"].seconds, report.worst_case)
+print(report.results["fgsm"].seconds, report.robust_accuracy)
 """
 
 

@@ -131,10 +131,10 @@ def test_too_few_classes() -> None:
     assert "apgd-t needs at least 4 classes" in found.message
 
 
-def test_stands_at_huge_epsilon() -> None:
-    assert checks.stands_at_huge_epsilon(0.1, 10, 1.0) is None
-    found = checks.stands_at_huge_epsilon(0.11, 10, 1.0)
-    assert _name(found) == "stands_at_huge_epsilon"
+def test_robust_at_huge_epsilon() -> None:
+    assert checks.robust_at_huge_epsilon(0.1, 10, 1.0) is None
+    found = checks.robust_at_huge_epsilon(0.11, 10, 1.0)
+    assert _name(found) == "robust_at_huge_epsilon"
 
 
 def test_left_the_ball() -> None:

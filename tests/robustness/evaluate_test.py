@@ -62,9 +62,9 @@ def test_accuracy_of_a_linear_model_in_closed_form() -> None:
     report = _evaluate(linear, X, y, EPSILONS, attacks={"best": Steepest()})
     stands = (np.arange(60) >= 6) & (np.array(EPSILONS)[:, None] < DISTANCES)
     assert report.clean_accuracy == pytest.approx(0.9)
-    np.testing.assert_array_equal(report.standing, stands)
-    assert list(report.worst_case) == EPSILONS
-    assert 0 < report.worst_case[0.2] < report.worst_case[0.05] < 0.9
+    np.testing.assert_array_equal(report.robust, stands)
+    assert list(report.robust_accuracy) == EPSILONS
+    assert 0 < report.robust_accuracy[0.2] < report.robust_accuracy[0.05] < 0.9
 
 
 def test_the_standard_suite_finds_all_that_can_fall() -> None:
@@ -73,7 +73,7 @@ def test_the_standard_suite_finds_all_that_can_fall() -> None:
         report = evaluate_robustness(linear, X, Y, epsilons, verbose=False)
     assert list(report.results) == ["apgd-ce", "apgd-margin", "fab-t", "square"]
     np.testing.assert_array_equal(
-        report.standing, np.array(epsilons)[:, None] < DISTANCES
+        report.robust, np.array(epsilons)[:, None] < DISTANCES
     )
     assert [finding.name for finding in report.warnings] == ["too_few_classes"]
 
@@ -84,12 +84,12 @@ def test_later_attacks_only_try_what_still_stands() -> None:
     assert [epsilon for epsilon, _ in first.calls] == [0.1, 0.2]
     for name, attack, before in (("a", first, None), ("b", second, "a")):
         expected = (
-            report.results[before].standing.sum(1) if before else np.array([60, 60])
+            report.results[before].robust.sum(1) if before else np.array([60, 60])
         )
         found = [count for _, count in attack.calls]
         if before is None:
             # At 0.2 what has fallen at 0.1 is not tried again.
-            expected[1] = report.results[name].standing[0].sum()
+            expected[1] = report.results[name].robust[0].sum()
         assert found[0] == expected[0]
         assert found[1] <= expected[1]
 
@@ -101,9 +101,9 @@ def test_what_falls_at_an_epsilon_falls_at_larger_ones() -> None:
             return super().__call__(*args, epsilon=smaller, **kwargs)
 
     report = _evaluate(linear, X, Y, [0.05, 0.1, 0.2], attacks=[OnlySmall()])
-    np.testing.assert_array_equal(report.standing[2], report.standing[1])
-    assert report.standing[0].all()
-    assert not report.standing[1].all()
+    np.testing.assert_array_equal(report.robust[2], report.robust[1])
+    assert report.robust[0].all()
+    assert not report.robust[1].all()
 
 
 def test_without_cascade_each_attack_tries_all() -> None:
@@ -111,7 +111,7 @@ def test_without_cascade_each_attack_tries_all() -> None:
     report = _evaluate(linear, X, Y, EPSILONS, attacks=attacks, cascade=False)
     for name, attack in attacks.items():
         assert attack.calls[0] == (0.05, 60)
-        for epsilon, share in report.worst_case.items():
+        for epsilon, share in report.robust_accuracy.items():
             assert share <= report.accuracy[name][epsilon] <= report.clean_accuracy
 
 
@@ -121,14 +121,14 @@ def test_points_out_of_the_ball_do_not_count() -> None:
 
     with pytest.warns(nsl.robustness.RobustnessWarning, match="left_the_ball: cheats"):
         report = _evaluate(linear, X, Y, 0.05, attacks=[cheats])
-    assert report.worst_case == {0.05: 1.0}
+    assert report.robust_accuracy == {0.05: 1.0}
 
 
 def test_minimum_norm_attacks_run_once_for_all_epsilons() -> None:
     fab = FAB(steps=10)
     report = _evaluate(linear, X, Y, EPSILONS, attacks=[fab])
     stands = np.array(EPSILONS)[:, None] < DISTANCES
-    np.testing.assert_array_equal(report.standing, stands)
+    np.testing.assert_array_equal(report.robust, stands)
     assert report.results["fab"].model_passes[1:] == [0, 0]
     assert report.results["fab"].model_passes[0] > 60
 
@@ -217,13 +217,13 @@ def test_structures_of_features() -> None:
     x = {"a": X[:, :3], "b": X[:, 3:], "id": np.arange(60)}
     report = _evaluate(model, x, Y, EPSILONS, attacks=["fgsm"])
     stands = np.array(EPSILONS)[:, None] < DISTANCES
-    np.testing.assert_array_equal(report.standing, stands)
+    np.testing.assert_array_equal(report.robust, stands)
 
 
 def test_a_mask_keeps_features() -> None:
     mask = np.zeros(8, np.float32)
     report = _evaluate(linear, X, Y, 0.2, attacks=["pgd-10"], feature_mask=mask)
-    assert report.worst_case == {0.2: 1.0}
+    assert report.robust_accuracy == {0.2: 1.0}
 
 
 def test_a_keras_model_with_one_output_for_two_classes() -> None:
@@ -233,7 +233,7 @@ def test_a_keras_model_with_one_output_for_two_classes() -> None:
     model.set_weights([-DIFFERENCE[:, None], np.zeros(1)])
     report = _evaluate(model, X, Y[:, None], EPSILONS, attacks=["fgsm"])
     stands = np.array(EPSILONS)[:, None] < DISTANCES
-    np.testing.assert_array_equal(report.standing, stands)
+    np.testing.assert_array_equal(report.robust, stands)
 
 
 def test_the_model_is_left_as_it_was() -> None:
@@ -282,7 +282,7 @@ def test_digits_attacks_grow_stronger() -> None:
     )
     assert report.warnings == []
     assert report.clean_accuracy > 0.85
-    for epsilon, worst in report.worst_case.items():
+    for epsilon, worst in report.robust_accuracy.items():
         accuracy = {name: report.accuracy[name][epsilon] for name in report.results}
         assert report.clean_accuracy > accuracy["fgsm"] >= accuracy["pgd"] - 0.02
         assert accuracy["pgd"] >= worst

@@ -82,14 +82,14 @@ def _example(clean: Any, attacked: Any = None, **changes: Any) -> GalleryExample
 
 @pytest.fixture
 def report() -> RobustnessReport:
-    standing = np.array([[1, 1, 1, 0, 0], [0, 1, 0, 0, 0]], bool)
+    robust = np.array([[1, 1, 1, 0, 0], [0, 1, 0, 0, 0]], bool)
     return RobustnessReport(
         norm="l2",
         epsilons=(0.1, 0.3),
         correct=np.array([1, 1, 1, 1, 0], bool),
         results={
-            "pgd": AttackResult(standing, [1.5, 0.25], [100, 2000]),
-            "a <b> & 'c'": AttackResult(standing, [2.0, 0.0], [10, 30]),
+            "pgd": AttackResult(robust, [1.5, 0.25], [100, 2000]),
+            "a <b> & 'c'": AttackResult(robust, [2.0, 0.0], [10, 30]),
         },
         warnings=[
             Finding("random_model", "Two passes differ by > 1 & more."),
@@ -124,7 +124,7 @@ def test_the_figures_are_those_of_the_report(
         ["clean", "80.0%", "80.0%", "", ""],
         ["pgd", "60.0%", "20.0%", "1.8", "2,100"],
         ["then a <b> & 'c'", "60.0%", "20.0%", "2.0", "40"],
-        ["worst case", "60.0%", "20.0%", "", ""],
+        ["robust accuracy", "60.0%", "20.0%", "", ""],
     ]
     assert "L2 norm" in " ".join(page.texts("p"))
     assert "60.0% at 0.1, 20.0% at 0.3" in page.texts("desc")[0]
@@ -311,4 +311,4 @@ def test_json_of_version_1_has_neither(report: RobustnessReport) -> None:
     del data["assumptions"], data["gallery"]
     old = RobustnessReport.from_json(json.dumps(data | {"version": 1}))
     assert (old.assumptions, old.gallery) == ([], [])
-    np.testing.assert_array_equal(old.standing, report.standing)
+    np.testing.assert_array_equal(old.robust, report.robust)

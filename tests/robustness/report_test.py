@@ -38,25 +38,25 @@ def test_shares(report: RobustnessReport) -> None:
         "pgd": {0.1: 0.6, 0.3: 0.2},
         "square": {0.1: 0.4, 0.3: 0.2},
     }
-    np.testing.assert_array_equal(report.standing, _bools("10100", "01000"))
-    assert report.worst_case == {0.1: 0.4, 0.3: 0.2}
+    np.testing.assert_array_equal(report.robust, _bools("10100", "01000"))
+    assert report.robust_accuracy == {0.1: 0.4, 0.3: 0.2}
 
 
 def test_without_attacks_what_is_correct_stands() -> None:
     report = RobustnessReport("l2", (1.0,), np.array([True, False]))
-    assert report.worst_case == {1.0: 0.5}
-    assert "worst case" in str(report)
+    assert report.robust_accuracy == {1.0: 0.5}
+    assert "robust accuracy" in str(report)
 
 
 def test_prints_an_aligned_table(report: RobustnessReport) -> None:
     assert str(report) == (
         "Accuracy of 5 examples against perturbations of L-infinity norm at most "
         "epsilon\n"
-        "              0.1    0.3  seconds  passes\n"
-        "clean       80.0%  80.0%\n"
-        "pgd         60.0%  20.0%      1.8     300\n"
-        "square      40.0%  20.0%      2.0   4,000\n"
-        "worst case  40.0%  20.0%\n"
+        "                   0.1    0.3  seconds  passes\n"
+        "clean            80.0%  80.0%\n"
+        "pgd              60.0%  20.0%      1.8     300\n"
+        "square           40.0%  20.0%      2.0   4,000\n"
+        "robust accuracy  40.0%  20.0%\n"
         "Warning: random_model: Two passes differ."
     )
 
@@ -70,8 +70,8 @@ def test_a_cascade_says_that_later_attacks_go_on(report: RobustnessReport) -> No
 def test_json_round_trip(report: RobustnessReport) -> None:
     restored = RobustnessReport.from_json(report.to_json())
     assert restored == report
-    assert restored.standing.dtype == bool
-    report.results["pgd"].standing[0, 0] = False
+    assert restored.robust.dtype == bool
+    report.results["pgd"].robust[0, 0] = False
     assert restored != report
 
 
@@ -90,7 +90,7 @@ def test_a_radius_of_each_column_is_a_text(
     report: RobustnessReport, tmp_path: Path
 ) -> None:
     report.epsilons = ("age 5.0, income 100.0", "age 9.0, income 100.0")
-    assert list(report.worst_case) == list(report.epsilons)
+    assert list(report.robust_accuracy) == list(report.epsilons)
     assert "age 9.0, income 100.0" in str(report).splitlines()[1]
     assert RobustnessReport.from_json(report.to_json()) == report
     axes = report.plot(tmp_path / "curve.png")
@@ -109,17 +109,17 @@ def test_a_later_version_is_refused(report: RobustnessReport) -> None:
         RobustnessReport.from_json(text)
 
 
-def test_plots_a_line_an_attack_and_the_worst_case_bold(
+def test_plots_a_line_an_attack_and_robust_accuracy_bold(
     report: RobustnessReport, tmp_path: Path
 ) -> None:
     axes = report.plot(tmp_path / "curve.png")
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
     lines = {line.get_label(): line for line in axes.get_lines()}
-    assert list(lines) == ["pgd", "square", "worst case"]
+    assert list(lines) == ["pgd", "square", "robust accuracy"]
     np.testing.assert_allclose(lines["square"].get_xydata()[:, 0], [0.0, 0.1, 0.3])
     np.testing.assert_allclose(lines["square"].get_xydata()[:, 1], [0.8, 0.4, 0.2])
     widths = {label: line.get_linewidth() for label, line in lines.items()}
-    assert widths["worst case"] > 2 * widths["pgd"]
+    assert widths["robust accuracy"] > 2 * widths["pgd"]
 
 
 def test_plots_into_given_axes(report: RobustnessReport) -> None:

@@ -80,8 +80,8 @@ def test_the_largest_error_of_a_linear_regression(norm: str) -> None:
             attacks=[PGD(norm=norm, steps=10)],
         )
         assert report.clean_accuracy == 1.0
-        np.testing.assert_array_equal(report.standing[0], worst <= 1)
-        assert 0 < report.worst_case[EPSILON] < 1
+        np.testing.assert_array_equal(report.robust[0], worst <= 1)
+        assert 0 < report.robust_accuracy[EPSILON] < 1
 
 
 def test_several_targets_of_a_regression_have_to_be_within_jointly() -> None:
@@ -97,7 +97,7 @@ def test_several_targets_of_a_regression_have_to_be_within_jointly() -> None:
     errors = np.abs(y - X[:, :2]).max(axis=1)
     assert np.abs(errors + EPSILON - 0.95).min() > 1e-4
     np.testing.assert_array_equal(report.correct, errors <= 0.95)
-    np.testing.assert_array_equal(report.standing[0], errors + EPSILON <= 0.95)
+    np.testing.assert_array_equal(report.robust[0], errors + EPSILON <= 0.95)
 
 
 @pytest.mark.parametrize("loss", ["mse", "mae", "huber", "log_cosh"])
@@ -111,11 +111,11 @@ def test_a_compiled_regression_is_evaluated_and_says_what_was_assumed(
     tolerance = 2 * np.sqrt(np.mean(errors**2))
     worst = np.abs(errors) + EPSILON * np.abs(KERNEL[:, 0]).sum()
     assert np.abs(worst - tolerance).min() > 1e-3
-    np.testing.assert_array_equal(report.standing[0], worst <= tolerance)
+    np.testing.assert_array_equal(report.robust[0], worst <= tolerance)
     assert f"within {tolerance:.4g} of its label" in report.assumptions[0]
     assert "Assumed: The model was compiled with" in str(report)
     explicit = _evaluate(model, X, y, criterion=Within(tolerance))
-    np.testing.assert_array_equal(explicit.standing, report.standing)
+    np.testing.assert_array_equal(explicit.robust, report.robust)
     assert not any("compiled" in one for one in explicit.assumptions)
 
 
@@ -124,7 +124,7 @@ def test_one_hot_labels_under_a_squared_error_are_classes() -> None:
     y = (X @ KERNEL).argmax(axis=1)
     report = _evaluate(model, X, np.eye(3)[y])
     expected = _evaluate(_keras(3, None), X, y)
-    np.testing.assert_array_equal(report.standing, expected.standing)
+    np.testing.assert_array_equal(report.robust, expected.robust)
 
 
 # Segmentation and sequences.
@@ -156,7 +156,7 @@ def test_each_pixel_falls_by_itself(shape: Any, share: float) -> None:
     assert np.abs(np.abs(x[..., 0] - x[..., 1]) - 2 * EPSILON).min() > 1e-5
     report = _evaluate(tf.identity, x, y, criterion=ShareRight(share))
     expected = stands.mean(axis=1) >= share
-    np.testing.assert_array_equal(report.standing[0], expected)
+    np.testing.assert_array_equal(report.robust[0], expected)
     assert report.clean_accuracy == 1
     if share == 1.0:
         assert 0 < expected.mean() < 1
@@ -173,7 +173,7 @@ def test_a_compiled_sequence_model_is_evaluated_by_half_of_its_steps() -> None:
     report = _evaluate(model, x, y)
     assert any("at least half of its pixels or steps" in a for a in report.assumptions)
     explicit = _evaluate(model, x, y, criterion=ShareRight(0.5))
-    np.testing.assert_array_equal(report.standing, explicit.standing)
+    np.testing.assert_array_equal(report.robust, explicit.robust)
     assert report.clean_accuracy == 1.0
 
 
@@ -226,15 +226,15 @@ def test_each_label_by_itself_and_all_jointly(activation: Any) -> None:
     assert list(report.parts) == ["label 0", "label 1", "label 2"]
     for i, part in enumerate(report.parts.values()):
         np.testing.assert_array_equal(part.correct, right[:, i])
-        np.testing.assert_array_equal(part.standing[0], stands[:, i])
-    np.testing.assert_array_equal(report.standing[0], stands.all(axis=1))
+        np.testing.assert_array_equal(part.robust[0], stands[:, i])
+    np.testing.assert_array_equal(report.robust[0], stands.all(axis=1))
     np.testing.assert_array_equal(report.correct, right.all(axis=1))
     assert RobustnessReport.from_json(report.to_json()) == report
     # Of all labels at once, an attack finds no more than there is.
     whole = _evaluate(model, X, y, criterion="exact_match")
     np.testing.assert_array_equal(whole.correct, report.correct)
-    assert np.all(whole.standing >= report.standing)
-    assert whole.worst_case[EPSILON] < whole.clean_accuracy
+    assert np.all(whole.robust >= report.robust)
+    assert whole.robust_accuracy[EPSILON] < whole.clean_accuracy
 
 
 @pytest.mark.parametrize("from_logits", [True, False])
@@ -252,7 +252,7 @@ def test_a_compiled_model_of_several_labels_needs_all_of_them_right(
         for one in report.assumptions
     )
     explicit = _evaluate(model, X, y, criterion="exact_match")
-    np.testing.assert_array_equal(report.standing, explicit.standing)
+    np.testing.assert_array_equal(report.robust, explicit.robust)
 
 
 def test_several_labels_in_the_wrong_shape_are_refused() -> None:
@@ -286,14 +286,14 @@ def test_several_outputs_are_evaluated_each_and_jointly() -> None:
         ),
     }
     for name, expected in alone.items():
-        np.testing.assert_array_equal(report.parts[name].standing, expected.standing)
+        np.testing.assert_array_equal(report.parts[name].robust, expected.robust)
         np.testing.assert_array_equal(report.parts[name].correct, expected.correct)
-    both = alone["class"].standing & alone["size"].standing
-    np.testing.assert_array_equal(report.standing, both)
-    assert both[1].mean() < alone["class"].standing[1].mean()
+    both = alone["class"].robust & alone["size"].robust
+    np.testing.assert_array_equal(report.robust, both)
+    assert both[1].mean() < alone["class"].robust[1].mean()
     assert "size alone (clean 100.0%)" in str(report)
     chosen = _evaluate(_two_outputs, X, CLASS, epsilons=[0.02, 0.1], output="class")
-    np.testing.assert_array_equal(chosen.standing, alone["class"].standing)
+    np.testing.assert_array_equal(chosen.robust, alone["class"].robust)
     assert not chosen.parts
 
 
@@ -308,7 +308,7 @@ def test_outputs_that_keras_names_take_labels_by_name_or_in_order() -> None:
     for report in (by_name, in_order):
         assert report.clean_accuracy == 1.0
         assert set(report.parts) == {"a", "b"}
-    np.testing.assert_array_equal(by_name.standing, in_order.standing)
+    np.testing.assert_array_equal(by_name.robust, in_order.robust)
 
 
 @pytest.mark.parametrize(
@@ -331,7 +331,7 @@ def test_a_part_that_cannot_be_evaluated_is_named() -> None:
         _evaluate(_two_outputs, X, y)
 
 
-# A loss and a criterion of one's own.
+# A custom loss and a custom criterion.
 
 
 def test_a_loss_and_a_criterion_of_ones_own() -> None:
@@ -350,8 +350,8 @@ def test_a_loss_and_a_criterion_of_ones_own() -> None:
     y = (X @ weights + np.linspace(0.01, 0.5, 40)).astype(np.float32)
     report = _evaluate(model, X, y, loss=loss, criterion=criterion)
     worst = X @ weights + EPSILON * np.abs(weights).sum()
-    np.testing.assert_array_equal(report.standing[0], worst < y)
-    assert 0 < report.worst_case[EPSILON] < 1
+    np.testing.assert_array_equal(report.robust[0], worst < y)
+    assert 0 < report.robust_accuracy[EPSILON] < 1
     with pytest.raises(ValueError, match="give a loss too"):
         _evaluate(model, X, y, criterion=criterion)
 
@@ -367,8 +367,8 @@ def test_a_loss_of_ones_own_for_classes() -> None:
 
     report = _evaluate(model, X, CLASS, loss=loss)
     expected = _evaluate(model, X, CLASS)
-    np.testing.assert_array_equal(report.standing, expected.standing)
-    assert 0 < report.worst_case[EPSILON] < 1
+    np.testing.assert_array_equal(report.robust, expected.robust)
+    assert 0 < report.robust_accuracy[EPSILON] < 1
 
 
 @pytest.mark.parametrize(
@@ -409,7 +409,7 @@ def test_every_suite_has_attacks_of_a_loss(suite: str) -> None:
         _keras(1, None), X[:8], y[:8], attacks=suite, criterion=Within(1.0)
     )
     worst = np.abs(y - X @ KERNEL[:, :1])[:8, 0] + EPSILON * np.abs(KERNEL[:, 0]).sum()
-    np.testing.assert_array_equal(report.standing[0], worst <= 1)
+    np.testing.assert_array_equal(report.robust[0], worst <= 1)
 
 
 # The same in the callback.
@@ -438,7 +438,7 @@ def test_robust_accuracy_of_each_task(name: str) -> None:
     )
     history = model.fit(X, y, verbose=0, epochs=2, callbacks=[callback])
     expected = _evaluate(model, X, y, attacks=[FGSM()], **given)
-    assert history.history["robust_accuracy"] == [expected.worst_case[EPSILON]] * 2
+    assert history.history["robust_accuracy"] == [expected.robust_accuracy[EPSILON]] * 2
     assert callback.report.assumptions == expected.assumptions
     assert expected.clean_accuracy > 0
 
@@ -454,7 +454,7 @@ def test_robust_accuracy_of_several_outputs() -> None:
     callback = nsl.keras.callbacks.RobustAccuracy(X, y, EPSILON, attacks=[FGSM()])
     history = model.fit(X, y, verbose=0, callbacks=[callback])
     alone = _evaluate(_keras(3, None), X, CLASS, attacks=[FGSM()])
-    assert history.history["robust_accuracy"] == [alone.worst_case[EPSILON]]
+    assert history.history["robust_accuracy"] == [alone.robust_accuracy[EPSILON]]
     assert set(callback.report.parts) == {"a", "b"}
 
 

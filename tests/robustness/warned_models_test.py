@@ -121,7 +121,7 @@ def test_masked_gradients_are_uncovered_by_square() -> None:
     assert names == ["zero_gradients", "black_box_beats_white_box"]
 
 
-def test_a_model_that_no_gradient_attack_moves_stands_at_huge_epsilon() -> None:
+def test_a_model_that_no_gradient_attack_moves_robust_at_huge_epsilon() -> None:
     def brightness(x: Any) -> tf.Tensor:
         steps = tf.round(tf.reduce_mean(x, axis=1, keepdims=True) * 10) / 10
         return tf.concat([0.5 - steps, steps - 0.5], axis=1)
@@ -129,7 +129,7 @@ def test_a_model_that_no_gradient_attack_moves_stands_at_huge_epsilon() -> None:
     y = np.arange(80) % 2
     x = RNG.uniform(0.0, 0.1, (80, 200)).astype(np.float32) + 0.9 * y[:, None]
     names = _names(brightness, x=x.astype(np.float32), y=y)
-    assert names == ["zero_gradients", "stands_at_huge_epsilon"]
+    assert names == ["zero_gradients", "robust_at_huge_epsilon"]
 
 
 def test_saturated_outputs_have_no_gradient() -> None:

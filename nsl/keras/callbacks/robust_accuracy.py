@@ -139,7 +139,7 @@ class RobustAccuracy(keras.callbacks.Callback):
             assert self._evaluation is not None
             self.report = self._evaluation.run()
         if logs is not None and self.report is not None:
-            logs[self._name] = next(iter(self.report.worst_case.values()))
+            logs[self._name] = next(iter(self.report.robust_accuracy.values()))
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Drops the evaluation and what it compiled."""

@@ -46,10 +46,16 @@ def make_missing_neighbor_inputs(
                 made[neighbor] = keras.Input(
                     batch_shape=tensor.shape,
                     dtype=keras.backend.standardize_dtype(tensor.dtype),
-                    sparse=getattr(tensor, "sparse", False),
                     name=neighbor,
+                    **_kind(tensor),
                 )
     return made
+
+
+def _kind(tensor: Any) -> dict[str, bool]:
+    """Returns the arguments of `keras.Input` for a sparse or ragged tensor."""
+    # Older releases of Keras have no ragged inputs, nor that argument.
+    return {kind: True for kind in ("sparse", "ragged") if getattr(tensor, kind, False)}
 
 
 @keras.saving.register_keras_serializable(package="nsl")
@@ -66,6 +72,10 @@ class NeighborFeatures(keras.layers.Layer):
     samples, neighbors, weights = unpack(inputs)
     sorted(inputs)  # ['NL_nbr_0_weight', 'NL_nbr_0_x', 'x']
     ```
+
+    Features may be sparse or ragged. Keras does not call a functional model on a
+    `tf.SparseTensor` beside NumPy arrays ("you cannot mix tensors and non-tensors"):
+    make the weights tensors with `tf.constant`, or use `predict`, which does that.
 
     Args:
       neighbor_config: How many neighbors there are and how their features are named.

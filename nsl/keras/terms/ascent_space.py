@@ -10,9 +10,9 @@ import tensorflow as tf
 
 from nsl.configs import AdvNeighborConfig
 from nsl.keras.passes import Point
-from nsl.keras.replicas import largest_of_replicas, sum_over_replicas
 from nsl.lib import features as feature_structures
 from nsl.lib.keras_internals import mask_of
+from nsl.lib.replicas import largest_of_replicas, sum_over_replicas
 
 # Where features that are no dict stand beside outputs of layers.
 _FEATURES = "x"

@@ -5,13 +5,12 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import tensorflow as tf
 
 from nsl.configs import GraphObjective, GraphRegConfig
 from nsl.keras.compiled_losses import OutputLoss
-from nsl.keras.replicas import share_of_mean, sum_over_replicas
 from nsl.keras.terms.named_objective import NamedObjective
 from nsl.lib.distances import weighted_sum_and_normalizer
 from nsl.lib.graph_losses import (
@@ -20,6 +19,7 @@ from nsl.lib.graph_losses import (
     neighbor_mean_prediction,
 )
 from nsl.lib.masks import by_position, weights_by_position, without_masked
+from nsl.lib.replicas import share_of_mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,14 +170,11 @@ class _Distance(GraphLoss, objective=GraphObjective.DISTANCE):
 class _Contrastive(GraphLoss, objective=GraphObjective.CONTRASTIVE):
     def __call__(self, outputs: NeighborOutputs, config: GraphRegConfig) -> tf.Tensor:
         outputs = outputs.padded_with_zeros()
-        batch, first = _global_batch(outputs.samples)
         values = neighbor_contrastive_loss(
             outputs.samples,
             tf.stack(outputs.neighbors, 1),
             outputs.weights,
             config.temperature,
-            batch,
-            first,
         )
         return self.mean_over_samples(values, outputs.weights)
 
@@ -191,11 +188,10 @@ class _Consistency(GraphLoss, objective=GraphObjective.CONSISTENCY):
             outputs.samples,
             tf.stack(outputs.neighbors, 1),
             outputs.weights,
-            config.temperature,
+            config.sharpening_temperature,
             outputs.from_logits,
             outputs.binary,
-            config.balance,
-            sum_over_replicas,
+            config.distribution_alignment,
         )
         return self.mean_over_samples(values, outputs.weights)
 
@@ -224,14 +220,3 @@ class _Propagation(GraphLoss, objective=GraphObjective.PROPAGATION):
         values = tf.cast(loss.per_sample(mean, kept), mean.dtype)
         labeled = self.mean(tf.reduce_sum(counts * values), tf.reduce_sum(counts))
         return labeled + GraphLoss.of(GraphObjective.CONSISTENCY)(outputs, config)
-
-
-def _global_batch(samples: tf.Tensor) -> tuple[tf.Tensor, Any]:
-    """Gathers the samples of all replicas, and says where those of this one begin."""
-    replica = tf.distribute.get_replica_context()
-    if replica is None or replica.num_replicas_in_sync == 1:
-        return samples, 0
-    sizes = replica.all_gather(tf.shape(samples)[:1], axis=0)
-    before = tf.range(tf.size(sizes)) < replica.replica_id_in_sync_group
-    first = tf.reduce_sum(tf.where(before, sizes, 0))
-    return replica.all_gather(samples, axis=0), first

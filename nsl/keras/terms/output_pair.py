@@ -11,8 +11,8 @@ import tensorflow as tf
 from nsl.configs import AdvRegConfig
 from nsl.keras.compiled_losses import OutputLoss
 from nsl.keras.passes import CleanPass, Passes
-from nsl.keras.replicas import share_of_mean
 from nsl.lib import keras_internals
+from nsl.lib.replicas import share_of_mean
 
 
 @dataclasses.dataclass(frozen=True)

@@ -40,7 +40,7 @@ def _callback(**given: Any) -> nsl.keras.callbacks.RobustAccuracy:
     return nsl.keras.callbacks.RobustAccuracy(X[:30], Y[:30], **{**arguments, **given})
 
 
-def test_logs_the_worst_case_of_the_model_as_it_is_after_each_epoch() -> None:
+def test_logs_the_robust_accuracy_of_the_model_as_it_is_after_each_epoch() -> None:
     model = _compile(_model())
     expected = []
 
@@ -48,7 +48,7 @@ def test_logs_the_worst_case_of_the_model_as_it_is_after_each_epoch() -> None:
         report = nsl.evaluate_robustness(
             model, X[:30], Y[:30], 0.05, attacks=[FGSM()], bounds=(0, 1), check=False
         )
-        expected.append(report.worst_case[0.05])
+        expected.append(report.robust_accuracy[0.05])
 
     callback = _callback()
     check = keras.callbacks.LambdaCallback(on_epoch_end=evaluate)
@@ -79,7 +79,7 @@ def test_between_evaluations_the_last_value_is_repeated() -> None:
     changes = [reports[i] is not reports[i - 1] for i in range(1, 6)]
     assert changes == [False, False, True, False, True]
     assert history.history["robust_accuracy"] == [
-        report.worst_case[0.05] for report in reports
+        report.robust_accuracy[0.05] for report in reports
     ]
 
 
@@ -131,7 +131,7 @@ def test_wrapped_models(wrapper: str) -> None:
     report = nsl.evaluate_robustness(
         base, sample, Y[:30], 0.05, attacks=[FGSM()], bounds=(0, 1), check=False
     )
-    assert history.history["robust_accuracy"][-1] == report.worst_case[0.05]
+    assert history.history["robust_accuracy"][-1] == report.robust_accuracy[0.05]
 
 
 def test_training_goes_on_as_without_it() -> None:

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import nsl
 
@@ -73,6 +74,40 @@ def test_missing_inputs_have_the_shape_and_dtype_of_their_sample():
     assert made["NL_nbr_1_x"].dtype == "float16"
     assert made["NL_nbr_0_weight"].shape == (None, 1)
     assert made["NL_nbr_0_weight"].dtype == "float64"
+
+
+@pytest.mark.parametrize("keep_rank", [True, False])
+def test_sparse_features_of_a_functional_model(keep_rank):
+    inputs = {"x": keras.Input((4,), sparse=True, name="x")}
+    layer = nsl.keras.layers.NeighborFeatures(CONFIG)
+    samples, neighbors, weights = layer(inputs, keep_rank=keep_rank)
+    assert neighbors["x"].shape == ((None, 4) if keep_rank else (None, 2, 4))
+    outputs = [samples["x"], neighbors["x"], weights]
+    if keep_rank:
+        # A layer whose weights have the shape of the last axis.
+        outputs.append(keras.layers.Dense(3)(neighbors["x"]))
+    model = keras.Model(inputs, outputs)
+    dense = {name: tf.constant(features()[name]) for name in inputs}
+    expected = nsl.lib.unpack_neighbor_features(dense, CONFIG, keep_rank)
+    batch = {
+        name: value if name.endswith("weight") else tf.sparse.from_dense(value)
+        for name, value in dense.items()
+    }
+    for outputs in (model(batch), model.predict_on_batch(batch)):
+        for sparse, of_dense in zip(outputs[:2], expected[:2], strict=True):
+            np.testing.assert_array_equal(tf.sparse.to_dense(sparse), of_dense["x"])
+        np.testing.assert_array_equal(outputs[2], expected[2])
+
+
+@pytest.mark.parametrize("kind", ["sparse", "ragged"])
+def test_missing_inputs_are_of_the_kind_of_their_sample(kind):
+    try:
+        sample = keras.Input((None,), name="x", **{kind: True})
+    except TypeError:
+        pytest.skip("This release of Keras has no ragged inputs.")
+    made = nsl.keras.layers.make_missing_neighbor_inputs(CONFIG, {"x": sample})
+    assert getattr(made["NL_nbr_1_x"], kind)
+    assert not getattr(made["NL_nbr_1_weight"], kind)
 
 
 def test_missing_feature_is_named():

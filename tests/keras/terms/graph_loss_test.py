@@ -312,23 +312,23 @@ class TestPropagation:
         predicted = model.predict(apart, verbose=0).argmax(-1)
         assert np.mean(predicted == y) > 0.9
 
-    def test_balance_holds_a_class_back_that_all_samples_have(self):
-        def share_of_the_first(balance):
+    def test_distribution_alignment_holds_a_class_back_that_all_samples_have(self):
+        def share_of_the_first(alignment):
             base = classifier("sequential", "softmax")
             kernel, _ = base.layers[-1].get_weights()
             base.layers[-1].set_weights([kernel, np.array([3.0, 0.0, 0.0])])
             loss = "sparse_categorical_crossentropy"
             config = {"objective": "propagation", "multiplier": 3.0}
-            model = wrapped(base, loss, balance=balance, **config)
+            model = wrapped(base, loss, distribution_alignment=alignment, **config)
             model.train_on_batch(BATCH, Y, np.arange(SAMPLES) == 0)
             return base(X).numpy()[:, 0].mean()
 
         assert share_of_the_first(1.0) < share_of_the_first(0.0) - 0.02
 
-    def test_replicas_balance_the_whole_batch(self):
+    def test_replicas_align_the_whole_batch(self):
         def weights(strategy):
             with strategy.scope():
-                model = wrapped(objective="propagation", balance=1.0)
+                model = wrapped(objective="propagation", distribution_alignment=1.0)
             model.train_on_batch(BATCH, Y)
             return model.get_weights()
 
