@@ -237,6 +237,8 @@ class ModelAdapter:
 
     def call_uncounted(self, x: Any) -> Any:
         """Returns the outputs of the model itself, tensors."""
+        if self.is_native:
+            x = tf.nest.map_structure(tf.convert_to_tensor, x)
         if self._narrows:
             x = tf.nest.map_structure(_narrowed, x)
         if self.is_native:
