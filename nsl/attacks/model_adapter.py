@@ -282,7 +282,10 @@ class ModelAdapter:
             except Exception as error:
                 errors.append(error)
                 continue
-            self.is_native &= all(map(tf.is_tensor, tf.nest.flatten(outputs)))
+            if self.is_native and not all(map(tf.is_tensor, tf.nest.flatten(outputs))):
+                # Texts are bytes in a tensor, and may be others to the function.
+                self.is_native = False
+                outputs = numbers_as_array(self.call_uncounted(x))
             outputs = tf.nest.map_structure(tf.convert_to_tensor, outputs)
             self._kinds = tf.nest.map_structure(any_batch_size, outputs)
             return outputs
