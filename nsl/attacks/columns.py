@@ -71,6 +71,25 @@ class Column:
         return differs, ~differs | is_choice.any(axis=1)
 
 
+def lists_of_values(replacements: Any) -> dict[Any, Any]:
+    """Returns replacements with lists in place of ranges, sets, arrays and iterators.
+
+    Raises TypeError if they are no dict.
+    """
+    if not isinstance(replacements, Mapping):
+        raise TypeError(
+            "replacements must be a dict from the name of a column to the values that "
+            f"it may take, but received {replacements!r}."
+        )
+
+    def listed(values: Any) -> Any:
+        if isinstance(values, Mapping):
+            return {key: listed(part) for key, part in values.items()}
+        return list(values) if _is_list(values) else values
+
+    return {key: listed(values) for key, values in replacements.items()}
+
+
 def read_columns(replacements: Mapping[Any, Any], examples: Examples) -> list[Column]:
     """Returns the columns of `nsl.attacks.Substitution.replacements`.
 

@@ -319,11 +319,8 @@ class Examples:
     def excess(self) -> float:
         """Returns by how much a feature lies out of the bounds at most, at least 0."""
         return max(
-            (
-                max(float(np.max(low - leaf)), float(np.max(leaf - high)), 0.0)
-                for leaf, low, high in self._boxes()
-            ),
-            default=0.0,
+            max(float(np.max(low - leaf)), float(np.max(leaf - high)), 0.0)
+            for leaf, low, high in self._boxes()
         )
 
     def reach(self, norm: configs.NormType | Norm) -> float | None:

@@ -115,7 +115,9 @@ class ModelAdapter:
         for i, value in zip(self._memory, memory, strict=False):
             kept_variables(self.model)[i].assign(value)
         self.traces += 1
-        self._passes.assign_add(tf.shape(tf.nest.flatten(x)[0], tf.int64)[0])
+        first = tf.nest.flatten(x)[0]
+        count = tf.shape(first, tf.int64)[0] if tf.is_tensor(first) else len(first)
+        self._passes.assign_add(count)
         return self._chosen(self.call_uncounted(x))
 
     def logits(self, x: Any, memory: Iterable[tf.Tensor] = ()) -> tf.Tensor:

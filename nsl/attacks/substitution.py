@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from nsl.attacks.attack import adapted
-from nsl.attacks.columns import Column, read_columns
+from nsl.attacks.columns import Column, lists_of_values, read_columns
 from nsl.attacks.examples import Examples, split
 from nsl.attacks.model_adapter import ModelAdapter
 from nsl.attacks.objectives import Objective, objective_of
@@ -66,9 +66,7 @@ class Substitution:
     norm: ClassVar[str] = "l0"
 
     replacements: dict[Any, Any] = attrs.field(
-        validator=attrs.validators.instance_of(dict),
-        eq=fields.comparable,
-        hash=False,
+        converter=lists_of_values, eq=fields.comparable, hash=False
     )
     max_changes: int = attrs.field(default=1, validator=fields.integer(0))
     objective: str | Objective = attrs.field(default="margin", kw_only=True)
@@ -417,7 +415,8 @@ class _Search:
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields records and choices of all candidates with k replaced columns.
 
-        Candidates are numbered through, record by record and then by set of columns.
+        Candidates are numbered through, by set of columns and then record by record,
+        so that few columns differ within a batch.
         """
         found = [*itertools.combinations(range(len(self.columns)), k)]
         sets = np.array(found, np.int64).reshape(len(found), k)
@@ -425,18 +424,19 @@ class _Search:
             return
         for piece in split(len(records), max(1, _MOST_COUNTS // len(sets))):
             some = records[piece]
-            counts = self._counts[some][:, sets].prod(axis=2).ravel()
+            counts = self._counts[some][:, sets].prod(axis=2).T.ravel()
             ends = np.cumsum(counts)
             for part in split(int(ends[-1]), self._size):
                 number = np.arange(part.start, part.stop)
                 at = np.searchsorted(ends, number, side="right")
                 left = number - (ends[at] - counts[at])
-                record, subset = some[at // len(sets)], sets[at % len(sets)]
+                subset, record = sets[at // len(some)], some[at % len(some)]
                 chosen = np.full([len(number), len(self.columns)], -1)
-                for c, column in enumerate(self.columns):
+                for c in np.unique(subset):
                     has = np.flatnonzero((subset == c).any(axis=1))
                     count = self._counts[record[has], c]
-                    chosen[has, c] = column.choice(record[has], left[has] % count)
+                    rank = left[has] % count
+                    chosen[has, c] = self.columns[c].choice(record[has], rank)
                     left[has] //= count
                 yield record, chosen
 
@@ -460,8 +460,8 @@ class _Search:
     def _replaced(self, records: np.ndarray, chosen: np.ndarray) -> Any:
         """Returns the features of candidates."""
         leaves = [leaf[records] for leaf in self._examples.leaves]
-        for c, column in enumerate(self.columns):
-            column.replace(leaves, chosen[:, c])
+        for c in np.flatnonzero((chosen >= 0).any(axis=0)):
+            self.columns[c].replace(leaves, chosen[:, c])
         return tf.nest.pack_sequence_as(self._examples.x, leaves)
 
 

@@ -11,6 +11,10 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.compose import ColumnTransformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from nsl.attacks import Substitution, objectives
 
@@ -353,6 +357,60 @@ def test_functions_of_arrays_get_texts_as_they_were_given() -> None:
     assert all(found["region"] != x["region"])
 
 
+@pytest.mark.parametrize("method", ["predict_proba", "predict"])
+def test_a_pipeline_on_a_matrix_of_texts_and_numbers(method: str) -> None:
+    """The cells of one array are of several types, which no tensor can hold."""
+    rng = np.random.default_rng(0)
+    x = np.empty((40, 3), object)
+    x[:, 0] = rng.choice(["own", "rent"], 40)
+    x[:, 1] = rng.normal(40, 10, 40)
+    x[:, 2] = rng.choice(["a", "b", "c"], 40)
+    y = (x[:, 1] > 38).astype(int) + (x[:, 0] == "own") + (x[:, 2] == "a") >= 2
+    encoder = ColumnTransformer(
+        [("c", OneHotEncoder(), [0, 2])], remainder=StandardScaler()
+    )
+    pipeline = make_pipeline(encoder, LogisticRegression()).fit(x, y)
+    attack = Substitution({0: ["own", "rent"], 2: ["a", "b", "c"]})
+    report = attack.report(getattr(pipeline, method), x)
+    decisions = pipeline.predict(x)
+    np.testing.assert_array_equal(
+        pipeline.predict(report.features) != decisions, report.fallen
+    )
+    assert report.fallen.any()
+    assert not report.fallen.all()
+    flipped = np.zeros(40, bool)
+    for home in ("own", "rent"):
+        one = x.copy()
+        one[:, 0] = home
+        flipped |= pipeline.predict(one) != decisions
+    np.testing.assert_array_equal(report.alone[:, 0], flipped)
+    with pytest.raises(ValueError, match="unknown categories"):
+        Substitution({2: ["d"]})(pipeline.predict, x)
+
+
+def test_a_feature_space_before_the_model() -> None:
+    keras.utils.set_random_seed(0)
+    x = {k: v for k, v in records().items() if k != "weight"}
+    space = keras.utils.FeatureSpace(
+        {
+            "region": keras.utils.FeatureSpace.string_categorical(num_oov_indices=0),
+            "visits": keras.utils.FeatureSpace.integer_categorical(num_oov_indices=0),
+            "grade": keras.utils.FeatureSpace.integer_categorical(num_oov_indices=0),
+        },
+        output_mode="concat",
+    )
+    space.adapt(tf.data.Dataset.from_tensor_slices(x))
+    encoded = space.get_encoded_features()
+    scores = keras.layers.Dense(2)(encoded)
+    model = keras.Model(space.get_inputs(), scores)
+    report = Substitution({"visits": [0]}).report(model, x)
+    z = model({k: tf.constant(v[:, None]) for k, v in report.features.items()}).numpy()
+    clean = model({k: tf.constant(v[:, None]) for k, v in x.items()}).numpy()
+    flipped = z.argmax(axis=1) != clean.argmax(axis=1)
+    np.testing.assert_array_equal(report.fallen, flipped)
+    assert 0 < flipped.mean() < 1
+
+
 class TestMissing:
     @staticmethod
     def scores(x: dict[str, np.ndarray]) -> np.ndarray:
@@ -542,7 +600,7 @@ class TestErrors:
                 Substitution({"visits": [2]})(self.model, self.X, **{name: value})
 
     def test_settings(self) -> None:
-        with pytest.raises(TypeError, match="replacements"):
+        with pytest.raises(TypeError, match=r"must be a dict.*\[1, 2\]"):
             Substitution([1, 2])
         with pytest.raises(ValueError, match="max_changes"):
             Substitution({0: [1]}, max_changes=-1)
@@ -563,6 +621,15 @@ def test_is_a_value() -> None:
     assert pickle.loads(pickle.dumps(attack)) == copy.deepcopy(attack) == attack
     named = Substitution({"a": [1]}, objective="cross_entropy")
     assert named != Substitution({"a": [1]}, objective=objectives.cross_entropy)
+
+
+def test_values_may_come_from_anything_that_can_be_listed() -> None:
+    x = np.zeros((2, 1), int)
+    for values in (iter([1, 2]), {1, 2}, range(1, 3), np.array([1, 2])):
+        attack = Substitution({0: values})
+        for _ in range(2):
+            report = attack.report(lambda x: tf.one_hot(x[:, 0], 3), x)
+            assert report.candidates.tolist() == [2, 2]
 
 
 def test_wider_texts_fit() -> None:
