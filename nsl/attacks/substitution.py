@@ -302,7 +302,7 @@ class SubstitutionReport:
             rows.append((f"at most {k} {noun} replaced", self.by_changes[k]))
         if self.max_changes:
             ranked = sorted(self.by_column.items(), key=lambda item: -item[1])
-            rows += [(f"  {name!r} alone", share) for name, share in ranked]
+            rows += [(f"  column {name!r} alone", share) for name, share in ranked]
         width = max(len(text) for text, _ in rows)
         lines += [f"{text.ljust(width)}  {share:6.1%}" for text, share in rows]
         return "\n".join(lines)

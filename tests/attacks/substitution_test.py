@@ -497,6 +497,46 @@ def test_a_list_of_epsilons_is_one_search_of_the_largest() -> None:
         assert attack.allows(x, one, k).all()
 
 
+def test_inputs_in_a_list_of_several_dtypes() -> None:
+    """Of https://github.com/keras-team/keras/issues/20166: texts and integers."""
+    texts = keras.Input((), dtype="string", name="texts")
+    codes = keras.Input((), dtype="int64", name="codes")
+    letters = keras.layers.StringLookup(vocabulary=["a", "b"], output_mode="one_hot")
+    numbers = keras.layers.IntegerLookup(vocabulary=[12, 36], output_mode="one_hot")
+    parts = keras.layers.Concatenate()([letters(texts), numbers(codes)])
+    # Of the first class are a with 12, and b with 36.
+    kernel = np.array([[0, 0, 2, 0, 0, 2], [0, 1, 1, 0, 1, 1]], "float32").T
+    model = keras.Model([texts, codes], keras.layers.Dense(2)(parts))
+    model.layers[-1].set_weights([kernel, np.array([-0.5, 0.0], "float32")])
+    grid = [*itertools.product("ab", [12, 36])]
+    x = [np.array(part) for part in zip(*grid, strict=True)]
+    report = Substitution({0: ["a", "b"], 1: [12, 36]}, max_changes=2).report(model, x)
+    z = model([tf.constant(part) for part in x]).numpy().argmax(axis=1)
+    table = dict(zip(grid, z.tolist(), strict=True))
+    fewest = [
+        min(
+            sum(a != b for a, b in zip(one, other, strict=True))
+            for other in grid
+            if table[other] != table[one]
+        )
+        for one in grid
+    ]
+    np.testing.assert_array_equal(report.changes, fewest)
+
+
+def test_a_model_of_one_batch_size() -> None:
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Embedding(3, 2), keras.layers.Flatten()]
+    inputs = keras.Input(batch_shape=(4, 2), dtype="int32")
+    fixed = keras.Sequential([inputs, *layers, keras.layers.Dense(2)])
+    any_size = keras.Sequential(fixed.layers)
+    x = np.random.default_rng(0).integers(0, 3, (10, 2)).astype("int32")
+    attack = Substitution({0: range(3), 1: range(3)}, max_changes=2)
+    reports = [attack.report(model, x) for model in (fixed, any_size)]
+    np.testing.assert_array_equal(reports[0].features, reports[1].features)
+    np.testing.assert_array_equal(reports[0].alone, reports[1].alone)
+
+
 def test_more_changes_than_columns() -> None:
     x = np.zeros((2, 1), int)
     report = Substitution({0: [1]}, max_changes=4).report(
@@ -535,8 +575,8 @@ def test_the_report_says_what_flips_decisions() -> None:
         "wrong without any change     25.0%\n"
         "at most 1 column replaced    75.0%\n"
         "at most 2 columns replaced  100.0%\n"
-        "  'a' alone                  25.0%\n"
-        "  'b' alone                  25.0%"
+        "  column 'a' alone           25.0%\n"
+        "  column 'b' alone           25.0%"
     )
 
 
