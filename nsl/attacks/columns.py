@@ -216,6 +216,8 @@ class _Reader:
         self._kinds = {_kind(value) for value in present} - {"missing"}
 
     def __call__(self, value: Any) -> Any:
+        if tf.is_tensor(value):
+            value = value.numpy()
         if isinstance(value, np.ndarray | np.generic) and np.size(value) == 1:
             value = value.item()
         if self._dtype.kind not in "OSU":

@@ -665,7 +665,7 @@ def test_is_a_value() -> None:
 
 def test_values_may_come_from_anything_that_can_be_listed() -> None:
     x = np.zeros((2, 1), int)
-    for values in (iter([1, 2]), {1, 2}, range(1, 3), np.array([1, 2])):
+    for values in (iter([1, 2]), {1, 2}, range(1, 3), np.array([1, 2]), tf.range(1, 3)):
         attack = Substitution({0: values})
         for _ in range(2):
             report = attack.report(lambda x: tf.one_hot(x[:, 0], 3), x)
