@@ -90,6 +90,7 @@ SIGNATURES = {
     "attacks.PGD": "",
     "attacks.MIFGSM": "",
     "attacks.AutoPGD": "",
+    "attacks.Substitution": "replacements, max_changes=1",
     "tools.pack_nbrs": (
         "labeled_examples_path, unlabeled_examples_path, graph_path,"
         "output_training_data_path, add_undirected_edges=False, max_nbrs=None,"

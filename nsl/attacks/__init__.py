@@ -9,6 +9,7 @@ from nsl.attacks.mifgsm import MIFGSM
 from nsl.attacks.pgd import PGD
 from nsl.attacks.problem import Problem
 from nsl.attacks.square import Square
+from nsl.attacks.substitution import Substitution, SubstitutionReport
 
 __all__ = [
     "FAB",
@@ -23,4 +24,6 @@ __all__ = [
     "Problem",
     "Square",
     "State",
+    "Substitution",
+    "SubstitutionReport",
 ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Self
 
 import attrs
@@ -13,7 +14,7 @@ import tensorflow as tf
 from nsl import configs
 from nsl.attacks.examples import Examples
 from nsl.attacks.labels import choose_targets
-from nsl.attacks.model_adapter import adapt
+from nsl.attacks.model_adapter import ModelAdapter, adapt
 from nsl.attacks.objectives import Objective, objective_of
 from nsl.attacks.problem import Loss, Problem
 from nsl.attacks.search import Search
@@ -227,14 +228,13 @@ class Attack(abc.ABC):
             )
         examples = Examples(x, y, bounds=bounds, feature_mask=feature_mask, grid=grid)
         limits, is_list = examples.limits_of(epsilon)
-        adapter = adapt(model, output=output, from_logits=from_logits)
-        size, traces = adapter.batch_size or batch_size or _BATCH_SIZE, adapter.traces
-        if adapter is not model:
-            adapter.forget_if_changed()
-        # A model of labels alone may give others than it did.
-        if not adapter.is_examined or (adapter.decisions and adapter is not model):
-            adapter.examine(examples.first(size), examples.y)
-        with adapter.state_kept():
+        with adapted(
+            model,
+            examples,
+            batch_size or _BATCH_SIZE,
+            output=output,
+            from_logits=from_logits,
+        ) as (adapter, size):
             results = Search(
                 self,
                 adapter,
@@ -245,8 +245,6 @@ class Attack(abc.ABC):
                 batch_size=size,
                 seed=seed,
             ).run(limits, verbose)
-        if adapter is not model and adapter.traces > traces:
-            adapter.note()
         return results if is_list else results[0]
 
 
@@ -335,6 +333,33 @@ class MinimumNorm(Attack):
             value=value,
             fooled=state.fooled | done,
         )
+
+
+@contextlib.contextmanager
+def adapted(
+    model: Callable[..., Any],
+    examples: Examples,
+    batch_size: int,
+    *,
+    output: Any,
+    from_logits: bool | None,
+) -> Iterator[tuple[ModelAdapter, int]]:
+    """Gives the adapter of a model, examined, and the batch size that it takes.
+
+    What the body changes in the model's state is undone. The arguments are those of
+    `Attack.__call__`.
+    """
+    adapter = adapt(model, output=output, from_logits=from_logits)
+    size, traces = adapter.batch_size or batch_size, adapter.traces
+    if adapter is not model:
+        adapter.forget_if_changed()
+    # A model of labels alone may give others than it did.
+    if not adapter.is_examined or (adapter.decisions and adapter is not model):
+        adapter.examine(examples.first(size), examples.y)
+    with adapter.state_kept():
+        yield adapter, size
+    if adapter is not model and adapter.traces > traces:
+        adapter.note()
 
 
 def doubling(steps: int, most: int) -> list[int]:

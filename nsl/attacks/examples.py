@@ -1,7 +1,7 @@
 """Examples on the host, with all that is given for them, handed out in batches."""
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from nsl import configs
-from nsl.attacks.labels import numbers_as_array
+from nsl.attacks.labels import numbers_as_array, read_classes
 from nsl.lib import feature_mask as masks
 from nsl.lib import features as feature_structures
 from nsl.lib.features import is_perturbable
@@ -17,6 +17,7 @@ from nsl.lib.norms import Norm
 
 _INFINITE = -1
 _SHORTER = 1e-12
+_MOST_REACHED = 0.9
 # What rounding may add to a distance, a coordinate, and a multiple of the grid.
 _RELATIVE, _ABSOLUTE, _GRID_SLACK = 1e-4, 1e-5, 1e-2
 
@@ -141,6 +142,8 @@ class Examples:
       bounds: Lower and upper bound, numbers or structures of arrays, or None.
       feature_mask: A number or a structure of arrays, or None.
       grid: The distance of valid values, a number or a structure of arrays, or None.
+      perturbed: Whether floating features are to be perturbed. If not, any values of
+        any dtype will do.
 
     Attributes:
       x, y: The features and labels, structures of arrays; y may be None.
@@ -157,6 +160,7 @@ class Examples:
         bounds: Any = None,
         feature_mask: Any = None,
         grid: Any = None,
+        perturbed: bool = True,
     ) -> None:
         x, y = _collected(x, y)
         self.x = tf.nest.map_structure(_on_host, x)
@@ -174,7 +178,8 @@ class Examples:
             feature_structures.names(self.x), self.leaves, strict=True
         ):
             rows = leaf.reshape(self.count, -1)
-            finite = not is_perturbable(leaf) or np.isfinite(rows).all(axis=1)
+            skipped = not perturbed or not is_perturbable(leaf)
+            finite = skipped or np.isfinite(rows).all(axis=1)
             if not np.all(finite):
                 raise ValueError(
                     f"{f'feature {name!r}' if name else 'x'} must be finite, but "
@@ -182,7 +187,7 @@ class Examples:
                 )
         for leaf in [] if self.y is None else tf.nest.flatten(self.y):
             self.check_count(leaf, "y")
-        if not any(map(is_perturbable, self.leaves)):
+        if perturbed and not any(map(is_perturbable, self.leaves)):
             raise ValueError(feature_structures.nothing_to_perturb(self.x))
         low, high = _pair(bounds)
         mask = self._spread(feature_mask, "feature_mask")
@@ -217,12 +222,38 @@ class Examples:
                 f"but has shape {shape}."
             )
 
+    def labels_and_targets(
+        self, classes: int, logits: Callable[[], np.ndarray], target: Any
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Returns true classes and classes to reach, int32 of shape [examples].
+
+        Args:
+          classes: The number of classes.
+          logits: Computes the clean logits, whose classes count where there is no y.
+          target: The classes to reach as they were given, or None.
+
+        Raises:
+          ValueError: If they are no classes, or nearly all targets are the labels.
+        """
+        if self.y is None:
+            labels = logits().argmax(axis=1).astype(np.int32)
+        else:
+            labels = read_classes(self.y, classes)
+        if target is None:
+            return labels, None
+        self.check_count(target, "target")
+        targets = read_classes(target, classes, "target")
+        if np.mean(targets == labels) > _MOST_REACHED:
+            raise ValueError(
+                "target must be the classes to reach, but nearly all of them are "
+                "those that the examples have. Give the true classes as y."
+            )
+        return labels, targets
+
     def first(self, count: int) -> Any:
         """Returns the features of the first `count` examples, repeated if need be."""
         rows = np.arange(count) % self.count
-        return tf.nest.map_structure(
-            lambda leaf: tf.convert_to_tensor(leaf[rows]), self.x
-        )
+        return tf.nest.map_structure(lambda leaf: leaf[rows], self.x)
 
     def limits_of(self, epsilon: Any) -> tuple[list[Limits], bool]:
         """Returns the limits for each of several radii, and whether several were given.

@@ -115,7 +115,9 @@ class ModelAdapter:
         for i, value in zip(self._memory, memory, strict=False):
             kept_variables(self.model)[i].assign(value)
         self.traces += 1
-        self._passes.assign_add(tf.shape(tf.nest.flatten(x)[0], tf.int64)[0])
+        first = tf.nest.flatten(x)[0]
+        count = tf.shape(first, tf.int64)[0] if tf.is_tensor(first) else len(first)
+        self._passes.assign_add(count)
         return self._chosen(self.call_uncounted(x))
 
     def logits(self, x: Any, memory: Iterable[tf.Tensor] = ()) -> tf.Tensor:
@@ -237,6 +239,8 @@ class ModelAdapter:
 
     def call_uncounted(self, x: Any) -> Any:
         """Returns the outputs of the model itself, tensors."""
+        if self.is_native:
+            x = tf.nest.map_structure(tf.convert_to_tensor, x)
         if self._narrows:
             x = tf.nest.map_structure(_narrowed, x)
         if self.is_native:
@@ -280,7 +284,10 @@ class ModelAdapter:
             except Exception as error:
                 errors.append(error)
                 continue
-            self.is_native &= all(map(tf.is_tensor, tf.nest.flatten(outputs)))
+            if self.is_native and not all(map(tf.is_tensor, tf.nest.flatten(outputs))):
+                # Texts are bytes in a tensor, and may be others to the function.
+                self.is_native = False
+                outputs = numbers_as_array(self.call_uncounted(x))
             outputs = tf.nest.map_structure(tf.convert_to_tensor, outputs)
             self._kinds = tf.nest.map_structure(any_batch_size, outputs)
             return outputs

@@ -12,7 +12,6 @@ import numpy as np
 import tensorflow as tf
 
 from nsl.attacks.examples import Batch, Examples, Limits, split
-from nsl.attacks.labels import read_classes
 from nsl.attacks.model_adapter import ModelAdapter, any_batch_size
 from nsl.attacks.problem import Loss, Problem
 from nsl.files.progress import Progress
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from nsl.attacks.attack import Attack
 
 _SMALLEST_BATCH = 16
-_MOST_REACHED = 0.9
 
 
 @attrs.frozen
@@ -103,22 +101,13 @@ class Search:
         self._read_labels(target)
 
     def _read_labels(self, target: Any) -> None:
-        y, classes = self._examples.y, self._model.classes
         if self._loss_fn is not None:
+            y = self._examples.y
             self._labels = self._clean if y is None else y
             return
-        if y is None:
-            self._labels = self._clean.argmax(axis=1).astype(np.int32)
-        else:
-            self._labels = read_classes(y, classes)
-        if target is not None:
-            self._examples.check_count(target, "target")
-            self._targets = read_classes(target, classes, "target")
-            if np.mean(self._targets == self._labels) > _MOST_REACHED:
-                raise ValueError(
-                    "target must be the classes to reach, but nearly all of them are "
-                    "those that the examples have. Give the true classes as y."
-                )
+        self._labels, self._targets = self._examples.labels_and_targets(
+            self._model.classes, lambda: self._clean, target
+        )
 
     def run(self, limits: list[Limits], verbose: bool) -> list[Any]:
         """Searches within each of several limits of all examples.

@@ -18,6 +18,7 @@ from nsl.attacks.examples import Examples, Limits, split
 from nsl.attacks.labels import read_classes
 from nsl.attacks.model_adapter import adapt, output_names
 from nsl.attacks.problem import Loss, NoGradientError, Problem
+from nsl.attacks.substitution import Substitution
 from nsl.configs import NormType
 from nsl.lib.norms import Norm
 from nsl.robustness import checks
@@ -94,7 +95,8 @@ def evaluate_robustness(
       epsilons: The radius of the ball around each example, or several. One joint norm
         is taken over all features of an example. A radius is a number, or one for each
         coordinate: a dict by feature, or an array of a feature's shape.
-      norm: The norm of the ball: a `NormType`, its value, or a `nsl.lib.Norm`.
+      norm: The norm of the ball: a `NormType`, its value, or a `nsl.lib.Norm`; 'l0' for
+        `nsl.attacks.Substitution`, where an epsilon is a number of replaced columns.
       attacks: A suite: 'standard' for the attacks and settings of AutoAttack (Croce and
         Hein, 2020, https://arxiv.org/abs/2003.01690), 'plus' for its longer version,
         'rand' for models that draw at random, 'quick' for ten steps of PGD; a list of
@@ -156,8 +158,17 @@ class Evaluation:
         bound.apply_defaults()
         given = self._given = dict(bound.arguments)
         limits = {name: given[name] for name in ("bounds", "feature_mask", "grid")}
-        examples = self._examples = Examples(given["x"], given["y"], **limits)
-        self._norm = as_norm(given["norm"])
+        # Replaced columns are no perturbation: of any dtype, without gradients.
+        self._replaces = given["norm"] == Substitution.norm
+        if self._replaces and any(value is not None for value in limits.values()):
+            raise ValueError(
+                "norm='l0' takes neither bounds, feature_mask nor grid: the "
+                "replacements say which columns may change, and what they may be."
+            )
+        self._norm = given["norm"] if self._replaces else as_norm(given["norm"])
+        examples = self._examples = Examples(
+            given["x"], given["y"], **limits, perturbed=not self._replaces
+        )
         self._radii, self._assumed = read_radii(given["epsilons"], examples)
         if examples.y is None:
             raise ValueError("y is needed, unless x is batches of (features, labels).")
@@ -169,9 +180,8 @@ class Evaluation:
         drawn = np.random.default_rng(abs(given["seed"])).permutation(examples.count)
         self._sample = np.sort(drawn[:_CHECKED_EXAMPLES])
         seen = self._model.batch_size or len(self._sample)
-        outputs = model.examine(
-            Examples(examples.take(examples.x, self._sample)).first(seen), examples.y
-        )
+        sampled = Examples(examples.take(examples.x, self._sample), perturbed=False)
+        outputs = model.examine(sampled.first(seen), examples.y)
         self._outputs: Any = None
         self.parts = {
             name: Evaluation(**{**given, "x": examples.x, **part})
@@ -199,7 +209,7 @@ class Evaluation:
             cascade=given["cascade"],
             assumptions=[
                 *([] if self._task.loss else model.assumptions),
-                *([] if model.is_native else [_NO_GRADIENTS]),
+                *([] if model.is_native or self._replaces else [_NO_GRADIENTS]),
                 *self._task.assumptions,
                 *self._assumed,
             ],
@@ -339,7 +349,8 @@ class Evaluation:
         return np.concatenate(found).astype(np.float64)
 
     def _has_gradients(self) -> bool:
-        if not self._model.is_native or self._model.decisions:
+        model = self._model
+        if not model.is_native or model.decisions or self._replaces:
             return False
         try:
             self._gradients(self._sample[:1])
@@ -457,6 +468,9 @@ class Evaluation:
                 f"The attack {name!r} must return features like those that it gets, of "
                 f"shapes {expected}, but returned shapes {shapes}."
             )
+        if self._replaces:
+            clean = self._examples.take(self._examples.x, index)
+            return attack.allows(clean, found, limits.radius[0, 0])
         parts = []
         for piece in split(len(index), self._size):
             points = tf.nest.map_structure(lambda leaf, p=piece: leaf[p], found)
@@ -490,8 +504,9 @@ class Evaluation:
     def _check_model(self) -> None:
         """Runs the checks that need no attack, those of passes on a sample."""
         model, report, sample = self._model, self.report, self._sample
-        bounds = self._given["bounds"]
-        self._note(checks.inputs_out_of_bounds(self._examples.excess(), bounds))
+        if not self._replaces:
+            bounds = self._given["bounds"]
+            self._note(checks.inputs_out_of_bounds(self._examples.excess(), bounds))
         self._note(checks.too_few_classes(model.classes, self._replaced))
         features = self._examples.take(self._examples.x, sample)
         outputs = flat(model.predict(features, self._size))
@@ -520,7 +535,7 @@ class Evaluation:
             # At an error of exactly 0, the gradient of its absolute value is none.
             moving = sample[self._margins[sample] != 0]
             gradients = self._gradients(moving if len(moving) else sample)
-        if model.is_native and not model.decisions:
+        if model.is_native and not model.decisions and not self._replaces:
             self._note(checks.zero_gradients(gradients))
         if isinstance(report.epsilons[-1], float):
             self._note(checks.exploding_gradients(gradients, report.epsilons[-1]))
@@ -529,8 +544,10 @@ class Evaluation:
         """Runs the checks of what the attacks did."""
         report, examples, model = self.report, self._examples, self._model
         self._note(checks.black_box_beats_white_box(report))
+        if self._replaces or self._task.loss:
+            return
         epsilon = examples.reach(self._norm)
-        if epsilon is None or self._task.loss or model.decisions or not model.is_native:
+        if epsilon is None or model.decisions or not model.is_native:
             return
         robust = self._sample[report.robust[-1][self._sample]]
         fallen = 0

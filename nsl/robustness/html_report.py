@@ -25,6 +25,7 @@ _RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))  # Of pixels.
 _CHANNELS = ((), (1,), (3,))
 _COLORS = 6
 _MEANINGS: dict[Any, str] = {
+    "l0": "the number of columns that are replaced by other values that are allowed",
     NormType.L1: "all changes of an example add up to at most the radius",
     NormType.L2: "the straight distance from before to after is at most the radius",
     NormType.INFINITY: "each single value may change by at most the radius",

@@ -12,7 +12,8 @@ from nsl.configs import NormType
 from nsl.robustness.gallery import GalleryExample, from_json, to_json
 
 _VERSION = 2
-_NORM_NAMES = {
+_NORM_NAMES: dict[NormType | str, str] = {
+    "l0": "L0",
     NormType.L1: "L1",
     NormType.L2: "L2",
     NormType.INFINITY: "L-infinity",
@@ -21,7 +22,7 @@ _NORM_NAMES = {
 
 def norm_name(norm: NormType | str) -> str:
     """Returns what to call a norm in texts."""
-    return norm if isinstance(norm, str) else _NORM_NAMES[norm]
+    return _NORM_NAMES.get(norm, str(norm))
 
 
 def _norm(norm: Any) -> NormType | str:

@@ -12,6 +12,7 @@ from nsl.attacks import (
     AutoPGD,
     HopSkipJump,
     Square,
+    Substitution,
 )
 from nsl.attacks.attack import as_norm
 from nsl.configs import NormType
@@ -83,7 +84,7 @@ for _name, _make in _SETTINGS.items():
 
 def choose_attacks(
     attacks: str | Sequence[Any] | Mapping[str, Any],
-    norm: NormType | Norm,
+    norm: NormType | Norm | str,
     classes: int,
     *,
     decisions: bool = False,
@@ -94,7 +95,7 @@ def choose_attacks(
 
     Args:
       attacks: A suite, a list of names and attacks, or a dict from name to attack.
-      norm: The norm of the evaluation.
+      norm: The norm of the evaluation; 'l0' for `nsl.attacks.Substitution`.
       classes: The number of classes; 0 where a loss is attacked. With fewer than 4 the
         targeted difference of logits ratio is replaced by the margin.
       decisions: Whether the model gives labels alone.
@@ -163,7 +164,13 @@ def gradient_attack(norm: NormType | Norm) -> Attack:
     return _ATTACKS["pgd"](norm)
 
 
-def _named(one: Any, norm: NormType | Norm) -> tuple[str, Any]:
+def _named(one: Any, norm: NormType | Norm | str) -> tuple[str, Any]:
+    if isinstance(one, str) and norm == Substitution.norm:
+        raise ValueError(
+            "norm='l0' needs to know which columns may change: "
+            "attacks=[nsl.attacks.Substitution({name: values})]. There is no attack by "
+            f"the name of {one!r} for it."
+        )
     if isinstance(one, str):
         return one, _ATTACKS[one](norm)
     if isinstance(one, tuple):
@@ -171,19 +178,32 @@ def _named(one: Any, norm: NormType | Norm) -> tuple[str, Any]:
     return getattr(one, "__name__", type(one).__name__).lower(), one
 
 
+def _value(norm: NormType | Norm | str) -> str:
+    return norm if isinstance(norm, str) else norm.value
+
+
 def _check(
-    name: str, attack: Any, norm: NormType | Norm, classes: int, decisions: bool
+    name: str, attack: Any, norm: NormType | Norm | str, classes: int, decisions: bool
 ) -> None:
     if not callable(attack):
         raise ValueError(
             f"The attack {name!r} must be an nsl.attacks object or a function with "
             f"its arguments, but received {attack!r}."
         )
+    replaces = isinstance(attack, Substitution)
+    if replaces != (norm == Substitution.norm):
+        raise ValueError(
+            f"The attack {name!r} does not fit norm={_value(norm)!r}: norm='l0', a "
+            "number of replaced columns, is that of nsl.attacks.Substitution, and of "
+            "no other attack. Evaluate them apart."
+        )
+    if replaces:
+        return
     own = getattr(attack, "norm", norm)
     if as_norm(own) != norm:
         raise ValueError(
             f"The attack {name!r} is of the norm '{as_norm(own).value}', but the "
-            f"evaluation of '{norm.value}'. Give one of them the other's norm."
+            f"evaluation of '{_value(norm)}'. Give one of them the other's norm."
         )
     if not isinstance(attack, Attack):
         return
