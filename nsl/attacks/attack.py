@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Self
 
 import attrs
@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from nsl import configs
+from nsl.attacks.at_layer import AtLayer
 from nsl.attacks.examples import Examples
 from nsl.attacks.labels import choose_targets
 from nsl.attacks.model_adapter import ModelAdapter, adapt
@@ -171,6 +172,7 @@ class Attack(abc.ABC):
         output: Any = None,
         loss_fn: Loss | None = None,
         criterion: Loss | None = None,
+        layer: str | Sequence[str] | None = None,
         seed: int = 0,
         batch_size: int | None = None,
         verbose: bool = True,
@@ -208,13 +210,18 @@ class Attack(abc.ABC):
             loss per example, which is maximized instead of the objective.
           criterion: With `loss_fn`: a function of (y, outputs) that tells which
             examples are right. Others have fallen.
+          layer: The layer of a Keras model whose outputs are perturbed instead of the
+            features, such as an embedding of tokens, or several. `epsilon`, `bounds`
+            and `feature_mask` are about these outputs; padding that the layer masks is
+            not perturbed. No input, as no text, may lead to what is found.
           seed: Determines all that is random.
           batch_size: How many examples are attacked at once.
           verbose: Whether progress is shown on a terminal.
 
         Returns:
           The adversarial features, arrays in the structure and dtypes of `x`, inside
-          ball and bounds in that dtype; for a list of epsilons a list of them.
+          ball and bounds in that dtype; for a list of epsilons a list of them. With
+          `layer` the outputs of the layer; of several, a dict of them by name.
 
         Raises:
           ValueError: If arguments do not fit each other, or the outputs of the model
@@ -226,6 +233,28 @@ class Attack(abc.ABC):
                 f"{type(self).__name__} looks for the nearest point of another class, "
                 "so that it takes neither target nor loss_fn. Use nsl.attacks.PGD."
             )
+        if layer is not None:
+            examples = Examples(x, y, perturbed=False)
+            above = AtLayer(model, layer, examples, batch_size)
+            found = self(
+                above,
+                above.features,
+                examples.y,
+                epsilon=epsilon,
+                **above.limits(bounds, feature_mask),
+                grid=grid,
+                target=target,
+                from_logits=from_logits,
+                output=output,
+                loss_fn=loss_fn,
+                criterion=criterion,
+                seed=seed,
+                batch_size=batch_size,
+                verbose=verbose,
+            )
+            if isinstance(found, list):
+                return [above.chosen(one) for one in found]
+            return above.chosen(found)
         examples = Examples(x, y, bounds=bounds, feature_mask=feature_mask, grid=grid)
         limits, is_list = examples.limits_of(epsilon)
         with adapted(

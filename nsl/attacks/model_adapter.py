@@ -61,7 +61,7 @@ class ModelAdapter:
         output: Any = None,
         from_logits: bool | None = None,
     ) -> None:
-        self._reference = _reference(_owner_of_predict(model))
+        self._reference = _reference(owner_of_predict(model))
         self.output = output
         self._kwargs = {"training": False} if _takes_training(self.model) else {}
         self._narrows = False
@@ -481,7 +481,7 @@ def _recent(
     return kept[key]
 
 
-def _owner_of_predict(model: Any) -> Any:
+def owner_of_predict(model: Any) -> Any:
     """Returns the Keras model for its `predict`, which is not differentiable."""
     owner = getattr(model, "__self__", None)
     name = getattr(model, "__name__", "")

@@ -13,6 +13,7 @@ import attrs
 import numpy as np
 import tensorflow as tf
 
+from nsl.attacks.at_layer import AtLayer
 from nsl.attacks.attack import as_norm
 from nsl.attacks.examples import Examples, Limits, split
 from nsl.attacks.labels import read_classes
@@ -62,6 +63,7 @@ def evaluate_robustness(
     output: Any = None,
     loss: Loss | None = None,
     criterion: Any = None,
+    layer: str | Sequence[str] | None = None,
     batch_size: int | None = None,
     seed: int = 0,
     cascade: bool = True,
@@ -120,6 +122,10 @@ def evaluate_robustness(
         jointly), or a function of (y, outputs) that returns one bool per example. For
         several outputs, a dict of them. None takes what the compiled loss of a Keras
         model speaks of, and else one class per example; the report says what.
+      layer: The layer of a Keras model whose outputs are perturbed instead of the
+        features, or several: how flat the model is there. Epsilons, bounds and
+        `feature_mask` are about these outputs; padding that the layer masks is not
+        perturbed. No input, as no text, may lead to the points that are found.
       batch_size: How many examples go through the model at once. None leaves it to
         the attacks.
       seed: Determines all that is random in the attacks.
@@ -157,6 +163,9 @@ class Evaluation:
         bound = inspect.signature(evaluate_robustness).bind(**arguments)
         bound.apply_defaults()
         given = self._given = dict(bound.arguments)
+        self._at_layer: list[str] = []
+        if given["layer"] is not None:
+            self._go_to_layer()
         limits = {name: given[name] for name in ("bounds", "feature_mask", "grid")}
         # Replaced columns are no perturbation: of any dtype, without gradients.
         self._replaces = given["norm"] == Substitution.norm
@@ -197,7 +206,11 @@ class Evaluation:
         said then need not be computed again.
         """
         if self.parts:
-            return joint({name: part.run(as_read) for name, part in self.parts.items()})
+            report = joint(
+                {name: part.run(as_read) for name, part in self.parts.items()}
+            )
+            report.assumptions += self._at_layer
+            return report
         given, model, examples = self._given, self._model, self._examples
         if not as_read or self._outputs is None:
             self._outputs = self._predict(examples.x)
@@ -212,6 +225,7 @@ class Evaluation:
                 *([] if model.is_native or self._replaces else [_NO_GRADIENTS]),
                 *self._task.assumptions,
                 *self._assumed,
+                *self._at_layer,
             ],
         )
         self._fallen: dict[int, GalleryExample] = {}
@@ -229,6 +243,21 @@ class Evaluation:
         self._show_gallery()
         model.note()
         return self.report
+
+    def _go_to_layer(self) -> None:
+        """Makes the outputs of layers what is evaluated, in the place of features."""
+        given = self._given
+        examples = Examples(given["x"], given["y"], perturbed=False)
+        size = given["batch_size"] or _BATCH_SIZE
+        above = AtLayer(given["model"], given["layer"], examples, size)
+        limits = above.limits(given["bounds"], given["feature_mask"])
+        given |= {"model": above, "x": above.features, "y": examples.y, "layer": None}
+        given |= limits
+        names = " and ".join(f"'{name}'" for name in above.names)
+        self._at_layer = [
+            f"Perturbed are the outputs of layer {names}, not the features: no input, "
+            "such as a text, may lead the model to these points."
+        ]
 
     def _parts(self, outputs: Any) -> dict[str, dict[str, Any]]:
         """Returns the arguments of the evaluations that this one is made of, if any."""

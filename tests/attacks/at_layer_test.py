@@ -1,0 +1,155 @@
+"""Attacks at the outputs of layers: closed forms, padding, reports."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import nsl
+
+VOCABULARY, LENGTH, WIDTH = 12, 5, 3
+_RANDOM = np.random.default_rng(3)
+TOKENS = _RANDOM.integers(1, VOCABULARY, (40, LENGTH)).astype("int32")
+TOKENS[:20, 3:] = 0
+LABELS = _RANDOM.integers(0, 2, 40)
+DUAL = {"infinity": 1, "l2": 2, "l1": np.inf}
+
+
+@pytest.fixture(scope="module")
+def reader():
+    """Tokens to one logit, linear above the embedding."""
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [
+            keras.Input((LENGTH,), dtype="int32"),
+            keras.layers.Embedding(VOCABULARY, WIDTH, name="embedding"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(1, name="logit"),
+        ]
+    )
+    model.compile(loss=keras.losses.BinaryCrossentropy(from_logits=True))
+    return model
+
+
+def margins(model, length):
+    """How far each example is from the boundary of a linear score, in a norm."""
+    scores = model.predict(TOKENS, verbose=0)[:, 0]
+    return (2 * LABELS - 1) * scores / length
+
+
+@pytest.mark.parametrize("norm", DUAL)
+def test_accuracy_is_that_of_the_closed_form(reader, norm):
+    weights = np.asarray(reader.get_layer("logit").kernel)[:, 0]
+    distances = margins(reader, np.linalg.norm(weights, DUAL[norm]))
+    epsilons = [float(np.quantile(distances[distances > 0], q)) for q in (0.3, 0.7)]
+    report = nsl.evaluate_robustness(
+        reader,
+        TOKENS,
+        LABELS,
+        epsilons,
+        norm,
+        attacks=[nsl.attacks.PGD(norm=norm, steps=10)],
+        layer="embedding",
+        check=False,
+    )
+    for epsilon in epsilons:
+        expected = np.mean(distances > epsilon)
+        assert report.robust_accuracy[epsilon] == pytest.approx(expected, abs=1e-6)
+    assert any("no input, such as a text" in one for one in report.assumptions)
+
+
+def test_attack_returns_outputs_of_the_layer(reader):
+    attack = nsl.attacks.PGD(norm="l2", steps=5)
+    found = attack(reader, TOKENS, LABELS, epsilon=0.2, layer="embedding")
+    clean = np.asarray(reader.get_layer("embedding")(TOKENS))
+    assert found.shape == clean.shape
+    assert found.dtype == np.float32
+    moves = (found - clean).reshape(len(TOKENS), -1)
+    np.testing.assert_allclose(np.linalg.norm(moves, axis=1), 0.2, rtol=1e-4)
+    weights = np.asarray(reader.get_layer("logit").kernel)[:, 0]
+    best = -(2 * LABELS - 1) * 0.2 * np.linalg.norm(weights)
+    np.testing.assert_allclose(moves @ weights, best, rtol=0.05)
+
+
+def test_several_radii_bounds_and_predict(reader):
+    clean = np.asarray(reader.get_layer("embedding")(TOKENS))
+    found = nsl.attacks.FGSM()(
+        reader.predict,
+        tf.data.Dataset.from_tensor_slices((TOKENS, LABELS)).batch(16),
+        epsilon=[0.02, 10.0],
+        bounds=(-0.1, {"embedding": 0.1}),
+        layer="embedding",
+    )
+    near, far = (one - clean for one in found)
+    assert np.abs(near).max() == pytest.approx(0.02, rel=1e-3)
+    assert np.all(np.abs(found[1]) <= 0.1 + 1e-6)
+    assert np.abs(far).max() > 0
+
+
+def test_padding_is_not_perturbed():
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [
+            keras.Input((LENGTH,), dtype="int32"),
+            keras.layers.Embedding(VOCABULARY, WIDTH, mask_zero=True, name="embedding"),
+            keras.layers.LSTM(4),
+            keras.layers.Dense(2),
+        ]
+    )
+    state = [np.asarray(v) for v in model.variables]
+    found = nsl.attacks.PGD(steps=3)(
+        model, TOKENS, LABELS, epsilon=0.5, layer="embedding"
+    )
+    moves = np.abs(found - np.asarray(model.layers[0](TOKENS))).max(axis=-1)
+    assert np.all(moves[TOKENS == 0] == 0)
+    assert np.all(moves[TOKENS > 0] > 0)
+    for before, now in zip(state, model.variables, strict=True):
+        np.testing.assert_array_equal(before, now)
+    assert "call" not in vars(model.layers[0])
+
+
+def test_several_layers_share_one_norm_and_one_above_another_counts():
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(3, name="low"),
+            keras.layers.Dense(2, name="high"),
+            keras.layers.Dense(1, name="logit"),
+        ]
+    )
+    x = _RANDOM.normal(size=(40, 4)).astype("float32")
+    high, top = (np.asarray(model.get_layer(n).kernel) for n in ("high", "logit"))
+    length = np.linalg.norm(np.concatenate([(high @ top)[:, 0], top[:, 0]]))
+    distances = (2 * LABELS - 1) * model.predict(x, verbose=0)[:, 0] / length
+    epsilon = float(np.median(distances[distances > 0]))
+    report = nsl.evaluate_robustness(
+        model,
+        x,
+        LABELS,
+        epsilon,
+        "l2",
+        attacks=[nsl.attacks.PGD(norm="l2", steps=20)],
+        from_logits=True,
+        layer=["low", "high"],
+        check=False,
+    )
+    expected = np.mean(distances > epsilon)
+    assert report.robust_accuracy[epsilon] == pytest.approx(expected, abs=1e-6)
+
+
+def test_errors(reader):
+    attack = nsl.attacks.FGSM()
+    with pytest.raises(ValueError, match=r"'embeding'.*'embedding'"):
+        attack(reader, TOKENS, LABELS, epsilon=0.1, layer="embeding")
+    with pytest.raises(TypeError, match="needs a Keras model"):
+        attack(lambda x: x, TOKENS, LABELS, epsilon=0.1, layer="embedding")
+    with pytest.raises(ValueError, match=r"layers \['embedding'\].*'logit'"):
+        attack(
+            reader,
+            TOKENS,
+            LABELS,
+            epsilon=0.1,
+            bounds=({"logit": 0}, 1),
+            layer="embedding",
+        )
