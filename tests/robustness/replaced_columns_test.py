@@ -41,10 +41,10 @@ def test_the_worst_case_is_that_of_the_attack(model: Any) -> None:
         model, X, Y, [1, 2, 3], "l0", [Substitution(REPLACEMENTS)]
     )
     assert report.clean_accuracy == pytest.approx(1 - expected.by_changes[0])
-    for k, share in report.worst_case.items():
+    for k, share in report.robust_accuracy.items():
         assert share == pytest.approx(1 - expected.by_changes[int(k)])
     assert report.warnings == []
-    assert 0 < report.worst_case[1] < report.clean_accuracy
+    assert 0 < report.robust_accuracy[1] < report.clean_accuracy
     assert "L0 norm" in str(report)
     assert RobustnessReport.from_json(report.to_json()) == report
 
@@ -65,7 +65,7 @@ def test_columns_apart_and_together(tmp_path: Path) -> None:
     page = (tmp_path / "report.html").read_text()
     assert "number of columns that are replaced" in page
     apart = nsl.evaluate_robustness(scores, X, Y, **settings, cascade=False)
-    assert apart.worst_case == report.worst_case
+    assert apart.robust_accuracy == report.robust_accuracy
 
 
 def test_missing_numbers_beside_categories() -> None:
@@ -76,7 +76,7 @@ def test_missing_numbers_beside_categories() -> None:
 
     attack = Substitution({"code": [0, 1]})
     report = nsl.evaluate_robustness(model, x, [0, 1], 1, "l0", [attack])
-    assert report.worst_case == {1.0: 0.0}
+    assert report.robust_accuracy == {1.0: 0.0}
     assert report.warnings == []
 
 
@@ -91,7 +91,7 @@ def test_regression() -> None:
     moves = np.array([11.25, 15.0, 10.0])
     visits = 5.0 * np.maximum(X["visits"], 3 - X["visits"])
     expected = np.mean(np.maximum(visits, moves[[0]]) <= 12.0)
-    assert report.worst_case[1.0] == pytest.approx(expected)
+    assert report.robust_accuracy[1.0] == pytest.approx(expected)
 
 
 class Cheating(Substitution):
@@ -106,7 +106,7 @@ def test_what_is_not_allowed_does_not_count() -> None:
         report = nsl.evaluate_robustness(
             scores, X, Y, 1, "l0", [Cheating(REPLACEMENTS)]
         )
-    assert report.worst_case[1.0] == report.clean_accuracy
+    assert report.robust_accuracy[1.0] == report.clean_accuracy
 
 
 @pytest.mark.parametrize(
