@@ -7,18 +7,26 @@ step of each wrapper, and prints the ratio of each to its limit:
 - FGSM: 2 (F+B)
 - PGD with k iterations: 2 (F+B) and k-1 passes for the gradient of the input
 - graph with k neighbors: F+B at the (1+k)-fold batch size
+- PGD at an embedding layer: 2 (F+B) and k-1 passes for the gradient of what the layer
+  returns, of the model above it alone
 
 Then it measures the peak memory of PGD in processes of their own. The numbers are
 medians, with the spread between quartiles.
 
-    python benchmarks/step_cost.py [--models mlp,cnn,lstm] [--rounds 30]
+    python benchmarks/step_cost.py [--models mlp,cnn,lstm,text,transformer]
+    python benchmarks/step_cost.py --before ../older
+
+With another checkout of nsl, steps of the wrappers are timed in a process of either,
+which take turns, and the ratio of the medians, new to old, is printed instead.
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -33,7 +41,9 @@ PGD = (5, 20)
 NEIGHBORS = (1, 3, 5)
 # Large enough that activations outweigh what the runtime itself takes.
 MEMORY_BATCH = {"mlp": 16384, "cnn": 1024, "lstm": 2048}
-GOALS = {"FGSM": 1.10, "PGD": 1.10, "graph": 1.05, "memory": 1.1}
+GOALS = {"FGSM": 1.10, "PGD": 1.10, "graph": 1.05, "memory": 1.1, "layer": 1.05}
+BEFORE_LIMIT = 1.02
+WORDS, TOKENS, WIDTH = 10_000, 64, 64
 
 
 def mlp():
@@ -55,17 +65,45 @@ def lstm():
     return (64, 32), [keras.layers.LSTM(64), keras.layers.Dense(10)]
 
 
+def text():
+    return (TOKENS,), [
+        keras.layers.Embedding(WORDS, WIDTH, name="embedding"),
+        keras.layers.LSTM(64),
+        keras.layers.Dense(10),
+    ]
+
+
+def transformer():
+    vectors = keras.Input((TOKENS, WIDTH))
+    attended = keras.layers.MultiHeadAttention(4, WIDTH // 4)(vectors, vectors)
+    hidden = keras.layers.LayerNormalization()(vectors + attended)
+    between = keras.layers.Dense(4 * WIDTH, "gelu")(hidden)
+    between = keras.layers.Dense(WIDTH)(between)
+    outputs = keras.layers.LayerNormalization()(hidden + between)
+    return (TOKENS,), [
+        keras.layers.Embedding(WORDS, WIDTH, name="embedding"),
+        keras.Model(vectors, outputs),
+        keras.layers.GlobalAveragePooling1D(),
+        keras.layers.Dense(10),
+    ]
+
+
 MODELS = {"mlp": mlp, "cnn": cnn, "lstm": lstm}
+OF_TOKENS = {"text": text, "transformer": transformer}
 
 
 def base_model(name):
     keras.utils.set_random_seed(0)
-    shape, layers = MODELS[name]()
-    return keras.Sequential([keras.Input(shape), *layers])
+    shape, layers = {**MODELS, **OF_TOKENS}[name]()
+    dtype = "int32" if name in OF_TOKENS else "float32"
+    return keras.Sequential([keras.Input(shape, dtype=dtype), *layers])
 
 
 def batch(name, size, neighbors=0):
     random = np.random.default_rng(0)
+    if name in OF_TOKENS:
+        tokens = random.integers(0, WORDS, (size, TOKENS)).astype("int32")
+        return tokens, random.integers(0, 10, size)
     shape, _ = MODELS[name]()
     x = {"x": random.random((size, *shape), "float32")}
     for i in range(neighbors):
@@ -88,6 +126,10 @@ def input_gradient_pass(name, jit_compile):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     features, labels = batch(name, BATCH)
     x, y = tf.constant(features), tf.constant(labels)
+    if name in OF_TOKENS:
+        embedding, *above = model.layers
+        x = embedding(x)
+        model = keras.Sequential([keras.Input((TOKENS, WIDTH)), *above])
 
     @tf.function(jit_compile=jit_compile)
     def run():
@@ -100,11 +142,13 @@ def input_gradient_pass(name, jit_compile):
 
 
 def adversarial(name, iterations):
+    layer = {"embedding_layer": "embedding"} if name in OF_TOKENS else {}
     config = nsl.configs.make_adv_reg_config(
         adv_step_size=0.01,
         adv_grad_norm="infinity",
         pgd_iterations=iterations,
         pgd_epsilon=0.1,
+        **layer,
     )
     return nsl.keras.AdversarialRegularization(base_model(name), adv_config=config)
 
@@ -120,11 +164,18 @@ def adversarial_steps(name, jit_compile):
     steps = {
         "plain step (F+B)": training_step(base_model(name), data, jit_compile),
         "input gradient": input_gradient_pass(name, jit_compile),
-        "FGSM": training_step(adversarial(name, 1), data, jit_compile),
     }
-    for k in PGD:
-        steps[f"PGD-{k}"] = training_step(adversarial(name, k), data, jit_compile)
+    for k in (1, *PGD):
+        label = method(name, k)
+        steps[label] = training_step(adversarial(name, k), data, jit_compile)
     return steps
+
+
+def method(name, iterations):
+    """What to call the adversarial term of a model."""
+    if name in OF_TOKENS:
+        return f"layer-{iterations}"
+    return "FGSM" if iterations == 1 else f"PGD-{iterations}"
 
 
 def graph_steps(name, neighbors, jit_compile):
@@ -152,11 +203,10 @@ def timed(steps, rounds):
     return {label: np.array(values) for label, values in seconds.items()}
 
 
-def limits(medians):
+def limits(name, medians):
     """The cost of the passes that each adversarial method needs."""
     plain, gradient = medians["plain step (F+B)"], medians["input gradient"]
-    needed = {"FGSM": 2 * plain}
-    return needed | {f"PGD-{k}": 2 * plain + (k - 1) * gradient for k in PGD}
+    return {method(name, k): 2 * plain + (k - 1) * gradient for k in (1, *PGD)}
 
 
 def report_time(name, rounds, jit_compile):
@@ -164,8 +214,8 @@ def report_time(name, rounds, jit_compile):
     print(f"{'':24}{'ms':>8} {'quartiles':>15} {'/plain':>7} {'/limit':>7}   goal")
     seconds = timed(adversarial_steps(name, jit_compile), rounds)
     medians = {label: np.median(values) for label, values in seconds.items()}
-    needed = limits(medians)
-    for k in NEIGHBORS:
+    needed = limits(name, medians)
+    for k in () if name in OF_TOKENS else NEIGHBORS:
         pair = timed(graph_steps(name, k, jit_compile), rounds)
         seconds |= pair
         plain, wrapped = pair
@@ -180,6 +230,67 @@ def report_time(name, rounds, jit_compile):
             ratio = medians[label] / needed[label]
             line += f" {ratio:7.2f}   {goal:.2f} {'met' if ratio <= goal else 'MISSED'}"
         print(line)
+
+
+def serve(name, jit_compile):
+    """Runs the step that each line of the input names, and prints its seconds."""
+    steps = {}
+    for label, step in adversarial_steps(name, jit_compile).items():
+        if label != "input gradient":
+            steps[label] = step
+    for k in NEIGHBORS:
+        steps |= {
+            label: step
+            for label, step in graph_steps(name, k, jit_compile).items()
+            if label == f"graph-{k}"
+        }
+    timed(steps, 0)
+    print(json.dumps(list(steps)), flush=True)
+    for line in sys.stdin:
+        start = time.perf_counter()
+        steps[line.strip()]()
+        print(time.perf_counter() - start, flush=True)
+
+
+def report_change(name, rounds, jit_compile, before):
+    """Times the steps of this checkout and of another one in turns."""
+    root = Path(__file__).resolve().parents[1]
+    command = [sys.executable, __file__, "--serve", name]
+    command += ["--jit_compile"] if jit_compile else []
+    running = [
+        subprocess.Popen(
+            command,
+            env={**os.environ, "PYTHONPATH": str(path.resolve())},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+        for path in (root, before)
+    ]
+    labels, _ = (json.loads(process.stdout.readline()) for process in running)
+    seconds = {label: ([], []) for label in labels}
+    for done in range(rounds):
+        for label in labels:
+            for process, values in zip(running, seconds[label], strict=True):
+                print(label, file=process.stdin, flush=True)
+                values.append(float(process.stdout.readline()))
+        if sys.stderr.isatty():
+            print(f"\r{done + 1}/{rounds} rounds", end="", file=sys.stderr)
+    for process in running:
+        process.stdin.close()
+        process.wait()
+    print(f"\n{name}, batch {BATCH}{', XLA' if jit_compile else ''}, new to old")
+    print(f"{'':24}{'ms':>8}{'before':>8}{'median':>8}{'best':>8}   limit")
+    for label, pair in seconds.items():
+        new, old = (np.array(values) for values in pair)
+        ratio = np.median(new) / np.median(old)
+        print(
+            f"{label:24}{1000 * np.median(new):8.2f}{1000 * np.median(old):8.2f}"
+            f"{ratio:8.2f}{new.min() / old.min():8.2f}   {BEFORE_LIMIT:.2f} "
+            f"{'met' if ratio <= BEFORE_LIMIT else 'MISSED'}",
+            flush=True,
+        )
 
 
 def resident(field):
@@ -218,20 +329,33 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--models", default="mlp,cnn,lstm")
+    parser.add_argument("--models", help="default: all, with --before mlp,cnn,lstm")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--jit_compile", action="store_true", help="run under XLA")
+    parser.add_argument("--before", type=Path, help="another checkout, to compare with")
     parser.add_argument("--peak_memory", help=argparse.SUPPRESS)
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.peak_memory:
         name, iterations = args.peak_memory.split(",")
         print(peak_memory(name, int(iterations)))
         return
-    for name in args.models.split(","):
-        report_time(name, args.rounds, args.jit_compile)
+    if args.serve:
+        serve(args.serve, args.jit_compile)
+        return
+    names = list(MODELS) if args.before else [*MODELS, *OF_TOKENS]
+    names = args.models.split(",") if args.models else names
+    for name in names:
+        if args.before:
+            report_change(name, args.rounds, args.jit_compile, args.before)
+        else:
+            report_time(name, args.rounds, args.jit_compile)
+    if args.before:
+        return
     print()
-    for name in args.models.split(","):
-        report_memory(name)
+    for name in names:
+        if name in MODELS:
+            report_memory(name)
 
 
 if __name__ == "__main__":
