@@ -102,6 +102,7 @@ def test_evaluation_and_prediction(cluster: Path) -> None:
     CASES[FIRST].fit(model)
     data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(8)
     expected = model.evaluate(data, verbose=0, return_dict=True)
+    expected = {name: float(value) for name, value in expected.items()}
     for worker in range(2):
         found = log_of(cluster, FIRST, worker)
         assert found["evaluate"] == pytest.approx(expected, rel=1e-4)

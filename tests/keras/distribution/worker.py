@@ -62,6 +62,8 @@ def train_cases(strategy: tf.distribute.Strategy, directory: Path) -> None:
             logs["evaluate"] = model.evaluate(data, verbose=0, return_dict=True)
             logs["predict"] = model.predict(X, batch_size=8, verbose=0).tolist()
         save(directory / f"{name}.npz", model.get_weights())
+        # Before 3.14, Keras logs tensors.
+        logs = tf.nest.map_structure(float, logs)
         (directory / f"{name}.json").write_text(json.dumps(logs))
 
 
