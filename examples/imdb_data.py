@@ -92,7 +92,10 @@ def make_up(seed: int = 0, reviews: int = 600) -> tuple[Reviews, Reviews]:
 
 
 def embed(
-    texts: Sequence[str], new_texts: Sequence[str], dimensions: int
+    texts: Sequence[str],
+    new_texts: Sequence[str],
+    dimensions: int,
+    pairs: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Embeds texts by the words they hold, without any label.
 
@@ -105,11 +108,18 @@ def embed(
       texts: What words and singular vectors are found with.
       new_texts: What is embedded with them too.
       dimensions: How many singular values.
+      pairs: Whether pairs of words count like words.
 
     Returns:
       For both a float32 array `[texts, dimensions]` of rows of norm 1.
     """
-    tfidf = TfidfVectorizer(min_df=20, max_df=0.5, sublinear_tf=True, dtype=np.float32)
+    tfidf = TfidfVectorizer(
+        min_df=20,
+        max_df=0.5,
+        sublinear_tf=True,
+        ngram_range=(1, 2 if pairs else 1),
+        dtype=np.float32,
+    )
     svd = TruncatedSVD(dimensions, n_iter=3, random_state=0)
     embeddings = svd.fit_transform(tfidf.fit_transform(texts))
     return normalize(embeddings), normalize(svd.transform(tfidf.transform(new_texts)))
