@@ -89,7 +89,7 @@ def recorded_outputs(layer: Any, change: Change | None = None) -> Iterator[list[
     """
     recorder = vars(layer).get("call")
     if not isinstance(recorder, _Recorder):
-        recorder = _Recorder(layer.call)
+        recorder = _Recorder(layer)
         # Keras would track the attribute.
         object.__setattr__(layer, "call", recorder)
     listener = _Listener(change)
@@ -132,19 +132,25 @@ class _Recorder:
     its own list, and the last one to end leaves the layer as it was.
     """
 
-    def __init__(self, call: Callable[..., Any]) -> None:
-        functools.update_wrapper(self, call)
-        self._call = call
-        self._parameters = inspect.signature(call).parameters
+    def __init__(self, layer: Any) -> None:
+        functools.update_wrapper(self, layer.call)
+        self._layer, self._call = layer, layer.call
+        self._parameters = inspect.signature(layer.call).parameters
         self.listeners: list[_Listener] = []
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        listeners = [listener for listener in self.listeners if listener.is_here()]
+        if not listeners or self._is_reverse(args, kwargs):
+            return self._call(*args, **kwargs)
+        inputs = args[0] if args else next(iter(kwargs.values()), None)
+        mask = kwargs.get("mask")
+        if mask is None:
+            mask = tf.nest.map_structure(keras_internals.mask_of, inputs)
         outputs = self._call(*args, **kwargs)
-        if self._is_reverse(args, kwargs):
-            return outputs
-        for listener in self.listeners:
+        keras_internals.note_mask(self._layer, inputs, mask, outputs)
+        for listener in listeners:
             outputs = listener.hear(outputs)
-        return outputs
+        return tf.nest.map_structure(_handed_on, outputs)
 
     def _is_reverse(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         if "reverse" not in self._parameters:
@@ -165,9 +171,10 @@ class _Listener:
         self._count = 0
         self.outputs: list[Any] = []
 
+    def is_here(self) -> bool:
+        return _place() == self._place
+
     def hear(self, outputs: Any) -> Any:
-        if _place() != self._place:
-            return outputs
         if self._change is not None:
             outputs = tf.nest.map_structure(self._changed, outputs)
         self.outputs.append(outputs)
@@ -181,6 +188,22 @@ class _Listener:
         if changed is not output and mask is not None:
             keras_internals.keep_mask(changed, mask)
         return changed
+
+
+def _handed_on(output: Any) -> Any:
+    """Returns what the model gets: of a masked output a copy with a mask of its own.
+
+    `keras.layers.MultiHeadAttention` takes the mask off the tensor it is called with.
+    """
+    mask = keras_internals.mask_of(output)
+    if mask is None:
+        return output
+    copy = tf.identity(output)
+    keras_internals.keep_mask(copy, mask)
+    logits = keras_internals.logits_of(output)
+    if logits is not None:
+        keras_internals.keep_logits(copy, logits)
+    return copy
 
 
 def _place() -> tuple[int, Any]:

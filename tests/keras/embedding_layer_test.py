@@ -257,6 +257,33 @@ class TestPadding:
             expected = found if expected is None else expected
             np.testing.assert_allclose(found[:, :LENGTH], expected, atol=1e-5)
 
+    @pytest.mark.parametrize("random_init", [False, True])
+    def test_attention_does_not_take_the_mask_away(self, random_init):
+        keras.utils.set_random_seed(2)
+        tokens = keras.Input((LENGTH,), dtype="int32")
+        vectors = keras.layers.Embedding(
+            VOCABULARY, WIDTH, mask_zero=True, name="embedding"
+        )(tokens)
+        hidden = keras.layers.MultiHeadAttention(1, 2)(vectors, vectors)
+        hidden = keras.layers.Add()([hidden, vectors])
+        hidden = keras.layers.GlobalAveragePooling1D()(hidden)
+        base = keras.Model(tokens, keras.layers.Dense(1)(hidden))
+        model = adversarial(
+            base,
+            embedding_layer="embedding",
+            standardize_layers=True,
+            random_init=random_init,
+        )
+        expected = base.predict(TOKENS, verbose=0)
+        found = model.perturb_on_batch(TOKENS, ANSWERS)["embedding"]
+        vectors = np.asarray(base.get_layer("embedding")(TOKENS))
+        assert np.all((found == vectors)[TOKENS == 0])
+        if not random_init:
+            deviation = vectors[TOKENS > 0].std(axis=0)
+            moves = ((found - vectors) / deviation).reshape(16, -1)
+            np.testing.assert_allclose(np.linalg.norm(moves, axis=1), 0.3, rtol=1e-4)
+        np.testing.assert_array_equal(model.predict(TOKENS, verbose=0), expected)
+
 
 class TestAgainstACutModel:
     """What users did by hand: the model above the layer, on the layer's outputs."""
