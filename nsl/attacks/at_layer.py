@@ -11,11 +11,16 @@ import numpy as np
 import tensorflow as tf
 
 from nsl.attacks.examples import Examples, split
-from nsl.attacks.model_adapter import owner_of_predict
+from nsl.attacks.model_adapter import ModelAdapter, owner_of_predict
 from nsl.lib import keras_internals
+from nsl.lib.features import is_perturbable
 from nsl.lib.layer_outputs import Change, checked, find_layer, recorded_outputs
 
 _BATCH_SIZE = 256
+_ONE_LENGTH = (
+    "Give the texts one length, as by "
+    "keras.layers.TextVectorization(output_sequence_length=...)."
+)
 _INPUTS, _CENTERS = "inputs of the model", "outputs of the layers"
 
 
@@ -34,13 +39,14 @@ class AtLayer:
     Attributes:
       features: A dict: under the name of each layer its outputs at the examples,
         float32 or float64, a list where it returns several; and, for the model alone,
-        its inputs and these outputs once more.
+        its inputs and these outputs once more, floats as the integers of their bits, so
+        that attacks see no other coordinates than those they may move.
       names: The names of the layers.
 
     Raises:
       TypeError: If the model is no Keras model.
       ValueError: If the model has no layer of that name, or its outputs cannot be
-        perturbed.
+        perturbed, or differ in shape from batch to batch.
     """
 
     def __init__(
@@ -57,11 +63,19 @@ class AtLayer:
                 f"{type(self._model).__name__}."
             )
         self.names = (layer,) if isinstance(layer, str) else tuple(layer)
+        if not self.names:
+            raise ValueError(
+                "layer must be the name of a layer or several, but received "
+                f"{layer!r}. None perturbs the features."
+            )
         self._found = [find_layer(self._model, name) for name in self.names]
         takes_training = keras_internals.takes_training(self._model)
         self._kwargs = {"training": False} if takes_training else {}
-        outputs, self._masks = self._outputs(examples, batch_size or _BATCH_SIZE)
-        self.features = {_INPUTS: examples.x, _CENTERS: outputs, **outputs}
+        self._examples, self._batch_size = examples, batch_size or _BATCH_SIZE
+        outputs, self._masks = self._outputs()
+        fixed = {_INPUTS: examples.x, _CENTERS: outputs}
+        self._dtypes = tf.nest.map_structure(lambda array: array.dtype, fixed)
+        self.features = {**tf.nest.map_structure(_bits, fixed), **outputs}
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -71,14 +85,17 @@ class AtLayer:
     def __call__(self, features: Mapping[str, Any], training: bool = False) -> Any:
         """Returns the outputs of the model where layers return these outputs."""
         del training  # It is always False.
+        fixed = {key: features[key] for key in (_INPUTS, _CENTERS)}
+        fixed = tf.nest.map_structure(_from_bits, fixed, self._dtypes)
 
         def changed(name: str) -> Change:
             points, centers = (
-                tf.nest.flatten(part[name]) for part in (features, features[_CENTERS])
+                tf.nest.flatten(part[name]) for part in (features, fixed[_CENTERS])
             )
 
             def change(position: int, output: tf.Tensor) -> tf.Tensor:
                 point = points[position]
+                _check_shape(name, point, output)
                 if len(self.names) > 1 or len(points) > 1:
                     # What is moved below counts, too.
                     move = point - centers[position]
@@ -87,7 +104,16 @@ class AtLayer:
 
             return change
 
-        return self._run(features[_INPUTS], [changed(name) for name in self.names])[0]
+        return self._run(fixed[_INPUTS], [changed(name) for name in self.names])[0]
+
+    def refresh(self) -> None:
+        """Computes the outputs of the layers again, as when weights have changed.
+
+        The arrays of `features` are overwritten.
+        """
+        outputs, _ = self._outputs()
+        for name, found in outputs.items():
+            tf.nest.map_structure(np.copyto, self.features[name], found)
 
     def limits(self, bounds: Any, feature_mask: Any) -> dict[str, Any]:
         """Returns what attacks have to be called with, by name.
@@ -104,7 +130,7 @@ class AtLayer:
             )
         return {
             "bounds": (self._by_layer(low) or None, self._by_layer(high) or None),
-            "feature_mask": {_INPUTS: 0.0, _CENTERS: 0.0, **masks},
+            "feature_mask": masks,
         }
 
     def chosen(self, features: Mapping[str, Any]) -> Any:
@@ -124,9 +150,7 @@ class AtLayer:
             )
         return dict(value)
 
-    def _outputs(
-        self, examples: Examples, size: int
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _outputs(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Returns the outputs of the layers, and 0 for their padding, arrays."""
 
         def outputs_and_masks(x: Any) -> Any:
@@ -138,11 +162,16 @@ class AtLayer:
 
         # A partial of its own: TensorFlow warns of frequent tracing by code.
         run = tf.function(functools.partial(outputs_and_masks), autograph=False)
-        parts = [
-            run(examples.take(examples.x, np.arange(p.start, p.stop)))
-            for p in split(examples.count, size)
-        ]
-        found, masks = tf.nest.map_structure(_concatenated, *parts)
+        examples, adapter, parts = self._examples, ModelAdapter(self._model), []
+        size = adapter.batch_size or self._batch_size
+        for piece in split(examples.count, size):
+            rows = np.arange(piece.start, piece.stop)
+            if adapter.batch_size:
+                rows = np.resize(rows, size)
+            with adapter.state_kept():
+                part = run(examples.take(examples.x, rows))
+            parts.append(part)
+        found, masks = tf.nest.map_structure(self._joined, *parts)
         outputs, kept = {}, {}
         for name, of_layer, of_mask in zip(self.names, found, masks, strict=True):
             if not all(output.dtype.kind == "f" for output in of_layer):
@@ -159,6 +188,21 @@ class AtLayer:
             kept[name] = ones if several else ones[0]
         return outputs, kept
 
+    def _joined(self, *parts: Any) -> Any:
+        if parts[0] is None:
+            return None
+        if len({part.shape[1:] for part in parts}) > 1:
+            raise ValueError(
+                f"layer={list(self.names)} must return outputs of one shape for all "
+                f"batches, but returned {sorted({tuple(p.shape) for p in parts})}. "
+                f"{_ONE_LENGTH}"
+            )
+        joined = np.concatenate([np.asarray(part) for part in parts])
+        # A model of one batch size has seen some examples twice.
+        joined = joined[: self._examples.count]
+        half = joined.dtype.name in ("float16", "bfloat16")
+        return joined.astype(np.float32) if half else joined
+
     def _run(self, x: Any, changes: list[Change | None]) -> tuple[Any, list[Any]]:
         """Runs the model, and returns what the layers returned, too."""
         with contextlib.ExitStack() as stack:
@@ -174,13 +218,27 @@ class AtLayer:
         return outputs, recorded
 
 
-def _concatenated(*parts: Any) -> Any:
-    if parts[0] is None:
-        return None
-    arrays = [np.asarray(part) for part in parts]
-    joined = np.concatenate(arrays)
-    half = joined.dtype.name in ("float16", "bfloat16")
-    return joined.astype(np.float32) if half else joined
+def _check_shape(name: str, point: tf.Tensor, output: tf.Tensor) -> None:
+    """Checks that a layer returns as much in a batch as it did when it was recorded."""
+    text = f"layer={name!r} must return outputs of one shape. {_ONE_LENGTH}"
+    if not point.shape[1:].is_compatible_with(output.shape[1:]):
+        raise ValueError(text)
+    if not output.shape[1:].is_fully_defined():
+        tf.debugging.assert_equal(tf.shape(point)[1:], tf.shape(output)[1:], text)
+
+
+def _bits(array: np.ndarray) -> np.ndarray:
+    """Returns a view of floats as integers, which attacks leave alone."""
+    if not is_perturbable(array):
+        return array
+    return array.view(f"i{array.dtype.itemsize}")
+
+
+def _from_bits(values: Any, dtype: Any) -> tf.Tensor:
+    """Undoes `_bits`."""
+    values = tf.convert_to_tensor(values)
+    known = tf.as_dtype(dtype)
+    return tf.bitcast(values, known) if known.is_floating else values
 
 
 def _like(mask: np.ndarray | None, output: np.ndarray) -> np.ndarray:

@@ -504,6 +504,12 @@ def _joined(batches: list[Any]) -> Any:
                 "x must hold batches, with the examples as first axis, but an element "
                 "is a single number: batch it, as dataset.batch(32)."
             )
+        if len({array.shape[1:] for array in arrays}) > 1:
+            raise ValueError(
+                "x must hold batches of one shape but for their size, but received "
+                f"{sorted({array.shape for array in arrays})}. Pad all to one length, "
+                "as by dataset.padded_batch(32, padded_shapes=...)."
+            )
         return np.concatenate(arrays)
 
     return tf.nest.map_structure(join, *batches)

@@ -58,11 +58,13 @@ class AdvNeighborConfig:
       random_init: Whether the ascent starts at a random point of that ball, of radius
         `adv_step_size` where `pgd_epsilon` is None, instead of at the features.
       embedding_layer: The layer of the model at whose outputs the neighbor is searched,
-        instead of at the features, or several; they may stand in a nested model. This
-        is how a model of token ids, strings or categories, which have no gradient, is
-        perturbed (Miyato et al., 2017, https://arxiv.org/abs/1605.07725). Values per
-        feature are then keyed by the name of the layer. Positions that the layer masks
-        as padding are not perturbed and do not count in the norm.
+        instead of at the features, or several; they may stand in a nested model. Where
+        several have one name, put that of the nested model in front, as in
+        'query_tower/embedding'. This is how a model of token ids, strings or
+        categories, which have no gradient, is perturbed (Miyato et al., 2017,
+        https://arxiv.org/abs/1605.07725). Values per feature are then keyed by the name
+        of the layer. Positions that the layer masks as padding are not perturbed and do
+        not count in the norm.
       perturb_features: Whether the features are perturbed together with the outputs of
         `embedding_layer`, in one joint norm.
       norm_per_position: Whether each position of a feature or output of shape
@@ -75,7 +77,8 @@ class AdvNeighborConfig:
         not escape the perturbation by making them large.
       clip_to_layer_range: Whether perturbed outputs of `embedding_layer` stay within
         the range of each coordinate of the last axis: over all entries of an
-        `Embedding` layer, over all positions of the batch for other layers.
+        `Embedding` layer, from 0 to 1 for one-hot and multi-hot encodings, over all
+        positions of the batch for other layers.
     """
 
     feature_mask: Any = attrs.field(

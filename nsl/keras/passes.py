@@ -279,14 +279,19 @@ class Passes:
     def tables(self) -> dict[str, tf.Tensor]:
         """Returns the vectors among which perturbed layers choose, by layer name.
 
-        They are the entries of `Embedding` layers, without that of padding.
+        They are the entries of `Embedding` layers, as the layer returns them, without
+        that of padding, of shape `[entries, d]`; and for layers that encode as one-hot
+        or multi-hot, 0 and 1 of shape `[2, 1]`.
         """
         found = {}
         for name in self._perturbed:
             layer = find_layer(self._base_model, name)
             if isinstance(layer, keras.layers.Embedding):
-                table = tf.stop_gradient(tf.convert_to_tensor(layer.embeddings))
-                found[name] = table[1:] if layer.mask_zero else table
+                entries = tf.range(int(layer.mask_zero), layer.input_dim)
+                # Not through Keras, which would add losses of activities.
+                found[name] = tf.stop_gradient(layer.call(entries[tf.newaxis])[0])
+            elif getattr(layer, "output_mode", None) in ("one_hot", "multi_hot"):
+                found[name] = tf.constant([[0.0], [1.0]])
         return found
 
     def _perturbed_outputs(self, outputs: PassOutputs) -> dict[str, list[tf.Tensor]]:
@@ -507,20 +512,17 @@ class Passes:
         x = batches[0]
         if len(batches) > 1:
             x = tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *batches)
-        layers = [find_layer(self._base_model, name) for name in self._layers]
+        layers = {name: find_layer(self._base_model, name) for name in self._layers}
         with contextlib.ExitStack() as stack:
             recorded = {
-                layer.name: stack.enter_context(
-                    recorded_outputs(layer, changes.get(layer.name))
-                )
-                for layer in layers
+                name: stack.enter_context(recorded_outputs(layer, changes.get(name)))
+                for name, layer in layers.items()
             }
             y_pred = self.run_base(x, training)
-        outputs = PassOutputs(
+        return PassOutputs(
             y_pred,
-            {layer.name: checked(recorded[layer.name], layer) for layer in layers},
+            {name: checked(recorded[name], layer) for name, layer in layers.items()},
         )
-        return outputs
 
     def _run(
         self, batches: list[Any], training: bool | None, changes: _Changes = None

@@ -109,6 +109,28 @@ def keep_mask(output: Any, mask: Any) -> None:
     output._keras_mask = mask
 
 
+def note_mask(layer: Any, inputs: Any, mask: Any, outputs: Any) -> None:
+    """Notes the masks of a layer's outputs, as Keras does after its `call`.
+
+    Public: `Layer.supports_masking` and `Layer.compute_mask`.
+
+    Args:
+      layer: The layer.
+      inputs: Its first argument.
+      mask: The masks of `inputs`, in their structure.
+      outputs: What it returned.
+    """
+    flat = tf.nest.flatten(outputs)
+    known = all(mask_of(output) is not None for output in flat)
+    if known or not getattr(layer, "supports_masking", False):
+        return
+    masks = layer.compute_mask(inputs, mask)
+    if masks is not None:
+        for output, found in zip(flat, tf.nest.flatten(masks), strict=False):
+            if found is not None and mask_of(output) is None:
+                keep_mask(output, found)
+
+
 def is_own_layer(layer: Any) -> bool:
     """Tells whether a layer is one of Keras's own, whose behavior is known.
 

@@ -163,12 +163,13 @@ class Evaluation:
         bound = inspect.signature(evaluate_robustness).bind(**arguments)
         bound.apply_defaults()
         given = self._given = dict(bound.arguments)
+        self._above: AtLayer | None = None
         self._at_layer: list[str] = []
+        self._replaces = given["norm"] == Substitution.norm
         if given["layer"] is not None:
             self._go_to_layer()
         limits = {name: given[name] for name in ("bounds", "feature_mask", "grid")}
         # Replaced columns are no perturbation: of any dtype, without gradients.
-        self._replaces = given["norm"] == Substitution.norm
         if self._replaces and any(value is not None for value in limits.values()):
             raise ValueError(
                 "norm='l0' takes neither bounds, feature_mask nor grid: the "
@@ -205,6 +206,8 @@ class Evaluation:
         With `as_read`, the model is as it was when the arguments were read: what it
         said then need not be computed again.
         """
+        if self._above is not None and not as_read:
+            self._above.refresh()
         if self.parts:
             report = joint(
                 {name: part.run(as_read) for name, part in self.parts.items()}
@@ -247,9 +250,15 @@ class Evaluation:
     def _go_to_layer(self) -> None:
         """Makes the outputs of layers what is evaluated, in the place of features."""
         given = self._given
+        if self._replaces:
+            raise ValueError(
+                "norm='l0' replaces columns of the features, but received layer="
+                f"{given['layer']!r}. Leave layer out, or choose another norm."
+            )
         examples = Examples(given["x"], given["y"], perturbed=False)
         size = given["batch_size"] or _BATCH_SIZE
         above = AtLayer(given["model"], given["layer"], examples, size)
+        self._above = above
         limits = above.limits(given["bounds"], given["feature_mask"])
         given |= {"model": above, "x": above.features, "y": examples.y, "layer": None}
         given |= limits

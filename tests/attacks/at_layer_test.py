@@ -138,10 +138,132 @@ def test_several_layers_share_one_norm_and_one_above_another_counts():
     assert report.robust_accuracy[epsilon] == pytest.approx(expected, abs=1e-6)
 
 
+def images_model():
+    """Images to three classes by way of a hidden image, and the part above it."""
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((6, 6, 1))
+    hidden = keras.layers.Conv2D(2, 3, activation="relu", name="hidden")(inputs)
+    above = keras.Sequential(
+        [keras.Input((4, 4, 2)), keras.layers.Flatten(), keras.layers.Dense(3)]
+    )
+    return keras.Model(inputs, above(hidden)), above
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        nsl.attacks.PGD(norm="l2", steps=2, random_start=True),
+        nsl.attacks.AutoPGD(norm="l1", steps=4),
+        nsl.attacks.FAB(steps=4),
+        nsl.attacks.Square(steps=8),
+        nsl.attacks.Square(norm="l2", steps=8),
+        nsl.attacks.HopSkipJump(steps=2),
+    ],
+    ids=lambda attack: f"{type(attack).__name__}-{attack.norm.value}",
+)
+def test_every_attack_is_that_on_the_cut_model(attack):
+    model, above = images_model()
+    x = _RANDOM.normal(size=(8, 6, 6, 1)).astype("float32")
+    hidden = np.asarray(model.get_layer("hidden")(x))
+    settings = {"y": LABELS[:8], "epsilon": 0.3, "from_logits": True}
+    found = attack(model, x, layer="hidden", **settings)
+    np.testing.assert_allclose(found, attack(above, hidden, **settings), atol=1e-5)
+
+
+def test_radii_by_layer_and_by_coordinate(reader):
+    clean = np.asarray(reader.get_layer("embedding")(TOKENS))
+    widths = np.linspace(0.0, 0.3, WIDTH) * np.ones((LENGTH, 1))
+    for epsilon in (widths, {"embedding": widths}):
+        found = nsl.attacks.FGSM()(
+            reader, TOKENS, LABELS, epsilon=epsilon, layer="embedding"
+        )
+        expected = np.broadcast_to(widths, clean.shape)
+        np.testing.assert_allclose(np.abs(found - clean), expected, atol=1e-5)
+    report = nsl.evaluate_robustness(
+        reader,
+        TOKENS,
+        LABELS,
+        {"embedding": 0.1},
+        attacks=["fgsm"],
+        layer="embedding",
+        check=False,
+    )
+    assert list(report.robust_accuracy) == ["embedding 0.1"]
+
+
+def test_a_model_of_one_batch_size_that_keeps_a_state():
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [
+            keras.Input(batch_shape=(16, LENGTH), dtype="int32"),
+            keras.layers.Embedding(VOCABULARY, WIDTH, name="embedding"),
+            keras.layers.SimpleRNN(3, stateful=True, name="rnn"),
+            keras.layers.Dense(2),
+        ]
+    )
+    model.layers[1].states[0].assign(np.ones((16, 3)))
+    clean = np.asarray(model.layers[0](TOKENS))
+    found = nsl.attacks.FGSM()(model, TOKENS, LABELS, epsilon=0.1, layer="embedding")
+    np.testing.assert_allclose(np.abs(found - clean), 0.1, rtol=1e-4)
+    np.testing.assert_array_equal(model.layers[1].states[0], np.ones((16, 3)))
+
+
+class TestStrings:
+    TEXTS = np.array(["good film", "a dull film", "good good plot", "dull"] * 4)
+
+    def model(self, length):
+        keras.utils.set_random_seed(1)
+        words = ["good", "film", "a", "dull", "plot"]
+        texts = keras.Input((), dtype="string")
+        tokens = keras.layers.TextVectorization(
+            vocabulary=words, output_sequence_length=length
+        )(texts)
+        vectors = keras.layers.Embedding(7, 3, mask_zero=True, name="words")(tokens)
+        hidden = keras.layers.GlobalAveragePooling1D()(vectors)
+        return keras.Model(texts, keras.layers.Dense(2)(hidden))
+
+    def test_are_attacked_at_their_vectors(self):
+        model, labels = self.model(3), LABELS[:16]
+        found = nsl.attacks.FGSM()(
+            model, self.TEXTS, labels, epsilon=0.1, layer="words", from_logits=True
+        )
+        tokens = np.asarray(model.layers[1](tf.constant(self.TEXTS)))
+        moves = found - np.asarray(model.get_layer("words")(tokens))
+        assert np.all(moves[tokens == 0] == 0)
+        np.testing.assert_allclose(np.abs(moves[tokens > 0]), 0.1, rtol=1e-4)
+
+    @pytest.mark.parametrize("batch_size", [4, None])
+    def test_must_have_one_length(self, batch_size):
+        model, texts = self.model(None), np.sort(self.TEXTS)
+        # The longest have fallen already: the others are shorter on their own.
+        right = model.predict(tf.constant(texts), verbose=0).argmax(axis=1)
+        labels = np.where(np.char.count(texts, " ") == 2, 1 - right, right)
+        with pytest.raises(
+            (ValueError, tf.errors.InvalidArgumentError), match="output_sequence_length"
+        ):
+            nsl.evaluate_robustness(
+                model,
+                texts,
+                labels,
+                0.1,
+                attacks=["fgsm"],
+                layer="words",
+                batch_size=batch_size,
+                from_logits=True,
+                check=False,
+            )
+
+
 def test_errors(reader):
     attack = nsl.attacks.FGSM()
     with pytest.raises(ValueError, match=r"'embeding'.*'embedding'"):
         attack(reader, TOKENS, LABELS, epsilon=0.1, layer="embeding")
+    with pytest.raises(ValueError, match="name of a layer or several"):
+        attack(reader, TOKENS, LABELS, epsilon=0.1, layer=[])
+    with pytest.raises(ValueError, match="replaces columns"):
+        nsl.evaluate_robustness(
+            reader, TOKENS, LABELS, 1, "l0", attacks=[attack], layer="embedding"
+        )
     with pytest.raises(TypeError, match="needs a Keras model"):
         attack(lambda x: x, TOKENS, LABELS, epsilon=0.1, layer="embedding")
     with pytest.raises(ValueError, match=r"layers \['embedding'\].*'logit'"):

@@ -534,3 +534,9 @@ def test_pieces_cover_all() -> None:
         range(6, 7),
     ]
     assert split(0, 3) == []
+
+
+def test_batches_of_several_lengths_say_what_to_do() -> None:
+    batches = [np.ones((2, 3), np.float32), np.ones((2, 4), np.float32)]
+    with pytest.raises(ValueError, match=r"\(2, 3\), \(2, 4\).*padded_batch"):
+        Examples(iter(batches))

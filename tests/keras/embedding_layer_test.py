@@ -158,6 +158,50 @@ class TestClosedForm:
         expected = np.broadcast_to(worst[:, None], found.shape)
         np.testing.assert_allclose(found[kept], expected[kept], rtol=1e-5)
 
+    def test_range_of_an_embedding_is_of_what_it_returns(self):
+        class Scaled(keras.layers.Embedding):
+            def call(self, inputs):
+                return 9.0 * super().call(inputs)
+
+        keras.utils.set_random_seed(2)
+        base = keras.Sequential(
+            [
+                keras.Input((LENGTH,), dtype="int32"),
+                Scaled(VOCABULARY, WIDTH, name="embedding"),
+                keras.layers.Flatten(),
+                keras.layers.Dense(1),
+            ]
+        )
+        found = adversarial(
+            base,
+            embedding_layer="embedding",
+            adv_step_size=100.0,
+            adv_grad_norm="infinity",
+            clip_to_layer_range=True,
+        ).perturb_on_batch(TOKENS, ANSWERS)["embedding"]
+        table = 9.0 * np.asarray(base.layers[0].embeddings)
+        np.testing.assert_allclose(found.max((0, 1)), table.max(0), rtol=1e-5)
+        np.testing.assert_allclose(found.min((0, 1)), table.min(0), rtol=1e-5)
+
+    def test_range_of_one_hot_is_known_of_a_batch_of_one(self):
+        keras.utils.set_random_seed(2)
+        base = keras.Sequential(
+            [
+                keras.Input((), dtype="int32"),
+                keras.layers.CategoryEncoding(3, output_mode="one_hot", name="job"),
+                keras.layers.Dense(1, name="logit"),
+            ]
+        )
+        found = adversarial(
+            base,
+            embedding_layer="job",
+            adv_step_size=100.0,
+            adv_grad_norm="infinity",
+            clip_to_layer_range=True,
+        ).perturb_on_batch(TOKENS[:1, 0] % 3, ANSWERS[:1])["job"]
+        falls = (logit_weights(base) < 0) ^ (ANSWERS[0] > 0)
+        np.testing.assert_allclose(found, [np.where(falls, 0.0, 1.0)], atol=1e-6)
+
     def test_range_of_another_layer_is_that_of_the_batch(self):
         base = mlp()
         model = adversarial(
@@ -212,6 +256,33 @@ class TestPadding:
             np.testing.assert_allclose(lengths, 0.3, rtol=1e-4)
             expected = found if expected is None else expected
             np.testing.assert_allclose(found[:, :LENGTH], expected, atol=1e-5)
+
+    @pytest.mark.parametrize("random_init", [False, True])
+    def test_attention_does_not_take_the_mask_away(self, random_init):
+        keras.utils.set_random_seed(2)
+        tokens = keras.Input((LENGTH,), dtype="int32")
+        vectors = keras.layers.Embedding(
+            VOCABULARY, WIDTH, mask_zero=True, name="embedding"
+        )(tokens)
+        hidden = keras.layers.MultiHeadAttention(1, 2)(vectors, vectors)
+        hidden = keras.layers.Add()([hidden, vectors])
+        hidden = keras.layers.GlobalAveragePooling1D()(hidden)
+        base = keras.Model(tokens, keras.layers.Dense(1)(hidden))
+        model = adversarial(
+            base,
+            embedding_layer="embedding",
+            standardize_layers=True,
+            random_init=random_init,
+        )
+        expected = base.predict(TOKENS, verbose=0)
+        found = model.perturb_on_batch(TOKENS, ANSWERS)["embedding"]
+        vectors = np.asarray(base.get_layer("embedding")(TOKENS))
+        assert np.all((found == vectors)[TOKENS == 0])
+        if not random_init:
+            deviation = vectors[TOKENS > 0].std(axis=0)
+            moves = ((found - vectors) / deviation).reshape(16, -1)
+            np.testing.assert_allclose(np.linalg.norm(moves, axis=1), 0.3, rtol=1e-4)
+        np.testing.assert_array_equal(model.predict(TOKENS, verbose=0), expected)
 
 
 class TestAgainstACutModel:
@@ -378,6 +449,35 @@ class TestSeveral:
         )
         np.testing.assert_allclose(np.linalg.norm(moves, axis=1), 0.6, rtol=1e-4)
         model.fit(pairs, ANSWERS[:, None], verbose=0)
+
+    def test_layers_of_one_name_in_nested_models(self):
+        keras.utils.set_random_seed(1)
+        inputs = keras.Input((LENGTH,), dtype="int32")
+
+        def tower(name):
+            vectors = keras.layers.Embedding(VOCABULARY, WIDTH, name="embedding")
+            return keras.Sequential([vectors, keras.layers.Flatten()], name=name)
+
+        towers = [tower("left"), tower("right")]
+        joined = keras.layers.Concatenate()([one(inputs) for one in towers])
+        base = keras.Model(inputs, keras.layers.Dense(1, name="logit")(joined))
+        with pytest.raises(ValueError, match="name of the nested model in front"):
+            adversarial(base, embedding_layer="embedding")
+        names = ["left/embedding", "right/embedding"]
+        model = adversarial(base, embedding_layer=names, pgd_iterations=2)
+        found = model.perturb_on_batch(TOKENS, ANSWERS)
+        moves = np.concatenate(
+            [
+                (found[name] - np.asarray(one.layers[0](TOKENS))).reshape(16, -1)
+                for name, one in zip(names, towers, strict=True)
+            ],
+            axis=1,
+        )
+        np.testing.assert_allclose(np.linalg.norm(moves, axis=1), 0.6, rtol=1e-4)
+        gains = moves @ logit_weights(base)
+        best = 0.6 * np.linalg.norm(logit_weights(base))
+        np.testing.assert_allclose(gains, -(2 * ANSWERS - 1) * best, rtol=1e-4)
+        model.fit(TOKENS, ANSWERS[:, None], verbose=0)
 
 
 class TestModes:

@@ -49,18 +49,43 @@ class TestFindLayer:
             keras.Sequential([keras.layers.Dense(2, name="out")], name=name)(inputs)
             for name in ("a", "b")
         ]
+        model = keras.Model(inputs, towers)
         with pytest.raises(ValueError, match=r"2 layers nested in .* have this name"):
-            find_layer(keras.Model(inputs, towers), "out")
+            find_layer(model, "out")
+        assert find_layer(model, "b/out") is model.get_layer("b").layers[0]
+        with pytest.raises(ValueError, match=r"'b/in': 'b' has no layer 'in'"):
+            find_layer(model, "b/in")
+
+    def test_an_input_is_no_layer(self):
+        model = nested()
+        name = model.layers[0].name
+        with pytest.raises(ValueError, match=r"is an input.*perturb_features"):
+            find_layer(model, name)
 
     def test_layers_of_a_subclassed_model_that_is_built(self):
         model = Late()
-        with pytest.raises(ValueError, match="no layer of this name"):
+        with pytest.raises(ValueError, match="no layer 'late'"):
             find_layer(model, "late")
         model(X)
         assert find_layer(model, "late") is model.late
 
 
+class Tied(keras.layers.Embedding):
+    def call(self, inputs, reverse=False):
+        if reverse:
+            return keras.ops.matmul(inputs, keras.ops.transpose(self.embeddings))
+        return super().call(inputs)
+
+
 class TestRecordedOutputs:
+    def test_scores_of_a_tied_embedding_are_none(self):
+        tied, tokens = Tied(5, 3), np.array([[1, 2]])
+        with recorded_outputs(tied, lambda position, vectors: vectors + 1.0) as outputs:
+            vectors = tied(tokens)
+            scores = tied(vectors, reverse=True)
+        assert [output.shape for output in outputs] == [(1, 2, 3)]
+        np.testing.assert_allclose(scores, tied(tied(tokens) + 1.0, reverse=True))
+
     @pytest.mark.parametrize("compiled", [False, True])
     def test_the_outputs_of_a_pass(self, compiled):
         model = nested()

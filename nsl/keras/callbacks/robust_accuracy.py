@@ -63,6 +63,9 @@ class RobustAccuracy(keras.callbacks.Callback):
       loss: What attacks maximize, see `evaluate_robustness`.
       criterion: What is right, see `evaluate_robustness`.
       from_logits: Whether the model gives logits. None finds out.
+      layer: The layer, or several, whose outputs are perturbed instead of the features,
+        such as the embedding of tokens. Each evaluation starts from what it returns
+        then.
       batch_size: How many examples go through the model at once.
       seed: Determines all that is random, the same in each epoch.
       name: The name of the metric.
@@ -91,6 +94,7 @@ class RobustAccuracy(keras.callbacks.Callback):
         loss: Any = None,
         criterion: Any = None,
         from_logits: bool | None = None,
+        layer: str | Sequence[str] | None = None,
         batch_size: int | None = None,
         seed: int = 0,
         name: str = "robust_accuracy",
@@ -118,6 +122,7 @@ class RobustAccuracy(keras.callbacks.Callback):
             "loss": loss,
             "criterion": criterion,
             "from_logits": from_logits,
+            "layer": layer,
             "batch_size": batch_size,
             "seed": seed,
             "check": False,

@@ -40,6 +40,36 @@ def _callback(**given: Any) -> nsl.keras.callbacks.RobustAccuracy:
     return nsl.keras.callbacks.RobustAccuracy(X[:30], Y[:30], **{**arguments, **given})
 
 
+def test_starts_from_what_the_layer_returns_after_each_epoch() -> None:
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input((6,)), keras.layers.Dense(4, name="low"), keras.layers.Dense(3)]
+    )
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    sample = {"epsilon": 0.05, "attacks": [FGSM()], "layer": "low"}
+    callback = nsl.keras.callbacks.RobustAccuracy(X[:30], Y[:30], **sample)
+    # Nothing but the layer changes, and with it all answers.
+    turn = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: model.layers[0].kernel.assign(
+            np.float32(-1) ** epoch * np.ones((6, 4), np.float32)
+        )
+    )
+    expected = []
+
+    def evaluate(epoch: int, logs: Any) -> None:
+        report = nsl.evaluate_robustness(
+            model, X[:30], Y[:30], 0.05, attacks=[FGSM()], layer="low", check=False
+        )
+        expected.append(report.robust_accuracy[0.05])
+
+    check = keras.callbacks.LambdaCallback(on_epoch_end=evaluate)
+    history = model.fit(
+        X, Y, epochs=3, callbacks=[turn, callback, check], verbose=0
+    ).history
+    assert history["robust_accuracy"] == expected
+    assert len(set(expected)) > 1
+
+
 def test_logs_the_robust_accuracy_of_the_model_as_it_is_after_each_epoch() -> None:
     model = _compile(_model())
     expected = []
