@@ -9,8 +9,8 @@ three steps that use the training reviews and nothing else:
 2. A logistic regression on the first coordinates learns from the labels. Where these
    are few, a second one, on all coordinates, learns from the half of the reviews of
    which the first is the surest.
-3. A network that reads words, the mean of their vectors, learns what the teacher says of
-   every review, and the labels there are. It alone answers.
+3. A network that reads words, the mean of their vectors, learns what the teacher says
+   of every review, and the labels there are. It alone answers.
 
     python examples/imdb_taught.py --data=aclImdb
     python examples/imdb_taught.py --data=aclImdb --validate --seeds=1
