@@ -451,6 +451,20 @@ class Passes:
         return output_losses(known, names, clean.y, clean.y_pred, weight)
 
     @property
+    def may_branch(self) -> bool:
+        """Whether some passes may be left out where a tensor says so.
+
+        Several replicas must stay in step, and XLA compiles no recurrent layer inside
+        of a branch.
+        """
+        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            return False
+        return not self._wrapper.jit_compile or not any(
+            isinstance(layer, keras.layers.RNN)
+            for layer in keras_internals.all_layers(self._base_model)
+        )
+
+    @property
     def output_names(self) -> list[str]:
         """The names of the base model's outputs; none where it does not know them."""
         return list(getattr(self._base_model, "output_names", None) or [])

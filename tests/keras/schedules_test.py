@@ -286,3 +286,24 @@ def test_mixed_precision_with_a_schedule():
     assert (losses > 0).all()
     assert int(model.optimizer.iterations) == 3
     assert len(X) == SAMPLES
+
+
+def test_xla_with_a_recurrent_layer_before_and_after_the_start():
+    def history(jit_compile):
+        keras.utils.set_random_seed(1)
+        base = keras.Sequential(
+            [
+                keras.Input(X.shape[1:]),
+                keras.layers.Reshape((2, -1)),
+                keras.layers.GRU(3),
+                keras.layers.Dense(3),
+            ]
+        )
+        model = adversarial(base, start_epoch=1, pgd_iterations=2)
+        compiled(model, jit_compile=jit_compile)
+        return model.fit(X, Y, epochs=2, shuffle=False, verbose=0).history
+
+    expected = history(False)
+    assert term_losses(expected)[0] == 0
+    for name, values in history(True).items():
+        np.testing.assert_allclose(values, expected[name], rtol=1e-4, err_msg=name)

@@ -90,7 +90,7 @@ class AdversarialTerm(Term):
         """Returns the term with the settings of a step.
 
         Before the start, and where a schedule gives a multiplier of 0, it makes no
-        passes, unless there are several replicas, which must stay in step.
+        passes, unless `Passes.may_branch` forbids that.
         """
         term = copy.copy(self)
         term.config = at_step(self.config, step)
@@ -178,7 +178,7 @@ class AdversarialTerm(Term):
             scalar = not self.needs_input_gradient
             return tf.zeros([] if scalar else tf.shape(labeled), labeled.dtype)
 
-        return self._if_active(objective, inactive)
+        return self._if_active(passes, objective, inactive)
 
     def _neighbors(self, passes: Passes, clean: CleanPass) -> Point:
         config = self.config.adv_neighbor_config
@@ -187,15 +187,22 @@ class AdversarialTerm(Term):
             for name, centers in passes.centers(clean).items()
         }
         point: Point = self._if_active(
-            lambda: self.perturb(passes, clean, config), lambda: Point(clean.x, still)
+            passes,
+            lambda: self.perturb(passes, clean, config),
+            lambda: Point(clean.x, still),
         )
         return point
 
-    def _if_active(self, active: Callable[[], Any], inactive: Callable[[], Any]) -> Any:
-        """Runs one of two functions, or both where replicas must stay in step."""
+    def _if_active(
+        self,
+        passes: Passes,
+        active: Callable[[], Any],
+        inactive: Callable[[], Any],
+    ) -> Any:
+        """Runs one of two functions, or both where a step must not branch."""
         if self._active is None:
             return active()
-        if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+        if passes.may_branch:
             return tf.cond(self._active, active, inactive)
         return tf.nest.map_structure(
             lambda a, b: a if a is b else tf.where(self._active, a, b),
