@@ -58,6 +58,7 @@ EXAMPLES = (
         ("--seeds=5", "--images=250"),
     ),
     Example("imdb", "imdb_*.jsonl.gz", ("imdb.png",)),
+    Example("imdb_taught", "imdb_*.jsonl.gz"),
 )
 
 
