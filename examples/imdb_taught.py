@@ -75,7 +75,7 @@ class Settings:
 QUICK = Settings(
     vocabulary=400, tokens=26, learning_rate=0.02, epochs=12, dimensions=32
 )
-SHARES, QUICK_SHARES = (0.01, 0.1, 1.0), (0.04, 1.0)
+SHARES, QUICK_SHARES = (0.01, 0.1, 1.0), (0.04,)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
