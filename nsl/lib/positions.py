@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from nsl.lib.rows import joint_dtype
+from nsl.lib.rows import formed_like, joint_dtype
 
 
 def to_rows(structure: Any) -> tf.Tensor:
@@ -42,10 +42,10 @@ def from_rows(rows: tf.Tensor, structure: Any) -> Any:
     tensors = [tf.convert_to_tensor(t) for t in tf.nest.flatten(structure)]
     counts = [tf.size(t) // _last(t) for t in tensors]
     parts = [rows] if len(tensors) == 1 else tf.split(rows, counts, axis=0)
-    restored = []
-    for part, tensor in zip(parts, tensors, strict=True):
-        part = tf.reshape(part[:, : _last(tensor)], tf.shape(tensor))
-        restored.append(tf.ensure_shape(tf.cast(part, tensor.dtype), tensor.shape))
+    restored = [
+        formed_like(part[:, : _last(tensor)], tensor)
+        for part, tensor in zip(parts, tensors, strict=True)
+    ]
     return tf.nest.pack_sequence_as(structure, restored)
 
 

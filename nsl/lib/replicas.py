@@ -29,12 +29,9 @@ def sum_over_replicas(value: tf.Tensor) -> tf.Tensor:
 
 def largest_of_replicas(value: tf.Tensor) -> tf.Tensor:
     """Finds the largest of what each replica has of each element of a tensor."""
-    replica = tf.distribute.get_replica_context()
-    if replica is not None and replica.num_replicas_in_sync > 1:
-        # Replicas can be gathered or summed up, no more.
-        gathered = replica.all_gather(value[tf.newaxis], axis=0)
-        return tf.reduce_max(gathered, axis=0)
-    return value
+    # Replicas can be gathered or summed up, no more.
+    gathered, _ = gather_from_replicas(value[tf.newaxis])
+    return tf.reduce_max(gathered, axis=0)
 
 
 def gather_from_replicas(rows: tf.Tensor) -> tuple[tf.Tensor, Any]:

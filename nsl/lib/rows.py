@@ -52,11 +52,14 @@ def from_rows(rows: tf.Tensor, structure: Any) -> Any:
     tensors = [tf.convert_to_tensor(t) for t in tf.nest.flatten(structure)]
     widths = [width(t) for t in tensors]
     parts = [rows] if len(tensors) == 1 else tf.split(rows, widths, axis=1)
-    restored = []
-    for part, tensor in zip(parts, tensors, strict=True):
-        part = tf.cast(tf.reshape(part, tf.shape(tensor)), tensor.dtype)
-        restored.append(tf.ensure_shape(part, tensor.shape))
-    return tf.nest.pack_sequence_as(structure, restored)
+    restored = map(formed_like, parts, tensors)
+    return tf.nest.pack_sequence_as(structure, list(restored))
+
+
+def formed_like(rows: tf.Tensor, tensor: tf.Tensor) -> tf.Tensor:
+    """Returns rows in the shape, static too, and the dtype of a tensor."""
+    formed = tf.cast(tf.reshape(rows, tf.shape(tensor)), tensor.dtype)
+    return tf.ensure_shape(formed, tensor.shape)
 
 
 def spread_rows(
