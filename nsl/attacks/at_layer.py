@@ -39,8 +39,9 @@ class AtLayer:
     Attributes:
       features: A dict: under the name of each layer its outputs at the examples,
         float32 or float64, a list where it returns several; and, for the model alone,
-        its inputs and these outputs once more, floats as the integers of their bits, so
-        that attacks see no other coordinates than those they may move.
+        its inputs and, if there are several outputs, these once more, floats as the
+        integers of their bits, so that attacks see no other coordinates than those they
+        may move.
       names: The names of the layers.
 
     Raises:
@@ -73,7 +74,9 @@ class AtLayer:
         self._kwargs = {"training": False} if takes_training else {}
         self._examples, self._batch_size = examples, batch_size or _BATCH_SIZE
         outputs, self._masks = self._outputs()
-        fixed = {_INPUTS: examples.x, _CENTERS: outputs}
+        fixed = {_INPUTS: examples.x}
+        if len(tf.nest.flatten(outputs)) > 1:
+            fixed[_CENTERS] = outputs
         self._dtypes = tf.nest.map_structure(lambda array: array.dtype, fixed)
         self.features = {**tf.nest.map_structure(_bits, fixed), **outputs}
 
@@ -85,18 +88,17 @@ class AtLayer:
     def __call__(self, features: Mapping[str, Any], training: bool = False) -> Any:
         """Returns the outputs of the model where layers return these outputs."""
         del training  # It is always False.
-        fixed = {key: features[key] for key in (_INPUTS, _CENTERS)}
+        fixed = {key: features[key] for key in self._dtypes}
         fixed = tf.nest.map_structure(_from_bits, fixed, self._dtypes)
 
         def changed(name: str) -> Change:
-            points, centers = (
-                tf.nest.flatten(part[name]) for part in (features, fixed[_CENTERS])
-            )
+            points = tf.nest.flatten(features[name])
+            centers = tf.nest.flatten(fixed.get(_CENTERS, {}).get(name, []))
 
             def change(position: int, output: tf.Tensor) -> tf.Tensor:
                 point = points[position]
                 _check_shape(name, point, output)
-                if len(self.names) > 1 or len(points) > 1:
+                if centers:
                     # What is moved below counts, too.
                     move = point - centers[position]
                     point = tf.cast(output, move.dtype) + move
