@@ -1,5 +1,7 @@
 """What programs of NSL 1.4 do with a wrapper besides `fit`."""
 
+import copy
+
 import keras
 import numpy as np
 import pytest
@@ -15,11 +17,14 @@ ADVERSARIAL = nsl.configs.make_adv_reg_config(multiplier=0.4, adv_step_size=0.2)
 
 
 def adversarial(base=None, config=ADVERSARIAL, **kwargs):
+    # A copy, for some tests set what a wrapper's config holds.
+    config = copy.deepcopy(config)
     base = mlp() if base is None else base
     return nsl.keras.AdversarialRegularization(base, adv_config=config, **kwargs)
 
 
 def graph(base=None, config=GRAPH, **kwargs):
+    config = copy.deepcopy(config)
     base = mlp() if base is None else base
     return nsl.keras.GraphRegularization(base, config, **kwargs)
 
