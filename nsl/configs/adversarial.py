@@ -57,6 +57,10 @@ class AdvNeighborConfig:
         perturbed ones stay in. None sets no bound, as infinity does.
       random_init: Whether the ascent starts at a random point of that ball, of radius
         `adv_step_size` where `pgd_epsilon` is None, instead of at the features.
+      random_init_radius: The radius of the ball of random starts, if it is another one.
+        One step of norm epsilon from a start in a ball of radius 2 epsilon, without
+        `pgd_epsilon`, is N-FGSM (de Jorge et al., 2022,
+        https://arxiv.org/abs/2202.01181); see `presets.fast`.
       embedding_layer: The layer of the model at whose outputs the neighbor is searched,
         instead of at the features, or several; they may stand in a nested model. Where
         several have one name, put that of the nested model in front, as in
@@ -105,6 +109,9 @@ class AdvNeighborConfig:
         eq=fields.comparable,
     )
     random_init: bool = attrs.field(default=False)
+    random_init_radius: Any = attrs.field(
+        default=None, validator=fields.per_feature(0), eq=fields.comparable
+    )
     embedding_layer: str | tuple[str, ...] | None = attrs.field(
         default=None, converter=_to_names, validator=fields.names
     )
@@ -130,6 +137,12 @@ class AdvNeighborConfig:
                         "embedding_layer, but received embedding_layer="
                         f"{self.embedding_layer!r}. Name a layer, or leave {name} out."
                     )
+        if self.random_init_radius is not None and not self.random_init:
+            raise ValueError(
+                "AdvNeighborConfig.random_init_radius is the radius of random starts, "
+                f"but received {self.random_init_radius!r} and random_init=False. Set "
+                "random_init=True, or leave the radius out."
+            )
         low, high = self.clip_value_min, self.clip_value_max
         plain = isinstance(low, numbers.Real) and isinstance(high, numbers.Real)
         if plain and low > high:
@@ -145,10 +158,14 @@ class AdvMode(Choice):
     Attributes:
       ADD: The adversarial loss is added to it (Goodfellow et al., 2015).
       REPLACE: The adversarial loss takes its place (Madry et al., 2018).
+      FREE: So it does, and the weights are updated after each step of the ascent, by
+        the same backward pass (Shafahi et al., 2019,
+        https://arxiv.org/abs/1904.12843).
     """
 
     ADD = "add"
     REPLACE = "replace"
+    FREE = "free"
 
 
 class AdvObjective(Choice):
@@ -200,6 +217,13 @@ class AdvRegConfig:
         objectives that need to know. None asks the compiled loss.
       start_epoch: The epoch of `fit`, counted from 0, from which on the term takes part
         in training. Until then training is as without it.
+      weight_perturbation: By how much the weights are perturbed as well, in units of
+        their own norm, or a schedule. Each weight of two axes or more is moved by this
+        factor times its norm along the gradient of the whole loss, and the gradient
+        there, at the same adversarial neighbors, is what updates the weights. This is
+        the adversarial weight perturbation of Wu et al. (2020,
+        https://arxiv.org/abs/2004.05884), who take 0.01 with PGD training and 0.005
+        with TRADES. It costs one more forward and backward pass, and none with 0.
     """
 
     multiplier: float | fields.Schedule = attrs.field(
@@ -219,15 +243,29 @@ class AdvRegConfig:
         validator=attrs.validators.optional(fields.instance_of(bool)),
     )
     start_epoch: int = attrs.field(default=0, validator=fields.integer(0))
+    weight_perturbation: float | fields.Schedule = attrs.field(
+        default=0.0, validator=fields.number(0, schedule=True)
+    )
 
     def __attrs_post_init__(self) -> None:
         labeled = self.objective is AdvObjective.LABELED
-        if self.mode is AdvMode.REPLACE and not labeled:
+        if self.mode is not AdvMode.ADD and not labeled:
             raise ValueError(
-                "AdvRegConfig(mode='replace') trains on the labeled loss at the "
-                "adversarial neighbors and nothing else, but received objective="
+                f"AdvRegConfig(mode={self.mode.value!r}) trains on the labeled loss at "
+                "the adversarial neighbors and nothing else, but received objective="
                 f"{self.objective!r}, which says itself what it is added to. Leave one "
                 "of them out."
+            )
+        if self.mode is AdvMode.FREE and self.start_epoch:
+            raise ValueError(
+                "AdvRegConfig(mode='free') trains on each batch several times from the "
+                f"first epoch on, but received start_epoch={self.start_epoch!r}. Leave "
+                "it out, or take mode='replace'."
+            )
+        if self.mode is AdvMode.FREE and not self.adv_neighbor_config.pgd_iterations:
+            raise ValueError(
+                "AdvRegConfig(mode='free') trains pgd_iterations times on each batch, "
+                "but received pgd_iterations=0. Give how often, such as 8."
             )
 
 
@@ -250,6 +288,8 @@ def make_adv_reg_config(
     norm_per_position: bool = False,
     standardize_layers: bool = False,
     clip_to_layer_range: bool = False,
+    random_init_radius: Any = None,
+    weight_perturbation: float | fields.Schedule = 0.0,
 ) -> AdvRegConfig:
     """Makes an `AdvRegConfig` from a flat list of settings.
 
@@ -273,6 +313,8 @@ def make_adv_reg_config(
       norm_per_position: Whether each position has a norm of its own.
       standardize_layers: Whether settings count in standard deviations of the outputs.
       clip_to_layer_range: Whether perturbed outputs stay within their range.
+      random_init_radius: The radius of the ball of random starts.
+      weight_perturbation: See `AdvRegConfig`. How far the weights are perturbed.
 
     Returns:
       The config.
@@ -293,11 +335,13 @@ def make_adv_reg_config(
             norm_per_position=norm_per_position,
             standardize_layers=standardize_layers,
             clip_to_layer_range=clip_to_layer_range,
+            random_init_radius=random_init_radius,
         ),
         mode=AdvMode(mode),
         objective=objective,
         from_logits=from_logits,
         start_epoch=start_epoch,
+        weight_perturbation=weight_perturbation,
     )
 
 

@@ -162,6 +162,11 @@ class Passes:
         clean.states = self._states()
         return clean
 
+    def begin_again(self, clean: CleanPass) -> None:
+        """Puts recurrent state back to where the passes of a batch start from."""
+        for state, value in self._before(clean):
+            state.assign(value)
+
     def run_samples(
         self, clean: CleanPass, tape: tf.GradientTape | None = None
     ) -> CleanPass:
@@ -190,6 +195,8 @@ class Passes:
         elif tape is not None:
             watched = functools.partial(_watched, tape)
             changes = dict.fromkeys(self._perturbed, watched)
+        if clean.moves and tape is not None:
+            tape.watch(tf.nest.flatten(clean.moves))
         if tape is not None and self._perturbs_features:
             tape.watch(perturbable(clean.x))
         outputs = self._run_as_one(batches, clean.training, changes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import dataclasses
 import functools
 import warnings
 from collections.abc import Sequence
@@ -37,6 +38,7 @@ from nsl.keras.preprocessing import (
 from nsl.keras.replicas import of_global_batch
 from nsl.keras.schedules import EpochCounter, snapshot
 from nsl.keras.terms.term import Term
+from nsl.keras.weight_perturbation import perturbed_weights
 from nsl.lib import keras_internals
 from nsl.lib.layer_outputs import find_layer
 
@@ -180,25 +182,83 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         terms = self._terms_at_step(training=True)
         passes = self._passes(terms)
         clean = self._samples(terms, x, y, sample_weight, training=True)
-        early = [term for term in terms if not term.needs_input_gradient]
-        late = [term for term in terms if term.needs_input_gradient]
-        replaced = any(term.replaces_labeled_loss for term in terms)
-        if late or replaced:
+        if any(t.needs_input_gradient or t.replaces_labeled_loss for t in terms):
             passes.check_loss()
-        if replaced:
+        if any(term.replaces_labeled_loss for term in terms):
             passes.begin(clean)
+        logs = {}
+        for update in range(max((term.updates for term in terms), default=1)):
+            if update:
+                passes.begin_again(clean)
             for term in terms:
                 clean.x, clean.moves = term.samples(passes, clean)
+            logs = self._update(terms, passes, clean)
+        return logs
 
-        with tf.GradientTape(persistent=bool(late)) as tape:
-            passes.run_samples(clean, tape if late else None)
-            self._note_built(clean.x)
-            losses = [] if replaced else [clean.labeled_loss]
-            losses += self._own_losses()
-            losses += [self._term_loss(term, passes, clean, tape) for term in early]
-            targets = [passes.scaled(loss) for loss in losses]
+    def _update(
+        self, terms: list[Term], passes: Passes, clean: CleanPass
+    ) -> dict[str, Any]:
+        """Runs the passes of one update of the weights, and the update."""
+        losses = _Losses()
+        gradients = self._gradients(terms, passes, clean, losses)
         weights = self.trainable_weights
-        if late:
+        self._track_losses(losses, clean)
+        factors = [term.weight_perturbation for term in terms]
+        factors = [factor for factor in factors if tf.is_tensor(factor) or factor]
+        if weights and factors:
+            again = dataclasses.replace(clean)
+            with perturbed_weights(weights, gradients, sum(factors)) as perturbed:
+                gradients = self._gradients(
+                    terms, passes, again, _Losses(losses.prepared), perturbed
+                )
+        if weights:
+            self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
+        else:
+            warnings.warn(
+                "The model does not have any trainable weights.", stacklevel=2
+            )
+        return self.compute_metrics(
+            clean.x, clean.y, clean.y_pred, sample_weight=clean.sample_weight
+        )
+
+    def _gradients(
+        self,
+        terms: list[Term],
+        passes: Passes,
+        clean: CleanPass,
+        losses: _Losses,
+        perturbed: list[tf.Tensor] | None = None,
+    ) -> list[Any]:
+        """Runs the samples and the terms, and differentiates the sum of all losses.
+
+        Args:
+          terms: The terms.
+          passes: Runs the base model.
+          clean: The samples, which gets what the pass over them gives.
+          losses: Gets the losses.
+          perturbed: What stands in the place of the trainable weights, if anything.
+
+        Returns:
+          The gradients, scaled as the optimizer wants them.
+        """
+        climbed = any(term.needs_input_gradient for term in terms)
+        # The samples' own loss comes first, which terms climb.
+        terms = sorted(terms, key=lambda term: not term.replaces_samples)
+        first = [t for t in terms if t.replaces_samples or not t.needs_input_gradient]
+        late = [term for term in terms if term not in first]
+        with tf.GradientTape(persistent=climbed) as tape:
+            tape.watch(perturbed or [])
+            passes.run_samples(clean, tape if climbed else None)
+            self._note_built(clean.x)
+            own = self._own_losses()
+            if not any(term.replaces_labeled_loss for term in terms):
+                losses.all.append(clean.labeled_loss)
+            for term in first:
+                losses.add(term, passes, clean, tape)
+            losses.all += own
+            targets = [passes.scaled(loss) for loss in losses.all]
+        weights = perturbed or self.trainable_weights
+        if climbed:
             # One backward pass gives the gradient of the weights and of the input.
             # The losses besides the labeled one must not bend the attack.
             gradients, of_sources = tape.gradient(
@@ -212,20 +272,11 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         del tape
         for term in late:
             with tf.GradientTape() as tape:
-                losses.append(self._term_loss(term, passes, clean, tape))
-                target = passes.scaled(losses[-1])
+                tape.watch(perturbed or [])
+                loss = losses.add(term, passes, clean, tape)
+                target = passes.scaled(loss)
             gradients = _sums(gradients, tape.gradient(target, weights))
-
-        self._track_loss(losses, clean.x)
-        if weights:
-            self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
-        else:
-            warnings.warn(
-                "The model does not have any trainable weights.", stacklevel=2
-            )
-        return self.compute_metrics(
-            clean.x, y, clean.y_pred, sample_weight=sample_weight
-        )
+        return gradients
 
     @tf.autograph.experimental.do_not_convert
     def test_step(self, data: Any) -> dict[str, Any]:
@@ -240,16 +291,18 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             passes.run_samples(clean, tape if terms else None)
             self._note_built(clean.x)
-            losses = [clean.labeled_loss, *self._own_losses()]
+            losses = _Losses()
+            losses.all += [clean.labeled_loss, *self._own_losses()]
             if any(term.replaces_labeled_loss for term in terms):
                 # What a base model adds to a loss that it computes itself remains.
-                losses[0] -= passes.labeled_loss(clean.x, clean.y_pred, clean)
+                losses.all[0] -= passes.labeled_loss(clean.x, clean.y_pred, clean)
             target = passes.scaled(clean.labeled_loss)
         if terms:
             of_sources = tape.gradient(target, passes.sources(clean))
             passes.note_gradients(clean, of_sources)
-        losses += [self._term_loss(term, passes, clean) for term in terms]
-        self._track_loss(losses, clean.x)
+        for term in terms:
+            losses.add(term, passes, clean)
+        self._track_losses(losses, clean)
         logs = self.compute_metrics(
             clean.x, y, clean.y_pred, sample_weight=sample_weight
         )
@@ -510,6 +563,9 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
                 "of their own. Let a layer of the base model make them (Masking, or "
                 "Embedding with mask_zero=True), or call with training=False."
             )
+        if clean.training:
+            for term in terms:
+                _refuse_updates(term)
         passes = self._passes(terms, keywords)
         if clean.training and any(term.replaces_labeled_loss for term in terms):
             passes.begin(clean)
@@ -521,8 +577,12 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         if any(term.needs_input_gradient for term in terms):
             of_sources = tape.gradient(target, passes.sources(clean))
             passes.note_gradients(clean, of_sources)
+        losses = _Losses()
         with keras_internals.losses_kept(self._core):
-            return [self._term_loss(term, passes, clean) for term in terms]
+            for term in terms:
+                losses.add(term, passes, clean)
+        self._track_terms(losses, clean)
+        return losses.all
 
     def _passes(
         self, terms: list[Term], keywords: dict[str, Any] | None = None
@@ -565,21 +625,6 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         optimizer = getattr(self, "optimizer", None)
         return 0 if optimizer is None else optimizer.iterations
 
-    def _term_loss(
-        self,
-        term: Term,
-        passes: Passes,
-        clean: CleanPass,
-        tape: tf.GradientTape | None = None,
-    ) -> tf.Tensor:
-        with tape.stop_recording() if tape else contextlib.nullcontext():
-            prepared = term.prepare(passes, clean)
-        loss = term.multiplier * term.loss(passes, clean, prepared)
-        self._term_metrics[term.name].update_state(
-            of_global_batch(loss), sample_weight=batch_size(clean.x)
-        )
-        return loss
-
     def _note_built(self, x: Any) -> None:
         self.built = True
         keras_internals.note_input_shape(self, x)
@@ -594,9 +639,16 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         ]
         return [tf.reduce_sum(loss) for loss in floats]
 
-    def _track_loss(self, losses: list[tf.Tensor], x: Any) -> None:
-        total = tf.add_n([tf.reduce_mean(of_global_batch(loss)) for loss in losses])
-        keras_internals.track_loss(self, total, batch_size(x))
+    def _track_losses(self, losses: _Losses, clean: CleanPass) -> None:
+        parts = [tf.reduce_mean(of_global_batch(loss)) for loss in losses.all]
+        keras_internals.track_loss(self, tf.add_n(parts), batch_size(clean.x))
+        self._track_terms(losses, clean)
+
+    def _track_terms(self, losses: _Losses, clean: CleanPass) -> None:
+        for name, loss in losses.of_terms.items():
+            self._term_metrics[name].update_state(
+                of_global_batch(loss), sample_weight=batch_size(clean.x)
+            )
 
     def _without_idle_terms(self, logs: dict[str, Any]) -> dict[str, Any]:
         """Drops the metrics of terms that do not count in evaluation."""
@@ -629,6 +681,39 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         return self.strip(x), y, sample_weight
 
 
+class _Losses:
+    """The losses of a step: all that are minimized, and those of terms by name.
+
+    Args:
+      prepared: What terms prepared before, by name, if their losses are computed again.
+    """
+
+    def __init__(self, prepared: dict[str, Any] | None = None) -> None:
+        self.all: list[tf.Tensor] = []
+        self.of_terms: dict[str, tf.Tensor] = {}
+        self.prepared = {} if prepared is None else prepared
+
+    def add(
+        self,
+        term: Term,
+        passes: Passes,
+        clean: CleanPass,
+        tape: tf.GradientTape | None = None,
+    ) -> tf.Tensor:
+        """Computes the loss of a term, times its multiplier."""
+        if term.replaces_samples and clean.training:
+            loss = clean.labeled_loss
+        else:
+            if term.name not in self.prepared:
+                with tape.stop_recording() if tape else contextlib.nullcontext():
+                    self.prepared[term.name] = term.prepare(passes, clean)
+            prepared = self.prepared[term.name]
+            loss = term.multiplier * term.loss(passes, clean, prepared)
+        self.all.append(loss)
+        self.of_terms[term.name] = loss
+        return loss
+
+
 class _Step(NamedTuple):
     """The step of Keras that runs: what `call` cannot see of the batch."""
 
@@ -641,6 +726,19 @@ class _Step(NamedTuple):
 _STEP: contextvars.ContextVar[_Step | None] = contextvars.ContextVar(
     "step", default=None
 )
+
+
+def _refuse_updates(term: Term) -> None:
+    """Raises ValueError if a term trains as only a step of `fit` does."""
+    perturbs = tf.is_tensor(term.weight_perturbation) or term.weight_perturbation
+    if term.updates > 1 or perturbs:
+        setting = "weight_perturbation" if perturbs else "mode='free'"
+        raise ValueError(
+            f"The {term.name} term has {setting}, which updates the weights in a way "
+            "of its own, but the model was called in training mode outside of its "
+            "train_step, as by a custom loop or an overridden `call`. Train with fit "
+            "or train_on_batch, or leave the setting out."
+        )
 
 
 def _copied_metrics(metrics: Any) -> Any:

@@ -150,6 +150,7 @@ def projected_gradient_ascent(
     gradient_fn: Callable[[Any], Any] | None = None,
     seed: Any = None,
     use_while_loop: bool = False,
+    start: Any = None,
 ) -> Any:
     """Moves features towards a larger loss, within a ball around them.
 
@@ -169,14 +170,16 @@ def projected_gradient_ascent(
 
     Args:
       features: A structure of tensors, with the batch as first axis.
-      gradients: The loss's gradients at `features`, in the same structure; None for
-        a leaf without a gradient. Unused with `config.random_init`.
+      gradients: The loss's gradients at `features`, or at `start`, in the same
+        structure; None for a leaf without a gradient. Unused if the start is random.
       config: The norm, the step, the ball, masks and bounds.
       gradient_fn: Gradients at other features, for the iterations after the first (with
         `config.random_init` for all). With 0 iterations there is no step after a random
         start, but still the first one without.
       seed: An integer tensor of shape [2] that determines the random start.
       use_while_loop: Whether iterations run in a `tf.while_loop`.
+      start: Where the ascent begins, in the structure of `features`, which remain the
+        center of the ball. None begins at `features` or at random.
 
     Returns:
       The perturbed features, with no gradient flowing back. Leaves that cannot be
@@ -186,7 +189,9 @@ def projected_gradient_ascent(
       ValueError: If nothing can be perturbed, `gradient_fn` is missing, or a mask or
         bound does not fit the features.
     """
-    perturbed = _ascend(features, gradients, config, gradient_fn, seed, use_while_loop)
+    perturbed = _ascend(
+        features, gradients, config, gradient_fn, seed, use_while_loop, start
+    )
     if perturbed is None:
         raise ValueError(feature_structures.nothing_to_perturb(features))
     return perturbed
@@ -199,9 +204,11 @@ def _ascend(
     gradient_fn: Callable[[Any], Any] | None,
     seed: Any,
     use_while_loop: bool,
+    start: Any = None,
 ) -> Any:
     """Does as `projected_gradient_ascent`, but returns None for nothing to perturb."""
-    if gradient_fn is None and (config.random_init or config.pgd_iterations > 1):
+    draws = config.random_init and start is None
+    if gradient_fn is None and (draws or config.pgd_iterations > 1):
         raise ValueError(
             "gradient_fn is needed when pgd_iterations is greater than 1 or "
             "random_init is set."
@@ -210,8 +217,8 @@ def _ascend(
         return None
     ascent = _Ascent(features, config)
     threat = ascent.threat
-    point = threat.centers
-    if config.random_init:
+    point = threat.centers if start is None else threat.rows(start)
+    if draws:
         assert gradient_fn is not None
         point = ascent.random_start(seed)
         if not config.pgd_iterations:
@@ -220,7 +227,7 @@ def _ascend(
     kept = _without(features, gradients)
     if kept is None:
         return None
-    if config.random_init and kept:
+    if draws and kept:
         point = threat.rows(threat.restore(point, kept))
 
     def advance(point: tf.Tensor) -> tf.Tensor:
@@ -302,6 +309,8 @@ class _Ascent:
             s if r is None or s is None else tf.where(tf.math.is_finite(r), r, s)
             for s, r in zip(steps, radii, strict=True)
         ]
+        own = given("random_init_radius")
+        reach = [r if o is None else o for r, o in zip(reach, own, strict=True)]
         self._reach = self.threat.spread(reach, 0.0)
 
     def random_start(self, seed: Any) -> tf.Tensor:

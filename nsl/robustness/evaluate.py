@@ -101,10 +101,11 @@ def evaluate_robustness(
         `nsl.attacks.Substitution`, where an epsilon is a number of replaced columns.
       attacks: A suite: 'standard' for the attacks and settings of AutoAttack (Croce and
         Hein, 2020, https://arxiv.org/abs/2003.01690), 'plus' for its longer version,
-        'rand' for models that draw at random, 'quick' for ten steps of PGD; a list of
-        names and `nsl.attacks` objects; or a dict from name to such an object or any
-        callable with the arguments of `nsl.attacks.Attack`. For a loss, the suites are
-        Auto-PGD and Square on it; for a model that gives labels alone, HopSkipJump.
+        'rand' for models that draw at random, 'quick' for FGSM and ten steps of PGD; a
+        list of names and `nsl.attacks` objects; or a dict from name to such an object
+        or any callable with the arguments of `nsl.attacks.Attack`. For a loss, the
+        suites are Auto-PGD and Square on it; for a model that gives labels alone,
+        HopSkipJump.
       bounds: `(low, high)`, the range of valid features, each a number, an array, or a
         structure of them keyed by feature. None: there is none.
       feature_mask: Where it is 0 features may not be changed; a number, an array, or a

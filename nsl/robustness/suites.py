@@ -63,13 +63,13 @@ _SUITES = {
     "standard": _STANDARD,
     "plus": ("apgd-ce-5", "apgd-dlr-5", "square", "apgd-t-9", "fab-t"),
     "rand": ("apgd-ce-rand", "apgd-dlr-rand"),
-    "quick": ("pgd-10",),
+    "quick": ("fgsm", "pgd-10"),
 }
 _LOSS_SUITES = {
     "standard": ("apgd-loss", "square"),
     "plus": ("apgd-loss", "square"),
     "rand": ("apgd-ce-rand",),
-    "quick": ("pgd-10",),
+    "quick": ("fgsm", "pgd-10"),
 }
 
 

@@ -23,6 +23,7 @@ def test_defaults():
         "norm_per_position": False,
         "standardize_layers": False,
         "clip_to_layer_range": False,
+        "random_init_radius": None,
     }
     assert attrs.asdict(config) == configs.DEFAULT_ADVERSARIAL_PARAMS
     assert configs.AdvRegConfig() == configs.AdvRegConfig(0.2, config)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 
 from nsl.configs import NormType
-from nsl.robustness import RobustnessReport
+from nsl.robustness import RobustnessReport, RobustnessWarning
 from nsl.robustness.evaluate import Evaluation
+
+# By how many standard errors an accuracy must fall to be taken for a collapse.
+_ERRORS = 5.0
 
 
 class RobustAccuracy(keras.callbacks.Callback):
@@ -48,6 +53,12 @@ class RobustAccuracy(keras.callbacks.Callback):
     evaluated is refused when training begins. The checks of
     `evaluate_robustness` are left out here: run it on the trained model, with its
     standard attacks, which are far stronger than the quick ones.
+
+    Where fewer examples than before withstand all attacks, but no fewer withstand
+    FGSM, a `RobustnessWarning` says so: the training has collapsed onto attacks of one
+    step (catastrophic overfitting; Wong et al., 2020,
+    https://arxiv.org/abs/2001.03994). That needs `'fgsm'` as the first of the attacks,
+    as it is of the quick ones.
 
     Args:
       x: Features of the sample, as `evaluate_robustness` takes them.
@@ -105,6 +116,7 @@ class RobustAccuracy(keras.callbacks.Callback):
                 f"every_epochs must be at least 1, but received {every_epochs!r}."
             )
         self.report: RobustnessReport | None = None
+        self._best: RobustnessReport | None = None
         self._every_epochs = every_epochs
         self._name = name
         self._evaluation: Evaluation | None = None
@@ -132,7 +144,7 @@ class RobustAccuracy(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Reads the arguments and calls the model once, so that errors come now."""
         del logs
-        self.report = None
+        self.report = self._best = None
         self._evaluation = Evaluation(model=self.model, **self._settings)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -143,10 +155,49 @@ class RobustAccuracy(keras.callbacks.Callback):
         if due or epoch + 1 == self.params.get("epochs"):
             assert self._evaluation is not None
             self.report = self._evaluation.run()
+            self._compare(self.report)
         if logs is not None and self.report is not None:
-            logs[self._name] = next(iter(self.report.robust_accuracy.values()))
+            logs[self._name] = _robust(self.report)
+
+    def _compare(self, report: RobustnessReport) -> None:
+        """Notes the best report, and warns if this one is of a collapsed model."""
+        best = self._best
+        if best is None or _robust(report) >= _robust(best):
+            self._best = report
+        elif _collapsed(best, report):
+            warnings.warn(
+                f"The training has collapsed: {_robust(report):.1%} of the examples "
+                f"withstand all attacks, after {_robust(best):.1%} before, and "
+                f"{_one_step(report):.1%} withstand one step, after "
+                f"{_one_step(best):.1%}. The model has learned to withstand one step "
+                "and nothing else (catastrophic overfitting). Train with "
+                "nsl.configs.presets.fast, which begins in noise, or with several "
+                "steps, and take the weights of the best epoch (ModelCheckpoint).",
+                RobustnessWarning,
+                stacklevel=2,
+            )
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Drops the evaluation and what it compiled."""
         del logs
         self._evaluation = None
+
+
+def _robust(report: RobustnessReport) -> float:
+    return next(iter(report.robust_accuracy.values()))
+
+
+def _one_step(report: RobustnessReport) -> float | None:
+    """Returns the accuracy under FGSM alone, if that is known."""
+    first, *_ = report.accuracy
+    return next(iter(report.accuracy[first].values())) if first == "fgsm" else None
+
+
+def _collapsed(best: RobustnessReport, report: RobustnessReport) -> bool:
+    """Tells whether attacks of several steps alone succeed more often than before."""
+    before, now = _one_step(best), _one_step(report)
+    if before is None or now is None or now < before:
+        return False
+    shares = (_robust(best), _robust(report))
+    variance = sum(share * (1 - share) for share in shares) / report.num_examples
+    return shares[0] - shares[1] > _ERRORS * math.sqrt(variance)

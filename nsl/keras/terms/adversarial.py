@@ -62,16 +62,22 @@ class AdversarialTerm(Term):
     ) -> None:
         self._objective = AdversarialObjective.of(config.objective)
         self.config = config
-        self._replaces_samples = config.mode is AdvMode.REPLACE
+        self.replaces_samples = config.mode is not AdvMode.ADD
         self.replaces_labeled_loss = (
-            self._replaces_samples or self._objective.replaces_labeled_loss
+            self.replaces_samples or self._objective.replaces_labeled_loss
         )
         self.multiplier: Any = 1.0 if self.replaces_labeled_loss else config.multiplier
+        self.weight_perturbation = config.weight_perturbation
+        if config.mode is AdvMode.FREE:
+            self.updates = config.adv_neighbor_config.pgd_iterations
+        # Of a batch that is trained on several times: where its neighbors are now.
+        self._climb: tuple[AscentSpace, Any] | None = None
         self.start_epoch = config.start_epoch
         self.needs_labels = not self._objective.climbs_divergence
         self._active: tf.Tensor | None = None
         self.needs_input_gradient = (
-            config.objective is AdvObjective.LABELED and not self._replaces_samples
+            config.objective is AdvObjective.LABELED
+            and config.mode is not AdvMode.REPLACE
         )
         neighbor = config.adv_neighbor_config
         layers = neighbor.embedding_layer or ()
@@ -94,6 +100,7 @@ class AdversarialTerm(Term):
         """
         term = copy.copy(self)
         term.config = at_step(self.config, step)
+        term.weight_perturbation = term.config.weight_perturbation
         if not self.replaces_labeled_loss:
             term.multiplier = term.config.multiplier
             if callable(self.config.multiplier):
@@ -101,18 +108,20 @@ class AdversarialTerm(Term):
         if epoch is not None and self.start_epoch:
             started = epoch >= self.start_epoch
             term._active = started if term._active is None else started & term._active
+            if callable(self.config.weight_perturbation) or term.weight_perturbation:
+                term.weight_perturbation *= tf.cast(started, tf.float32)
         return term
 
     def samples(self, passes: Passes, clean: CleanPass) -> Point:
         """Returns the adversarial neighbors if they replace the samples."""
-        if not self._replaces_samples:
+        if not self.replaces_samples:
             return super().samples(passes, clean)
+        if self.config.mode is AdvMode.FREE:
+            return self._next_neighbors(passes, clean)
         return self._neighbors(passes, clean)
 
     def prepare(self, passes: Passes, clean: CleanPass) -> Point:
         """Finds the adversarial neighbors."""
-        if self._replaces_samples and clean.training:
-            return Point(clean.x, {})
         return self._neighbors(passes, clean)
 
     def perturb(
@@ -131,10 +140,7 @@ class AdversarialTerm(Term):
           the outputs of layers.
         """
         climbed = self._climbed(passes, clean)
-        tables = passes.tables() if config.clip_to_layer_range else {}
-        space = AscentSpace(
-            config, clean.x, self._protected_keys, passes.centers(clean), tables
-        )
+        space = self._space(passes, clean, config)
 
         def gradient_fn(moved: Any) -> Any:
             gradients = passes.input_gradient(space.point(moved), clean, climbed)
@@ -163,8 +169,6 @@ class AdversarialTerm(Term):
         """Computes the objective at the adversarial neighbors `prepared`."""
         labeled = clean.labeled_loss
         assert labeled is not None
-        if self._replaces_samples and clean.training:
-            return labeled
 
         def objective() -> tf.Tensor:
             y_pred = passes.run_perturbed(prepared, clean)
@@ -179,6 +183,38 @@ class AdversarialTerm(Term):
             return tf.zeros([] if scalar else tf.shape(labeled), labeled.dtype)
 
         return self._if_active(passes, objective, inactive)
+
+    def _space(
+        self, passes: Passes, clean: CleanPass, config: AdvNeighborConfig
+    ) -> AscentSpace:
+        tables = passes.tables() if config.clip_to_layer_range else {}
+        centers = passes.centers(clean)
+        return AscentSpace(config, clean.x, self._protected_keys, centers, tables)
+
+    def _next_neighbors(self, passes: Passes, clean: CleanPass) -> Point:
+        """Takes one step from where the weights were updated, by the same gradient."""
+        if self._climb is None:
+            config = self.config.adv_neighbor_config
+            space = self._space(passes, clean, config)
+            moved = space.start
+            if config.random_init:
+                moved = projected_gradient_ascent(
+                    space.start,
+                    None,
+                    attrs.evolve(space.config, pgd_iterations=0),
+                    gradient_fn=lambda _: None,
+                    seed=self._seed(),
+                )
+        else:
+            space, moved = self._climb
+            moved = projected_gradient_ascent(
+                space.start,
+                space.gradients(clean.input_gradient, clean.layer_gradients),
+                attrs.evolve(space.config, pgd_iterations=1),
+                start=moved,
+            )
+        self._climb = space, moved
+        return space.point(moved)
 
     def _neighbors(self, passes: Passes, clean: CleanPass) -> Point:
         config = self.config.adv_neighbor_config

@@ -22,6 +22,12 @@ class Term(abc.ABC):
         the term's loss may not depend on `CleanPass.y_pred` through the weights.
       replaces_labeled_loss: Whether the term stands in the place of the labeled loss,
         which is then computed for the metrics alone.
+      replaces_samples: Whether the term trains on other samples instead: the labeled
+        loss of a training step is then the term's, and `loss` counts in evaluation.
+      updates: How often a training step updates the weights with each batch. Before
+        each update `samples` chooses again.
+      weight_perturbation: By how much an update perturbs the weights; see
+        `AdvRegConfig`.
       in_evaluation: Whether the term counts in `evaluate` too.
       needs_labels: Whether the term needs labels and a compiled loss.
       config: The config that the term was made from, if it was: where that changes,
@@ -37,6 +43,9 @@ class Term(abc.ABC):
     name: ClassVar[str]
     needs_input_gradient: bool = False
     replaces_labeled_loss: bool = False
+    replaces_samples: bool = False
+    updates: int = 1
+    weight_perturbation: Any = 0.0
     needs_labels: bool = False
     in_evaluation: ClassVar[bool] = False
     config: Any = None
@@ -92,7 +101,8 @@ class Term(abc.ABC):
 
         Args:
           passes: Runs the base model.
-          clean: What is known before the pass: features, labels and weights.
+          clean: What is known before the pass: features, labels and weights; before a
+            further update with the same batch, what the pass before gave.
 
         Returns:
           Features in the structure of `clean.x`, and what is added to the outputs of

@@ -148,6 +148,7 @@ def _cases() -> list[Case]:
         Case(FIRST, lambda base: graph(adversarial(base))),
         Case("random-start", random_start, draws=True),
         Case("hidden-layer", _at_hidden_layer),
+        Case("weights", functools.partial(adversarial, weight_perturbation=0.1, **PGD)),
     ]
     # Every objective and mode, so that a new one is tested as soon as it is there; an
     # adversarial one and one of graphs in the same model, which is made only once.

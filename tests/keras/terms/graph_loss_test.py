@@ -405,7 +405,7 @@ class TestNewLoss:
     @pytest.fixture(scope="class", autouse=True)
     @classmethod
     def farthest(cls):
-        class Farthest(nsl.keras.GraphLoss, objective="farthest"):
+        class Farthest(nsl.keras.GraphLoss, objective="most_distant"):
             """The distance to the farthest neighbor."""
 
             def __call__(self, outputs, config):
@@ -421,11 +421,11 @@ class TestNewLoss:
         neighbors = [base(BATCH[f"NL_nbr_{i}_x"]).numpy() for i in range(2)]
         away = [np.linalg.norm(own - other, axis=-1) for other in neighbors]
         away = np.where(WEIGHTS > 0, np.stack(away, 1), 0).max(1)
-        model = wrapped(base, objective="farthest")
+        model = wrapped(base, objective="most_distant")
         assert graph_loss(model) == pytest.approx(away.mean(), rel=1e-4)
         keras.saving.save_model(model, tmp_path / "whole.keras")
         loaded = keras.saving.load_model(tmp_path / "whole.keras")
-        assert loaded.graph_reg_config.objective == "farthest"
+        assert loaded.graph_reg_config.objective == "most_distant"
 
     def test_unknown_loss(self):
         with pytest.raises(ValueError, match=r"'nearest'.*'contrastive', 'distance'"):
