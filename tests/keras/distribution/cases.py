@@ -166,3 +166,9 @@ def _cases() -> list[Case]:
 
 
 CASES = {case.name: case for case in _cases()}
+#: What workers train, too: they differ from devices of one machine in how tensors are
+#: gathered and summed, which these do in each way that there is.
+OF_WORKERS = {
+    name: CASES[name]
+    for name in (FIRST, "random-start", "replace-contrastive", "trades-propagation")
+}

@@ -21,6 +21,7 @@ from tests.keras.contract.base import X, Y, assert_weights_equal
 from tests.keras.distribution.cases import (
     CASES,
     FIRST,
+    OF_WORKERS,
     Case,
     on_one_device,
     on_two_devices,
@@ -83,7 +84,7 @@ def log_of(directory: Path, name: str, worker: int) -> Any:
     return json.loads((directory / f"worker-{worker}" / f"{name}.json").read_text())
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("case", OF_WORKERS.values(), ids=OF_WORKERS)
 def test_against_one_device(case: Case, cluster: Path) -> None:
     weights = of_workers(cluster, case.name)
     # Two workers draw what two devices of one machine draw.

@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from tests.keras.contract.base import X, Y
 from tests.keras.distribution import recovery
-from tests.keras.distribution.cases import CASES, FIRST
+from tests.keras.distribution.cases import FIRST, OF_WORKERS
 from tests.keras.distribution.cluster import end_with_parent, run_workers
 from tests.keras.distribution.nodes import VARIANTS, train_on_nodes
 
@@ -52,8 +52,8 @@ def load(path: Path) -> list[Any]:
 
 
 def train_cases(strategy: tf.distribute.Strategy, directory: Path) -> None:
-    """Trains every case, and evaluates and predicts with the first."""
-    for name, case in CASES.items():
+    """Trains each case, and evaluates and predicts with the first."""
+    for name, case in OF_WORKERS.items():
         with strategy.scope():
             model = case.compiled()
         logs: dict[str, Any] = {"fit": case.fit(model)}
