@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from sklearn.datasets import load_digits
 
 import nsl
 from nsl.configs import presets
@@ -365,8 +366,84 @@ class TestPresets:
         with pytest.raises(TypeError, match="make_adv_reg_config"):
             presets.pgd(keras.optimizers.schedules.CosineDecay(0.1, 10))
 
+    def test_radius_grows_in_the_warmup(self):
+        config = presets.fast(0.1, bounds=None, warmup_steps=3)
+        model = nsl.keras.AdversarialRegularization(mlp(), adv_config=config)
+        model.compile("sgd", LOSS)
+        found = []
+        for _ in range(5):
+            moved = np.asarray(model.perturb_on_batch(X, Y))
+            found.append(np.abs(moved - X).max())
+            model.train_on_batch(X, Y)
+        expected = [0.0, 0.1, 0.2, 0.3, 0.3]
+        np.testing.assert_allclose(found, expected, rtol=0.05, atol=1e-6)
+
+    def test_radius_of_each_feature_does_not_grow(self):
+        with pytest.raises(TypeError, match="warmup_steps=3"):
+            presets.pgd({"x": 0.1}, warmup_steps=3)
+
+    def test_saved_while_it_grows(self, tmp_path):
+        config = presets.free(0.1, warmup_steps=3)
+        model = nsl.keras.AdversarialRegularization(mlp(), adv_config=config)
+        keras.saving.save_model(model, tmp_path / "model.keras")
+        loaded = keras.models.load_model(tmp_path / "model.keras")
+        assert float(loaded.adv_config.adv_neighbor_config.pgd_epsilon(9)) == (
+            pytest.approx(0.1)
+        )
+
     def test_weights_too(self):
         assert presets.trades(0.1, weight_perturbation=0.005).weight_perturbation
+
+
+@pytest.mark.arithmetic
+class TestCollapse:
+    """One step from the samples themselves is soon all that a network withstands."""
+
+    def trained(self, config):
+        digits = load_digits()
+        x = np.kron(digits.images / 16, np.ones((1, 2, 2)))[..., np.newaxis]
+        x, y = x.astype("float32"), digits.target
+        keras.utils.set_random_seed(0)
+        base = keras.Sequential(
+            [
+                keras.Input(x.shape[1:]),
+                keras.layers.Conv2D(32, 3, padding="same", activation="relu"),
+                keras.layers.Conv2D(
+                    32, 3, strides=2, padding="same", activation="relu"
+                ),
+                keras.layers.Flatten(),
+                keras.layers.Dense(64, activation="relu"),
+                keras.layers.Dense(10),
+            ]
+        )
+        model = nsl.keras.AdversarialRegularization(base, adv_config=config)
+        model.compile(keras.optimizers.Adam(0.002), LOSS)
+        watch = nsl.keras.callbacks.RobustAccuracy(
+            x[1400:1700], y[1400:1700], 0.25, bounds=(0.0, 1.0), every_epochs=5
+        )
+        model.fit(
+            x[:1400], y[:1400], batch_size=64, epochs=21, verbose=0, callbacks=[watch]
+        )
+        [one_step, robust] = (found[0.25] for found in watch.report.accuracy.values())
+        return one_step, robust
+
+    def test_of_fgsm_is_warned_of(self):
+        config = nsl.configs.make_adv_reg_config(
+            mode="replace",
+            adv_step_size=0.25,
+            adv_grad_norm="infinity",
+            clip_value_min=0.0,
+            clip_value_max=1.0,
+        )
+        with pytest.warns(nsl.robustness.RobustnessWarning, match="has collapsed"):
+            one_step, robust = self.trained(config)
+        assert robust < 0.15
+        assert one_step > robust + 0.3
+
+    def test_does_not_happen_to_the_preset(self, recwarn):
+        _, robust = self.trained(presets.fast(0.25, warmup_steps=400))
+        assert robust > 0.3
+        assert not [w for w in recwarn if "collapsed" in str(w.message)]
 
 
 class TestStartsInNoise:

@@ -14,7 +14,7 @@ from nsl.robustness import RobustnessReport, RobustnessWarning
 from nsl.robustness.evaluate import Evaluation
 
 # By how many standard errors an accuracy must fall to be taken for a collapse.
-_ERRORS = 5.0
+_ERRORS = 3.0
 
 
 class RobustAccuracy(keras.callbacks.Callback):
@@ -117,6 +117,7 @@ class RobustAccuracy(keras.callbacks.Callback):
             )
         self.report: RobustnessReport | None = None
         self._best: RobustnessReport | None = None
+        self._warned = False
         self._every_epochs = every_epochs
         self._name = name
         self._evaluation: Evaluation | None = None
@@ -144,7 +145,7 @@ class RobustAccuracy(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Reads the arguments and calls the model once, so that errors come now."""
         del logs
-        self.report = self._best = None
+        self.report, self._best, self._warned = None, None, False
         self._evaluation = Evaluation(model=self.model, **self._settings)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -164,7 +165,8 @@ class RobustAccuracy(keras.callbacks.Callback):
         best = self._best
         if best is None or _robust(report) >= _robust(best):
             self._best = report
-        elif _collapsed(best, report):
+        elif not self._warned and _collapsed(best, report):
+            self._warned = True
             warnings.warn(
                 f"The training has collapsed: {_robust(report):.1%} of the examples "
                 f"withstand all attacks, after {_robust(best):.1%} before, and "
