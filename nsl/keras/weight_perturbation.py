@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from nsl.lib.replicas import sum_over_replicas
+from nsl.lib.rows import joint_dtype
 
 
 @contextlib.contextmanager
@@ -23,7 +24,8 @@ def perturbed_weights(
 
     Each weight w of two axes or more is w + factor * |w| * g / |g| for its gradient g,
     with the L2 norm over the whole weight. Biases and the scales of normalization stay
-    as they are, as in the authors' program. Nothing is written to a variable, and all
+    as they are, as in the authors' program, and so does a weight without a gradient, or
+    with one of 0. Nothing is written to a variable, and all
     that the body writes to one is dropped at the end.
 
     Args:
@@ -39,9 +41,14 @@ def perturbed_weights(
     for weight, gradient in zip(weights, gradients, strict=True):
         value = tf.convert_to_tensor(weight.value)
         if gradient is not None and value.shape.rank > 1:
-            direction = sum_over_replicas(tf.convert_to_tensor(gradient))
-            direction = tf.math.l2_normalize(tf.cast(direction, value.dtype), epsilon=0)
-            value += tf.cast(factor, value.dtype) * tf.norm(value) * direction
+            # In float32 at least: squares of scaled half-precision numbers overflow.
+            w, g = (
+                tf.cast(v, joint_dtype([v]))
+                for v in (value, sum_over_replicas(tf.convert_to_tensor(gradient)))
+            )
+            length = tf.cast(factor, g.dtype) * tf.cast(tf.norm(w), g.dtype)
+            move = tf.math.divide_no_nan(length, tf.norm(g)) * g
+            value += tf.cast(move, value.dtype)
         values.append(tf.identity(value))
     mapping = list(zip(weights, values, strict=True))
     with keras.StatelessScope(state_mapping=mapping, collect_losses=True):

@@ -271,6 +271,24 @@ class TestWeightPerturbation:
             for after, then in zip(model.get_weights(), before, strict=True)
         )
 
+    def test_weight_with_a_gradient_of_0_stays(self):
+        # Reported of another implementation, which divided by the norm.
+        base = mlp(keras.layers.Dense(4, kernel_initializer="zeros", activation="relu"))
+        found = fitted(compiled(base, weight_perturbation=0.1))
+        assert all(np.isfinite(weight).all() for weight in found)
+
+    @pytest.mark.parametrize("policy", ["float16", "bfloat16", "float64"])
+    def test_weights_of_other_dtypes(self, policy):
+        base = keras.Sequential(
+            [keras.Input((4,), name="x"), keras.layers.Dense(3, dtype=policy)]
+        )
+        model = compiled(base, mode="replace", weight_perturbation=0.1)
+        before = np.asarray(base.get_weights()[0], "float64")
+        fitted(model)
+        after = np.asarray(base.get_weights()[0], "float64")
+        assert np.isfinite(after).all()
+        assert not np.array_equal(after, before)
+
     def test_start_epoch_holds_for_the_weights_too(self):
         settings = {"adv_step_size": 0.2, "start_epoch": 1}
         first = fitted(compiled(**settings), epochs=1)
@@ -330,15 +348,34 @@ class TestBoth:
 class TestEma:
     """Weights averaged by Keras."""
 
-    def test_averages_are_what_plain_keras_makes_of_the_same_updates(self):
-        optimizer = keras.optimizers.SGD(RATE, use_ema=True, ema_momentum=0.5)
-        model = compiled(compile_args={"optimizer": optimizer}, **FREE)
-        swap = keras.callbacks.SwapEMAWeights()
-        logs = fitted(model, callbacks=[swap])
-        averaged = model.get_weights()
-        assert_weights_equal(logs, averaged)
-        last = fitted(compiled(**FREE))
-        assert not np.allclose(averaged[0], last[0], atol=1e-6)
+    def test_callbacks_and_the_trained_model_see_the_average(self):
+        def ema():
+            return keras.optimizers.SGD(RATE, use_ema=True, ema_momentum=0.5)
+
+        found = []
+        plain = mlp()
+        plain.compile(ema(), LOSS)
+        # Its neighbors are the samples, so that it trains as the plain model does.
+        wrapped = compiled(
+            compile_args={"optimizer": ema()}, mode="replace", adv_step_size=0.0
+        )
+        for model in (plain, wrapped):
+            seen = []
+
+            def note(epoch, logs, model=model, seen=seen):
+                seen.append(model.get_weights())
+
+            callbacks = [
+                keras.callbacks.SwapEMAWeights(swap_on_epoch=True),
+                keras.callbacks.LambdaCallback(on_epoch_end=note),
+            ]
+            seen.append(fitted(model, callbacks=callbacks))
+            found.append(seen)
+        assert len(found[0]) == 3
+        for expected, weights in zip(*found, strict=True):
+            assert_weights_equal(weights, expected, 1e-5)
+        last = compiled(mode="replace", adv_step_size=0.0)
+        assert not np.allclose(fitted(last)[0], found[1][-1][0], atol=1e-6)
 
 
 class TestPresets:
