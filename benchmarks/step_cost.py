@@ -7,6 +7,9 @@ step of each wrapper, and prints the ratio of each to its limit:
 - FGSM: 2 (F+B)
 - PGD with k iterations: 2 (F+B) and k-1 passes for the gradient of the input
 - graph with k neighbors: F+B at the (1+k)-fold batch size
+- one step of N-FGSM in the place of the samples: one pass for the gradient of the input
+  and F+B; with weight perturbation F+B more
+- free training with k updates of a batch: k (F+B)
 - PGD at an embedding layer: 2 (F+B) and k-1 passes for the gradient of what the layer
   returns, of the model above it alone
 
@@ -30,6 +33,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import attrs
 import keras
 import numpy as np
 import tensorflow as tf
@@ -41,7 +45,17 @@ PGD = (5, 20)
 NEIGHBORS = (1, 3, 5)
 # Large enough that activations outweigh what the runtime itself takes.
 MEMORY_BATCH = {"mlp": 16384, "cnn": 1024, "lstm": 2048}
-GOALS = {"FGSM": 1.10, "PGD": 1.10, "graph": 1.05, "memory": 1.1, "layer": 1.05}
+GOALS = {
+    "FGSM": 1.10,
+    "PGD": 1.10,
+    "fast": 1.10,
+    "weights": 1.10,
+    "free": 1.10,
+    "graph": 1.05,
+    "memory": 1.1,
+    "layer": 1.05,
+}
+REPLAYS = 4
 BEFORE_LIMIT = 1.02
 WORDS, TOKENS, WIDTH = 10_000, 64, 64
 
@@ -171,6 +185,24 @@ def adversarial_steps(name, jit_compile):
     return steps
 
 
+def robust_steps(name, jit_compile):
+    """The functions to time for recipes of robust training, by label."""
+    fast = nsl.configs.presets.fast(0.1)
+    configs = {
+        "fast": fast,
+        "weights": attrs.evolve(fast, weight_perturbation=0.01),
+        f"free-{REPLAYS}": nsl.configs.presets.free(0.1, replays=REPLAYS),
+    }
+    return {
+        label: training_step(
+            nsl.keras.AdversarialRegularization(base_model(name), adv_config=config),
+            batch(name, BATCH),
+            jit_compile,
+        )
+        for label, config in configs.items()
+    }
+
+
 def method(name, iterations):
     """What to call the adversarial term of a model."""
     if name in OF_TOKENS:
@@ -206,13 +238,21 @@ def timed(steps, rounds):
 def limits(name, medians):
     """The cost of the passes that each adversarial method needs."""
     plain, gradient = medians["plain step (F+B)"], medians["input gradient"]
-    return {method(name, k): 2 * plain + (k - 1) * gradient for k in (1, *PGD)}
+    return {
+        **{method(name, k): 2 * plain + (k - 1) * gradient for k in (1, *PGD)},
+        "fast": gradient + plain,
+        "weights": gradient + 2 * plain,
+        f"free-{REPLAYS}": REPLAYS * plain,
+    }
 
 
 def report_time(name, rounds, jit_compile):
     print(f"\n{name}, batch {BATCH}{', XLA' if jit_compile else ''}")
     print(f"{'':24}{'ms':>8} {'quartiles':>15} {'/plain':>7} {'/limit':>7}   goal")
-    seconds = timed(adversarial_steps(name, jit_compile), rounds)
+    steps = adversarial_steps(name, jit_compile)
+    if name in MODELS:
+        steps |= robust_steps(name, jit_compile)
+    seconds = timed(steps, rounds)
     medians = {label: np.median(values) for label, values in seconds.items()}
     needed = limits(name, medians)
     for k in () if name in OF_TOKENS else NEIGHBORS:
