@@ -187,11 +187,11 @@ def adversarial_steps(name, jit_compile):
 
 def robust_steps(name, jit_compile):
     """The functions to time for recipes of robust training, by label."""
-    fast = nsl.configs.presets.fast(0.1)
+    fast = nsl.keras.presets.fast(0.1)
     configs = {
         "fast": fast,
         "weights": attrs.evolve(fast, weight_perturbation=0.01),
-        f"free-{REPLAYS}": nsl.configs.presets.free(0.1, replays=REPLAYS),
+        f"free-{REPLAYS}": nsl.keras.presets.free(0.1, replays=REPLAYS),
     }
     return {
         label: training_step(

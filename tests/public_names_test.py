@@ -111,7 +111,7 @@ SIGNATURES = {
 }
 
 ENUMS = {
-    "AdvMode": {"ADD": "add", "REPLACE": "replace"},
+    "AdvMode": {"ADD": "add", "REPLACE": "replace", "FREE": "free"},
     "AdvObjective": {
         "LABELED": "labeled",
         "TRADES": "trades",

@@ -1,6 +1,5 @@
 """What the user chooses: typed settings of every part of nsl."""
 
-from nsl.configs import presets
 from nsl.configs.adversarial import (
     DEFAULT_ADVERSARIAL_PARAMS,
     AdvMode,
@@ -53,5 +52,4 @@ __all__ = [
     "VirtualAdvConfig",
     "make_adv_reg_config",
     "make_graph_reg_config",
-    "presets",
 ]

@@ -60,7 +60,7 @@ class AdvNeighborConfig:
       random_init_radius: The radius of the ball of random starts, if it is another one.
         One step of norm epsilon from a start in a ball of radius 2 epsilon, without
         `pgd_epsilon`, is N-FGSM (de Jorge et al., 2022,
-        https://arxiv.org/abs/2202.01181); see `presets.fast`.
+        https://arxiv.org/abs/2202.01181); see `nsl.keras.presets.fast`.
       embedding_layer: The layer of the model at whose outputs the neighbor is searched,
         instead of at the features, or several; they may stand in a nested model. Where
         several have one name, put that of the nested model in front, as in

@@ -10,7 +10,7 @@ if _keras.backend.backend() != "tensorflow":
         '"backend": "tensorflow" in ~/.keras/keras.json.'
     )
 
-from nsl.keras import callbacks, layers
+from nsl.keras import callbacks, layers, presets
 from nsl.keras.adversarial_loss import adversarial_loss
 from nsl.keras.adversarial_regularization import AdversarialRegularization
 from nsl.keras.graph_regularization import GraphRegularization
@@ -37,4 +37,5 @@ __all__ = [
     "adversarial_loss",
     "callbacks",
     "layers",
+    "presets",
 ]

@@ -8,7 +8,7 @@ import tensorflow as tf
 from sklearn.datasets import load_digits
 
 import nsl
-from nsl.configs import presets
+from nsl.keras import presets
 from nsl.lib.adversarial_neighbor import projected_gradient_ascent
 from tests.keras.contract.base import X, Y, assert_weights_equal, mlp
 

@@ -173,7 +173,7 @@ class RobustAccuracy(keras.callbacks.Callback):
                 f"{_one_step(report):.1%} withstand one step, after "
                 f"{_one_step(best):.1%}. The model has learned to withstand one step "
                 "and nothing else (catastrophic overfitting). Train with "
-                "nsl.configs.presets.fast, which begins in noise, or with several "
+                "nsl.keras.presets.fast, which begins in noise, or with several "
                 "steps, and take the weights of the best epoch (ModelCheckpoint).",
                 RobustnessWarning,
                 stacklevel=2,

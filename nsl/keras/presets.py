@@ -9,8 +9,9 @@ import numbers
 from collections.abc import Mapping
 from typing import Any
 
-from nsl.configs import fields
-from nsl.configs.adversarial import AdvRegConfig, NormType, make_adv_reg_config
+import keras
+
+from nsl.configs import AdvRegConfig, NormType, fields, make_adv_reg_config
 
 Bounds = tuple[Any, Any]
 
@@ -182,8 +183,6 @@ def _radius(epsilon: Any, factor: float, warmup_steps: int) -> Any:
             "make_adv_reg_config."
         )
     if warmup_steps:
-        import keras  # Late, so that importing the configs stays quick.
-
         return keras.optimizers.schedules.PolynomialDecay(
             0.0, warmup_steps, factor * epsilon
         )
