@@ -352,6 +352,25 @@ def test_where_an_example_cannot_become_another_nothing_is_said_either(
         assert "robust_at_huge_epsilon" not in _names(report)
 
 
+def test_columns_of_other_scales_are_no_sign_of_a_failing_attack() -> None:
+    # The radius that reaches from any example to any other is that of the wide column,
+    # thousands of times what changes the answer in the narrow one.
+    random = np.random.default_rng(0)
+    y = (np.arange(100) % 5 == 0).astype(int)
+    narrow = np.where(y == 1, random.uniform(0, 0.005, 100), 0.015)
+    x = np.stack([random.normal(0, 1000, 100), narrow], axis=1).astype(np.float32)
+
+    def near_zero(x: Any) -> tf.Tensor:
+        return tf.stack([tf.zeros_like(x[:, 1]), 1 - 100 * tf.abs(x[:, 1])], axis=1)
+
+    epsilons = [np.array([1.0, 0.001], np.float32)]
+    report = _evaluate(
+        near_zero, x, y, epsilons=epsilons, attacks="quick", from_logits=True
+    )
+    assert report.clean_accuracy == 1.0
+    assert "robust_at_huge_epsilon" not in _names(report)
+
+
 # A11: models that change.
 
 
