@@ -47,6 +47,7 @@ class Example:
 EXAMPLES = (
     Example("digits", pictures=("digits.png",)),
     Example("tables", pictures=("tables.png",)),
+    Example("robust_table"),
     Example("time_series", pictures=("time_series.png",)),
     Example("pipeline", pictures=("pipeline.png",)),
     Example("cora", "cora.npz", ("cora_labels.png", "cora_embeddings.png")),

@@ -99,21 +99,19 @@ def evaluate(
     model: keras.Model, patients: Patients, radii: np.ndarray, suite: str
 ) -> dict[str, float]:
     """Returns accuracies in percent, by row of the table."""
-    found = {}
-    for factor in FACTORS:
-        report = nsl.evaluate_robustness(
-            model,
-            patients.x,
-            patients.y,
-            [factor * radii],
-            attacks=suite,
-            bounds=(0.0, np.inf),
-            verbose=False,
-        )
-        found["as measured"] = 100 * report.clean_accuracy
-        [robust] = report.robust_accuracy.values()
-        found[f"each wrong by {factor:g} standard errors"] = 100 * robust
-    return found
+    report = nsl.evaluate_robustness(
+        model,
+        patients.x,
+        patients.y,
+        [factor * radii for factor in FACTORS],
+        attacks=suite,
+        bounds=(0.0, None),
+        verbose=False,
+    )
+    rows = [f"wrong by {factor:g} standard errors" for factor in FACTORS]
+    shares = [report.clean_accuracy, *report.robust_accuracy.values()]
+    named = zip(["as measured", *rows], shares, strict=True)
+    return {row: 100 * share for row, share in named}
 
 
 def search(patients: Patients, radii: np.ndarray) -> None:
