@@ -37,11 +37,14 @@ STEPS = 10
 class Settings:
     """What may be chosen: passes over the patients, and TRADES's beta."""
 
-    epochs: int = 60
+    epochs: int = 30
     beta: float = 3.0
 
 
-PLAIN, PGD, TRADES = CHOSEN = Settings(), Settings(), Settings()
+# Chosen with --search: the plain network by its accuracy as measured (95.3, and 94.7 to
+# 95.3 with other settings), the others by that within one standard error (86.2 and
+# 87.2; 84.7 to 86.5).
+CHOSEN = Settings(), Settings(epochs=15), Settings()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +111,7 @@ def evaluate(
         bounds=(0.0, None),
         verbose=False,
     )
-    rows = [f"wrong by {factor:g} standard errors" for factor in FACTORS]
+    rows = [f"within {factor:.1f} standard errors" for factor in FACTORS]
     shares = [report.clean_accuracy, *report.robust_accuracy.values()]
     named = zip(["as measured", *rows], shares, strict=True)
     return {row: 100 * share for row, share in named}
