@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from nsl.configs import AdvObjective, AdvRegConfig
+from nsl.configs import AdvMode, AdvObjective, AdvRegConfig
 from nsl.lib.adversarial_neighbor import gen_adv_neighbor, is_perturbable
 
 
@@ -62,7 +62,8 @@ def adversarial_loss(
       the neighbors.
 
     Raises:
-      ValueError: If the objective is another one.
+      ValueError: If the objective is another one, or the config says how weights are
+        updated.
     """
     if adv_config is None:
         adv_config = AdvRegConfig()
@@ -71,6 +72,15 @@ def adversarial_loss(
             "adversarial_loss computes the labeled loss at adversarial neighbors, but "
             f"received AdvRegConfig(objective={adv_config.objective!r}). Other "
             "objectives are trained with nsl.keras.AdversarialRegularization."
+        )
+    if adv_config.mode is AdvMode.FREE or adv_config.weight_perturbation != 0:
+        setting = (
+            "mode='free'" if adv_config.mode is AdvMode.FREE else "weight_perturbation"
+        )
+        raise ValueError(
+            f"adversarial_loss does not update weights, but received {setting}, which "
+            "says how to. Leave it out, or train with "
+            "nsl.keras.AdversarialRegularization."
         )
     model_kwargs = dict(model_kwargs or {})
     # Searching the neighbors must not move batch statistics or drop units.

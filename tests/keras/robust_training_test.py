@@ -336,6 +336,11 @@ class TestBoth:
         assert loaded.adv_config == model.adv_config
         assert_weights_equal(fitted(loaded), fitted(model), 1e-5)
 
+    def test_refused_by_the_loss_alone(self, name):
+        config = nsl.configs.make_adv_reg_config(**BOTH[name])
+        with pytest.raises(ValueError, match="does not update weights"):
+            nsl.keras.adversarial_loss(X, Y, mlp(), LOSS, adv_config=config)
+
     def test_refused_in_a_custom_loop(self, name):
         model = compiled(**BOTH[name])
         with pytest.raises(ValueError, match="Train with fit"):
