@@ -96,8 +96,7 @@ class AtLayer:
             centers = tf.nest.flatten(fixed.get(_CENTERS, {}).get(name, []))
 
             def change(position: int, output: tf.Tensor) -> tf.Tensor:
-                point = points[position]
-                _check_shape(name, point, output)
+                point = _of_one_shape(name, points[position], output)
                 if centers:
                     # What is moved below counts, too.
                     move = point - centers[position]
@@ -220,13 +219,17 @@ class AtLayer:
         return outputs, recorded
 
 
-def _check_shape(name: str, point: tf.Tensor, output: tf.Tensor) -> None:
-    """Checks that a layer returns as much in a batch as it did when it was recorded."""
+def _of_one_shape(name: str, point: tf.Tensor, output: tf.Tensor) -> tf.Tensor:
+    """Returns a point, once a layer returns as much as when it was recorded."""
     text = f"layer={name!r} must return outputs of one shape. {_ONE_LENGTH}"
     if not point.shape[1:].is_compatible_with(output.shape[1:]):
         raise ValueError(text)
-    if not output.shape[1:].is_fully_defined():
-        tf.debugging.assert_equal(tf.shape(point)[1:], tf.shape(output)[1:], text)
+    if output.shape[1:].is_fully_defined():
+        return point
+    shapes = tf.shape(point)[1:], tf.shape(output)[1:]
+    # Nothing that is made of the point may fail first, with a message of its own.
+    with tf.control_dependencies([tf.debugging.assert_equal(*shapes, text)]):
+        return tf.identity(point)
 
 
 def _bits(array: np.ndarray) -> np.ndarray:
