@@ -97,9 +97,9 @@ def fast(
     """Trains on samples attacked with one step from noise: N-FGSM.
 
     De Jorge et al. (2022), https://arxiv.org/abs/2202.01181: noise of radius
-    2 * epsilon, a step of epsilon from there, and no projection onto the ball. That
-    keeps one-step training from collapsing, where a network withstands the one step and
-    nothing else.
+    2 * epsilon, a step of epsilon from there, and no projection onto the ball. At radii
+    such as 16/255 of images that keeps one-step training from collapsing, where a
+    network withstands the one step and nothing else. Watch it with `RobustAccuracy`.
 
     Args:
       epsilon: See `pgd`, as for all.
