@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import dataclasses
 import functools
@@ -37,6 +36,7 @@ from nsl.keras.preprocessing import (
 )
 from nsl.keras.replicas import of_global_batch
 from nsl.keras.schedules import EpochCounter, snapshot
+from nsl.keras.step_losses import StepLosses, summed_gradients
 from nsl.keras.terms.term import Term
 from nsl.keras.weight_perturbation import perturbed_weights
 from nsl.lib import keras_internals
@@ -199,7 +199,7 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         self, terms: list[Term], passes: Passes, clean: CleanPass
     ) -> dict[str, Any]:
         """Runs the passes of one update of the weights, and the update."""
-        losses = _Losses()
+        losses = StepLosses()
         gradients = self._gradients(terms, passes, clean, losses)
         weights = self.trainable_weights
         self._track_losses(losses, clean)
@@ -209,7 +209,7 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
             again = dataclasses.replace(clean)
             with perturbed_weights(weights, gradients, sum(factors)) as perturbed:
                 gradients = self._gradients(
-                    terms, passes, again, _Losses(losses.prepared), perturbed
+                    terms, passes, again, StepLosses(losses.prepared), perturbed
                 )
         if weights:
             self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
@@ -226,7 +226,7 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         terms: list[Term],
         passes: Passes,
         clean: CleanPass,
-        losses: _Losses,
+        losses: StepLosses,
         perturbed: list[tf.Tensor] | None = None,
     ) -> list[Any]:
         """Runs the samples and the terms, and differentiates the sum of all losses.
@@ -266,7 +266,9 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
             )
             passes.note_gradients(clean, of_sources)
             if targets[1:]:
-                gradients = _sums(gradients, tape.gradient(targets[1:], weights))
+                gradients = summed_gradients(
+                    gradients, tape.gradient(targets[1:], weights)
+                )
         else:
             gradients = tape.gradient(targets, weights)
         del tape
@@ -275,7 +277,7 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
                 tape.watch(perturbed or [])
                 loss = losses.add(term, passes, clean, tape)
                 target = passes.scaled(loss)
-            gradients = _sums(gradients, tape.gradient(target, weights))
+            gradients = summed_gradients(gradients, tape.gradient(target, weights))
         return gradients
 
     @tf.autograph.experimental.do_not_convert
@@ -291,7 +293,7 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             passes.run_samples(clean, tape if terms else None)
             self._note_built(clean.x)
-            losses = _Losses()
+            losses = StepLosses()
             losses.all += [clean.labeled_loss, *self._own_losses()]
             if any(term.replaces_labeled_loss for term in terms):
                 # What a base model adds to a loss that it computes itself remains.
@@ -577,7 +579,7 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         if any(term.needs_input_gradient for term in terms):
             of_sources = tape.gradient(target, passes.sources(clean))
             passes.note_gradients(clean, of_sources)
-        losses = _Losses()
+        losses = StepLosses()
         with keras_internals.losses_kept(self._core):
             for term in terms:
                 losses.add(term, passes, clean)
@@ -639,12 +641,12 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         ]
         return [tf.reduce_sum(loss) for loss in floats]
 
-    def _track_losses(self, losses: _Losses, clean: CleanPass) -> None:
+    def _track_losses(self, losses: StepLosses, clean: CleanPass) -> None:
         parts = [tf.reduce_mean(of_global_batch(loss)) for loss in losses.all]
         keras_internals.track_loss(self, tf.add_n(parts), batch_size(clean.x))
         self._track_terms(losses, clean)
 
-    def _track_terms(self, losses: _Losses, clean: CleanPass) -> None:
+    def _track_terms(self, losses: StepLosses, clean: CleanPass) -> None:
         for name, loss in losses.of_terms.items():
             self._term_metrics[name].update_state(
                 of_global_batch(loss), sample_weight=batch_size(clean.x)
@@ -679,39 +681,6 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         """Returns a batch as Keras has to unpack it under a strategy."""
         x, y, sample_weight = self.unpack(data)
         return self.strip(x), y, sample_weight
-
-
-class _Losses:
-    """The losses of a step: all that are minimized, and those of terms by name.
-
-    Args:
-      prepared: What terms prepared before, by name, if their losses are computed again.
-    """
-
-    def __init__(self, prepared: dict[str, Any] | None = None) -> None:
-        self.all: list[tf.Tensor] = []
-        self.of_terms: dict[str, tf.Tensor] = {}
-        self.prepared = {} if prepared is None else prepared
-
-    def add(
-        self,
-        term: Term,
-        passes: Passes,
-        clean: CleanPass,
-        tape: tf.GradientTape | None = None,
-    ) -> tf.Tensor:
-        """Computes the loss of a term, times its multiplier."""
-        if term.replaces_samples and clean.training:
-            loss = clean.labeled_loss
-        else:
-            if term.name not in self.prepared:
-                with tape.stop_recording() if tape else contextlib.nullcontext():
-                    self.prepared[term.name] = term.prepare(passes, clean)
-            prepared = self.prepared[term.name]
-            loss = term.multiplier * term.loss(passes, clean, prepared)
-        self.all.append(loss)
-        self.of_terms[term.name] = loss
-        return loss
 
 
 class _Step(NamedTuple):
@@ -753,21 +722,3 @@ def _copied_metrics(metrics: Any) -> Any:
         return keras.tree.map_structure(copied, metrics)
     except Exception:
         return None
-
-
-def _sums(left: list[Any], right: list[Any]) -> list[Any]:
-    """Adds gradients of the same variables; None counts as zero.
-
-    The sums of two `tf.IndexedSlices`, as of embeddings, stay sparse.
-    """
-    total = []
-    for a, b in zip(left, right, strict=True):
-        if a is None or b is None:
-            total.append(b if a is None else a)
-        elif isinstance(a, tf.IndexedSlices) and isinstance(b, tf.IndexedSlices):
-            values = tf.concat([a.values, b.values], 0)
-            indices = tf.concat([a.indices, b.indices], 0)
-            total.append(tf.IndexedSlices(values, indices, a.dense_shape))
-        else:
-            total.append(tf.convert_to_tensor(a) + tf.convert_to_tensor(b))
-    return total
