@@ -1,5 +1,6 @@
 """RobustAccuracy: the metric, who can use it, wrapped models, state left alone."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 import nsl
 from nsl.attacks import FGSM
+from nsl.robustness.report import AttackResult, RobustnessReport
 
 RNG = np.random.default_rng(0)
 X = RNG.uniform(0.0, 1.0, (60, 6)).astype(np.float32)
@@ -198,3 +200,52 @@ def test_attacks_are_compiled_once() -> None:
 def test_every_epochs_must_be_positive(every: int) -> None:
     with pytest.raises(ValueError, match="every_epochs must be at least 1"):
         _callback(every_epochs=every)
+
+
+def _warnings_of(
+    monkeypatch: pytest.MonkeyPatch, shares: list[tuple[float, float]], first: str
+) -> list[str]:
+    """What is warned of where accuracies after one step, and after all, are these."""
+
+    class Evaluations:
+        def __init__(self, **_: Any) -> None:
+            self.left = iter(shares)
+
+        def run(self) -> RobustnessReport:
+            report = RobustnessReport("infinity", (0.1,), np.ones(100, bool))
+            for name, share in zip((first, "pgd-10"), next(self.left), strict=True):
+                robust = (np.arange(100) < 100 * share)[np.newaxis]
+                report.results[name] = AttackResult(robust, [0.0], [1])
+            return report
+
+    module = "nsl.keras.callbacks.robust_accuracy.Evaluation"
+    monkeypatch.setattr(module, Evaluations)
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    model.compile("sgd", "mse")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        x, watch = np.zeros((2, 2)), nsl.keras.callbacks.RobustAccuracy([0], [0], 0.1)
+        model.fit(x, x, epochs=len(shares), verbose=0, callbacks=[watch])
+    return [str(one.message) for one in caught if "collapsed" in str(one.message)]
+
+
+def test_a_collapse_is_warned_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = [(0.3, 0.2), (0.5, 0.4), (0.6, 0.1), (0.7, 0.0)]
+    [message] = _warnings_of(monkeypatch, shares, "fgsm")
+    assert "10.0% of the examples withstand all attacks, after 40.0%" in message
+    assert "60.0% withstand one step, after 50.0%" in message
+
+
+@pytest.mark.parametrize(
+    ("shares", "first"),
+    [
+        ([(0.5, 0.4), (0.6, 0.35)], "fgsm"),  # No more than chance.
+        ([(0.5, 0.4), (0.4, 0.1)], "fgsm"),  # Worse in every way.
+        ([(0.5, 0.4), (0.6, 0.1)], "square"),  # Nothing is known of one step.
+        ([(0.3, 0.2), (0.6, 0.5)], "fgsm"),
+    ],
+)
+def test_anything_else_is_no_collapse(
+    monkeypatch: pytest.MonkeyPatch, shares: list[tuple[float, float]], first: str
+) -> None:
+    assert not _warnings_of(monkeypatch, shares, first)
