@@ -192,11 +192,11 @@ class Passes:
         changes: _Changes = None
         if clean.moves:
             changes = _additions(clean.moves)
+            if tape is not None:
+                tape.watch(tf.nest.flatten(clean.moves))
         elif tape is not None:
             watched = functools.partial(_watched, tape)
             changes = dict.fromkeys(self._perturbed, watched)
-        if clean.moves and tape is not None:
-            tape.watch(tf.nest.flatten(clean.moves))
         if tape is not None and self._perturbs_features:
             tape.watch(perturbable(clean.x))
         outputs = self._run_as_one(batches, clean.training, changes)
@@ -577,12 +577,10 @@ class Passes:
         A stateful layer hands the state at the end of a batch on to the next one. All
         passes over neighbors belong to the same batch.
         """
-        pairs = self._before(clean)
-        after = [tf.identity(state) for state, _ in pairs]
-        for state, value in pairs:
-            state.assign(value)
+        states, after = recurrent_states(self._base_model), self._states()
+        self.begin_again(clean)
         yield
-        for (state, _), value in zip(pairs, after, strict=True):
+        for state, value in zip(states, after, strict=True):
             state.assign(value)
 
 

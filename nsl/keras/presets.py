@@ -1,8 +1,8 @@
 """Recipes of adversarial training, each as it was published.
 
-A recipe is an `AdvRegConfig` to pass to `nsl.keras.AdversarialRegularization`. All
-perturb each sample within a ball of radius `epsilon` around it and take as many steps
-as their authors; `docs/guides/robust_training.md` says which to choose.
+A recipe is an `AdvRegConfig` to pass to `nsl.keras.AdversarialRegularization`, for
+robustness within a ball of radius `epsilon` around each sample.
+`docs/guides/robust_training.md` says which to choose.
 """
 
 import numbers
@@ -144,10 +144,7 @@ def free(
     """
     return make_adv_reg_config(
         mode="free",
-        **{
-            **_ball(epsilon, norm, bounds, replays, warmup_steps),
-            "adv_step_size": _radius(epsilon, 1.0, warmup_steps),
-        },
+        **_ball(epsilon, norm, bounds, replays, warmup_steps, step=1.0),
     )
 
 
@@ -157,9 +154,12 @@ def _ball(
     bounds: Bounds | None,
     steps: int,
     warmup_steps: int,
+    step: float | None = None,
 ) -> dict[str, Any]:
+    """Returns the settings of an ascent in a ball; `step` is in units of epsilon."""
+    step = _STEPS_PER_RADIUS / steps if step is None else step
     return {
-        "adv_step_size": _radius(epsilon, _STEPS_PER_RADIUS / steps, warmup_steps),
+        "adv_step_size": _radius(epsilon, step, warmup_steps),
         "adv_grad_norm": norm,
         "pgd_iterations": steps,
         "pgd_epsilon": _radius(epsilon, 1.0, warmup_steps),

@@ -203,8 +203,7 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         gradients = self._gradients(terms, passes, clean, losses)
         weights = self.trainable_weights
         self._track_losses(losses, clean)
-        factors = [term.weight_perturbation for term in terms]
-        factors = [factor for factor in factors if tf.is_tensor(factor) or factor]
+        factors = [term.weight_perturbation for term in terms if term.perturbs_weights]
         if weights and factors:
             again = dataclasses.replace(clean)
             with perturbed_weights(weights, gradients, sum(factors)) as perturbed:
@@ -241,7 +240,8 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         Returns:
           The gradients, scaled as the optimizer wants them.
         """
-        climbed = any(term.needs_input_gradient for term in terms)
+        # At perturbed weights the neighbors stay where they are.
+        climbed = not perturbed and any(t.needs_input_gradient for t in terms)
         # The samples' own loss comes first, which terms climb.
         terms = sorted(terms, key=lambda term: not term.replaces_samples)
         first = [t for t in terms if t.replaces_samples or not t.needs_input_gradient]
@@ -699,9 +699,8 @@ _STEP: contextvars.ContextVar[_Step | None] = contextvars.ContextVar(
 
 def _refuse_updates(term: Term) -> None:
     """Raises ValueError if a term trains as only a step of `fit` does."""
-    perturbs = tf.is_tensor(term.weight_perturbation) or term.weight_perturbation
-    if term.updates > 1 or perturbs:
-        setting = "weight_perturbation" if perturbs else "mode='free'"
+    if term.updates > 1 or term.perturbs_weights:
+        setting = "weight_perturbation" if term.perturbs_weights else "mode='free'"
         raise ValueError(
             f"The {term.name} term has {setting}, which updates the weights in a way "
             "of its own, but the model was called in training mode outside of its "

@@ -25,8 +25,8 @@ def perturbed_weights(
     Each weight w of two axes or more is w + factor * |w| * g / |g| for its gradient g,
     with the L2 norm over the whole weight. Biases and the scales of normalization stay
     as they are, as in the authors' program, and so does a weight without a gradient, or
-    with one of 0. Nothing is written to a variable, and all
-    that the body writes to one is dropped at the end.
+    with one of 0. Nothing is written to a variable, and all that the body writes to one
+    is dropped at the end.
 
     Args:
       weights: The weights of a model.

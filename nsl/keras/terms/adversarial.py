@@ -108,7 +108,7 @@ class AdversarialTerm(Term):
         if epoch is not None and self.start_epoch:
             started = epoch >= self.start_epoch
             term._active = started if term._active is None else started & term._active
-            if callable(self.config.weight_perturbation) or term.weight_perturbation:
+            if term.perturbs_weights:
                 term.weight_perturbation *= tf.cast(started, tf.float32)
         return term
 

@@ -55,6 +55,12 @@ class Term(abc.ABC):
     multiplier: Any
     start_epoch: int = 0
 
+    @property
+    def perturbs_weights(self) -> bool:
+        """Whether updates perturb the weights, or may at some step of a schedule."""
+        factor = self.weight_perturbation
+        return tf.is_tensor(factor) or factor != 0
+
     def at(self, step: Any, epoch: Any = None) -> Term:
         """Returns the term as it is at a step.
 

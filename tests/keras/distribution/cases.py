@@ -166,8 +166,8 @@ def _cases() -> list[Case]:
 
 
 CASES = {case.name: case for case in _cases()}
-#: What workers train, too: they differ from devices of one machine in how tensors are
-#: gathered and summed, which these do in each way that there is.
+#: What workers train, too. They differ from devices of one machine in how tensors are
+#: gathered and summed: contrastive gathers, the others sum.
 OF_WORKERS = {
     name: CASES[name]
     for name in (FIRST, "random-start", "replace-contrastive", "trades-propagation")
