@@ -182,6 +182,9 @@ class AdvObjective(Choice):
         2018, https://arxiv.org/abs/1803.06373).
       VIRTUAL: The divergence, of unlabeled samples too (Miyato et al., 2018,
         https://arxiv.org/abs/1704.03976).
+      INTERVAL_BOUNDS: The labeled loss at outputs that are at least as bad as those of
+        any point of the ball. No neighbor is searched; what withstands this is
+        certified (Gowal et al., 2018, https://arxiv.org/abs/1810.12715).
     """
 
     LABELED = "labeled"
@@ -189,6 +192,7 @@ class AdvObjective(Choice):
     MART = "mart"
     LOGIT_PAIRING = "logit_pairing"
     VIRTUAL = "virtual"
+    INTERVAL_BOUNDS = "interval_bounds"
 
 
 def _to_objective(value: Any) -> Any:
@@ -211,7 +215,9 @@ class AdvRegConfig:
         'labeled' alone; other objectives define their own clean term.
       objective: An `AdvObjective` or its value, or the name of an objective that was
         registered with `nsl.keras.AdversarialObjective`. Those but 'labeled' need a
-        model of class scores. 'mart' and 'logit_pairing' have a labeled loss of their
+        model of class scores. 'interval_bounds' needs a sequential or functional one of
+        common layers, see `nsl.lib.interval_bounds`, and of the neighbor's settings the
+        radius, masks and clip values count. 'mart' and 'logit_pairing' have a labeled loss of their
         own in the place of the compiled one.
       from_logits: Whether the outputs of the model are logits or probabilities, for the
         objectives that need to know. None asks the compiled loss.
@@ -256,6 +262,7 @@ class AdvRegConfig:
                 f"{self.objective!r}, which says itself what it is added to. Leave one "
                 "of them out."
             )
+        self._check_box()
         if self.mode is AdvMode.FREE and self.start_epoch:
             raise ValueError(
                 "AdvRegConfig(mode='free') trains on each batch several times from the "
@@ -266,6 +273,20 @@ class AdvRegConfig:
             raise ValueError(
                 "AdvRegConfig(mode='free') trains pgd_iterations times on each batch, "
                 "but received pgd_iterations=0. Give how often, such as 8."
+            )
+
+    def _check_box(self) -> None:
+        """Checks that interval bounds have a box, which is of the features."""
+        if self.objective is not AdvObjective.INTERVAL_BOUNDS:
+            return
+        neighbor = self.adv_neighbor_config
+        norm, layer = neighbor.adv_grad_norm, neighbor.embedding_layer
+        if norm is not NormType.INFINITY or neighbor.pgd_epsilon is None or layer:
+            raise ValueError(
+                "AdvRegConfig(objective='interval_bounds') bounds the outputs over a "
+                "box of the features: expected adv_grad_norm='infinity', pgd_epsilon "
+                f"and no embedding_layer, but received {norm.value!r}, "
+                f"{neighbor.pgd_epsilon!r} and {layer!r}."
             )
 
 

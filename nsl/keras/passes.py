@@ -17,6 +17,7 @@ from nsl.keras.compiled_losses import OutputLoss, output_losses
 from nsl.keras.shared_pass import has_fixed_batch_size, may_share_pass, recurrent_states
 from nsl.lib import keras_internals
 from nsl.lib.features import is_perturbable
+from nsl.lib.interval_bounds import Interval, interval_bounds
 from nsl.lib.layer_outputs import Change, checked, find_layer, recorded_outputs
 
 
@@ -329,6 +330,38 @@ class Passes:
         [outputs] = self._run_beside(clean, [[point.x]], clean.training, changes)
         return outputs.model
 
+    def worst_outputs(self, lower: Any, upper: Any, clean: CleanPass) -> Any:
+        """Bounds the outputs of the base model by the worst ones over a box.
+
+        Args:
+          lower: The lower bounds of features, in the structure of `clean.x`.
+          upper: The upper bounds.
+          clean: The clean pass, for the labels.
+
+        Returns:
+          Outputs in the structure of the model's: logits or, if the compiled loss takes
+          them, probabilities that are no better for the labels than any in the box.
+          Outputs without a loss are those of the samples.
+
+        Raises:
+          ValueError: If a compiled loss is no crossentropy of Keras, or nothing is
+            known of a layer.
+        """
+        inputs = [to_base_inputs(self._base_model, x) for x in (lower, upper)]
+        intervals = interval_bounds(self._base_model, *inputs)
+        known = self.output_losses(clean)
+        flat = zip(
+            keras.tree.flatten(intervals),
+            keras.tree.flatten(clean.y_pred),
+            known,
+            strict=True,
+        )
+        worst = [
+            own if loss is None else _worst_output(interval, loss)
+            for interval, own, loss in flat
+        ]
+        return keras.tree.pack_sequence_as(clean.y_pred, worst)
+
     def run_neighbors(
         self,
         neighbors: list[Any],
@@ -582,6 +615,28 @@ class Passes:
         yield
         for state, value in zip(states, after, strict=True):
             state.assign(value)
+
+
+def _worst_output(interval: Interval, loss: OutputLoss) -> tf.Tensor:
+    """Returns the worst output over a box, as the loss takes it."""
+    if loss.binary is None:
+        raise ValueError(
+            "The objective 'interval_bounds' bounds logits, so it needs a crossentropy "
+            f"of Keras as compiled loss, but received {loss.loss!r}."
+        )
+    logits = interval.worst_case_logits(loss.labels, loss.binary)
+    if loss.from_logits:
+        return logits
+    if interval.scores is None:
+        raise ValueError(
+            "The objective 'interval_bounds' bounds logits: expected a model that ends "
+            f"with its softmax or sigmoid, as {loss.loss!r} takes probabilities. Or "
+            "let the model give logits, and compile with from_logits=True."
+        )
+    activation = tf.sigmoid if loss.binary else tf.nn.softmax
+    output = activation(logits)
+    keras_internals.keep_logits(output, logits)
+    return output
 
 
 def _parted(outputs: PassOutputs, batches: list[Any]) -> list[PassOutputs]:

@@ -14,6 +14,7 @@ from nsl.lib.graph_losses import (
     neighbor_contrastive_loss,
     neighbor_mean_prediction,
 )
+from nsl.lib.interval_bounds import Interval, interval_bounds
 from nsl.lib.neighbor_features import (
     replicate_embeddings,
     strip_neighbor_features,
@@ -31,12 +32,14 @@ from nsl.lib.targets import get_target_indices
 
 __all__ = [
     "GenNeighbor",
+    "Interval",
     "Norm",
     "adv_regularizer",
     "apply_feature_mask",
     "decay_over_time",
     "gen_adv_neighbor",
     "get_target_indices",
+    "interval_bounds",
     "jensen_shannon_divergence",
     "kl_divergence",
     "maximize_within_unit_norm",

@@ -14,7 +14,7 @@ from nsl.lib import features as feature_structures
 from nsl.lib.features import is_perturbable
 from nsl.lib.threat_model import ThreatModel
 
-__all__ = ["gen_adv_neighbor", "is_perturbable", "projected_gradient_ascent"]
+__all__ = ["gen_adv_neighbor", "is_perturbable", "perturbation_box", "projected_gradient_ascent"]
 
 
 def gen_adv_neighbor(
@@ -195,6 +195,25 @@ def projected_gradient_ascent(
     if perturbed is None:
         raise ValueError(feature_structures.nothing_to_perturb(features))
     return perturbed
+
+
+def perturbation_box(
+    features: Any, config: configs.AdvNeighborConfig
+) -> tuple[Any, Any]:
+    """Returns the box that adversarial neighbors of norm L-infinity are searched in.
+
+    Args:
+      features: A structure of tensors, with the batch as first axis.
+      config: The radius, masks and bounds.
+
+    Returns:
+      The lower and the upper bounds of the features. Leaves that cannot be perturbed
+      are the same objects as in `features`.
+
+    Raises:
+      ValueError: If nothing can be perturbed, or a mask or bound does not fit.
+    """
+    return _Ascent(features, config).threat.enclosing_box()
 
 
 def _ascend(

@@ -140,6 +140,14 @@ def is_own_layer(layer: Any) -> bool:
     return type(layer).__module__.startswith(f"{_KERAS}layers.")
 
 
+def is_own_operation(operation: Any) -> bool:
+    """Tells whether a step of a functional model is one of `keras.ops`.
+
+    By its module, `keras.src.ops`. Without it none is, and has no interval bounds.
+    """
+    return type(operation).__module__.startswith(f"{_KERAS}ops.")
+
+
 def is_own_activation(activation: Any) -> bool:
     """Tells whether a function is one of Keras's activations; see `is_own_layer`."""
     module = getattr(activation, "__module__", "")
@@ -149,6 +157,43 @@ def is_own_activation(activation: Any) -> bool:
 def is_functional(model: Any) -> bool:
     """Tells whether a model only chains layers; see `is_own_layer`."""
     return type(model).__module__ in _FUNCTIONAL
+
+
+def flat_inputs(model: Any, inputs: Any) -> list[Any]:
+    """Returns what a functional model runs on, in the order of `model.inputs`.
+
+    `Functional._standardize_inputs`, which picks entries of a dict by name and adds or
+    drops an axis of size 1. Without it the leaves in the order of their structure.
+    """
+    functional = getattr(model, "_functional", None) or model
+    standardize = getattr(functional, "_standardize_inputs", tf.nest.flatten)
+    return list(standardize(inputs))
+
+
+def run_operations(
+    model: Any, inputs: list[Any], run: Callable[[Any], Callable[..., Any]]
+) -> Any:
+    """Runs a functional or sequential model with functions instead of its operations.
+
+    `Function._run_through_graph`. Without it there are no interval bounds.
+
+    Args:
+      model: The model, built.
+      inputs: What takes the place of `model.inputs`, of any type.
+      run: Returns the function that is called instead of an operation or layer.
+
+    Returns:
+      What the functions gave in the place of the model's outputs, in their structure.
+    """
+    functional = getattr(model, "_functional", model)
+    if functional is None:
+        raise ValueError(
+            f"Expected a model whose layers are known, but '{model.name}' is not built "
+            "yet. Call it on a batch, or give it a keras.Input."
+        )
+    outputs = functional._run_through_graph(inputs, operation_fn=run)
+    single = isinstance(outputs, list | tuple) and len(outputs) == 1
+    return outputs[0] if single else outputs
 
 
 def function_of_loss(loss: Any) -> tuple[str, dict[str, Any]]:

@@ -161,6 +161,20 @@ class ThreatModel:
             high = tf.where(self._mask > 0, high, tf.zeros_like(high))
         return low, high
 
+    def enclosing_box(self) -> tuple[Any, Any]:
+        """Returns the box that a ball of norm L-infinity is, cut by the bounds.
+
+        Balls of the other norms lie within it.
+
+        Returns:
+          The lower and the upper bounds, structures like the features.
+        """
+        low, high = self.box()
+        if self.radius is not None:
+            reach = self.radius if self._scale is None else self.radius * self._scale
+            low, high = tf.maximum(low, -reach), tf.minimum(high, reach)
+        return self.restore(self.centers + low), self.restore(self.centers + high)
+
     def place(self, perturbation: tf.Tensor) -> tf.Tensor:
         """Returns the point that a perturbation leads to, clipped to the bounds."""
         point = self.centers + perturbation

@@ -22,7 +22,10 @@ from nsl.keras.terms.adversarial_objectives import (
 from nsl.keras.terms.ascent_space import AscentSpace
 from nsl.keras.terms.output_pair import output_pairs
 from nsl.keras.terms.term import Term
-from nsl.lib.adversarial_neighbor import projected_gradient_ascent
+from nsl.lib.adversarial_neighbor import (
+    perturbation_box,
+    projected_gradient_ascent,
+)
 from nsl.lib.features import is_perturbable
 from nsl.lib.rows import joint_dtype
 
@@ -121,7 +124,9 @@ class AdversarialTerm(Term):
         return self._neighbors(passes, clean)
 
     def prepare(self, passes: Passes, clean: CleanPass) -> Point:
-        """Finds the adversarial neighbors."""
+        """Finds the adversarial neighbors, if the objective is about some."""
+        if self._objective.bounds_outputs:
+            return Point(clean.x, {})
         return self._neighbors(passes, clean)
 
     def perturb(
@@ -171,7 +176,10 @@ class AdversarialTerm(Term):
         assert labeled is not None
 
         def objective() -> tf.Tensor:
-            y_pred = passes.run_perturbed(prepared, clean)
+            if self._objective.bounds_outputs:
+                y_pred = passes.worst_outputs(*self._box(passes, clean), clean)
+            else:
+                y_pred = passes.run_perturbed(prepared, clean)
             pair = AdversarialPasses(passes, clean, prepared.x, y_pred, self.config)
             return tf.cast(self._objective(pair, self.config), labeled.dtype)
 
@@ -190,6 +198,11 @@ class AdversarialTerm(Term):
         tables = passes.tables() if config.clip_to_layer_range else {}
         centers = passes.centers(clean)
         return AscentSpace(config, clean.x, self._protected_keys, centers, tables)
+
+    def _box(self, passes: Passes, clean: CleanPass) -> tuple[Any, Any]:
+        space = self._space(passes, clean, self.config.adv_neighbor_config)
+        lower, upper = perturbation_box(space.start, space.config)
+        return space.point(lower).x, space.point(upper).x
 
     def _next_neighbors(self, passes: Passes, clean: CleanPass) -> Point:
         """Takes one step from where the weights were updated, by the same gradient."""

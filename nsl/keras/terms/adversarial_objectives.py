@@ -86,10 +86,13 @@ class AdversarialObjective(
       replaces_labeled_loss: Whether the objective has a labeled loss of its own, which
         takes the place of the compiled one. It then multiplies by `config.multiplier`
         itself.
+      bounds_outputs: Whether no neighbors are searched, and the outputs are at least as
+        bad for the labels as those of any point of the ball.
     """
 
     climbs_divergence: ClassVar[bool] = False
     replaces_labeled_loss: ClassVar[bool] = False
+    bounds_outputs: ClassVar[bool] = False
 
     @abc.abstractmethod
     def __call__(self, passes: AdversarialPasses, config: AdvRegConfig) -> tf.Tensor:
@@ -218,3 +221,18 @@ class _VirtualAdversarial(AdversarialObjective, objective=AdvObjective.VIRTUAL):
             for pair in passes.outputs()
         ]
         return tf.add_n([p.mean(p.divergence(), weighted=False) for p in fixed])
+
+
+class _IntervalBounds(AdversarialObjective, objective=AdvObjective.INTERVAL_BOUNDS):
+    """The compiled loss at bounds of the logits over the ball, L(z, y).
+
+    Gowal et al. (2018), https://arxiv.org/abs/1810.12715, equation 11; the multiplier
+    is their (1 - kappa) / kappa.
+    """
+
+    bounds_outputs = True
+
+    def __call__(self, passes: AdversarialPasses, config: AdvRegConfig) -> tf.Tensor:
+        """Computes the loss; its reduction is that of the compiled one."""
+        del config
+        return passes.labeled_loss()
