@@ -118,7 +118,7 @@ class ModelAdapter:
         first = tf.nest.flatten(x)[0]
         count = tf.shape(first, tf.int64)[0] if tf.is_tensor(first) else len(first)
         self._passes.assign_add(count)
-        return self._chosen(self.call_uncounted(x))
+        return self.chosen(self.call_uncounted(x))
 
     def logits(self, x: Any, memory: Iterable[tf.Tensor] = ()) -> tf.Tensor:
         """Returns logits of shape [batch, classes], at least float32.
@@ -174,7 +174,7 @@ class ModelAdapter:
             # Counters of random numbers should go on: noise is meant to differ.
             if old.dtype.kind == "f" and not np.array_equal(old, new)
         ]
-        chosen = self._chosen(outputs)
+        chosen = self.chosen(outputs)
         self._describe(chosen, labels)
         return chosen
 
@@ -293,7 +293,7 @@ class ModelAdapter:
             return outputs
         raise errors[0]
 
-    def _chosen(self, outputs: Any) -> Any:
+    def chosen(self, outputs: Any) -> Any:
         if callable(self.output):
             return self.output(outputs)
         leaves = tf.nest.flatten(outputs)

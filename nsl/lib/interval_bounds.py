@@ -101,7 +101,7 @@ def interval_bounds(model: Any, lower: Any, upper: Any) -> Any:
       model: A sequential or functional Keras model of dense, convolutional, pooling,
         normalization, reshaping and merging layers and monotonic activations. Any other
         layer takes part if it has a method `interval_bounds(lower, upper)` that returns
-        such a pair.
+        such a pair. A wrapper of `nsl.keras` stands for its base model.
       lower: The inputs' lower bounds, in the structure of the model's inputs.
       upper: Their upper bounds. Inputs that are no floats must be equal in both.
 
@@ -118,6 +118,8 @@ def interval_bounds(model: Any, lower: Any, upper: Any) -> Any:
         dtype = tf.float64 if low.dtype == tf.float64 else tf.float32
         return Interval(tf.cast(low, dtype), tf.cast(high, dtype))
 
+    while hasattr(model, "base_model"):
+        model = model.base_model
     if not keras_internals.is_functional(model):
         raise ValueError(
             "Interval bounds go from layer to layer, so they need a sequential or "

@@ -223,6 +223,22 @@ def too_few_classes(num_classes: int, attacks: Sequence[str]) -> Finding | None:
     )
 
 
+def certificate_broken(report: RobustnessReport) -> Finding | None:
+    """Warns if an example fell that is certified, which cannot be."""
+    if report.certified is None:
+        return None
+    fell = report.certified & ~report.robust
+    if not fell.any():
+        return None
+    return Finding(
+        "certificate_broken",
+        f"Of {fell.any(axis=0).sum()} examples interval bounds prove that no attack "
+        "can succeed, and yet one did. The proof leaves out rounding, and trusts the "
+        "bounds of layers of your own: check their interval_bounds. Believe the "
+        "attack.",
+    )
+
+
 def black_box_beats_white_box(report: RobustnessReport) -> Finding | None:
     """Warns if a black-box attack brings down what white-box attacks could not.
 

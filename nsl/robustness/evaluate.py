@@ -23,6 +23,7 @@ from nsl.attacks.substitution import Substitution
 from nsl.configs import NormType
 from nsl.lib.norms import Norm
 from nsl.robustness import checks
+from nsl.robustness.certificate import certified
 from nsl.robustness.checkpoint import Checkpoint, settings_of
 from nsl.robustness.gallery import GalleryExample
 from nsl.robustness.radii import Radius, read_radii, value_text
@@ -48,6 +49,10 @@ _NO_GRADIENTS = (
     "The model works on NumPy arrays, which have no gradients: attacks that follow "
     "them were left out."
 )
+_PROVEN = (
+    "Certified are examples of which interval bounds prove, but for the rounding of "
+    "float32, that no point of the ball changes the class."
+)
 
 
 def evaluate_robustness(
@@ -70,6 +75,7 @@ def evaluate_robustness(
     seed: int = 0,
     cascade: bool = True,
     check: bool = True,
+    certify: bool = False,
     resume: str | os.PathLike[str] | None = None,
     verbose: bool = True,
 ) -> RobustnessReport:
@@ -138,6 +144,10 @@ def evaluate_robustness(
       check: Whether to look for the known ways to fool oneself, see
         `nsl.robustness.checks`. Each finding is in the report and a
         `RobustnessWarning`.
+      certify: Whether to count the examples of which interval bounds prove that no
+        point of the ball changes the class, see `nsl.lib.interval_bounds`; the report
+        then has a `certified_accuracy`, which robust accuracy is never below. For a
+        sequential or functional Keras model of one class per example.
       resume: A file that keeps finished parts. If it is there, the evaluation goes on
         from it, if everything that counts is the same.
       verbose: Whether progress is shown, on a terminal.
@@ -242,6 +252,8 @@ class Evaluation:
         )
         if given["check"]:
             self._check_model()
+        if given["certify"]:
+            self._certify()
         for name, attack in self._attacks.items():
             self._run(name, attack)
         if given["check"]:
@@ -327,6 +339,8 @@ class Evaluation:
         self._task = choose_task(
             model, y, shape, predicted, given["loss"], given["criterion"]
         )
+        if given["certify"]:
+            self._check_certifiable()
         self._labels = y
         if self._task.of_classes:
             model.check_classes(outputs)
@@ -343,6 +357,28 @@ class Evaluation:
             differentiable=self._differentiable,
             native=model.is_native,
         )
+
+    def _check_certifiable(self) -> None:
+        """Raises ValueError where interval bounds say nothing of what is evaluated."""
+        norms = [norm.value for norm in NormType]
+        name = getattr(self._norm, "value", self._norm)
+        if self._at_layer or name not in norms or not self._task.of_classes:
+            raise ValueError(
+                "certify=True bounds the outputs of a model of one class per example "
+                f"over balls of its features of norm {', '.join(norms)}, but this "
+                "evaluation is of another kind. Leave it out."
+            )
+
+    def _certify(self) -> None:
+        """Puts what interval bounds prove into the report."""
+        arguments = self._model, self._examples
+        self.report.certified = np.stack(
+            [
+                certified(*arguments, radius.limits, self._labels, self._size)
+                for radius in self._radii
+            ]
+        )
+        self.report.assumptions.append(_PROVEN)
 
     def _settings(self) -> dict[str, Any]:
         """Returns everything that the results depend on, as texts."""
@@ -585,6 +621,7 @@ class Evaluation:
         """Runs the checks of what the attacks did."""
         report, examples, model = self.report, self._examples, self._model
         self._note(checks.black_box_beats_white_box(report))
+        self._note(checks.certificate_broken(report))
         if self._replaces or self._task.loss:
             return
         epsilon = examples.reach(self._norm)
@@ -612,6 +649,9 @@ def joint(parts: dict[str, RobustnessReport]) -> RobustnessReport:
         np.logical_and.reduce([part.correct for part in reports]),
         parts=parts,
     )
+    proofs = [part.certified for part in reports]
+    if all(proof is not None for proof in proofs):
+        report.certified = np.logical_and.reduce(proofs)
     robust = report.correct_by_epsilon
     for name, part in parts.items():
         for attack, result in part.results.items():

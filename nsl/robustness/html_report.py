@@ -62,6 +62,10 @@ def write(
         (f"robust accuracy, radius\xa0{radius_text(e)}", share)
         for e, share in report.robust_accuracy.items()
     ]
+    tiles += [
+        (f"certified, radius\xa0{radius_text(e)}", share)
+        for e, share in report.certified_accuracy.items()
+    ]
     parts = {
         "tiles": _facts(
             [
@@ -151,6 +155,8 @@ def _curve(report: RobustnessReport) -> dict[str, Any]:
     lines, legend = [], []
     after = "after " if report.cascade else ""
     named = [(after + name, line) for name, line in report.accuracy.items()]
+    if report.certified is not None:
+        named.append(("certified", report.certified_accuracy))
     for i, (name, line) in enumerate(
         [("robust accuracy", report.robust_accuracy), *named]
     ):

@@ -89,6 +89,8 @@ class RobustnessReport:
       warnings: What speaks against believing the figures, see `nsl.robustness.checks`.
       assumptions: What was taken for granted where nothing was said, in sentences.
       gallery: Some of the examples, to look at.
+      certified: Of which examples interval bounds prove that they are robust, bool of
+        shape [epsilons, examples]; None if that was not asked for.
       parts: Of a model of several outputs or labels the report of each, by name; the
         report itself is then of all jointly.
     """
@@ -102,6 +104,9 @@ class RobustnessReport:
     assumptions: list[str] = attrs.field(factory=list)
     gallery: list[GalleryExample] = attrs.field(factory=list)
     parts: "dict[str, RobustnessReport]" = attrs.field(factory=dict)
+    certified: np.ndarray | None = attrs.field(
+        default=None, eq=attrs.cmp_using(eq=np.array_equal)
+    )
 
     @property
     def num_examples(self) -> int:
@@ -133,6 +138,18 @@ class RobustnessReport:
         return dict(zip(self.epsilons, map(float, shares), strict=True))
 
     @property
+    def certified_accuracy(self) -> dict[Any, float]:
+        """The share of examples that are proven robust, by epsilon; or an empty dict.
+
+        It is a lower bound of what `robust_accuracy` is an upper bound of: the accuracy
+        under the strongest attack there could be.
+        """
+        if self.certified is None:
+            return {}
+        shares = self.certified.mean(axis=1)
+        return dict(zip(self.epsilons, map(float, shares), strict=True))
+
+    @property
     def accuracy(self) -> dict[str, dict[Any, float]]:
         """The share of examples that are robust after each attack, by name and epsilon.
 
@@ -156,6 +173,9 @@ class RobustnessReport:
             "epsilons": self.epsilons,
             "clean_accuracy": self.clean_accuracy,
             "robust_accuracy": list(self.robust_accuracy.values()),
+            "certified": None
+            if self.certified is None
+            else [_to_bits(row) for row in self.certified],
             "correct": _to_bits(self.correct),
             "cascade": self.cascade,
             "results": {
@@ -199,12 +219,15 @@ class RobustnessReport:
 
     @classmethod
     def _from_data(cls, data: Mapping[str, Any]) -> "RobustnessReport":
-        parts = data.get("parts", {})
+        parts, certified = data.get("parts", {}), data.get("certified")
         return cls(
             norm=data["norm"],
             epsilons=tuple(data["epsilons"]),
             correct=_from_bits(data["correct"]),
             cascade=data["cascade"],
+            certified=None
+            if certified is None
+            else np.array([*map(_from_bits, certified)]),
             results={
                 name: AttackResult(
                     **{
@@ -233,9 +256,12 @@ class RobustnessReport:
         for name, part in self.parts.items():
             alone = f"{name} alone (clean {percent(part.clean_accuracy)})"
             rows.append([alone, *map(percent, part.robust_accuracy.values()), "", ""])
+        ends = {"robust accuracy": self.robust_accuracy}
+        if self.certified is not None:
+            ends["certified (no attack can do more)"] = self.certified_accuracy
         return [
             *rows,
-            ["robust accuracy", *map(percent, self.robust_accuracy.values()), "", ""],
+            *([name, *map(percent, by.values()), "", ""] for name, by in ends.items()),
         ]
 
     def __str__(self) -> str:
