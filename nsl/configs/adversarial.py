@@ -206,13 +206,15 @@ class AdvRegConfig:
     Attributes:
       multiplier: Factor of the adversarial loss in the total loss, at least 0, or a
         schedule: a callable from the number of optimizer updates to the factor. With
-        `mode='replace'` it is not used.
+        `mode='replace'` it is not used, but by the objective 'interval_bounds'.
       adv_neighbor_config: How the adversarial neighbors are found.
       mode: An `AdvMode` or its value. With 'replace' the labeled loss at the
         adversarial neighbors is all that is minimized, as in equation 2.1 of Madry et
         al. (2018, https://arxiv.org/abs/1706.06083), and a training step makes no pass
         over the samples but those that search the neighbors. It goes with the objective
-        'labeled' alone; other objectives define their own clean term.
+        'labeled', and with 'interval_bounds', which is then added to the labeled loss
+        at the neighbors instead of the samples; other objectives define their own clean
+        term.
       objective: An `AdvObjective` or its value, or the name of an objective that was
         registered with `nsl.keras.AdversarialObjective`. Those but 'labeled' need a
         model of class scores. 'interval_bounds' needs a sequential or functional one of
@@ -254,15 +256,17 @@ class AdvRegConfig:
     )
 
     def __attrs_post_init__(self) -> None:
-        labeled = self.objective is AdvObjective.LABELED
-        if self.mode is not AdvMode.ADD and not labeled:
+        alone = self.objective is AdvObjective.LABELED
+        if self.objective is AdvObjective.INTERVAL_BOUNDS:
+            self._check_box()
+            alone = self.mode is AdvMode.REPLACE
+        if self.mode is not AdvMode.ADD and not alone:
             raise ValueError(
                 f"AdvRegConfig(mode={self.mode.value!r}) trains on the labeled loss at "
                 "the adversarial neighbors and nothing else, but received objective="
                 f"{self.objective!r}, which says itself what it is added to. Leave one "
                 "of them out."
             )
-        self._check_box()
         if self.mode is AdvMode.FREE and self.start_epoch:
             raise ValueError(
                 "AdvRegConfig(mode='free') trains on each batch several times from the "
@@ -277,8 +281,6 @@ class AdvRegConfig:
 
     def _check_box(self) -> None:
         """Checks that interval bounds have a box, which is of the features."""
-        if self.objective is not AdvObjective.INTERVAL_BOUNDS:
-            return
         neighbor = self.adv_neighbor_config
         norm, layer = neighbor.adv_grad_norm, neighbor.embedding_layer
         if norm is not NormType.INFINITY or neighbor.pgd_epsilon is None or layer:

@@ -569,8 +569,9 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
             for term in terms:
                 _refuse_updates(term)
         passes = self._passes(terms, keywords)
-        if clean.training and any(term.replaces_labeled_loss for term in terms):
-            passes.begin(clean)
+        if clean.training:
+            if any(term.replaces_labeled_loss for term in terms):
+                passes.begin(clean)
             for term in terms:
                 clean.x, clean.moves = term.samples(passes, clean)
         with tf.GradientTape(watch_accessed_variables=False) as tape:

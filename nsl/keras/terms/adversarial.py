@@ -65,7 +65,8 @@ class AdversarialTerm(Term):
     ) -> None:
         self._objective = AdversarialObjective.of(config.objective)
         self.config = config
-        self.replaces_samples = config.mode is not AdvMode.ADD
+        bounds = self._objective.bounds_outputs
+        self.replaces_samples = config.mode is not AdvMode.ADD and not bounds
         self.replaces_labeled_loss = (
             self.replaces_samples or self._objective.replaces_labeled_loss
         )
@@ -75,8 +76,11 @@ class AdversarialTerm(Term):
             self.updates = config.adv_neighbor_config.pgd_iterations
         # Of a batch that is trained on several times: where its neighbors are now.
         self._climb: tuple[AscentSpace, Any] | None = None
+        # What neighbors have replaced, where the objective is about samples.
+        self._replaced: Any = None
         self.start_epoch = config.start_epoch
         self.needs_labels = not self._objective.climbs_divergence
+        self._started: tf.Tensor | None = None
         self._active: tf.Tensor | None = None
         self.needs_input_gradient = (
             config.objective is AdvObjective.LABELED
@@ -109,7 +113,7 @@ class AdversarialTerm(Term):
             if callable(self.config.multiplier):
                 term._active = term.multiplier > 0
         if epoch is not None and self.start_epoch:
-            started = epoch >= self.start_epoch
+            term._started = started = epoch >= self.start_epoch
             term._active = started if term._active is None else started & term._active
             if term.perturbs_weights:
                 term.weight_perturbation *= tf.cast(started, tf.float32)
@@ -117,16 +121,22 @@ class AdversarialTerm(Term):
 
     def samples(self, passes: Passes, clean: CleanPass) -> Point:
         """Returns the adversarial neighbors if they replace the samples."""
-        if not self.replaces_samples:
+        if self.config.mode is AdvMode.ADD:
             return super().samples(passes, clean)
         if self.config.mode is AdvMode.FREE:
             return self._next_neighbors(passes, clean)
-        return self._neighbors(passes, clean)
+        if not self._objective.bounds_outputs:
+            return self._neighbors(passes, clean)
+        self._replaced = clean.x
+        term = copy.copy(self)
+        # The multiplier is that of the bounds.
+        term._active = self._started
+        return term._neighbors(passes, clean)
 
     def prepare(self, passes: Passes, clean: CleanPass) -> Point:
         """Finds the adversarial neighbors, if the objective is about some."""
         if self._objective.bounds_outputs:
-            return Point(clean.x, {})
+            return Point(clean.x if self._replaced is None else self._replaced, {})
         return self._neighbors(passes, clean)
 
     def perturb(
@@ -177,7 +187,8 @@ class AdversarialTerm(Term):
 
         def objective() -> tf.Tensor:
             if self._objective.bounds_outputs:
-                y_pred = passes.worst_outputs(*self._box(passes, clean), clean)
+                box = self._box(prepared.x)
+                y_pred = passes.worst_outputs(*box, clean)
             else:
                 y_pred = passes.run_perturbed(prepared, clean)
             pair = AdversarialPasses(passes, clean, prepared.x, y_pred, self.config)
@@ -199,8 +210,9 @@ class AdversarialTerm(Term):
         centers = passes.centers(clean)
         return AscentSpace(config, clean.x, self._protected_keys, centers, tables)
 
-    def _box(self, passes: Passes, clean: CleanPass) -> tuple[Any, Any]:
-        space = self._space(passes, clean, self.config.adv_neighbor_config)
+    def _box(self, x: Any) -> tuple[Any, Any]:
+        config = self.config.adv_neighbor_config
+        space = AscentSpace(config, x, self._protected_keys, {}, {})
         lower, upper = perturbation_box(space.start, space.config)
         return space.point(lower).x, space.point(upper).x
 
