@@ -294,6 +294,7 @@ class ModelAdapter:
         raise errors[0]
 
     def chosen(self, outputs: Any) -> Any:
+        """Returns the output that counts; all of them if none was chosen."""
         if callable(self.output):
             return self.output(outputs)
         leaves = tf.nest.flatten(outputs)

@@ -14,7 +14,12 @@ from nsl.lib import features as feature_structures
 from nsl.lib.features import is_perturbable
 from nsl.lib.threat_model import ThreatModel
 
-__all__ = ["gen_adv_neighbor", "is_perturbable", "perturbation_box", "projected_gradient_ascent"]
+__all__ = [
+    "gen_adv_neighbor",
+    "is_perturbable",
+    "perturbation_box",
+    "projected_gradient_ascent",
+]
 
 
 def gen_adv_neighbor(

@@ -184,9 +184,7 @@ def _monotonic(layer: Any, *args: Any, **kwargs: Any) -> Interval:
             f"'bilinear'. But its config is {layer.get_config()}."
         )
     low = layer.call(*_ends(args, "lower"), **_ends(kwargs, "lower"))
-    return Interval(
-        low, layer.call(*_ends(args, "upper"), **_ends(kwargs, "upper"))
-    )
+    return Interval(low, layer.call(*_ends(args, "upper"), **_ends(kwargs, "upper")))
 
 
 def _per_element(layer: Any, x: Interval) -> Interval:
@@ -246,12 +244,12 @@ def _activated(layer: Any, activation: Any, x: Interval) -> Interval:
 
 
 def _weighted(
-    product: Callable[[Any, tf.Tensor, tf.Tensor], tf.Tensor], kernel_name: str
+    product: Callable[[Any, tf.Tensor, tf.Tensor], tf.Tensor],
 ) -> Callable[[Any, Interval], Interval]:
     """Returns the rule of a layer that multiplies by a kernel and adds a bias."""
 
     def rule(layer: Any, x: Interval) -> Interval:
-        kernel = tf.cast(tf.convert_to_tensor(getattr(layer, kernel_name)), x.lower.dtype)
+        kernel = tf.cast(tf.convert_to_tensor(layer.kernel), x.lower.dtype)
         center = product(layer, x.center, kernel)
         if getattr(layer, "bias", None) is not None:
             center = _with_bias(layer, center)
@@ -303,47 +301,51 @@ def _depthwise(layer: Any, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     )
 
 
-_MONOTONIC_ACTIVATIONS = frozenset(
-    "celu elu exponential hard_sigmoid hard_tanh leaky_relu log_sigmoid relu relu6 "
-    "selu sigmoid soft_shrink softplus softsign sparse_plus squareplus tanh "
-    "tanh_shrink".split()
+# fmt: off
+_MONOTONIC_ACTIVATIONS = frozenset({
+    "celu", "elu", "exponential", "hard_sigmoid", "hard_tanh", "leaky_relu",
+    "log_sigmoid", "relu", "relu6", "selu", "sigmoid", "soft_shrink", "softplus",
+    "softsign", "sparse_plus", "squareplus", "tanh", "tanh_shrink",
+})
+_IN_DIMENSIONS = (
+    "AveragePooling", "Cropping", "GlobalAveragePooling", "GlobalMaxPooling",
+    "MaxPooling", "UpSampling", "ZeroPadding",
 )
+_MONOTONIC = (
+    "Add", "Average", "Concatenate", "ELU", "Flatten", "LeakyReLU", "Maximum",
+    "Minimum", "Normalization", "Permute", "ReLU", "RepeatVector", "Reshape",
+    *(f"{name}{i}D" for name in _IN_DIMENSIONS for i in (1, 2, 3)),
+)
+_IDLE_IN_INFERENCE = (
+    "ActivityRegularization", "AlphaDropout", "Dropout", "GaussianDropout",
+    "GaussianNoise", "Identity", "SpatialDropout1D", "SpatialDropout2D",
+    "SpatialDropout3D",
+)
+_MONOTONIC_OPERATIONS = (
+    "Add", "Average", "Concatenate", "ExpandDims", "Max", "Maximum", "Mean", "Min",
+    "Minimum", "Relu", "Relu6", "Reshape", "Sigmoid", "Softplus", "Squeeze", "Sum",
+    "Tanh", "Transpose",
+)
+# fmt: on
 
 _RULES: dict[str, Callable[..., Any]] = {
     "Activation": _activation,
     "BatchNormalization": _per_element,
-    "Conv1D": _weighted(_convolution, "kernel"),
-    "Conv2D": _weighted(_convolution, "kernel"),
-    "Conv3D": _weighted(_convolution, "kernel"),
-    "Dense": _weighted(_dense, "kernel"),
-    "DepthwiseConv2D": _weighted(_depthwise, "kernel"),
-    "EinsumDense": _weighted(_einsum, "kernel"),
+    "Conv1D": _weighted(_convolution),
+    "Conv2D": _weighted(_convolution),
+    "Conv3D": _weighted(_convolution),
+    "Dense": _weighted(_dense),
+    "DepthwiseConv2D": _weighted(_depthwise),
+    "EinsumDense": _weighted(_einsum),
     "Rescaling": _per_element,
     "Softmax": _softmax,
     "Subtract": _subtract,
-    **dict.fromkeys(
-        "ActivityRegularization AlphaDropout Dropout GaussianDropout GaussianNoise "
-        "Identity SpatialDropout1D SpatialDropout2D SpatialDropout3D".split(),
-        _identity,
-    ),
-    **dict.fromkeys(
-        "Add Average AveragePooling1D AveragePooling2D AveragePooling3D Concatenate "
-        "Cropping1D Cropping2D Cropping3D ELU Flatten GlobalAveragePooling1D "
-        "GlobalAveragePooling2D GlobalAveragePooling3D GlobalMaxPooling1D "
-        "GlobalMaxPooling2D GlobalMaxPooling3D LeakyReLU MaxPooling1D MaxPooling2D "
-        "MaxPooling3D Maximum Minimum Normalization Permute ReLU RepeatVector Reshape "
-        "UpSampling1D UpSampling2D UpSampling3D ZeroPadding1D ZeroPadding2D "
-        "ZeroPadding3D".split(),
-        _monotonic,
-    ),
+    **dict.fromkeys(_IDLE_IN_INFERENCE, _identity),
+    **dict.fromkeys(_MONOTONIC, _monotonic),
 }
 
 # Of keras.ops, in functional models.
 _OPERATIONS: dict[str, Callable[..., Any]] = {
     "Softmax": _softmax,
-    **dict.fromkeys(
-        "Add Average Concatenate ExpandDims Max Maximum Mean Min Minimum Relu Relu6 "
-        "Reshape Sigmoid Softplus Squeeze Sum Tanh Transpose".split(),
-        _monotonic,
-    ),
+    **dict.fromkeys(_MONOTONIC_OPERATIONS, _monotonic),
 }

@@ -9,6 +9,9 @@ from nsl.attacks.examples import Batch, Examples, Limits, split
 from nsl.attacks.model_adapter import ModelAdapter
 from nsl.lib.interval_bounds import Interval, interval_bounds
 
+# By how much logits have to differ for a proof, in shares of the largest difference.
+_ROUNDING = 1e-5
+
 
 def certified(
     model: ModelAdapter, examples: Examples, limits: Limits, labels: Any, size: int
@@ -27,35 +30,32 @@ def certified(
       A bool array of shape [examples]. False is no proof of the contrary.
 
     Raises:
-      ValueError: If the bounds of a layer, or of the chosen output, are not known.
+      ValueError: If the bounds of a layer are not known.
     """
     parts = []
     for piece in split(examples.count, size):
         rows = np.arange(piece.start, piece.stop)
         batch = examples.batch(rows, limits, labels)
         output = model.chosen(interval_bounds(model.model, *_box(batch)))
-        if not isinstance(output, Interval):
-            raise ValueError(
-                "certify=True needs one output of the model as it is: choose it by its "
-                f"name or position, not by output={model.output!r}."
-            )
         parts.append(_certified(output, np.asarray(batch.labels), model.from_logits))
     return np.concatenate(parts)
 
 
 def _certified(output: Interval, labels: np.ndarray, logits: bool | None) -> np.ndarray:
     worst = output.worst_case_logits(labels).numpy()
+    slack = _ROUNDING * (1 + np.max(np.abs(worst)))
     if worst.ndim == 1 or worst.shape[1] == 1:
         worst = worst.reshape([-1])
         middle = 0.0 if logits or output.scores is not None else 0.5
-        return np.where(labels > 0, worst > middle, worst < middle)
+        return np.where(labels > 0, worst > middle + slack, worst < middle - slack)
     others = np.where(np.arange(worst.shape[1]) == labels[:, None], -np.inf, worst)
-    return others.max(axis=1) < worst[np.arange(len(worst)), labels]
+    return others.max(axis=1) + slack < worst[np.arange(len(worst)), labels]
 
 
 def _box(batch: Batch) -> tuple[Any, Any]:
     """Returns the bounds of the points that an attack may give."""
-    limits, ends = batch.limits, ([], [])
+    limits = batch.limits
+    ends: tuple[list[Any], list[Any]] = ([], [])
     for leaf, scale, low, high, mask in zip(
         tf.nest.flatten(batch.features),
         limits.scale,

@@ -233,9 +233,8 @@ def certificate_broken(report: RobustnessReport) -> Finding | None:
     return Finding(
         "certificate_broken",
         f"Of {fell.any(axis=0).sum()} examples interval bounds prove that no attack "
-        "can succeed, and yet one did. The proof leaves out rounding, and trusts the "
-        "bounds of layers of your own: check their interval_bounds. Believe the "
-        "attack.",
+        "can succeed, and yet one did. The proof trusts the bounds of layers of your "
+        "own: check their interval_bounds. Believe the attack.",
     )
 
 

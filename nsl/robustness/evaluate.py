@@ -50,8 +50,8 @@ _NO_GRADIENTS = (
     "them were left out."
 )
 _PROVEN = (
-    "Certified are examples of which interval bounds prove, but for the rounding of "
-    "float32, that no point of the ball changes the class."
+    "Certified are examples of which interval bounds prove that no point of the ball "
+    "changes the class. The proof computes in float32, and leaves 1e-5 for rounding."
 )
 
 
@@ -139,8 +139,8 @@ def evaluate_robustness(
         the attacks.
       seed: Determines all that is random in the attacks.
       cascade: Whether each attack only tries what is still robust after those before
-        it, which saves most of the time. If not, each tries all examples, and the
-        report has the accuracy under each attack alone.
+        it and is not certified, which saves most of the time. If not, each tries all
+        examples, and the report has the accuracy under each attack alone.
       check: Whether to look for the known ways to fool oneself, see
         `nsl.robustness.checks`. Each finding is in the report and a
         `RobustnessWarning`.
@@ -362,9 +362,11 @@ class Evaluation:
         """Raises ValueError where interval bounds say nothing of what is evaluated."""
         norms = [norm.value for norm in NormType]
         name = getattr(self._norm, "value", self._norm)
-        if self._at_layer or name not in norms or not self._task.of_classes:
+        of_layer, of_function = self._at_layer, callable(self._given["output"])
+        of_classes = self._task.of_classes and not of_layer and not of_function
+        if name not in norms or not of_classes:
             raise ValueError(
-                "certify=True bounds the outputs of a model of one class per example "
+                "certify=True bounds an output of a model, of one class per example, "
                 f"over balls of its features of norm {', '.join(norms)}, but this "
                 "evaluation is of another kind. Leave it out."
             )
@@ -393,7 +395,10 @@ class Evaluation:
             "criterion": self._task.criterion,
             "weights": [np.asarray(w) for w in weights],
             "from_logits": self._model.from_logits,
-            **{k: self._given[k] for k in ("output", "batch_size", "seed", "cascade")},
+            **{
+                k: self._given[k]
+                for k in ("output", "batch_size", "seed", "cascade", "certify")
+            },
         }
         attacks = {name: settings_of(attack) for name, attack in self._attacks.items()}
         texts = {name: settings_of(value) for name, value in settings.items()}
@@ -454,7 +459,10 @@ class Evaluation:
             kept = [self._checkpoint.finished(name, key) for key in keys]
             finished = [found for found in kept if found is not None]
             if len(finished) < len(kept):
-                index = np.flatnonzero(result.robust[group[0]])
+                open_ = result.robust[group[0]]
+                if report.cascade and report.certified is not None:
+                    open_ = open_ & ~report.certified[group[-1]]
+                index = np.flatnonzero(open_)
                 finished = self._attack(name, attack, [radii[k] for k in group], index)
                 self._checkpoint.add(name, dict(zip(keys, finished, strict=True)))
             for k, found in zip(group, finished, strict=True):
@@ -649,8 +657,8 @@ def joint(parts: dict[str, RobustnessReport]) -> RobustnessReport:
         np.logical_and.reduce([part.correct for part in reports]),
         parts=parts,
     )
-    proofs = [part.certified for part in reports]
-    if all(proof is not None for proof in proofs):
+    proofs = [part.certified for part in reports if part.certified is not None]
+    if len(proofs) == len(reports):
         report.certified = np.logical_and.reduce(proofs)
     robust = report.correct_by_epsilon
     for name, part in parts.items():

@@ -88,9 +88,7 @@ class TestWeights:
 
     def test_of_probabilities_are_those_of_logits(self):
         loss = keras.losses.SparseCategoricalCrossentropy()
-        assert_weights_equal(
-            fitted(network("softmax"), loss=loss), fitted(network())
-        )
+        assert_weights_equal(fitted(network("softmax"), loss=loss), fitted(network()))
 
     def test_of_one_yes_or_no_are_those_of_two_classes(self):
         binary = keras.losses.BinaryCrossentropy(from_logits=True)
@@ -113,7 +111,9 @@ class TestWeights:
     def test_a_schedule_lets_radius_and_multiplier_grow(self):
         schedule = keras.optimizers.schedules.PolynomialDecay
         model = compiled(
-            network(), pgd_epsilon=schedule(0.0, 10, 0.2), multiplier=schedule(0.0, 10, 1.0)
+            network(),
+            pgd_epsilon=schedule(0.0, 10, 0.2),
+            multiplier=schedule(0.0, 10, 1.0),
         )
         history = model.fit(X, Y, batch_size=16, epochs=12, verbose=0).history
         terms = history["scaled_adversarial_loss"]
@@ -145,7 +145,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("changes, message", REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize(("changes", "message"), REFUSED.values(), ids=REFUSED)
 def test_a_config_refuses(changes, message):
     with pytest.raises(ValueError, match=message):
         nsl.configs.make_adv_reg_config(**{**BOUNDS, **changes})
@@ -164,7 +164,7 @@ class TestErrors:
 
     def test_a_layer_without_bounds(self):
         attention = keras.layers.UnitNormalization()
-        with pytest.raises(ValueError, match="unit_normalization.*UnitNorm"):
+        with pytest.raises(ValueError, match=r"unit_normalization.*UnitNorm"):
             fitted(network(None, 3, attention))
 
 

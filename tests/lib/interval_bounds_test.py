@@ -58,7 +58,12 @@ IMAGES = {
     "batch normalization": [L.BatchNormalization(), L.ReLU(6.0, 0.1)],
     "rescaling": [L.Rescaling(-2.0, 0.5), L.Flatten()],
     "dropout": [L.Dropout(0.5), L.GaussianNoise(1.0), L.SpatialDropout2D(0.5)],
-    "layout": [L.ZeroPadding2D(), L.Cropping2D(2), L.UpSampling2D(), L.Permute((3, 1, 2))],
+    "layout": [
+        L.ZeroPadding2D(),
+        L.Cropping2D(2),
+        L.UpSampling2D(),
+        L.Permute((3, 1, 2)),
+    ],
     "einsum": [L.EinsumDense("abcd,de->abce", (None, None, 5), activation="sigmoid")],
     "dense on positions": [L.Dense(5, activation="leaky_relu"), L.LeakyReLU(0.2)],
     "softmax": [L.Flatten(), L.Dense(4), L.Softmax()],
@@ -172,7 +177,8 @@ class TestModels:
         found = interval_bounds(model, x - EPSILON, x + EPSILON)
         assert found.lower.dtype == tf.float32
         output = model(x).numpy().astype(np.float32)
-        assert np.all(found.lower <= output) and np.all(output <= found.upper)
+        assert np.all(found.lower <= output)
+        assert np.all(output <= found.upper)
 
     def test_inputs_that_are_no_floats_run_as_they_are(self):
         keras.utils.set_random_seed(0)
@@ -230,13 +236,16 @@ REFUSED = {
     "own activation": (sequential((3,), L.Dense(2, activation=lambda x: -x)), "lambda"),
     "causal": (sequential((9, 3), L.Conv1D(2, 3, padding="causal")), "ZeroPadding1D"),
     "falling": (sequential((3,), L.ELU(-1.0)), "slopes"),
-    "cubic": (sequential((4, 4, 1), L.UpSampling2D(2, interpolation="bicubic")), "bicu"),
+    "cubic": (
+        sequential((4, 4, 1), L.UpSampling2D(2, interpolation="bicubic")),
+        "bicu",
+    ),
     "softmax axis": (sequential((3, 4), L.Softmax(axis=1)), "last axis"),
     "not built": (keras.Sequential([L.Dense(2)]), "not built"),
 }
 
 
-@pytest.mark.parametrize("model, message", REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize(("model", "message"), REFUSED.values(), ids=REFUSED)
 def test_refuses(model, message):
     shape = model.input_shape[1:] if model.built else (3,)
     x = np.zeros([2, *shape], np.float32)
@@ -249,5 +258,5 @@ def test_refuses_a_model_whose_layers_are_not_known():
         def call(self, x):
             return x
 
-    with pytest.raises(ValueError, match="sequential or functional.*Own"):
+    with pytest.raises(ValueError, match=r"sequential or functional.*Own"):
         interval_bounds(Own(), np.zeros([1, 2]), np.ones([1, 2]))
