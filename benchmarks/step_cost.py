@@ -9,6 +9,7 @@ step of each wrapper, and prints the ratio of each to its limit:
 - graph with k neighbors: F+B at the (1+k)-fold batch size
 - one step of N-FGSM in the place of the samples: one pass for the gradient of the input
   and F+B; with weight perturbation F+B more
+- interval bounds: F+B, and two more for the bounds
 - free training with k updates of a batch: k (F+B)
 - PGD at an embedding layer: 2 (F+B) and k-1 passes for the gradient of what the layer
   returns, of the model above it alone
@@ -48,6 +49,7 @@ MEMORY_BATCH = {"mlp": 16384, "cnn": 1024, "lstm": 2048}
 GOALS = {
     "FGSM": 1.10,
     "PGD": 1.10,
+    "bounds": 1.10,
     "fast": 1.10,
     "weights": 1.10,
     "free": 1.10,
@@ -193,6 +195,8 @@ def robust_steps(name, jit_compile):
         "weights": attrs.evolve(fast, weight_perturbation=0.01),
         f"free-{REPLAYS}": nsl.keras.presets.free(0.1, replays=REPLAYS),
     }
+    if name != "lstm":
+        configs["bounds"] = nsl.keras.presets.interval_bounds(0.1)
     return {
         label: training_step(
             nsl.keras.AdversarialRegularization(base_model(name), adv_config=config),
@@ -240,6 +244,7 @@ def limits(name, medians):
     plain, gradient = medians["plain step (F+B)"], medians["input gradient"]
     return {
         **{method(name, k): 2 * plain + (k - 1) * gradient for k in (1, *PGD)},
+        "bounds": 3 * plain,
         "fast": gradient + plain,
         "weights": gradient + 2 * plain,
         f"free-{REPLAYS}": REPLAYS * plain,

@@ -101,6 +101,28 @@ def test_inputs_struct():
     assert keras_internals.input_structure(keras.Sequential()) is None
 
 
+def test_standardize_inputs():
+    made = model()
+    assert hasattr(made, "_standardize_inputs")
+    flat = keras_internals.flat_inputs(made, {"x": np.ones([2, 4], np.float32)})
+    assert [tuple(tensor.shape) for tensor in flat] == [(2, 4)]
+
+
+def test_run_through_graph():
+    made = model()
+    assert hasattr(made, "_run_through_graph")
+    seen = []
+
+    def run(operation):
+        seen.append(operation.name)
+        return operation
+
+    x = np.ones([2, 4], np.float32)
+    found = keras_internals.run_operations(made, [x], run)
+    np.testing.assert_allclose(found, made({"x": x}))
+    assert seen == [layer.name for layer in made.layers[1:]]
+
+
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
 def test_keras_logits(activation):
     logits = tf.constant([[1.0, 2.0]])
@@ -125,6 +147,10 @@ def test_modules_of_keras():
         pass
 
     assert not keras_internals.is_own_layer(Own(1))
+    inputs = keras.Input((2,))
+    summed = keras.Model(inputs, keras.ops.add(inputs, 1.0))
+    assert keras_internals.is_own_operation(summed.operations[-1])
+    assert not keras_internals.is_own_operation(keras.layers.Add())
     assert not keras_internals.is_own_activation(tf.tanh)
 
 
