@@ -1,4 +1,4 @@
-"""Plain against regularized over several seeds, as bars."""
+"""Networks side by side over several seeds, as bars."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,30 +6,35 @@ from typing import Any
 import numpy as np
 from seeds import Figures
 
-COLORS = ("#c2571a", "#1f6fb4")
+COLORS = ("#c2571a", "#1f6fb4", "#6b4fa0")
 LABELS = ("plain", "regularized")
 
 
 def draw_bars(
-    axis: Any, figures: Sequence[Figures], title: str, longest: float = 100.0
+    axis: Any,
+    figures: Sequence[Figures],
+    title: str,
+    longest: float = 100.0,
+    labels: Sequence[str] = LABELS,
 ) -> None:
-    """Draws a pair of bars a row of the table, with a dot a seed.
+    """Draws a group of bars a row of the table, with a dot a seed.
 
     Args:
       axis: Where to draw, a matplotlib axis.
       figures: What `over_seeds` returns.
       title: What the figures are, such as 'test accuracy in %'.
       longest: What the axis reaches to.
+      labels: The names of the figures' columns, at most three.
     """
-    rows = list(figures[0])
-    for side, (color, label) in enumerate(zip(COLORS, LABELS, strict=True)):
+    rows, step = list(figures[0]), 0.8 / len(labels)
+    for side, (color, label) in enumerate(zip(COLORS, labels, strict=False)):
         for position, row in enumerate(rows):
             values = [found[row][side] for found in figures]
-            y = position + 0.4 * (side - 0.5)
+            y = position + step * (side - (len(labels) - 1) / 2)
             axis.barh(
                 y,
                 np.mean(values),
-                0.36,
+                0.9 * step,
                 color=color,
                 alpha=0.4,
                 label=None if position else label,
@@ -47,4 +52,4 @@ def draw_bars(
     axis.invert_yaxis()
     axis.set(xlim=(0, 1.12 * longest), xlabel=title)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+    axis.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)

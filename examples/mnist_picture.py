@@ -9,7 +9,11 @@ from seeds import Figures
 
 
 def draw(
-    path: Path, rows: Sequence[Row], rows_title: str, figures: Sequence[Figures]
+    path: Path,
+    rows: Sequence[Row],
+    rows_title: str,
+    figures: Sequence[Figures],
+    names: Sequence[str],
 ) -> None:
     """Draws the picture.
 
@@ -18,6 +22,7 @@ def draw(
       rows: Rows of images.
       rows_title: What stands above them.
       figures: The accuracies of all seeds.
+      names: The names of the networks.
     """
     import matplotlib
 
@@ -29,6 +34,7 @@ def draw(
     left.suptitle(rows_title, fontsize=12)
     for axes, row in zip(left.subplots(len(rows), 10), rows, strict=True):
         draw_row(axes, row)
-    draw_bars(right.subplots(), figures, "test accuracy in %, a dot a seed")
+    title = "test accuracy in %, a dot a seed"
+    draw_bars(right.subplots(), figures, title, labels=names)
     figure.savefig(path, dpi=110)
     plt.close(figure)

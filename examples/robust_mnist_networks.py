@@ -32,6 +32,7 @@ class Training:
     trades_multiplier: float = 4.0
     bounds_multiplier: float = 0.1
     bounds_grow: float = 0.45
+    ema_momentum: float = 0.998
     filters: tuple[int, int] = (32, 64)
     units: int = 128
 
@@ -126,7 +127,9 @@ def train(name: str, images: Images, settings: Training, seed: int) -> keras.Mod
         warmup_steps=warmup_steps,
     )
     trained.compile(
-        optimizer=keras.optimizers.Adam(learning_rate, use_ema=clips, ema_momentum=0.998),
+        optimizer=keras.optimizers.Adam(
+            learning_rate, use_ema=clips, ema_momentum=settings.ema_momentum
+        ),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )

@@ -6,8 +6,18 @@ from typing import Any
 
 from digit_rows import Row, draw_row
 
-COLORS = {"plain": "#c2571a", "pgd": "#1f6fb4", "trades": "#6b4fa0"}
-NAMES = {"plain": "plain", "pgd": "PGD training", "trades": "TRADES"}
+COLORS = {
+    "plain": "#c2571a",
+    "pgd": "#1f6fb4",
+    "trades": "#6b4fa0",
+    "bounds": "#2a7f3e",
+}
+NAMES = {
+    "plain": "plain",
+    "pgd": "PGD training",
+    "trades": "TRADES",
+    "bounds": "interval bounds",
+}
 
 
 def draw(
@@ -24,7 +34,7 @@ def draw(
       path: The PNG file.
       rows: Rows of images.
       rows_title: What stands above them.
-      curves: Accuracy by model ('plain', 'pgd', 'trades') and epsilon.
+      curves: Accuracy by model, a key of `NAMES`, and epsilon.
       curves_title: What stands above the curves.
       robust_accuracies: Robust accuracy by model and epsilon.
     """

@@ -19,6 +19,8 @@ _CATEGORICAL = (
     "categorical_generalized_cross_entropy",
 )
 
+_OF_ERRORS = ("huber", "log_cosh", "mean_absolute_error", "mean_squared_error")
+
 
 @dataclasses.dataclass(frozen=True)
 class OutputLoss:
@@ -40,6 +42,11 @@ class OutputLoss:
     sample_weight: tf.Tensor | None
     binary: bool | None
     from_logits: bool | None
+
+    @property
+    def grows_with_error(self) -> bool:
+        """Whether it is the larger, the farther an output is from its label."""
+        return keras_internals.function_of_loss(self.loss)[0] in _OF_ERRORS
 
     def per_sample(self, output: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
         """Computes the loss of an output that takes the place of the model's.

@@ -619,10 +619,15 @@ class Passes:
 
 def _worst_output(interval: Interval, loss: OutputLoss) -> tf.Tensor:
     """Returns the worst output over a box, as the loss takes it."""
+    if loss.grows_with_error:
+        y = tf.cast(tf.reshape(loss.labels, tf.shape(interval.lower)), tf.float32)
+        farther = y - interval.lower > interval.upper - y
+        return tf.where(farther, interval.lower, interval.upper)
     if loss.binary is None:
         raise ValueError(
-            "The objective 'interval_bounds' bounds logits, so it needs a crossentropy "
-            f"of Keras as compiled loss, but received {loss.loss!r}."
+            "The objective 'interval_bounds' needs a compiled loss of which it knows "
+            "where it is largest: a crossentropy of Keras, or an error such as the mean "
+            f"squared one, but received {loss.loss!r}."
         )
     logits = interval.worst_case_logits(loss.labels, loss.binary)
     if loss.from_logits:

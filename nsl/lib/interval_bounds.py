@@ -146,6 +146,12 @@ def _bounded(operation: Any) -> Callable[..., Any]:
         if own is not None:
             return Interval(*own(intervals[0].lower, intervals[0].upper))
         rule = None
+        if getattr(operation, "quantization_mode", None) is not None:
+            raise ValueError(
+                f"Interval bounds of the layer '{operation.name}' are not known: it is "
+                f"quantized ({operation.quantization_mode}), and rounds its inputs. "
+                "Bound the model as it was before."
+            )
         if keras_internals.is_own_layer(operation):
             rule = _RULES.get(type(operation).__name__)
         elif keras_internals.is_own_operation(operation):
@@ -218,10 +224,16 @@ def _softmax(layer: Any, x: Interval) -> Interval:
         )
 
     def share(own: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
+        # All but one of a sum, with no difference of numbers that are nearly equal.
         highest = tf.reduce_max(others, -1, keepdims=True)
-        rest = tf.exp(others - highest)
-        rest = tf.reduce_sum(rest, -1, keepdims=True) - rest
-        return 1 / (1 + rest * tf.exp(highest - own))
+        shares = tf.exp(others - highest)
+        rest = tf.maximum(tf.reduce_sum(shares, -1, keepdims=True) - shares, 1.0)
+        is_top = tf.one_hot(
+            tf.argmax(others, -1), others.shape[-1], on_value=True, off_value=False
+        )
+        below = tf.where(is_top, others.dtype.min, others)
+        below = tf.reduce_logsumexp(below, -1, keepdims=True)
+        return tf.sigmoid(own - tf.where(is_top, below, highest + tf.math.log(rest)))
 
     return Interval(share(x.lower, x.upper), share(x.upper, x.lower), scores=x)
 

@@ -100,6 +100,23 @@ class TestWeights:
         of_two = compiled(two).evaluate(X, Y % 2, verbose=0)
         np.testing.assert_allclose(of_one, of_two, rtol=1e-5)
 
+    @pytest.mark.parametrize("loss", ["mse", "mae", "huber"])
+    def test_of_errors_are_those_at_the_farther_end(self, loss):
+        base, y = network(outputs=1), np.random.default_rng(2).normal(size=16)
+        model = compiled(base, loss=loss)
+        found = model.evaluate(X, y, verbose=0, return_dict=True)
+        output = interval_bounds(base, *box(X))
+        ends = output.lower[:, 0], output.upper[:, 0]
+        error = keras.losses.get(loss)
+        errors = [
+            [error(y[i : i + 1], end[i : i + 1]) for i in range(16)] for end in ends
+        ]
+        np.testing.assert_allclose(
+            found["scaled_adversarial_loss"],
+            MULTIPLIER * np.max(errors, axis=0).mean(),
+            rtol=1e-5,
+        )
+
     def test_masked_features_do_not_vary(self):
         free = compiled(network(), feature_mask=0.0)
         loss = free.evaluate(X, Y, verbose=0, return_dict=True)
@@ -152,9 +169,9 @@ def test_a_config_refuses(changes, message):
 
 
 class TestErrors:
-    def test_a_loss_that_is_no_crossentropy(self):
-        with pytest.raises(ValueError, match="crossentropy"):
-            fitted(network(outputs=1), loss="mse")
+    def test_a_loss_of_which_nothing_is_known(self):
+        with pytest.raises(ValueError, match="where it is largest"):
+            fitted(network(outputs=1), loss="poisson")
 
     def test_probabilities_of_an_unknown_kind(self):
         normalized = keras.layers.Dense(3, activation="relu")

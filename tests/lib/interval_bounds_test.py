@@ -166,6 +166,16 @@ class TestWorstCaseLogits:
         np.testing.assert_allclose(worst[:, 0], expected, rtol=1e-6)
 
 
+def test_a_softmax_of_wide_bounds():
+    model = sequential((4,), L.Softmax())
+    x = np.array([[0.0, 300.0, -300.0, 1.0]], np.float32)
+    found = interval_bounds(model, x - 200, x + 200)
+    assert np.all(np.isfinite(found.lower + found.upper))
+    np.testing.assert_allclose(found.upper, [[1.0, 1.0, 0.0, 1.0]], atol=1e-6)
+    np.testing.assert_allclose(found.lower, np.zeros([1, 4]), atol=1e-6)
+    assert_holds(model, x / 100, 0.5)
+
+
 class TestModels:
     def test_half_precision_is_bounded_in_float32(self):
         keras.config.set_dtype_policy("mixed_float16")
@@ -229,6 +239,12 @@ class Doubled(keras.layers.Layer):
         return 2 * x
 
 
+def quantized():
+    model = sequential((3,), L.Dense(2))
+    model.quantize("int8")
+    return model
+
+
 REFUSED = {
     "unknown layer": (sequential((4, 3), L.LSTM(2)), "'lstm.* LSTM"),
     "own layer": (sequential((3,), Doubled()), "Doubled.*interval_bounds"),
@@ -241,6 +257,7 @@ REFUSED = {
         "bicu",
     ),
     "softmax axis": (sequential((3, 4), L.Softmax(axis=1)), "last axis"),
+    "quantized": (quantized(), "quantized"),
     "not built": (keras.Sequential([L.Dense(2)]), "not built"),
 }
 
