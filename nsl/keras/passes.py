@@ -626,8 +626,8 @@ def _worst_output(interval: Interval, loss: OutputLoss) -> tf.Tensor:
     if loss.binary is None:
         raise ValueError(
             "The objective 'interval_bounds' needs a compiled loss of which it knows "
-            "where it is largest: a crossentropy of Keras, or an error such as the mean "
-            f"squared one, but received {loss.loss!r}."
+            "where it is largest: a crossentropy of Keras, or an error such as 'mse'. "
+            f"But received {loss.loss!r}."
         )
     logits = interval.worst_case_logits(loss.labels, loss.binary)
     if loss.from_logits:
