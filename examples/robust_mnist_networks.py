@@ -57,15 +57,15 @@ def make_model(
     Args:
       shape: The shape of an image.
       settings: The numbers of filters and units.
-      clips: Whether the convolutions see, beside the image, one in which all below 0.3
-        is white and all above 0.7 black, to begin with. Madry et al. (2018, appendix C)
-        found that their network had learned such thresholds by itself.
+      clips: Whether the contrast is raised first: to begin with, all below 0.3 is white
+        and all above 0.7 black. Madry et al. (2018, appendix C) found that their
+        network had learned such thresholds by itself.
     """
     model = keras.Sequential([keras.Input(shape)])
     if clips:
-        both = keras.layers.Conv2D(2, 1)
-        model.add(both)
-        both.set_weights([np.array([[[[1.0, 2.5]]]]), np.array([0.0, -0.75])])
+        contrast = keras.layers.Conv2D(1, 1)
+        model.add(contrast)
+        contrast.set_weights([np.array([[[[2.5]]]]), np.array([-0.75])])
         model.add(keras.layers.ReLU(max_value=1.0))
     for filters in settings.filters:
         model.add(

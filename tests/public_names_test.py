@@ -118,6 +118,7 @@ ENUMS = {
         "MART": "mart",
         "LOGIT_PAIRING": "logit_pairing",
         "VIRTUAL": "virtual",
+        "INTERVAL_BOUNDS": "interval_bounds",
     },
     "NormType": {"L1": "l1", "L2": "l2", "INFINITY": "infinity"},
     "AdvTargetType": {

@@ -25,7 +25,7 @@ from nsl.configs.graph import (
     GraphRegConfig,
     make_graph_reg_config,
 )
-from nsl.configs.graph_builder import GraphBuilderConfig
+from nsl.configs.graph_builder import GraphBuilderConfig, SearchIndex
 from nsl.configs.integration import IntegrationConfig, IntegrationType
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "IntegrationConfig",
     "IntegrationType",
     "NormType",
+    "SearchIndex",
     "TransformType",
     "VirtualAdvConfig",
     "make_adv_reg_config",

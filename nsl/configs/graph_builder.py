@@ -3,6 +3,7 @@
 import attrs
 
 from nsl.configs import fields
+from nsl.configs.choice import Choice
 
 
 def _validate_rounds(
@@ -27,6 +28,34 @@ def _validate_mutual(
         raise ValueError("GraphBuilderConfig.mutual needs num_neighbors to be set.")
 
 
+class SearchIndex(Choice):
+    """How similar embeddings are searched.
+
+    Attributes:
+      EXACT: Every pair is compared, or with `lsh_splits` every pair within a bucket.
+      IVF: Only vectors around a few near centroids are compared (inverted lists, by
+        faiss: `pip install 'nsl[ann]'`).
+      AUTO: Exact where that is as quick, or faiss is missing; otherwise inverted lists.
+    """
+
+    EXACT = "exact"
+    IVF = "ivf"
+    AUTO = "auto"
+
+
+def _validate_index(
+    instance: "GraphBuilderConfig",
+    attribute: "attrs.Attribute[SearchIndex]",
+    value: SearchIndex,
+) -> None:
+    if instance.lsh_splits > 0 and value is not SearchIndex.EXACT:
+        raise ValueError(
+            f"GraphBuilderConfig.index is {value.value!r}, but lsh_splits="
+            f"{instance.lsh_splits} asks for hashing, which is another way to compare "
+            "fewer pairs. Leave one of them out."
+        )
+
+
 @attrs.define
 class GraphBuilderConfig:
     """Which pairs of embeddings become edges, and how pairs are searched.
@@ -44,6 +73,9 @@ class GraphBuilderConfig:
         or above the threshold. None keeps all.
       mutual: With `num_neighbors`, whether an edge is kept only if each of its ends
         has chosen the other.
+      index: A `SearchIndex` or its value.
+      recall: With inverted lists, the share of the edges that are to be found: as few
+        lists are searched as find this share for a sample of examples.
     """
 
     id_feature_name: str = attrs.field(
@@ -64,3 +96,7 @@ class GraphBuilderConfig:
         default=None, validator=attrs.validators.optional(fields.integer(1))
     )
     mutual: bool = attrs.field(default=False, validator=_validate_mutual)
+    index: SearchIndex = attrs.field(
+        default=SearchIndex.EXACT, converter=SearchIndex, validator=_validate_index
+    )
+    recall: float = attrs.field(default=0.98, validator=fields.number(0, 1))

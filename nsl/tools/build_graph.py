@@ -5,6 +5,7 @@ From the shell:
 """
 
 import functools
+import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import Any
 
 from absl import flags, logging
 
-from nsl.configs import GraphBuilderConfig
+from nsl.configs import GraphBuilderConfig, SearchIndex
 from nsl.files import edge_lines, input_files, output_files
 from nsl.files.input_files import PathLike, Paths
 from nsl.files.output_files import OutputFile
@@ -20,6 +21,7 @@ from nsl.tools import command_line, reports, similarity
 from nsl.tools.embedding_files import read_embeddings
 from nsl.tools.embeddings import Embeddings
 from nsl.tools.graph_statistics import GraphStatistics
+from nsl.tools.inverted_lists import InvertedLists
 from nsl.tools.lsh import Buckets
 from nsl.tools.nearest_neighbors import sample_pairs
 from nsl.tools.similar_pairs import nearest_pairs, searches, similar_pairs
@@ -36,6 +38,9 @@ source<TAB>target<TAB>cosine similarity."""
 
 _EDGES_AT_ONCE = 1 << 16
 _RECALL_SAMPLE = 1000
+# Where comparing all pairs is as quick as inverted lists: so few embeddings, or such a
+# share of the lists to search.
+_AS_QUICK_NODES, _AS_QUICK_SHARE = 50_000, 0.2
 
 
 class GraphBuilder:
@@ -100,9 +105,11 @@ def build_graph_from_config(
     Returns:
       The report: nodes, edges, isolated nodes, quantiles of the degree, the size of
       the largest component; with labels the share of edges that join equal ones; with
-      locality-sensitive hashing an estimate of the share of edges it found.
+      hashing or inverted lists an estimate of the share of edges they found, from a
+      sample of nodes that is compared to all.
 
     Raises:
+      ImportError: If the index needs faiss, which is missing.
       OSError: If a file cannot be read or written.
       TypeError: If `graph_builder_config` is no `GraphBuilderConfig`.
       ValueError: If the content of a file is wrong. No output file is left then.
@@ -141,8 +148,20 @@ def build_graph_from_config(
         embeddings.duplicates,
     )
     statistics = GraphStatistics(len(embeddings), embeddings.labels)
-    buckets = None
-    if config.lsh_splits > 0:
+    buckets, found, lists = None, None, None
+    threshold, k = config.similarity_threshold, config.num_neighbors
+    if _uses_lists(config, len(embeddings)):
+        lists = InvertedLists(embeddings, config.random_seed)
+        sample = sample_pairs(embeddings, _RECALL_SAMPLE, threshold, k)
+        found = lists.tune(sample, config.recall, k)
+        if config.index is SearchIndex.AUTO and lists.share > _AS_QUICK_SHARE:
+            logging.info(
+                "Inverted lists would compare each embedding with %.0f%% of all: "
+                "comparing all pairs is as quick.",
+                100 * lists.share,
+            )
+            lists = None
+    elif config.lsh_splits > 0:
         buckets = Buckets.of(
             embeddings, config.lsh_splits, config.lsh_rounds, config.random_seed
         )
@@ -151,36 +170,50 @@ def build_graph_from_config(
         similarity.fastest_product() as product,
     ):
         all_searches = searches(len(embeddings), buckets)
-        threshold = config.similarity_threshold
-        if config.num_neighbors is None:
-            for pairs in similar_pairs(embeddings, all_searches, product, threshold):
+        if k is None:
+            if lists is None:
+                parts = similar_pairs(embeddings, all_searches, product, threshold)
+            else:
+                parts = iter([lists.pairs_once(threshold)])
+            for pairs in parts:
                 statistics.add_both_ways(pairs.sources, pairs.targets)
                 _write(file, embeddings, pairs, both_ways=True)
         else:
-            pairs = nearest_pairs(
-                embeddings,
-                all_searches,
-                product,
-                threshold,
-                config.num_neighbors,
-                config.mutual,
-            )
+            if lists is None:
+                pairs = nearest_pairs(
+                    embeddings, all_searches, product, threshold, k, config.mutual
+                )
+            else:
+                pairs = lists.nearest_pairs(threshold, k, config.mutual)
             statistics.add(pairs.sources, pairs.targets)
             _write(file, embeddings, pairs, both_ways=False)
 
     report = statistics.report()
     if buckets is not None:
-        sample = sample_pairs(
-            embeddings,
-            _RECALL_SAMPLE,
-            config.similarity_threshold,
-            config.num_neighbors,
-        )
-        report["estimated_recall"] = buckets.share_found(sample)
+        sample = sample_pairs(embeddings, _RECALL_SAMPLE, threshold, k)
+        found = buckets.share_found(sample)
+    if buckets is not None or lists is not None:
+        report["estimated_recall"] = found
     reports.log(f"Wrote {output}", report)
     if report_path is not None:
         reports.write_json(report_path, report)
     return report
+
+
+def _uses_lists(config: GraphBuilderConfig, nodes: int) -> bool:
+    """Tells whether inverted lists are searched."""
+    if config.index is SearchIndex.IVF:
+        return True
+    if config.index is SearchIndex.EXACT or nodes < _AS_QUICK_NODES:
+        return False
+    if importlib.util.find_spec("faiss") is None:
+        logging.info(
+            "index='auto' compares all pairs of %d embeddings, as faiss is missing: "
+            "pip install 'nsl[ann]' to search inverted lists.",
+            nodes,
+        )
+        return False
+    return True
 
 
 def _write(
@@ -213,6 +246,8 @@ def build_graph(
     *,
     num_neighbors: int | None = None,
     mutual: bool = False,
+    index: SearchIndex | str = SearchIndex.EXACT,
+    recall: float = 0.98,
     label_feature_name: str | None = None,
     report_path: PathLike | None = None,
 ) -> dict[str, Any]:
@@ -229,6 +264,8 @@ def build_graph(
       random_seed: Seed of the hyperplanes.
       num_neighbors: The most neighbors an example keeps.
       mutual: Whether each end of an edge must have chosen the other.
+      index: How similar embeddings are searched.
+      recall: With inverted lists, the share of the edges that are to be found.
       label_feature_name: See `build_graph_from_config`.
       report_path: A file that gets the report as JSON.
 
@@ -248,6 +285,8 @@ def build_graph(
         random_seed=random_seed,
         num_neighbors=num_neighbors,
         mutual=mutual,
+        index=index,
+        recall=recall,
     )
     return build_graph_from_config(
         embedding_files,
@@ -322,6 +361,22 @@ def _define_flags(values: flags.FlagValues) -> None:
         "A feature that holds a label; the report then tells the share of edges that "
         "join equal labels.",
     )
+    flags.DEFINE_enum(
+        "index",
+        SearchIndex.EXACT.value,
+        [index.value for index in SearchIndex],
+        "How similar embeddings are searched: exact compares all pairs, ivf those in "
+        "near lists (needs faiss: pip install 'nsl[ann]'), auto the quicker of both.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "recall",
+        0.98,
+        "With inverted lists, the share of the edges that are to be found.",
+        lower_bound=0.0,
+        upper_bound=1.0,
+        flag_values=values,
+    )
     string("report", None, "A file that gets the report as JSON.")
 
 
@@ -342,6 +397,8 @@ def _run(values: flags.FlagValues, arguments: list[str]) -> None:
         random_seed=values.random_seed,
         num_neighbors=values.num_neighbors,
         mutual=values.mutual,
+        index=values.index,
+        recall=values.recall,
         label_feature_name=values.label_feature_name,
         report_path=values.report,
     )

@@ -82,14 +82,23 @@ class NearestNeighbors:
         """
         rows, places = np.nonzero(self._neighbors >= 0)
         targets = self._neighbors[rows, places]
-        similarities = self._similarities[rows, places]
-        if mutual:
-            size = len(self._neighbors)
-            back = np.isin(
-                targets.astype(np.int64) * size + rows, rows * size + targets
-            )
-            rows, targets, similarities = rows[back], targets[back], similarities[back]
-        return Pairs(rows, targets, similarities)
+        pairs = Pairs(rows, targets, self._similarities[rows, places])
+        return mutual_pairs(pairs, len(self._neighbors)) if mutual else pairs
+
+
+def mutual_pairs(pairs: Pairs, nodes: int) -> Pairs:
+    """Returns the pairs that are there in both directions.
+
+    Args:
+      pairs: The pairs, each once in a direction.
+      nodes: The number of nodes.
+
+    Returns:
+      Those pairs, in the same order.
+    """
+    sources, targets = pairs.sources.astype(np.int64), pairs.targets.astype(np.int64)
+    back = np.isin(targets * nodes + sources, sources * nodes + targets)
+    return Pairs(pairs.sources[back], pairs.targets[back], pairs.similarities[back])
 
 
 def sample_pairs(

@@ -177,7 +177,9 @@ def test_other_configs_refuse_wrong_values():
 
 @pytest.mark.parametrize("objective", configs.AdvObjective)
 def test_objectives_by_value_or_name(objective):
-    config = configs.make_adv_reg_config(objective=objective.value)
+    config = configs.make_adv_reg_config(
+        objective=objective.value, adv_grad_norm="infinity", pgd_epsilon=0.1
+    )
     assert config.objective is objective
     assert configs.AdvRegConfig(objective="my_own").objective == "my_own"
 
