@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from nsl.lib import keras_internals
+from nsl.lib.interval_bounds import Interval
 
 _BINARY = ("binary_crossentropy", "binary_focal_crossentropy")
 _CATEGORICAL = (
@@ -43,10 +44,45 @@ class OutputLoss:
     binary: bool | None
     from_logits: bool | None
 
-    @property
-    def grows_with_error(self) -> bool:
-        """Whether it is the larger, the farther an output is from its label."""
-        return keras_internals.function_of_loss(self.loss)[0] in _OF_ERRORS
+    def worst_output(self, interval: Interval) -> tf.Tensor:
+        """Chooses what makes the loss largest within bounds of the output.
+
+        Args:
+          interval: The bounds.
+
+        Returns:
+          An output as the loss takes it: the farther end for errors; for
+          crossentropies logits, or their probabilities, that are no better for the
+          labels than any within the bounds.
+
+        Raises:
+          ValueError: If it is not known where the loss is largest, or the loss takes
+            probabilities and the bounds have no logits.
+        """
+        if keras_internals.function_of_loss(self.loss)[0] in _OF_ERRORS:
+            y = tf.reshape(self.labels, tf.shape(interval.lower))
+            farther = tf.cast(y, interval.lower.dtype) > interval.center
+            return tf.where(farther, interval.lower, interval.upper)
+        if self.binary is None:
+            raise ValueError(
+                "The objective 'interval_bounds' needs a compiled loss of which it is "
+                "known where it is largest: a crossentropy of Keras, or an error such "
+                f"as 'mse'. But received {self.loss!r}."
+            )
+        logits = interval.worst_case_logits(self.labels, self.binary)
+        if self.from_logits:
+            return logits
+        if interval.scores is None:
+            raise ValueError(
+                "The objective 'interval_bounds' bounds logits: expected a model that "
+                f"ends with its softmax or sigmoid, as {self.loss!r} takes "
+                "probabilities. Or let the model give logits, and compile with "
+                "from_logits=True."
+            )
+        activation = tf.sigmoid if self.binary else tf.nn.softmax
+        output = activation(logits)
+        keras_internals.keep_logits(output, logits)
+        return output
 
     def per_sample(self, output: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
         """Computes the loss of an output that takes the place of the model's.

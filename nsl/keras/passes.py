@@ -17,7 +17,7 @@ from nsl.keras.compiled_losses import OutputLoss, output_losses
 from nsl.keras.shared_pass import has_fixed_batch_size, may_share_pass, recurrent_states
 from nsl.lib import keras_internals
 from nsl.lib.features import is_perturbable
-from nsl.lib.interval_bounds import Interval, interval_bounds
+from nsl.lib.interval_bounds import interval_bounds
 from nsl.lib.layer_outputs import Change, checked, find_layer, recorded_outputs
 
 
@@ -357,7 +357,7 @@ class Passes:
             strict=True,
         )
         worst = [
-            own if loss is None else _worst_output(interval, loss)
+            own if loss is None else loss.worst_output(interval)
             for interval, own, loss in flat
         ]
         return keras.tree.pack_sequence_as(clean.y_pred, worst)
@@ -615,33 +615,6 @@ class Passes:
         yield
         for state, value in zip(states, after, strict=True):
             state.assign(value)
-
-
-def _worst_output(interval: Interval, loss: OutputLoss) -> tf.Tensor:
-    """Returns the worst output over a box, as the loss takes it."""
-    if loss.grows_with_error:
-        y = tf.cast(tf.reshape(loss.labels, tf.shape(interval.lower)), tf.float32)
-        farther = y - interval.lower > interval.upper - y
-        return tf.where(farther, interval.lower, interval.upper)
-    if loss.binary is None:
-        raise ValueError(
-            "The objective 'interval_bounds' needs a compiled loss of which it knows "
-            "where it is largest: a crossentropy of Keras, or an error such as 'mse'. "
-            f"But received {loss.loss!r}."
-        )
-    logits = interval.worst_case_logits(loss.labels, loss.binary)
-    if loss.from_logits:
-        return logits
-    if interval.scores is None:
-        raise ValueError(
-            "The objective 'interval_bounds' bounds logits: expected a model that ends "
-            f"with its softmax or sigmoid, as {loss.loss!r} takes probabilities. Or "
-            "let the model give logits, and compile with from_logits=True."
-        )
-    activation = tf.sigmoid if loss.binary else tf.nn.softmax
-    output = activation(logits)
-    keras_internals.keep_logits(output, logits)
-    return output
 
 
 def _parted(outputs: PassOutputs, batches: list[Any]) -> list[PassOutputs]:
