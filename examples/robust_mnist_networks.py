@@ -28,10 +28,11 @@ class Training:
     learning_rate_grows: float = 0.3
     learning_rate: float = 0.002
     batch_size: int = 128
-    epochs: tuple[int, int, int, int] = (3, 5, 5, 60)
+    epochs: tuple[int, int, int, int] = (3, 5, 5, 32)
     trades_multiplier: float = 4.0
-    bounds_multiplier: float = 0.1
+    bounds_multiplier: float = 0.05
     bounds_grow: float = 0.45
+    bounds_learning_rate_grows: float = 0.1
     ema_momentum: float = 0.998
     filters: tuple[int, int] = (32, 64)
     units: int = 128
@@ -43,7 +44,7 @@ QUICK = Training(
     step_size=0.15,
     learning_rate=0.01,
     batch_size=64,
-    epochs=(4, 4, 4, 6),
+    epochs=(4, 4, 4, 20),
     filters=(8, 16),
     units=32,
 )
@@ -119,7 +120,10 @@ def train(name: str, images: Images, settings: Training, seed: int) -> keras.Mod
     total_steps = epochs * -(-len(images.y) // settings.batch_size)
     if name != "plain":
         trained = adversarial(name, model, settings, total_steps)
-    warmup_steps = int(settings.learning_rate_grows * total_steps)
+    grows = settings.learning_rate_grows
+    if name == "bounds":
+        grows = settings.bounds_learning_rate_grows
+    warmup_steps = int(grows * total_steps)
     learning_rate = keras.optimizers.schedules.CosineDecay(
         0.0,
         total_steps - warmup_steps,
