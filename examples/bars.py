@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from seeds import Figures
 
-COLORS = ("#c2571a", "#1f6fb4", "#6b4fa0")
+COLORS = ("#c2571a", "#1f6fb4")
+_FURTHER = ("#6b4fa0",)
 LABELS = ("plain", "regularized")
 
 
@@ -27,7 +28,9 @@ def draw_bars(
       labels: The names of the figures' columns, at most three.
     """
     rows, step = list(figures[0]), 0.8 / len(labels)
-    for side, (color, label) in enumerate(zip(COLORS, labels, strict=False)):
+    for side, (color, label) in enumerate(
+        zip((*COLORS, *_FURTHER), labels, strict=False)
+    ):
         for position, row in enumerate(rows):
             values = [found[row][side] for found in figures]
             y = position + step * (side - (len(labels) - 1) / 2)
