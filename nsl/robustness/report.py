@@ -258,7 +258,8 @@ class RobustnessReport:
             rows.append([alone, *map(percent, part.robust_accuracy.values()), "", ""])
         ends = {"robust accuracy": self.robust_accuracy}
         if self.certified is not None:
-            ends["certified (no attack can do more)"] = self.certified_accuracy
+            # The last row is the result.
+            ends = {"certified: no attack can do more": self.certified_accuracy, **ends}
         return [
             *rows,
             *([name, *map(percent, by.values()), "", ""] for name, by in ends.items()),
