@@ -144,7 +144,8 @@ def evaluate(
         "clean": dict.fromkeys(models, test),
         "FGSM made on the plain network": dict.fromkeys(models, made_on_plain),
         "FGSM made on the network itself": {
-            name: fgsm(model, test, settings) for name, model in models.items()
+            name: made_on_plain if name == "plain" else fgsm(model, test, settings)
+            for name, model in models.items()
         },
         f"PGD, {settings.pgd_steps} steps, on the network itself": {
             name: pgd(model, test, settings) for name, model in models.items()

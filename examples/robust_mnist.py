@@ -2,10 +2,10 @@
 
 The same small convolutional network is trained plainly; on attacked images alone (PGD
 training: Madry et al., 2018, https://arxiv.org/abs/1706.06083); and with TRADES (Zhang
-et al., 2019, https://arxiv.org/abs/1901.08573). A fourth network sees, beside the
-image, one with more contrast, and is trained for longer: on images attacked by one
-step, and on interval bounds (Gowal et al., 2018, https://arxiv.org/abs/1810.12715),
-which prove of most images that no attack succeeds. All are trained with
+et al., 2019, https://arxiv.org/abs/1901.08573). A fourth network raises the contrast
+of the image first, and is trained for longer: on images attacked by one step, and on
+interval bounds (Gowal et al., 2018, https://arxiv.org/abs/1810.12715), which prove of
+most images that no attack succeeds. All are trained with
 `nsl.keras.AdversarialRegularization` in an ordinary `fit` (robust_mnist_networks.py).
 No pixel may move by more than epsilon = 0.3, where white is 0 and black is 1. Then
 `nsl.evaluate_robustness` attacks test images with the standard suite (Auto-PGD on the

@@ -114,14 +114,14 @@ def adversarial(
 def train(name: str, images: Images, settings: Training, seed: int) -> keras.Model:
     """Returns a trained network, with no wrapper around it."""
     keras.utils.set_random_seed(seed)
-    clips = name == "bounds"
-    model = trained = make_model(images.x.shape[1:], settings, clips)
+    bounds = name == "bounds"
+    model = trained = make_model(images.x.shape[1:], settings, clips=bounds)
     epochs = settings.epochs[NAMES.index(name)]
     total_steps = epochs * -(-len(images.y) // settings.batch_size)
     if name != "plain":
         trained = adversarial(name, model, settings, total_steps)
     grows = settings.learning_rate_grows
-    if name == "bounds":
+    if bounds:
         grows = settings.bounds_learning_rate_grows
     warmup_steps = int(grows * total_steps)
     learning_rate = keras.optimizers.schedules.CosineDecay(
@@ -132,7 +132,7 @@ def train(name: str, images: Images, settings: Training, seed: int) -> keras.Mod
     )
     trained.compile(
         optimizer=keras.optimizers.Adam(
-            learning_rate, use_ema=clips, ema_momentum=settings.ema_momentum
+            learning_rate, use_ema=bounds, ema_momentum=settings.ema_momentum
         ),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],

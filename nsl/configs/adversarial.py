@@ -219,9 +219,9 @@ class AdvRegConfig:
         registered with `nsl.keras.AdversarialObjective`. Those but 'labeled' need a
         model of class scores. 'interval_bounds' needs a sequential or functional model
         of common layers, see `nsl.lib.interval_bounds`, with a crossentropy, squared or
-        absolute error as loss, and of the neighbor's settings the
-        radius, masks and clip values count. 'mart' and 'logit_pairing' have a labeled
-        loss of their own in the place of the compiled one.
+        absolute error as loss; of the neighbor's settings the radius, masks and clip
+        values count. 'mart' and 'logit_pairing' have a labeled loss of their own in the
+        place of the compiled one.
       from_logits: Whether the outputs of the model are logits or probabilities, for the
         objectives that need to know. None asks the compiled loss.
       start_epoch: The epoch of `fit`, counted from 0, from which on the term takes part

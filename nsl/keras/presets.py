@@ -176,12 +176,16 @@ def interval_bounds(
     Returns:
       The config.
     """
+    # One step is half as long as those of PGD together: Wong et al. (2020).
+    step = _STEPS_PER_RADIUS / max(steps, 2)
     return make_adv_reg_config(
         multiplier=multiplier,
         mode="replace" if steps else "add",
         objective="interval_bounds",
-        **_ball(epsilon, "infinity", bounds, max(steps, 2), warmup_steps)
-        | {"pgd_iterations": steps, "random_init": steps > 0},
+        **{
+            **_ball(epsilon, "infinity", bounds, steps, warmup_steps, step),
+            "random_init": steps > 0,
+        },
     )
 
 

@@ -145,13 +145,13 @@ def _bounded(operation: Any) -> Callable[..., Any]:
         own = getattr(operation, "interval_bounds", None)
         if own is not None:
             return Interval(*own(intervals[0].lower, intervals[0].upper))
-        rule = None
         if getattr(operation, "quantization_mode", None) is not None:
             raise ValueError(
                 f"Interval bounds of the layer '{operation.name}' are not known: it is "
                 f"quantized ({operation.quantization_mode}), and rounds its inputs. "
                 "Bound the model as it was before."
             )
+        rule = None
         if keras_internals.is_own_layer(operation):
             rule = _RULES.get(type(operation).__name__)
         elif keras_internals.is_own_operation(operation):

@@ -7,7 +7,9 @@ import tensorflow as tf
 
 from nsl.attacks.examples import Batch, Examples, Limits, split
 from nsl.attacks.model_adapter import ModelAdapter
+from nsl.configs import NormType
 from nsl.lib.interval_bounds import Interval, interval_bounds
+from nsl.lib.threat_model import ThreatModel
 
 # By how much logits have to differ for a proof, in shares of the largest difference.
 _ROUNDING = 1e-5
@@ -55,29 +57,13 @@ def _certified(output: Interval, labels: np.ndarray, logits: bool | None) -> np.
 def _box(batch: Batch) -> tuple[Any, Any]:
     """Returns the bounds of the points that an attack may give."""
     limits = batch.limits
-    ends: tuple[list[Any], list[Any]] = ([], [])
-    for leaf, scale, low, high, mask in zip(
-        tf.nest.flatten(batch.features),
-        limits.scale,
-        limits.low,
-        limits.high,
-        limits.mask,
-        strict=True,
-    ):
-        if leaf.dtype.kind not in "fV":
-            ends[0].append(leaf)
-            ends[1].append(leaf)
-            continue
-        reach = limits.radius.reshape([-1, *[1] * (leaf.ndim - 1)])
-        reach = reach * (1.0 if scale is None else scale)
-        if mask is not None:
-            reach = np.where(mask > 0, reach, 0.0)
-        lower, upper = leaf - reach, leaf + reach
-        if low is not None:
-            lower = np.maximum(lower, np.minimum(leaf, low))
-        if high is not None:
-            upper = np.minimum(upper, np.maximum(leaf, high))
-        ends[0].append(lower.astype(leaf.dtype))
-        ends[1].append(upper.astype(leaf.dtype))
-    lower, upper = (tf.nest.pack_sequence_as(batch.features, end) for end in ends)
-    return lower, upper
+    threat = ThreatModel(
+        tf.nest.map_structure(tf.convert_to_tensor, batch.features),
+        NormType.INFINITY,
+        radius=limits.radius,
+        scale=[1.0 if scale is None else scale for scale in limits.scale],
+        low=limits.low,
+        high=limits.high,
+        mask=limits.mask,
+    )
+    return threat.enclosing_box()

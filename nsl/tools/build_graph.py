@@ -8,7 +8,7 @@ import functools
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from absl import flags, logging
@@ -170,11 +170,12 @@ def build_graph_from_config(
         similarity.fastest_product() as product,
     ):
         all_searches = searches(len(embeddings), buckets)
+        parts: Iterable[Pairs]
         if k is None:
             if lists is None:
                 parts = similar_pairs(embeddings, all_searches, product, threshold)
             else:
-                parts = iter([lists.pairs_once(threshold)])
+                parts = [lists.pairs_once(threshold)]
             for pairs in parts:
                 statistics.add_both_ways(pairs.sources, pairs.targets)
                 _write(file, embeddings, pairs, both_ways=True)
