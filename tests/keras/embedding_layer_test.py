@@ -484,13 +484,20 @@ class TestModes:
     @pytest.mark.parametrize(
         ("way", "config"),
         [
-            ("xla", {"standardize_layers": True, "norm_per_position": True}),
-            ("xla", {"clip_to_layer_range": True, "start_epoch": 1}),
-            ("xla", {"objective": "mart"}),
-            ("eager", {"objective": "trades"}),
-            ("eager", {"mode": "replace"}),
+            (
+                "xla",
+                {
+                    "objective": "mart",
+                    "standardize_layers": True,
+                    "norm_per_position": True,
+                },
+            ),
+            ("eager", {"mode": "replace", "clip_to_layer_range": True}),
             ("loaded", {"objective": "virtual"}),
-            ("loaded", {"random_init": True, "pgd_epsilon": 0.4}),
+            (
+                "loaded",
+                {"random_init": True, "pgd_epsilon": 0.4, "start_epoch": 1},
+            ),
         ],
         ids=str,
     )
@@ -533,7 +540,7 @@ class TestModes:
                 keras.layers.Embedding(
                     VOCABULARY, WIDTH, name="embedding", dtype="mixed_float16"
                 ),
-                keras.layers.LSTM(4, dtype="mixed_float16"),
+                keras.layers.SimpleRNN(4, dtype="mixed_float16"),
                 keras.layers.Dense(1, dtype="float32"),
             ]
         )
