@@ -571,8 +571,8 @@ def test_the_report_says_what_flips_decisions() -> None:
     assert report.by_column == {"a": 0.25, "b": 0.25}
     assert report.by_changes == {0: 0.25, 1: 0.75, 2: 1.0}
     assert str(report) == (
-        "Decisions of 4 records against all of 12 candidates\n"
-        "wrong without any change     25.0%\n"
+        "Share misclassified of 4 records, over all 12 candidates\n"
+        "no column replaced           25.0%\n"
         "at most 1 column replaced    75.0%\n"
         "at most 2 columns replaced  100.0%\n"
         "  column 'a' alone           25.0%\n"
@@ -636,7 +636,7 @@ class TestErrors:
 
     def test_bounds_and_masks_have_no_place(self) -> None:
         for name, value in {"bounds": (0, 1), "feature_mask": 1, "grid": 1}.items():
-            with pytest.raises(ValueError, match="neither bounds, feature_mask nor"):
+            with pytest.raises(ValueError, match="none of bounds, feature_mask and"):
                 Substitution({"visits": [2]})(self.model, self.X, **{name: value})
 
     def test_settings(self) -> None:
@@ -648,7 +648,7 @@ class TestErrors:
             Substitution({0: [1]}, objective="nothing")
 
     def test_labels_as_texts_are_refused_as_by_other_attacks(self) -> None:
-        with pytest.raises(ValueError, match="Map each label to a number"):
+        with pytest.raises(ValueError, match="Map the labels to integers"):
             Substitution({"visits": [2]})(self.model, self.X, ["yes"])
 
 
