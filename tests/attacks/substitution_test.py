@@ -482,7 +482,7 @@ def test_a_loss_and_a_criterion_for_any_other_output() -> None:
         price, x, y, loss_fn=loss, criterion=lambda y, z: np.abs(z - y) < 9
     )
     np.testing.assert_array_equal(report.alone, [[True, False], [True, False]])
-    with pytest.raises(ValueError, match="there is no target"):
+    with pytest.raises(ValueError, match="loss_fn excludes target"):
         attack(price, x, y, loss_fn=loss, target=[1, 1])
 
 
@@ -625,7 +625,7 @@ class TestErrors:
         count = 10 * 10 + 45 * 100 + 120 * 1000
         with pytest.raises(ValueError, match=f"{count:,} candidates.*max_candidates"):
             attack(np.eye, x)
-        message = f"{2 * count:,} passes in all.*Lower max_changes.*raise"
+        message = f"{2 * count:,} passes in total.*Lower max_changes.*raise"
         with pytest.raises(ValueError, match=message):
             attack(np.eye, x)
 

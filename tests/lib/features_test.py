@@ -70,7 +70,7 @@ def test_list_is_an_array_where_features_have_names():
 @pytest.mark.parametrize(
     ("value", "match"),
     [
-        ({"c": 1}, r"mask has entries for features \['c'\].*\['a', 'b'\]"),
+        ({"c": 1}, r"mask has entries for unknown features \['c'\].*\['a', 'b'\]"),
         ({"b": (1, 2, 3)}, r"unknown features \[2\].*\[0, 1\]"),
         ({"a": {"x": {"y": 1}}}, r"feature 'a/x' is a single tensor"),
     ],
