@@ -270,9 +270,7 @@ class Examples:
           ValueError: If a radius is negative, not finite, or fits no feature.
         """
         is_list = isinstance(epsilon, list | tuple)
-        return [self._limits_of(one) for one in (epsilon if is_list else [epsilon])], (
-            is_list
-        )
+        return [*map(self._limits_of, epsilon if is_list else [epsilon])], is_list
 
     def batch(
         self,

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from nsl.attacks.attack import MinimumNorm, State
 from nsl.attacks.labels import likeliest_wrong
-from nsl.attacks.objectives import likeliest_other
+from nsl.attacks.objectives import margin
 from nsl.attacks.problem import Problem
 from nsl.lib.hyperplane import shortest_move
 
@@ -116,8 +116,7 @@ class FAB(MinimumNorm):
 
         def margin_at(perturbation: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             logits = problem.logits(perturbation)
-            own = tf.gather(logits, problem.labels, axis=1, batch_dims=1)
-            value = likeliest_other(logits, problem.labels) - own
+            value = margin(logits, problem.labels)
             predicted = tf.argmax(logits, axis=1, output_type=tf.int32)
             fooled = predicted != problem.labels
             return tf.cast(value, problem.dtype)[:, tf.newaxis], fooled

@@ -100,19 +100,15 @@ class Search:
         self._attempts = attack.attempts(model.classes)
         self._memory = model.memory()
         self._function, self._traced = self._compiled()
-        self._labels: Any = None
-        self._targets: Any = None
         self._given_targets = target is not None
-        self._read_labels(target)
-
-    def _read_labels(self, target: Any) -> None:
-        if self._loss_fn is not None:
-            y = self._examples.y
-            self._labels = self._clean if y is None else y
-            return
-        self._labels, self._targets = self._examples.labels_and_targets(
-            self._model.classes, lambda: self._clean, target
-        )
+        self._labels: Any = examples.y
+        self._targets: Any = None
+        if loss_fn is None:
+            self._labels, self._targets = examples.labels_and_targets(
+                model.classes, lambda: self._clean, target
+            )
+        elif examples.y is None:
+            self._labels = self._clean
 
     def run(self, limits: list[Limits], verbose: bool) -> list[Any]:
         """Searches within each of several limits.
@@ -216,7 +212,8 @@ class Search:
         chain: list[tuple[str, ...]],
     ) -> Any:
         """Runs parts of the attack on some examples; returns their leaves and state."""
-        batch, leaves = self._batch(index, limits), None
+        given = self._labels, self._targets, self._memory
+        batch, leaves = self._examples.batch(index, limits, *given), None
         for parts in chain:
             if not self._pads:
                 self._trace(limits, state, seed, end, parts)
@@ -292,11 +289,6 @@ class Search:
         """The clean logits, or the outputs if there is a `loss_fn`."""
         x, as_logits = self._examples.x, self._loss_fn is None
         return self._model.predict(x, self._size, as_logits=as_logits)
-
-    def _batch(self, indices: np.ndarray, limits: Limits) -> Batch:
-        return self._examples.batch(
-            indices, limits, self._labels, self._targets, self._memory
-        )
 
     def _trace(
         self, limits: Limits, state: Any, seed: Any, end: Any, parts: tuple[str, ...]

@@ -202,8 +202,21 @@ class Substitution:
           epsilon: The maximum number of replaced columns.
         """
         before, after = (Examples(part, perturbed=False) for part in (x, found))
-        columns = read_columns(self.replacements, before)
-        return _allowed(columns, before, after, self._changes(epsilon))
+        ok = np.ones(before.count, bool)
+        replaced = np.zeros(before.count, int)
+        leaves = [
+            [leaf.reshape(before.count, -1) for leaf in examples.leaves]
+            for examples in (before, after)
+        ]
+        same = [(a == b) | ((a != a) & (b != b)) for a, b in zip(*leaves, strict=True)]
+        for column in read_columns(self.replacements, before):
+            differs, allowed = column.allowed(before, after)
+            ok &= allowed
+            replaced += differs
+            for leaf, place in column.cells:
+                same[leaf][:, place] = True
+        unchanged = np.all([part.all(axis=1) for part in same], 0)
+        return ok & unchanged & (replaced <= self._changes(epsilon))
 
     def _changes(self, epsilon: Any) -> int:
         if epsilon is None:
@@ -247,10 +260,10 @@ class Substitution:
             output=output,
             from_logits=from_logits,
         ) as (adapter, size):
-            judge = _Judge(
-                adapter, examples, size, objective_of(self.objective), **options
+            objective = objective_of(self.objective)
+            search = _Search(
+                adapter, examples, size, columns, candidates, objective, **options
             )
-            search = _Search(judge, examples, columns, candidates, size)
             search.run(changes, verbose)
         return search
 
@@ -311,62 +324,8 @@ class SubstitutionReport:
         return "\n".join(lines)
 
 
-class _Judge:
-    """Evaluates candidates: their objective, and whether they succeed."""
-
-    def __init__(
-        self,
-        model: ModelAdapter,
-        examples: Examples,
-        size: int,
-        objective: Objective,
-        *,
-        target: Any = None,
-        loss_fn: Loss | None = None,
-        criterion: Loss | None = None,
-    ) -> None:
-        self._model, self._size, self._objective = model, size, objective
-        self._loss_fn, self._criterion = loss_fn, criterion
-        self._labels: Any = examples.y
-        self._targets: Any = None
-        if loss_fn is None:
-            self._labels, self._targets = examples.labels_and_targets(
-                model.classes, lambda: self._outputs(examples.x), target
-            )
-        elif target is not None:
-            raise ValueError("loss_fn excludes target: include the target in the loss.")
-        elif examples.y is None:
-            self._labels = self._outputs(examples.x)
-
-    def __call__(self, x: Any, records: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the objective and the success, both of shape [candidates]."""
-        labels, targets = tf.nest.map_structure(
-            lambda leaf: None if leaf is None else leaf[records],
-            (self._labels, self._targets),
-        )
-        outputs = self._outputs(x)
-        if self._loss_fn is not None:
-            values = per_example(self._loss_fn(labels, outputs))
-            right = np.ones(len(records), bool)
-            if self._criterion is not None:
-                right = np.asarray(self._criterion(labels, outputs), bool)
-            fooled = ~right
-        else:
-            values = self._objective(tf.constant(outputs), labels, targets)
-            # NaN scores are no decision.
-            none, decision = np.isnan(outputs).any(axis=1), outputs.argmax(axis=1)
-            fooled = (decision != labels) | none
-            if targets is not None:
-                fooled = (decision == targets) & ~none
-        values = np.asarray(values, np.float64)
-        return np.where(np.isnan(values), -np.inf, values), fooled
-
-    def _outputs(self, x: Any) -> Any:
-        return self._model.predict(x, self._size, as_logits=self._loss_fn is None)
-
-
 class _Search:
-    """Tries candidates, in ascending order of replaced columns.
+    """Evaluates candidates, in ascending order of replaced columns.
 
     Attributes:
       columns: The replaceable columns.
@@ -379,13 +338,29 @@ class _Search:
 
     def __init__(
         self,
-        judge: _Judge,
+        model: ModelAdapter,
         examples: Examples,
+        size: int,
         columns: list[Column],
         candidates: np.ndarray,
-        size: int,
+        objective: Objective,
+        *,
+        target: Any = None,
+        loss_fn: Loss | None = None,
+        criterion: Loss | None = None,
     ) -> None:
-        self._judge, self._examples, self._size = judge, examples, size
+        self._model, self._examples, self._size = model, examples, size
+        self._objective, self._loss_fn, self._criterion = objective, loss_fn, criterion
+        self._labels: Any = examples.y
+        self._targets: Any = None
+        if loss_fn is None:
+            self._labels, self._targets = examples.labels_and_targets(
+                model.classes, lambda: self._outputs(examples.x), target
+            )
+        elif target is not None:
+            raise ValueError("loss_fn excludes target: include the target in the loss.")
+        elif examples.y is None:
+            self._labels = self._outputs(examples.x)
         self.columns, self.candidates = columns, candidates
         self._counts = np.stack([column.counts for column in columns], axis=1)
         self._value = np.full(examples.count, -np.inf)
@@ -446,7 +421,7 @@ class _Search:
     def _keep_best(
         self, best: np.ndarray, records: np.ndarray, chosen: np.ndarray, single: bool
     ) -> None:
-        value, fooled = self._judge(self._replaced(records, chosen), records)
+        value, fooled = self._evaluate(records, self._replaced(records, chosen))
         if single:
             self.alone[records[fooled], np.argmax(chosen[fooled], axis=1)] = True
         # The best candidate of each record in this batch; the first one if tied.
@@ -459,6 +434,31 @@ class _Search:
         rows = records[better]
         best[rows] = chosen[at[better]]
         self._value[rows], self.fallen[rows] = value[better], fooled[better]
+
+    def _evaluate(self, records: np.ndarray, x: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the objective and the success, both of shape [candidates]."""
+        labels, targets = tf.nest.map_structure(
+            lambda leaf: None if leaf is None else leaf[records],
+            (self._labels, self._targets),
+        )
+        outputs = self._outputs(x)
+        if self._loss_fn is not None:
+            values = per_example(self._loss_fn(labels, outputs))
+            fooled = np.zeros(len(records), bool)
+            if self._criterion is not None:
+                fooled = ~np.asarray(self._criterion(labels, outputs), bool)
+        else:
+            values = self._objective(tf.constant(outputs), labels, targets)
+            # NaN scores are no decision.
+            none, decision = np.isnan(outputs).any(axis=1), outputs.argmax(axis=1)
+            fooled = (decision != labels) | none
+            if targets is not None:
+                fooled = (decision == targets) & ~none
+        values = np.asarray(values, np.float64)
+        return np.where(np.isnan(values), -np.inf, values), fooled
+
+    def _outputs(self, x: Any) -> Any:
+        return self._model.predict(x, self._size, as_logits=self._loss_fn is None)
 
     def _replaced(self, records: np.ndarray, chosen: np.ndarray) -> Any:
         """Returns the features of candidates."""
@@ -479,23 +479,3 @@ def _candidates(columns: list[Column], count: int, changes: int) -> np.ndarray:
     for column in columns:
         sums[1:] += sums[:-1] * column.counts
     return sums[1:].sum(axis=0)
-
-
-def _allowed(
-    columns: list[Column], before: Examples, after: Examples, changes: int
-) -> np.ndarray:
-    """Returns which records are valid candidates, bool of shape [records]."""
-    ok = np.ones(before.count, bool)
-    replaced = np.zeros(before.count, int)
-    leaves = [leaf.reshape(before.count, -1) for leaf in before.leaves]
-    others = [leaf.reshape(before.count, -1) for leaf in after.leaves]
-    same = [
-        (a == b) | ((a != a) & (b != b)) for a, b in zip(leaves, others, strict=True)
-    ]
-    for column in columns:
-        differs, may = column.allowed(before, after)
-        ok &= may
-        replaced += differs
-        for leaf, place in column.cells:
-            same[leaf][:, place] = True
-    return ok & (replaced <= changes) & np.all([part.all(axis=1) for part in same], 0)

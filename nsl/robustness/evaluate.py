@@ -32,12 +32,9 @@ from nsl.robustness.report import (
     Finding,
     RobustnessReport,
     RobustnessWarning,
+    joint,
 )
-from nsl.robustness.suites import (
-    choose_attacks,
-    follows_gradients,
-    gradient_attack,
-)
+from nsl.robustness.suites import choose_attacks, follows_gradients, gradient_attack
 from nsl.robustness.tasks import Column, choose_task
 
 _BATCH_SIZE = 128
@@ -224,7 +221,8 @@ class Evaluation:
             self._at_layer.refresh()
         if self.parts:
             report = joint(
-                {name: part.run(as_read) for name, part in self.parts.items()}
+                {name: part.run(as_read) for name, part in self.parts.items()},
+                shown=_SHOWN // 2,
             )
             report.assumptions += self._layer_note
             return report
@@ -245,7 +243,7 @@ class Evaluation:
                 *self._layer_note,
             ],
         )
-        self._fallen: dict[int, GalleryExample] = {}
+        self._fooled: dict[int, GalleryExample] = {}
         self._checkpoint = Checkpoint(
             given["resume"],
             self._settings() if given["resume"] is not None else {},
@@ -473,7 +471,7 @@ class Evaluation:
                 result.model_passes[k] = found["model_passes"]
                 outside[k] = found["outside"]
                 for one in found["shown"]:
-                    self._fallen.setdefault(one["index"], GalleryExample(**one))
+                    self._fooled.setdefault(one["index"], GalleryExample(**one))
                 if self._given["verbose"] and sys.stderr.isatty():
                     robust_share = result.robust[k].mean()
                     print(
@@ -514,13 +512,13 @@ class Evaluation:
             found = points if count > 1 else [points]
         results = []
         for i, (radius, points) in enumerate(zip(radii, found, strict=True)):
-            outside, fell, shown = np.zeros(1, bool), np.zeros(0, bool), []
+            outside, fooled, shown = np.zeros(1, bool), np.zeros(0, bool), []
             if len(index):
                 outside = ~self._allowed(attack, points, index, radius.limits)
                 outputs = self._predict(points)
                 labels = self._examples.take(self._labels, index)
-                fell = ~self._task.right(labels, outputs) & ~outside
-                rows = np.flatnonzero(fell)
+                fooled = ~self._task.right(labels, outputs) & ~outside
+                rows = np.flatnonzero(fooled)
                 fragile = np.argsort(self._margins[index[rows]], kind="stable")
                 for row in rows[fragile[:_SHOWN]]:
                     one = self._shown(
@@ -533,7 +531,7 @@ class Evaluation:
                     shown.append(attrs.asdict(one, recurse=False))
             results.append(
                 {
-                    "fallen": index[fell].tolist(),
+                    "fallen": index[fooled].tolist(),
                     "outside": float(np.mean(outside)),
                     "seconds": 0.0 if i else time.monotonic() - start,
                     "model_passes": 0 if i else model.passes - passes,
@@ -579,12 +577,12 @@ class Evaluation:
 
     def _show_gallery(self) -> None:
         """Adds the most fragile and the most robust examples to the report."""
-        margins, fallen = self._margins, self._fallen
+        margins, fooled = self._margins, self._fooled
         keys = [one.key for one in self._radii]
-        weak = sorted(fallen, key=lambda i: (keys.index(fallen[i].epsilon), margins[i]))
+        weak = sorted(fooled, key=lambda i: (keys.index(fooled[i].epsilon), margins[i]))
         hardy = np.flatnonzero(self.report.robust.all(axis=0))
         hardy = hardy[np.argsort(-margins[hardy], kind="stable")]
-        self.report.gallery += [fallen[i] for i in weak[:_SHOWN]]
+        self.report.gallery += [fooled[i] for i in weak[:_SHOWN]]
         self.report.gallery += [self._shown(int(i)) for i in hardy[:_SHOWN]]
 
     def _note(self, finding: Finding | None) -> None:
@@ -651,41 +649,6 @@ class Evaluation:
                 robust = np.setdiff1d(robust, found["fallen"])
         accuracy = len(robust) / len(self._sample)
         self._note(checks.robust_at_huge_epsilon(accuracy, model.classes, epsilon))
-
-
-def joint(parts: dict[str, RobustnessReport]) -> RobustnessReport:
-    """Returns the joint report of several outputs: all must be correct."""
-    reports = list(parts.values())
-    report = RobustnessReport(
-        reports[0].norm,
-        reports[0].epsilons,
-        np.logical_and.reduce([part.correct for part in reports]),
-        parts=parts,
-    )
-    proofs = [part.certified for part in reports if part.certified is not None]
-    if len(proofs) == len(reports):
-        report.certified = np.logical_and.reduce(proofs)
-    robust = report.correct_by_epsilon
-    for name, part in parts.items():
-        for attack, result in part.results.items():
-            robust = robust & result.robust
-            found = attrs.evolve(result, robust=robust)
-            report.results[f"{name}: {attack}"] = found
-        report.warnings += [
-            attrs.evolve(one, message=f"({name}) {one.message}")
-            for one in part.warnings
-        ]
-        report.assumptions += [f"{name}: {one}" for one in part.assumptions]
-        report.gallery += [
-            attrs.evolve(
-                one,
-                label=f"{name} {one.label}",
-                predicted=f"{name} {one.predicted}",
-                attacked_as=one.attacked_as and f"{name} {one.attacked_as}",
-            )
-            for one in part.gallery[: _SHOWN // 2]
-        ]
-    return report
 
 
 def flat(outputs: Any) -> np.ndarray:

@@ -134,8 +134,7 @@ class RobustnessReport:
     @property
     def robust_accuracy(self) -> dict[Any, float]:
         """The share of examples that are robust to all attacks, by epsilon."""
-        shares = self.robust.mean(axis=1)
-        return dict(zip(self.epsilons, map(float, shares), strict=True))
+        return self._shares(self.robust)
 
     @property
     def certified_accuracy(self) -> dict[Any, float]:
@@ -144,10 +143,7 @@ class RobustnessReport:
         It is a lower bound of the accuracy under the strongest possible attack, for
         which `robust_accuracy` is an upper bound.
         """
-        if self.certified is None:
-            return {}
-        shares = self.certified.mean(axis=1)
-        return dict(zip(self.epsilons, map(float, shares), strict=True))
+        return {} if self.certified is None else self._shares(self.certified)
 
     @property
     def accuracy(self) -> dict[str, dict[Any, float]]:
@@ -155,12 +151,11 @@ class RobustnessReport:
 
         In a cascade, this is after that attack and all previous ones.
         """
-        return {
-            name: dict(
-                zip(self.epsilons, map(float, result.robust.mean(1)), strict=True)
-            )
-            for name, result in self.results.items()
-        }
+        return {name: self._shares(one.robust) for name, one in self.results.items()}
+
+    def _shares(self, examples: np.ndarray) -> dict[Any, float]:
+        shares = map(float, examples.mean(axis=1))
+        return dict(zip(self.epsilons, shares, strict=True))
 
     def to_json(self) -> str:
         """Returns the report as JSON, including the results of each example."""
@@ -343,6 +338,44 @@ class RobustnessReport:
         from nsl.robustness import html_report
 
         html_report.write(self, path, class_names, feature_names)
+
+
+def joint(parts: dict[str, RobustnessReport], shown: int) -> RobustnessReport:
+    """Returns the joint report of several outputs, all of which must be correct.
+
+    `shown` is the number of gallery examples of each.
+    """
+    reports = list(parts.values())
+    report = RobustnessReport(
+        reports[0].norm,
+        reports[0].epsilons,
+        np.logical_and.reduce([part.correct for part in reports]),
+        parts=parts,
+    )
+    proofs = [part.certified for part in reports if part.certified is not None]
+    if len(proofs) == len(reports):
+        report.certified = np.logical_and.reduce(proofs)
+    robust = report.correct_by_epsilon
+    for name, part in parts.items():
+        for attack, result in part.results.items():
+            robust = robust & result.robust
+            found = attrs.evolve(result, robust=robust)
+            report.results[f"{name}: {attack}"] = found
+        report.warnings += [
+            attrs.evolve(one, message=f"({name}) {one.message}")
+            for one in part.warnings
+        ]
+        report.assumptions += [f"{name}: {one}" for one in part.assumptions]
+        report.gallery += [
+            attrs.evolve(
+                one,
+                label=f"{name} {one.label}",
+                predicted=f"{name} {one.predicted}",
+                attacked_as=one.attacked_as and f"{name} {one.attacked_as}",
+            )
+            for one in part.gallery[:shown]
+        ]
+    return report
 
 
 def percent(share: float) -> str:
