@@ -172,7 +172,7 @@ def _column(
         parts = (value,) if len(cells) == 1 else value
         if not _is_list(parts) or len(parts) != len(cells):
             raise ValueError(
-                f"Replacements of {name!r} must be tuples of {len(cells)} values, one "
+                f"replacements of {name!r} must be tuples of {len(cells)} values, one "
                 f"for each of its columns, but received {value!r}."
             )
         return tuple(reader(part) for reader, part in zip(readers, parts, strict=True))
@@ -180,8 +180,8 @@ def _column(
     def read_all(values: Any) -> dict[tuple[Any, ...], None]:
         if not _is_list(values):
             raise TypeError(
-                f"replacements of {name!r} must be a list of values, or a dict from a "
-                f"present value to such a list, but received {values!r}."
+                f"replacements of {name!r} must be a list of values, or a dict from "
+                f"current values to such lists, but received {values!r}."
             )
         return dict.fromkeys(map(read, values))
 
@@ -254,7 +254,7 @@ class _Reader:
 
     def _error(self, value: Any, expected: str) -> TypeError:
         return TypeError(
-            f"Replacements of {self._name!r} must be of the column's type, {expected}, "
+            f"replacements of {self._name!r} must have the column's type, {expected}, "
             f"but received {value!r} ({type(value).__name__})."
         )
 

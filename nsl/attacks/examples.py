@@ -497,8 +497,8 @@ def _batches(x: Any) -> Iterator[Any]:
     endless = hasattr(x, "cardinality") and int(x.cardinality()) == _INFINITE
     if endless or (hasattr(x, "num_batches") and x.num_batches is None):
         raise ValueError(
-            "x must be finite, but it repeats forever. Use a part, such as "
-            "dataset.take(10)."
+            "x must have finitely many batches, but it repeats forever. Use a part, "
+            "such as dataset.take(10)."
         )
     if hasattr(x, "num_batches"):
         return (x[i] for i in range(x.num_batches))

@@ -103,8 +103,8 @@ def gen_adv_neighbor(
     iterates = _needs_gradient_fn(config, config.random_init)
     if iterates and (pgd_model_fn is None or pgd_loss_fn is None):
         raise ValueError(
-            "pgd_model_fn and pgd_loss_fn are needed when pgd_iterations is greater "
-            "than 1 or random_init is set, but received "
+            "pgd_model_fn and pgd_loss_fn are needed for more than one iteration, and "
+            "for any after a random start, but received "
             f"pgd_model_fn={pgd_model_fn!r}, pgd_loss_fn={pgd_loss_fn!r}."
         )
 
@@ -240,8 +240,8 @@ def _ascend(
     draws = config.random_init and start is None
     if gradient_fn is None and _needs_gradient_fn(config, draws):
         raise ValueError(
-            "gradient_fn is needed when pgd_iterations is greater than 1 or "
-            "random_init is set."
+            "gradient_fn is needed for more than one iteration, and for any after a "
+            "random start, but received None."
         )
     if not _perturbable_leaves(features):
         return None
@@ -317,7 +317,10 @@ class _Ascent:
             feature_structures.names(features), leaves, steps, strict=True
         ):
             if is_perturbable(leaf) and step is None:
-                raise ValueError(f"adv_step_size has no entry for feature {name!r}.")
+                raise ValueError(
+                    f"adv_step_size has no entry for feature {name!r}: every dense "
+                    "floating feature needs a step size."
+                )
         masks = [
             None if mask is None else feature_mask.in_unit_interval(mask)
             for mask in given("feature_mask")

@@ -104,7 +104,7 @@ class L1(Norm, norm_type=configs.NormType.L1):
     def ascent_step(
         self, gradient: tf.Tensor, length: Any, low: Any, high: Any
     ) -> tf.Tensor:
-        # The steepest step moves one coordinate, in vain if that is at a bound.
+        # The steepest step moves a single coordinate, which may already be at a bound.
         return self.steepest_step_with_bounds(gradient, length, low, high)
 
     def random_start(
