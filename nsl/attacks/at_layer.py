@@ -16,7 +16,6 @@ from nsl.lib import keras_internals
 from nsl.lib.features import is_perturbable
 from nsl.lib.layer_outputs import Change, checked, find_layer, recorded_outputs
 
-_BATCH_SIZE = 256
 _ONE_LENGTH = (
     "Pad all texts to the same length, such as by "
     "keras.layers.TextVectorization(output_sequence_length=...)."
@@ -33,7 +32,7 @@ class AtLayer:
       model: A Keras model or its `predict`.
       layer: The name of the layer, or several.
       examples: The features of the model.
-      batch_size: The number of examples per batch; 256 by default.
+      batch_size: The number of examples per batch.
 
     Attributes:
       features: A dict of the outputs of each layer at the examples, float32 or float64,
@@ -54,7 +53,7 @@ class AtLayer:
         model: Any,
         layer: str | Sequence[str],
         examples: Examples,
-        batch_size: int | None = None,
+        batch_size: int,
     ) -> None:
         self._model = owner_of_predict(model)
         if not hasattr(self._model, "layers"):
@@ -71,7 +70,7 @@ class AtLayer:
         self._found = [find_layer(self._model, name) for name in self.names]
         takes_training = keras_internals.takes_training(self._model)
         self._kwargs = {"training": False} if takes_training else {}
-        self._examples, self._batch_size = examples, batch_size or _BATCH_SIZE
+        self._examples, self._batch_size = examples, batch_size
         outputs, self._masks = self._outputs()
         fixed = {_INPUTS: examples.x}
         if len(tf.nest.flatten(outputs)) > 1:

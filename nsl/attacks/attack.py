@@ -239,7 +239,8 @@ class Attack(abc.ABC):
         at_layer = None
         if layer is not None:
             examples = Examples(x, y, perturbed=False)
-            model = at_layer = AtLayer(model, layer, examples, batch_size)
+            size = batch_size or _BATCH_SIZE
+            model = at_layer = AtLayer(model, layer, examples, size)
             x, y = at_layer.features, examples.y
             limits = at_layer.limits(bounds, feature_mask)
             bounds, feature_mask = limits["bounds"], limits["feature_mask"]

@@ -60,7 +60,9 @@ def _of(value: Any, other: Callable[[Any], Any], above: frozenset[int]) -> Any:
     if isinstance(value, types.MethodType):
         return (inner(value.__self__), inner(value.__func__))
     if isinstance(value, types.FunctionType):
-        return _name(value) if _is_foreign(value) else _of_function(value, inner)
+        if _is_foreign(value):
+            return f"{value.__module__}.{value.__qualname__}"
+        return _of_function(value, inner)
     if isinstance(value, types.CodeType):
         consts = tuple(map(inner, value.co_consts))
         return (value.co_code, value.co_names, consts)
@@ -117,7 +119,3 @@ def _is_foreign(value: Any) -> bool:
     """Returns whether a function or object belongs to TensorFlow, Keras or NumPy."""
     kind = value if isinstance(value, types.FunctionType) else type(value)
     return str(kind.__module__).split(".")[0] in ("tensorflow", "keras", "numpy")
-
-
-def _name(value: Any) -> str:
-    return f"{value.__module__}.{value.__qualname__}"

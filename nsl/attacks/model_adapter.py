@@ -292,7 +292,8 @@ class ModelAdapter:
         kinds = [(True, False)]
         if any(leaf.dtype == tf.float64 for leaf in tf.nest.flatten(x)):
             kinds.append((True, True))
-        if not _is_of_tensors(self.model):
+        is_tensorflow = isinstance(self.model, tf.Module)
+        if not (is_tensorflow or hasattr(self.model, "get_concrete_function")):
             kinds.append((False, False))
         errors = []
         for self.is_native, self._narrows in kinds:
@@ -539,11 +540,6 @@ def _takes_training(model: Callable[..., Any]) -> bool:
 
 def _to_float32(leaf: Any) -> Any:
     return tf.cast(leaf, tf.float32) if leaf.dtype == tf.float64 else leaf
-
-
-def _is_of_tensors(model: Any) -> bool:
-    """Returns whether a model belongs to TensorFlow or Keras, so it takes tensors."""
-    return isinstance(model, tf.Module) or hasattr(model, "get_concrete_function")
 
 
 def _declares_logits(model: Any) -> bool | None:

@@ -199,7 +199,7 @@ def _prepared(
 
 
 def _unit(vectors: tf.Tensor, batch_axes: int) -> tf.Tensor:
-    """Flattens all but the first axes and divides each vector by its length."""
+    """Flattens all but the batch axes and divides each vector by its length."""
     shape = tf.shape(vectors)[:batch_axes]
     rows = tf.reshape(vectors, tf.concat([shape, [-1]], 0))
     return tf.math.l2_normalize(rows, axis=-1)

@@ -52,8 +52,8 @@ class Interval:
             rows, of shape [batch, ..., classes]; for binary outputs 0 or 1, one for
             each output.
           binary: Whether each element is the logit of an independent binary prediction,
-            instead of one class along the last axis. If None, True for outputs whose
-            last axis has size 1.
+            instead of one class along the last axis. If None, True for outputs of rank
+            1, or whose last axis has size 1.
 
         Returns:
           A tensor of the shape of the output. With several classes, the label's logit

@@ -405,7 +405,7 @@ def test_several_epsilons() -> None:
         (TABLE, {"age": 1.0, "income": -1.0}, "for 'income'"),
         (TABLE, {"age": 1.0, "income": 1.0, "x": 1.0}, "x"),
         (TABLE, np.array([1.0, 2.0]), "epsilon must be"),
-        (X[:2], np.array([1.0, 2.0]), r"shape \(2, 1\) or \(1, 2\)"),
+        (X[:2], np.array([1.0, 2.0]), r"to \(2, 1\) or \(1, 2\)"),
     ],
 )
 def test_what_are_no_radii(x: Any, epsilon: Any, message: str) -> None:

@@ -18,9 +18,9 @@ class Norm(abc.ABC):
     A row holds all coordinates of one example. A radius is a scalar or a column.
 
     A subclass must define `length` and `steepest_step`; use it as an instance:
-    `nsl.attacks.PGD(norm=MyNorm())`. The other methods have defaults that are correct
-    for any norm that does not grow when coordinates shrink. Override them with exact
-    ones.
+    `nsl.attacks.PGD(norm=MyNorm())`. The other methods have defaults that are valid for
+    any norm that does not grow when coordinates shrink; override them where an exact
+    solution is known.
     """
 
     _known: ClassVar[Registry["Norm"]] = Registry(
