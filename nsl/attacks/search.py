@@ -148,15 +148,15 @@ class Search:
     def _turns(self, found: list[Best]) -> Iterator[tuple[Best, int]]:
         """Yields results and the attempt to make next, smallest radius first."""
         # Without a criterion, success is unknown.
-        judges = self._loss_fn is None or self._criterion is not None
+        knows_success = self._loss_fn is None or self._criterion is not None
         done: list[Best] = []
         for best in sorted(found, key=lambda one: one.limits.radius.mean()):
             smaller = [one for one in done if one.limits.scale is best.limits.scale]
-            if judges:
+            if knows_success:
                 best.keep_all(smaller)
             for attempt in range(self._attempts):
                 yield best, attempt
-            if not judges:
+            if not knows_success:
                 best.keep_all(smaller)
             done.append(best)
 
@@ -182,25 +182,27 @@ class Search:
             self._targets = self._attack.targets(
                 lambda: self._clean, self._labels, attempt
             )
-        robust, state, made = np.flatnonzero(~best.fooled), None, 0
-        for steps, chain in chunks:
-            after = []
+        robust, state, done = np.flatnonzero(~best.fooled), None, 0
+        for steps, calls in chunks:
+            results = []
             for b, piece in enumerate(split(len(robust), self._size)):
-                sequence = np.random.SeedSequence([self._seed, attempt, made, b])
+                sequence = np.random.SeedSequence([self._seed, attempt, done, b])
                 seed = sequence.generate_state(2).astype(np.int32)
-                end = np.int32(made + steps)
-                now = self._advance(
-                    robust[piece], best.limits, _rows(state, piece), seed, end, chain
+                end = np.int32(done + steps)
+                result = self._advance(
+                    robust[piece], best.limits, _rows(state, piece), seed, end, calls
                 )
-                after.append(now)
+                results.append(result)
                 progress.advance(steps * len(robust[piece]))
-            if not after:
+            if not results:
                 return
-            made += steps
-            leaves, state = tf.nest.map_structure(_concatenated, *after)
-            ended = state.fooled | (made == self._attack.steps)
-            best.keep(robust[ended], *_rows((leaves, state.value, state.fooled), ended))
-            robust, state = robust[~ended], _rows(state, ~ended)
+            done += steps
+            leaves, state = tf.nest.map_structure(_concatenated, *results)
+            finished = state.fooled | (done == self._attack.steps)
+            best.keep(
+                robust[finished], *_rows((leaves, state.value, state.fooled), finished)
+            )
+            robust, state = robust[~finished], _rows(state, ~finished)
 
     def _advance(
         self,
@@ -209,18 +211,18 @@ class Search:
         state: Any,
         seed: np.ndarray,
         end: np.int32,
-        chain: list[tuple[str, ...]],
+        calls: list[tuple[str, ...]],
     ) -> Any:
         """Runs parts of the attack on some examples; returns their leaves and state."""
         given = self._labels, self._targets, self._memory
         batch, leaves = self._examples.batch(index, limits, *given), None
-        for parts in chain:
+        for parts in calls:
             if not self._pads:
                 self._trace(limits, state, seed, end, parts)
             padded = self._padded(batch, state)
             leaves, state = self._function(*padded, seed, end, parts)
-        now = tf.nest.map_structure(np.asarray, (leaves, state))
-        return _rows(now, slice(len(index)))
+        result = tf.nest.map_structure(np.asarray, (leaves, state))
+        return _rows(result, slice(len(index)))
 
     def _features(self, best: Best, limits: Limits) -> Any:
         """Returns the features found within limits."""

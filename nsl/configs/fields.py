@@ -27,13 +27,13 @@ def _check_bounds(
     where: str,
     minimum: float | None,
     maximum: float | None,
-    open_: bool,
+    exclusive: bool,
     infinite: bool = False,
 ) -> None:
     if math.isnan(value) or not (infinite or math.isfinite(value)):
         raise ValueError(f"{where} must be a finite number, but received {value!r}.")
-    if minimum is not None and (value < minimum or (open_ and value == minimum)):
-        relation = "greater than" if open_ else "at least"
+    if minimum is not None and (value < minimum or (exclusive and value == minimum)):
+        relation = "greater than" if exclusive else "at least"
         raise ValueError(f"{where} must be {relation} {minimum}, received {value!r}.")
     if maximum is not None and value > maximum:
         raise ValueError(f"{where} must be at most {maximum}, received {value!r}.")

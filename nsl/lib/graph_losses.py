@@ -52,16 +52,19 @@ def neighbor_contrastive_loss(
     samples, neighbors, weights = _prepared(samples, neighbors, weights)
     samples = _unit(samples, 1)
     batch, first = gather_from_replicas(samples)
-    near = tf.einsum("bd,bkd->bk", samples, _unit(neighbors, 2)) / temperature
-    rest = tf.matmul(samples, batch, transpose_b=True) / temperature
+    to_neighbors = tf.einsum("bd,bkd->bk", samples, _unit(neighbors, 2)) / temperature
+    to_samples = tf.matmul(samples, batch, transpose_b=True) / temperature
     rows = first + tf.range(tf.shape(samples)[0])
-    itself = rows[:, tf.newaxis] == tf.range(tf.shape(batch)[0])
-    log_zero = tf.constant(_LOG_ZERO, near.dtype)
-    there = weights > 0
-    positive = tf.reduce_logsumexp(near + _log_shares(weights), axis=1)
-    candidates = [tf.where(there, near, log_zero), tf.where(itself, log_zero, rest)]
-    every = tf.reduce_logsumexp(tf.concat(candidates, 1), axis=1)
-    return tf.where(tf.reduce_any(there, axis=1), every - positive, 0.0)
+    is_self = rows[:, tf.newaxis] == tf.range(tf.shape(batch)[0])
+    log_zero = tf.constant(_LOG_ZERO, to_neighbors.dtype)
+    is_neighbor = weights > 0
+    log_positive = tf.reduce_logsumexp(to_neighbors + _log_shares(weights), axis=1)
+    candidates = [
+        tf.where(is_neighbor, to_neighbors, log_zero),
+        tf.where(is_self, log_zero, to_samples),
+    ]
+    log_total = tf.reduce_logsumexp(tf.concat(candidates, 1), axis=1)
+    return tf.where(tf.reduce_any(is_neighbor, axis=1), log_total - log_positive, 0.0)
 
 
 def neighbor_consistency_loss(
@@ -116,10 +119,10 @@ def neighbor_consistency_loss(
     log_p = _log_probabilities(outputs, from_logits, binary)
     log_mean = _log_mean(neighbors, weights, from_logits, binary)
     log_target = tf.nn.log_softmax(log_mean / sharpening_temperature, axis=-1)
-    there = tf.reduce_any(weights > 0, axis=1)
+    has_neighbors = tf.reduce_any(weights > 0, axis=1)
     if distribution_alignment:
         counts = tf.einsum(
-            "b,b...->...", tf.cast(there, log_p.dtype), tf.exp(log_target)
+            "b,b...->...", tf.cast(has_neighbors, log_p.dtype), tf.exp(log_target)
         )
         shares = tf.math.log(sum_over_replicas(counts) + _EPSILON)
         log_target -= distribution_alignment * shares
@@ -129,7 +132,7 @@ def neighbor_consistency_loss(
     values = tf.reduce_mean(
         tf.reshape(divergence, [tf.shape(divergence)[0], -1]), axis=1
     )
-    return tf.where(there, values, 0.0)
+    return tf.where(has_neighbors, values, 0.0)
 
 
 def neighbor_mean_prediction(
@@ -207,12 +210,14 @@ def _unit(vectors: tf.Tensor, batch_axes: int) -> tf.Tensor:
 
 def _log_shares(weights: tf.Tensor) -> tf.Tensor:
     """Returns the logarithm of each weight divided by the sum of its row."""
-    there = weights > 0
-    weights = tf.where(there, weights, 0.0)
+    is_neighbor = weights > 0
+    weights = tf.where(is_neighbor, weights, 0.0)
     shares = tf.math.divide_no_nan(weights, tf.reduce_sum(weights, 1, keepdims=True))
     # A share can underflow to 0 next to a much larger weight.
-    there &= shares > 0
-    return tf.where(there, tf.math.log(tf.where(there, shares, 1.0)), _LOG_ZERO)
+    is_neighbor &= shares > 0
+    return tf.where(
+        is_neighbor, tf.math.log(tf.where(is_neighbor, shares, 1.0)), _LOG_ZERO
+    )
 
 
 def _log_mean(
@@ -225,13 +230,13 @@ def _log_mean(
         _log_shares(weights), tf.concat([tf.shape(weights), ones], 0)
     )
     log_mean = tf.reduce_logsumexp(log_shares + log_p, axis=1)
-    there = tf.reduce_any(weights > 0, axis=1)
-    there = tf.reshape(
-        there, tf.concat([[-1], tf.ones_like(tf.shape(log_mean)[1:])], 0)
+    has_neighbors = tf.reduce_any(weights > 0, axis=1)
+    has_neighbors = tf.reshape(
+        has_neighbors, tf.concat([[-1], tf.ones_like(tf.shape(log_mean)[1:])], 0)
     )
 
     classes = tf.cast(tf.shape(log_mean)[-1], log_mean.dtype)
-    return tf.where(there, log_mean, -tf.math.log(classes))
+    return tf.where(has_neighbors, log_mean, -tf.math.log(classes))
 
 
 def _log_probabilities(
