@@ -411,22 +411,18 @@ class Examples:
                     f"has {found} for {name or 'the feature'!r}. With 0, a feature is "
                     "not perturbed."
                 )
-        pairs = zip(self.limits.mask, scale, strict=True)
-        masks_ = [
+        mask = [
             m if s is None else (s > 0) * (np.float32(1) if m is None else m)
-            for m, s in pairs
+            for m, s in zip(self.limits.mask, scale, strict=True)
         ]
         scale = [
             None if s is None else np.where(s > 0, s, 1).astype(s.dtype) for s in scale
         ]
-        return attrs.evolve(
-            self._with_radius(np.ones([1, 1])), scale=scale, mask=masks_
-        )
+        return self._with_radius(np.ones([1, 1]), scale=scale, mask=mask)
 
-    def _with_radius(self, radius: np.ndarray) -> Limits:
-        return attrs.evolve(
-            self.limits, radius=np.broadcast_to(radius, (self.count, 1))
-        )
+    def _with_radius(self, radius: np.ndarray, **limits: list[Any]) -> Limits:
+        radius = np.broadcast_to(radius, (self.count, 1))
+        return attrs.evolve(self.limits, radius=radius, **limits)
 
     def _spread(self, value: Any, what: str) -> list[Any]:
         dtypes = [
@@ -434,15 +430,11 @@ class Examples:
             for leaf in self.leaves
         ]
         parts = feature_structures.spread_tensors(value, self.x, what, dtypes)
-        spread: list[Any] = []
-        for part, leaf in zip(parts, self.leaves, strict=True):
-            if part is None:
-                spread.append(None)
-                continue
-            array = part.numpy()
-            ahead = (1,) * (leaf.ndim - array.ndim)
-            spread.append(array.reshape(ahead + array.shape))
-        return spread
+        ranks = [leaf.ndim for leaf in self.leaves]
+        return [
+            part if part is None else part.numpy()[(None,) * (rank - part.shape.rank)]
+            for part, rank in zip(parts, ranks, strict=True)
+        ]
 
 
 def _flat(values: np.ndarray) -> np.ndarray:
