@@ -461,7 +461,7 @@ class TestSeveral:
         towers = [tower("left"), tower("right")]
         joined = keras.layers.Concatenate()([one(inputs) for one in towers])
         base = keras.Model(inputs, keras.layers.Dense(1, name="logit")(joined))
-        with pytest.raises(ValueError, match="name of the nested model in front"):
+        with pytest.raises(ValueError, match="Prefix it with the name"):
             adversarial(base, embedding_layer="embedding")
         names = ["left/embedding", "right/embedding"]
         model = adversarial(base, embedding_layer=names, pgd_iterations=2)
