@@ -25,7 +25,7 @@ class Point(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Neighbors:
-    """The neighbors that a batch holds beside its samples.
+    """The neighbors of the samples of a batch.
 
     Attributes:
       features: The features of the i-th neighbor of every sample, for each i.

@@ -72,7 +72,7 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
 
     Raises:
       TypeError: If `base_model` is not a Keras model.
-      ValueError: If two terms, including those of a wrapped wrapper, have one name.
+      ValueError: If a wrapped wrapper has a term of the same name.
     """
 
     def __init__(

@@ -47,8 +47,8 @@ def perturbed_weights(
                 for v in (value, sum_over_replicas(tf.convert_to_tensor(gradient)))
             )
             length = tf.cast(factor, g.dtype) * tf.cast(tf.norm(w), g.dtype)
-            move = tf.math.divide_no_nan(length, tf.norm(g)) * g
-            value += tf.cast(move, value.dtype)
+            perturbation = tf.math.divide_no_nan(length, tf.norm(g)) * g
+            value += tf.cast(perturbation, value.dtype)
         values.append(tf.identity(value))
     mapping = list(zip(weights, values, strict=True))
     with keras.StatelessScope(state_mapping=mapping, collect_losses=True):

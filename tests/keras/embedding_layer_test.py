@@ -643,10 +643,68 @@ class TestHiddenLayerOfNumbersContract(StepContract):
         return nsl.keras.AdversarialRegularization(base, adv_config=config)
 
 
+class Cell(keras.layers.Layer):
+    """Sums up what a layer makes of each step."""
+
+    def __init__(self):
+        super().__init__()
+        self.state_size = self.output_size = 4
+        self.step = keras.layers.Dense(4, name="step")
+
+    def build(self, input_shape):
+        self.step.build(input_shape)
+        super().build(input_shape)
+
+    def call(self, inputs, states, training=None):
+        total = states[0] + self.step(inputs)
+        return total, [total]
+
+
 class TestErrors:
     def test_unknown_layer(self):
         with pytest.raises(ValueError, match=r"'embeding'.*it has.*'embedding'"):
             adversarial(reader(), embedding_layer="embeding")
+
+    @pytest.mark.parametrize("build_first", [True, False])
+    @pytest.mark.parametrize("name", ["step", "rnn/step"])
+    def test_part_of_a_recurrent_cell(self, name, build_first):
+        def made(terms):
+            layers = [keras.layers.RNN(Cell(), name="rnn"), keras.layers.Dense(1)]
+            inputs = [keras.Input((3, 2))] if build_first else []
+            model = terms(keras.Sequential([*inputs, *layers]))
+            model.compile("sgd", "mse")
+            return model
+
+        def graph(base):
+            config = nsl.configs.make_graph_reg_config(
+                max_neighbors=1, embedding_layer=name
+            )
+            return nsl.keras.GraphRegularization(base, config)
+
+        x = np.ones((16, 3, 2), "float32")
+        neighbors = {"x": x, "NL_nbr_0_x": x, "NL_nbr_0_weight": x[:, :1, 0]}
+        message = "cell of the recurrent layer 'rnn'.*Name 'rnn' or a layer before"
+        with pytest.raises(ValueError, match=message):
+            made(lambda base: adversarial(base, embedding_layer=name)).fit(x, ANSWERS)
+        with pytest.raises(ValueError, match=message):
+            made(graph).fit(neighbors, ANSWERS)
+
+    def test_part_of_an_unrolled_cell_is_perturbed_at_each_step(self):
+        keras.utils.set_random_seed(0)
+        base = keras.Sequential(
+            [
+                keras.Input((3, 2)),
+                keras.layers.RNN(Cell(), unroll=True, name="rnn"),
+                keras.layers.Dense(1, name="logit"),
+            ]
+        )
+        x = _RANDOM.normal(size=(16, 3, 2)).astype("float32")
+        model = adversarial(base, embedding_layer="step")
+        found = model.perturb_on_batch(x, ANSWERS)["step"]
+        moves = np.stack(found, 1) - np.asarray(base.layers[0].cell.step(x))
+        np.testing.assert_allclose(
+            np.linalg.norm(moves.reshape(16, -1), axis=1), 0.3, rtol=1e-4
+        )
 
     def test_integers_cannot_be_perturbed(self):
         tokens = keras.Input((LENGTH,), dtype="int32")

@@ -75,9 +75,9 @@ class NeighborFeatures(keras.layers.Layer):
     ```
 
     Features may be sparse or ragged. A direct call of a functional Keras model takes
-    either tensors or NumPy arrays, not both ("you cannot mix tensors and non-tensors").
-    Beside a `tf.SparseTensor`, convert arrays with `tf.constant`. `fit`, `evaluate` and
-    `predict` convert them.
+    either tensors or NumPy arrays, not both ("you cannot mix tensors and non-tensors"),
+    so convert arrays with `tf.constant` if a feature is a `tf.SparseTensor`. `fit`,
+    `evaluate`, `predict` and the wrappers of nsl convert them.
 
     Args:
       neighbor_config: The number of neighbors and the names of their features, by

@@ -14,7 +14,7 @@ from nsl.lib import features as feature_structures
 from nsl.lib.masks import joint_mask
 from nsl.lib.replicas import largest_of_replicas, sum_over_replicas
 
-# The name of features that are not a dict, beside the names of layers.
+# The key, among names of layers, of features that are not a dict.
 _FEATURES = "x"
 
 

@@ -20,7 +20,7 @@ from nsl.keras.terms.term import Term
 from nsl.lib.masks import joint_mask
 from nsl.lib.neighbor_features import split_neighbors
 
-# The number of neighbors, which `pack_nbrs` writes beside the features.
+# The feature in which `pack_nbrs` writes the number of neighbors.
 NUM_NEIGHBORS = "NL_num_nbrs"
 
 
@@ -138,7 +138,7 @@ class GraphTerm(Term):
         weights: tf.Tensor,
         loss: OutputLoss | None,
     ) -> NeighborOutputs:
-        """Adds what is known of an output: logits or not, binary or not, masks."""
+        """Bundles one output with its compiled loss, its masks and its type."""
         from_logits = self.config.distance_config.transform_fn is TransformType.SOFTMAX
         # A softmax over one class would be constant.
         binary = samples.shape[-1] == 1
