@@ -21,6 +21,7 @@ from nsl.keras.layer_changes import (
     watching,
 )
 from nsl.keras.shared_pass import has_fixed_batch_size, may_share_pass, recurrent_states
+from nsl.keras.side_branches import SideBranches
 from nsl.lib import keras_internals
 from nsl.lib.features import is_perturbable
 from nsl.lib.interval_bounds import interval_bounds
@@ -36,7 +37,8 @@ class Passes:
       layers: Names of the layers whose outputs terms compare.
       perturbed: Names of the layers whose outputs terms perturb.
       perturbs_features: Whether terms perturb the features.
-      keywords: Further arguments of the base model's `call`, for every pass.
+      keywords: Further arguments of the base model's `call`, for every pass. None
+        outside of a call of the wrapper.
     """
 
     def __init__(
@@ -54,6 +56,8 @@ class Passes:
         self._perturbed = sorted(set(perturbed))
         self._perturbs_features = perturbs_features
         self._keywords = dict(keywords or {})
+        self._in_call = keywords is not None
+        self._side_branches: SideBranches | None = None
         # Outputs of the perturbed layers in the pass over the samples, with the rows of
         # neighbors that shared it.
         self._perturbed_rows: dict[str, list[tf.Tensor]] = {}
@@ -360,6 +364,32 @@ class Passes:
             self.unscaled(perturbations, of_added),
         )
 
+    @contextlib.contextmanager
+    def sharing_side_branches(self, clean: CleanPass) -> Iterator[None]:
+        """Makes all calls of `input_gradient` in the body share parts of their passes.
+
+        In a functional model, layers that do not depend on the perturbed layers run
+        only once.
+
+        Args:
+          clean: The samples.
+        """
+        model = self._base_model
+        functional = keras_internals.is_functional(model)
+        chain = isinstance(model, keras.Sequential)
+        # Within a call of the wrapper, layers would inherit its `training`.
+        if functional and not (chain or self._perturbs_features or self._in_call):
+            layers = [target_layer(model, name) for name in self._perturbed]
+            branches = SideBranches(model, layers)
+            if branches.exist:
+                with self._stateless(clean):
+                    branches.run_once(to_base_inputs(model, clean.x))
+                self._side_branches = branches
+        try:
+            yield
+        finally:
+            self._side_branches = None
+
     def _changes(self, perturbations: Perturbations, clean: CleanPass) -> Changes:
         """Perturbs layers, and replaces the output of one that alone is perturbed.
 
@@ -512,7 +542,11 @@ class Passes:
                 name: stack.enter_context(recorded_outputs(layer, changes.get(name)))
                 for name, layer in layers.items()
             }
-            y_pred = self.run_base(x, training)
+            if self._side_branches is None:
+                y_pred = self.run_base(x, training)
+            else:
+                inputs = to_base_inputs(self._base_model, x)
+                y_pred = self._side_branches.run_rest(inputs)
         return PassOutputs(
             y_pred,
             {name: checked(recorded[name], layer) for name, layer in layers.items()},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection
+from contextlib import nullcontext
 from typing import Any
 
 import attrs
@@ -161,22 +162,24 @@ class AdversarialTerm(Term):
             return space.gradients(*gradients)
 
         gradients, seed = None, None
-        if config.random_init:
-            seed = self._seed()
-        elif divergence is not None:
-            gradients = gradient_fn(_probe(space.start, space.config, self._seed()))
-        elif clean.input_gradient is None and clean.layer_gradients is None:
-            gradients = gradient_fn(space.start)
-        else:
-            gradients = space.gradients(clean.input_gradient, clean.layer_gradients)
-        coordinates = projected_gradient_ascent(
-            space.start,
-            gradients,
-            space.config,
-            gradient_fn=gradient_fn,
-            seed=seed,
-            use_while_loop=True,
-        )
+        several = config.pgd_iterations > 1
+        with passes.sharing_side_branches(clean) if several else nullcontext():
+            if config.random_init:
+                seed = self._seed()
+            elif divergence is not None:
+                gradients = gradient_fn(_probe(space.start, space.config, self._seed()))
+            elif clean.input_gradient is None and clean.layer_gradients is None:
+                gradients = gradient_fn(space.start)
+            else:
+                gradients = space.gradients(clean.input_gradient, clean.layer_gradients)
+            coordinates = projected_gradient_ascent(
+                space.start,
+                gradients,
+                space.config,
+                gradient_fn=gradient_fn,
+                seed=seed,
+                use_while_loop=True,
+            )
         return space.point(coordinates)
 
     def loss(self, passes: Passes, clean: CleanPass, prepared: Any) -> tf.Tensor:
