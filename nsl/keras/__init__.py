@@ -1,4 +1,4 @@
-"""Keras models and layers that train with a structured signal."""
+"""Keras models, layers and callbacks for training with structured signals."""
 
 import keras as _keras
 
