@@ -129,7 +129,7 @@ def teach(words: Words, rows: np.ndarray, settings: Settings) -> LogisticRegress
 
 
 def train(
-    words: Words, rows: np.ndarray, answers: np.ndarray, settings: Settings, seed: int
+    words: Words, rows: np.ndarray, targets: np.ndarray, settings: Settings, seed: int
 ) -> keras.Model:
     """Trains a network on these targets for the reviews in `rows`."""
     keras.utils.set_random_seed(seed)
@@ -160,7 +160,7 @@ def train(
     epochs = -(-steps // -(-len(rows) // settings.batch_size))
     model.fit(
         words.tokens[rows],
-        answers[:, None].astype("float32"),
+        targets[:, None].astype("float32"),
         batch_size=settings.batch_size,
         epochs=epochs,
         verbose=0,
@@ -203,15 +203,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             progress.step(title)
             rows = draw_labeled(words.labels, count, seed) if share < 1 else every
             teacher = teach(words, rows, settings)
-            answers = teacher.predict_proba(words.embeddings)[:, 1]
-            told = settings.weight * words.labels[rows]
-            answers[rows] = (1 - settings.weight) * answers[rows] + told
+            targets = teacher.predict_proba(words.embeddings)[:, 1]
+            given = settings.weight * words.labels[rows]
+            targets[rows] = (1 - settings.weight) * targets[rows] + given
             alone = train(words, rows, words.labels[rows], settings, seed)
-            taught = train(words, every, answers, settings, seed)
+            distilled = train(words, every, targets, settings, seed)
             found[title] = (
                 accuracy(alone, new_words),
                 100 * teacher.score(new_words.embeddings, new_words.labels),
-                accuracy(taught, new_words),
+                accuracy(distilled, new_words),
             )
         return found
 
