@@ -284,7 +284,8 @@ class FixedRadius(Attack):
       samples: The number of forward passes through a randomized model over which each
         gradient is averaged (expectation over transformation: Athalye et al., 2018,
         https://arxiv.org/abs/1707.07397).
-      All others are those of `Attack`.
+
+    The other attributes are those of `Attack`.
     """
 
     restarts: int = attrs.field(default=1, validator=attrs.validators.ge(1))
@@ -328,7 +329,8 @@ class MinimumNorm(Attack):
     Attributes:
       early_stop: Whether an example drops out once it is fooled within the smallest
         epsilon. Otherwise its perturbation keeps shrinking.
-      All others are those of `Attack`.
+
+    The other attributes are those of `Attack`.
     """
 
     minimizes: ClassVar[bool] = True

@@ -105,7 +105,8 @@ class AutoPGD(FixedRadius):
         each restart attacks each of them. Any wrong class counts as success.
       random_start: Whether to start at a random point of the ball.
       large_radii: Whether to search larger balls first.
-      All others are those of `FixedRadius`.
+
+    The other attributes are those of `FixedRadius`.
     """
 
     steps: int = attrs.field(default=100, validator=attrs.validators.ge(1))

@@ -57,7 +57,8 @@ class FAB(MinimumNorm):
       alpha_max: The upper limit of a.
       eta: The factor by which steps overshoot.
       beta: The share of the perturbation that remains after a step back.
-      All others are those of `MinimumNorm`.
+
+    The other attributes are those of `MinimumNorm`.
     """
 
     steps: int = attrs.field(default=100, validator=attrs.validators.ge(1))

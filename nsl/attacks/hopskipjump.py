@@ -41,7 +41,8 @@ class HopSkipJump(MinimumNorm):
     Attributes:
       norm: 'l2' or 'infinity'.
       samples: The number of random directions in the first step.
-      All others are those of `MinimumNorm`.
+
+    The other attributes are those of `MinimumNorm`.
 
     Raises:
       ValueError: If the norm is another one.

@@ -29,7 +29,8 @@ class MIFGSM(PGD):
 
     Attributes:
       decay: The decay factor of the momentum (mu in the paper).
-      All others are those of `PGD`.
+
+    The other attributes are those of `PGD`.
     """
 
     steps: int = attrs.field(default=10, validator=attrs.validators.ge(1))

@@ -34,7 +34,8 @@ class PGD(FixedRadius):
         reach the boundary of the ball and move along it.
       random_start: Whether to start at a random point of the ball instead of the
         features.
-      All others are those of `FixedRadius`.
+
+    The other attributes are those of `FixedRadius`.
     """
 
     step_size: float | None = None

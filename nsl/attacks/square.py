@@ -43,7 +43,8 @@ class Square(FixedRadius):
       initial_share: The share of all pixels in the first windows.
       objective: The objective, see `FixedRadius`; the paper uses the margin.
       early_stop: Whether fooled examples get no further queries.
-      All others are those of `FixedRadius`.
+
+    The other attributes are those of `FixedRadius`.
     """
 
     black_box: ClassVar[bool] = True
