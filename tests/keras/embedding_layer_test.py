@@ -647,7 +647,7 @@ def two_towers():
     seen = keras.layers.Conv2D(2, 2, name="sees")(image)
     seen = keras.layers.BatchNormalization()(seen)
     seen = keras.layers.Dropout(0.5)(keras.layers.Flatten()(seen))
-    seen = shared(keras.layers.Dense(3)(seen))
+    seen = shared(keras.layers.Dense(WIDTH)(seen))
     joined = keras.layers.Concatenate()([text, seen, keras.ops.tanh(text * seen)])
     return keras.Model([tokens, image], keras.layers.Dense(1)(joined))
 
