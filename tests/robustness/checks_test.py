@@ -141,7 +141,7 @@ def test_left_the_ball() -> None:
     assert checks.left_the_ball("mine", 0.0, 0.1) is None
     found = checks.left_the_ball("mine", 0.25, 0.1)
     assert _name(found) == "left_the_ball"
-    assert "mine gave 25.0%" in found.message
+    assert "25.0% of the points that mine returned" in found.message
 
 
 def _report(

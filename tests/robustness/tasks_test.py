@@ -256,7 +256,7 @@ def test_a_compiled_model_of_several_labels_needs_all_of_them_right(
 
 
 def test_several_labels_in_the_wrong_shape_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"per_label.*one shape"):
+    with pytest.raises(ValueError, match=r"per_label.*the same shape"):
         _evaluate(_keras(3, None), X, np.zeros((40, 2), int), criterion="per_label")
 
 
