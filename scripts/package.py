@@ -58,8 +58,24 @@ report = nsl.evaluate_robustness(
 report.plot().savefig("plot.png")
 """,
     "ann": """
-import faiss
-import nsl.tools
+import tensorflow as tf
+import nsl
+with tf.io.TFRecordWriter("embeddings.tfr") as writer:
+    for i in range(40):
+        floats = tf.train.FloatList(value=[1.0, i % 4])
+        features = {
+            "id": tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"%d" % i])),
+            "embedding": tf.train.Feature(float_list=floats),
+        }
+        example = tf.train.Example(features=tf.train.Features(feature=features))
+        writer.write(example.SerializeToString())
+nsl.tools.build_graph_from_config(
+    ["embeddings.tfr"],
+    "graph.tsv",
+    nsl.configs.GraphBuilderConfig(similarity_threshold=0.999, index="ivf"),
+)
+with open("graph.tsv") as file:
+    assert len(file.readlines()) == 4 * 10 * 9
 """,
     "beam": """
 import apache_beam

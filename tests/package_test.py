@@ -1,5 +1,8 @@
 """The package itself: version, lazy rooms, removed rooms, type marker."""
 
+import ast
+import importlib.metadata
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -34,11 +37,49 @@ def test_the_rooms_are_attributes_and_listed() -> None:
     assert nsl.configs is sys.modules["nsl.configs"]
 
 
-def test_the_version_is_the_same_for_pip_and_for_the_module() -> None:
-    pyproject = (ROOT / "pyproject.toml").read_text()
-    assert 'dynamic = ["version"]' in pyproject
-    assert 'path = "nsl/__init__.py"' in pyproject
-    assert nsl.__version__.split(".")[0] == "2"
+def test_the_version_is_the_same_for_pip_the_citation_and_the_changelog() -> None:
+    assert importlib.metadata.version("nsl") == nsl.__version__
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert re.findall(r"^version: (.*)$", citation, re.MULTILINE) == [nsl.__version__]
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    newest = re.findall(r"^## \[(.*)\] - ", changelog, re.MULTILINE)[0]
+    assert newest == nsl.__version__
+
+
+def _deprecations(source: str) -> list[str]:
+    """Lists the messages with which a file deprecates names."""
+    return [
+        node.args[0].value
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "deprecated"
+        and isinstance(node.args[0], ast.Constant)
+    ]
+
+
+def _is_due(message: str) -> bool:
+    removal = re.search(r"^Use .*; .* is removed in nsl (\d+)\.(\d+)\.$", message)
+    assert removal, f"{message!r} does not follow CONTRIBUTING.md, Deprecation"
+    return tuple(map(int, removal.groups())) <= tuple(
+        map(int, nsl.__version__.split(".")[:2])
+    )
+
+
+def test_what_is_deprecated_says_until_when_and_is_not_overdue() -> None:
+    major = int(nsl.__version__.split(".")[0])
+    source = f"""
+@deprecated("Use f; g is removed in nsl {major}.0.")
+def g(): ...
+@deprecated("Use f; h is removed in nsl {major + 1}.0.")
+def h(): ...
+"""
+    assert [_is_due(message) for message in _deprecations(source)] == [True, False]
+    with pytest.raises(AssertionError, match="does not follow"):
+        _is_due("g is old")
+    for path in (ROOT / "nsl").rglob("*.py"):
+        for message in _deprecations(path.read_text()):
+            assert not _is_due(message), f"{path}: {message}"
 
 
 def test_an_unknown_attribute_is_named() -> None:
