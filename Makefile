@@ -31,7 +31,7 @@ coverage: $(STAMP)
 
 # The public names and signatures that tests/public_api_test.py compares.
 api: $(STAMP)
-	$(BIN)/python -m tests.public_api
+	$(BIN)/python -m scripts.public_api
 
 # Some ten minutes: the wheel and the source archive, used outside the checkout.
 # EXTRAS=none,plot uses some.
@@ -56,6 +56,10 @@ docs: export NO_MKDOCS_2_WARNING := 1
 docs: $(STAMP)
 	$(BIN)/mkdocs build --quiet
 	@echo "open site/index.html"
+
+# Minutes: executes the notebook of each page. PAGES=docs/guides/tables.md executes some.
+notebooks: $(STAMP)
+	$(BIN)/python scripts/notebooks.py $(PAGES)
 
 # Hours. DATA is a folder of data sets; examples whose data is not there are left out.
 results: $(STAMP)

@@ -55,7 +55,7 @@ model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, "softmax")])
 report = nsl.evaluate_robustness(
     model, x, np.arange(8) % 2, [0.1], attacks="quick", verbose=False
 )
-report.plot().savefig("plot.png")
+report.plot("plot.png")
 """,
     "ann": """
 import tensorflow as tf

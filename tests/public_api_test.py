@@ -1,6 +1,6 @@
 """No public name or signature changes unless the changelog says so."""
 
-from tests import public_api
+from scripts import public_api
 
 CHANGELOG = (
     "# Changelog\n\n## [2.1.0]\n\n- `Graph.power` is new.\n\n## [2.0.0]\n\nPGD\n"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import griffe
 
-ROOT = Path(__file__).parents[1]
-SNAPSHOT = Path(__file__).with_suffix(".txt")
+ROOT = Path(__file__).resolve().parents[1]
+SNAPSHOT = ROOT / "tests" / "public_api.txt"
 
 
 def _default(attribute: griffe.Attribute) -> str:
@@ -61,17 +61,28 @@ def _modules(module: griffe.Module) -> Iterator[griffe.Module]:
             yield from _modules(child)
 
 
-def describe() -> list[str]:
-    """Lists a line for each public name, in order."""
+def public() -> dict[str, griffe.Object | griffe.Alias | str]:
+    """Returns what each public path names: an object, or another path."""
     package = griffe.load("nsl", search_paths=[str(ROOT)])
     assert isinstance(package, griffe.Module)
-    lines: list[str] = []
+    found: dict[str, griffe.Object | griffe.Alias | str] = {}
     first: dict[str, str] = {}
     for module in sorted(_modules(package), key=lambda module: module.path.count(".")):
         for name in module.exports or ():
-            found, path = module.all_members[str(name)], f"{module.path}.{name}"
-            other = first.setdefault(found.canonical_path, path)
-            lines += _lines(path, found) if other == path else [f"{path} is {other}"]
+            member, path = module.all_members[str(name)], f"{module.path}.{name}"
+            other = first.setdefault(member.canonical_path, path)
+            found[path] = member if other == path else other
+    return found
+
+
+def lines_of(path: str, found: griffe.Object | griffe.Alias | str) -> list[str]:
+    """Lists the lines of a public name, those of its members included."""
+    return [f"{path} is {found}"] if isinstance(found, str) else [*_lines(path, found)]
+
+
+def describe() -> list[str]:
+    """Lists a line for each public name, in order."""
+    lines = [line for item in public().items() for line in lines_of(*item)]
     return sorted(lines, key=lambda line: line.removeprefix("class "))
 
 
