@@ -4,8 +4,8 @@
     python scripts/notebooks.py docs/guides/tables.md
 
 The site has the notebook of each page beside it (`scripts/site_hooks.py`). The first
-cell installs nsl where it is missing. Pictures travel inside the notebook. Links between
-pages lead into the site once mkdocs.yml names its address; until then they are text.
+cell installs nsl where it is missing. Pictures travel inside the notebook. Links from
+page to page lead into the site once mkdocs.yml names its address; until then they are text.
 """
 
 import argparse

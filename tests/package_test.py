@@ -2,6 +2,7 @@
 
 import ast
 import importlib.metadata
+import os
 import re
 import subprocess
 import sys
@@ -85,6 +86,24 @@ def h(): ...
 def test_an_unknown_attribute_is_named() -> None:
     with pytest.raises(AttributeError, match=r"no attribute 'layers'.*'keras'"):
         nsl.layers  # noqa: B018
+
+
+def test_a_type_checker_sees_the_names_and_no_others(tmp_path: Path) -> None:
+    # The rooms are left out: reading them takes long, and says nothing here.
+    (tmp_path / "nsl").mkdir()
+    (tmp_path / "nsl" / "__init__.py").write_text(Path(nsl.__file__).read_text())
+    program = tmp_path / "program.py"
+    program.write_text("import nsl\nnsl.configs\nnsl.evaluate_robustness\nnsl.config\n")
+    command = [sys.executable, "-m", "mypy", "--strict", "--ignore-missing-imports"]
+    found = subprocess.run(
+        [*command, f"--cache-dir={tmp_path / 'cache'}", program.name],
+        cwd=tmp_path,
+        env={**os.environ, "MYPYPATH": str(tmp_path), "PYTHONPATH": ""},
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert 'program.py:4: error: Module has no attribute "config"' in found
+    assert found.count("program.py:") == 1, found
 
 
 @pytest.mark.parametrize(
