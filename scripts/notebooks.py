@@ -5,7 +5,8 @@
 
 The site has the notebook of each page beside it (`scripts/site_hooks.py`). The first
 cell installs nsl where it is missing. Pictures travel inside the notebook. Links from
-page to page lead into the site once mkdocs.yml names its address; until then they are text.
+page to page lead into the site once mkdocs.yml names its address; before that, they
+are text.
 """
 
 import argparse
