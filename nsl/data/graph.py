@@ -92,7 +92,7 @@ class Graph:
             numbering = Numbering(nodes)
         columns = sparse_rows.Columns()
         self.self_edges = 0
-        for chunk in read_edges(edges, nodes is not None and nodes.are_integers):
+        for chunk in read_edges(edges, None if nodes is None else nodes.are_integers):
             sources = numbering.rows(chunk.sources)
             targets = numbering.rows(chunk.targets)
             weights = chunk.weights

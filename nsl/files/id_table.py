@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -125,6 +126,15 @@ class Strings:
             longer = same & (lengths > place)
             pending, lengths = pending[longer], lengths[longer]
         return result
+
+
+# Ids as columns: UTF-8, or numbers.
+Ids: TypeAlias = npt.NDArray[np.int64] | Strings
+
+
+def as_strings(ids: Ids) -> Strings:
+    """Returns ids as UTF-8, numbers in decimal digits."""
+    return Strings.of(ids.astype(np.bytes_)) if isinstance(ids, np.ndarray) else ids
 
 
 def _mix(

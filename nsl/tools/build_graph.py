@@ -14,9 +14,9 @@ from typing import Any
 from absl import flags, logging
 
 from nsl.configs import GraphBuilderConfig, SearchIndex
-from nsl.files import edge_lines, input_files, output_files
+from nsl.files import input_files, output_files
+from nsl.files.edge_files import EdgeWriter, check_edge_output, edge_output
 from nsl.files.input_files import PathLike, Paths
-from nsl.files.output_files import OutputFile
 from nsl.tools import command_line, reports, similarity
 from nsl.tools.embedding_files import read_embeddings
 from nsl.tools.embeddings import Embeddings
@@ -27,10 +27,11 @@ from nsl.tools.nearest_neighbors import sample_pairs
 from nsl.tools.similar_pairs import nearest_pairs, searches, similar_pairs
 from nsl.tools.similarity import Pairs
 
-USAGE = """\
+ARGUMENTS = "embeddings.tfr... graph.tsv"
+USAGE = f"""\
 Builds a graph whose edges join examples of similar embeddings.
 
-Usage: build_graph [flags] embeddings.tfr... graph.tsv
+Usage: build_graph [flags] {ARGUMENTS}
 
 Each input may be one file, a pattern, or several of these separated by commas; plain
 or gzip; local, or of any scheme that tf.io.gfile opens. A line of graph.tsv is
@@ -120,20 +121,9 @@ def build_graph_from_config(
             "graph_builder_config must be a GraphBuilderConfig, but received "
             f"{config!r} ({type(config).__name__})."
         )
-    arguments = (
-        [embedding_files]
-        if isinstance(embedding_files, str | os.PathLike)
-        else list(embedding_files)
+    inputs, (output,) = check_files(
+        embedding_files, output_graph_path, report_path=report_path
     )
-    inputs = [input_files.expand_paths(argument) for argument in arguments]
-    if not inputs:
-        raise ValueError("embedding_files must name at least one file.")
-    read_paths = [path for paths in inputs for path in paths]
-    output = os.fspath(output_graph_path)
-    output_files.check_output(output, read_paths)
-    if report_path is not None:
-        output_files.check_output(os.fspath(report_path), [*read_paths, output])
-
     embeddings = read_embeddings(
         inputs,
         config.id_feature_name,
@@ -166,7 +156,7 @@ def build_graph_from_config(
             embeddings, config.lsh_splits, config.lsh_rounds, config.random_seed
         )
     with (
-        output_files.atomic_files([output]) as (file,),
+        edge_output(output) as file,
         similarity.fastest_product() as product,
     ):
         all_searches = searches(len(embeddings), buckets)
@@ -201,6 +191,46 @@ def build_graph_from_config(
     return report
 
 
+def check_files(
+    embedding_files: Paths,
+    output_graph_path: PathLike,
+    num_shards: int | None = None,
+    compression: str | None = None,
+    report_path: PathLike | None = None,
+) -> tuple[list[list[str]], list[str]]:
+    """Lists the files of a job, and checks that its outputs can be written.
+
+    Args:
+      embedding_files: See `build_graph`, as for the next one.
+      output_graph_path: The output.
+      num_shards: The number of its files.
+      compression: Its compression.
+      report_path: The report.
+
+    Returns:
+      The files of each input, and those of the output.
+
+    Raises:
+      ImportError: If the output needs pyarrow, which is missing.
+      OSError: If a file is missing or an output cannot be written.
+      ValueError: If an argument is wrong or an output is an input too.
+    """
+    arguments = (
+        [embedding_files]
+        if isinstance(embedding_files, str | os.PathLike)
+        else list(embedding_files)
+    )
+    inputs = [input_files.expand_paths(argument) for argument in arguments]
+    if not inputs:
+        raise ValueError("embedding_files must name at least one file.")
+    read_paths = [path for paths in inputs for path in paths]
+    outputs = output_files.check_job(
+        read_paths, output_graph_path, num_shards, compression, report_path
+    )
+    check_edge_output(outputs[0], read_paths)
+    return inputs, outputs
+
+
 def _uses_lists(config: GraphBuilderConfig, nodes: int) -> bool:
     """Tells whether inverted lists are searched."""
     if config.index is SearchIndex.IVF:
@@ -218,20 +248,16 @@ def _uses_lists(config: GraphBuilderConfig, nodes: int) -> bool:
 
 
 def _write(
-    file: OutputFile, embeddings: Embeddings, pairs: Pairs, both_ways: bool
+    file: EdgeWriter, embeddings: Embeddings, pairs: Pairs, both_ways: bool
 ) -> None:
     ids = embeddings.ids
-    format_edges = (
-        edge_lines.format_edges_both_ways if both_ways else edge_lines.format_edges
-    )
     for start in range(0, len(pairs.sources), _EDGES_AT_ONCE):
         some = slice(start, start + _EDGES_AT_ONCE)
         file.write(
-            format_edges(
-                [ids[node] for node in pairs.sources[some].tolist()],
-                [ids[node] for node in pairs.targets[some].tolist()],
-                pairs.similarities[some].tolist(),
-            )
+            [ids[node] for node in pairs.sources[some].tolist()],
+            [ids[node] for node in pairs.targets[some].tolist()],
+            pairs.similarities[some].tolist(),
+            both_ways,
         )
 
 
@@ -378,31 +404,12 @@ def _define_flags(values: flags.FlagValues) -> None:
         upper_bound=1.0,
         flag_values=values,
     )
-    string("report", None, "A file that gets the report as JSON.")
+    command_line.define_report_flag(values)
 
 
-def _run(values: flags.FlagValues, arguments: list[str]) -> None:
-    if len(arguments) < 2:
-        raise command_line.UsageError(
-            "Expected at least 2 arguments (embeddings.tfr... graph.tsv), but received "
-            f"{len(arguments)}."
-        )
-    build_graph(
-        arguments[:-1],
-        arguments[-1],
-        similarity_threshold=values.similarity_threshold,
-        id_feature_name=values.id_feature_name,
-        embedding_feature_name=values.embedding_feature_name,
-        lsh_splits=values.lsh_splits,
-        lsh_rounds=values.lsh_rounds,
-        random_seed=values.random_seed,
-        num_neighbors=values.num_neighbors,
-        mutual=values.mutual,
-        index=values.index,
-        recall=values.recall,
-        label_feature_name=values.label_feature_name,
-        report_path=values.report,
-    )
+def _run(arguments: list[str], keywords: dict[str, Any]) -> None:
+    *inputs, output = command_line.expect(arguments, ARGUMENTS)
+    build_graph(inputs, output, **keywords)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from absl import logging
 
 from nsl.files import edge_lines
-from nsl.files.progress import Progress
+from nsl.progress import Progress
 from nsl.tools import example_proto, tfrecord
 from nsl.tools.embeddings import Embeddings
 from nsl.tools.record_template import RecordTemplate

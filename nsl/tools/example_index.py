@@ -11,7 +11,7 @@ import numpy as np
 from absl import logging
 
 from nsl.files.id_table import IdTable
-from nsl.files.progress import Progress
+from nsl.progress import Progress
 from nsl.tools import example_proto, tfrecord
 from nsl.tools.example_wire import check_example
 

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from absl import logging
 
-from nsl.files import edge_lines, output_files
+from nsl.files import edge_lines
+from nsl.files.edge_files import check_edge_output, edge_output
 from nsl.files.ids import as_ids
 
 _EDGES_AT_ONCE = 1 << 16
@@ -29,7 +30,8 @@ def write_neighbors(
         neighbor. A node among its own neighbors is left out. Where nodes have unequally
         many neighbors, as within a radius: a sequence of a row for each node.
       similarities: Finite numbers in the shape of `indices`: the weight of each edge.
-      path: The file, which appears under its name when all is written.
+      path: The file, which appears under its name when all is written; Parquet if it
+        ends in `.parquet`.
 
     Returns:
       The number of edges written.
@@ -42,7 +44,7 @@ def write_neighbors(
         break. The error names the row. No file is left then.
     """
     path = os.fspath(path)
-    output_files.check_output(path)
+    check_edge_output(path)
     nodes = _node_names(ids)
     neighbors, degrees = _joined_rows(indices, "indices", "iu", len(nodes))
     weights, weight_counts = _joined_rows(
@@ -72,15 +74,13 @@ def write_neighbors(
             f"{rows[wrong[0]]} has {weights[wrong[0]]}."
         )
     rows, neighbors, weights = rows[present], neighbors[present], weights[present]
-    with output_files.atomic_files([path]) as (file,):
+    with edge_output(path) as file:
         for start in range(0, len(rows), _EDGES_AT_ONCE):
             part = slice(start, start + _EDGES_AT_ONCE)
             file.write(
-                edge_lines.format_edges(
-                    [nodes[row] for row in rows[part].tolist()],
-                    [nodes[target] for target in neighbors[part].tolist()],
-                    weights[part].tolist(),
-                )
+                [nodes[row] for row in rows[part].tolist()],
+                [nodes[target] for target in neighbors[part].tolist()],
+                weights[part].tolist(),
             )
     logging.info(
         "Wrote %d edges to %s; left out %d from a node to itself.",
