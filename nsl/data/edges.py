@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from nsl.data.sparse_matrices import canonical, is_sparse_matrix
 from nsl.files import edge_lines, input_files
-from nsl.files.edge_columns import array_columns, table_columns
+from nsl.files.edge_columns import array_columns, named_columns, table_columns
 from nsl.files.edge_files import EdgeFile
 from nsl.files.edge_lines import Edges
 from nsl.files.id_table import Ids, Strings, as_strings
@@ -78,6 +78,16 @@ def _columns_of_dict(graph: Mapping[Any, Any]) -> tuple[list[Any], ...]:
     sources: list[Any] = []
     targets: list[Any] = []
     weights: list[Any] = []
+    names = [name for name in graph if isinstance(name, str)]
+    if (
+        len(names) == len(graph) <= 3
+        and not any(isinstance(row, Mapping) for row in graph.values())
+        and named_columns(names) is not None
+    ):
+        raise ValueError(
+            f"a dict of the lists {names} may be columns or the neighbors of each "
+            "node: give a tuple (sources, targets) or (sources, targets, weights)"
+        )
     for source, row in graph.items():
         if isinstance(row, str | bytes) or not hasattr(row, "__len__"):
             raise TypeError(

@@ -20,6 +20,7 @@ from nsl.progress import Progress
 _CHUNK_BYTES = 1 << 18
 _COPY_CHARACTERS = 1 << 20
 _ARRAY_EDGES = 1 << 18
+_SHOWN_BYTES = 16
 _NUMPY = b"\x93NUMPY"
 _ENCODINGS = {
     codecs.BOM_UTF32_LE: "utf-32",
@@ -95,9 +96,7 @@ class EdgeFile:
 
     def _as_utf8(self, file: BinaryIO, head: bytes) -> BinaryIO:
         """Returns the file in UTF-8, if its first bytes tell the encoding."""
-        encoding = next(
-            (name for bom, name in _ENCODINGS.items() if head.startswith(bom)), None
-        )
+        encoding = _encoding(head)
         if encoding is None:
             if b"\r" not in head or b"\n" in head:
                 return file
@@ -260,6 +259,19 @@ class EdgeFile:
                 f"{edges.weights[wrong]}."
             )
         return edges
+
+
+def _encoding(head: bytes) -> str | None:
+    """Returns the encoding of a text that is UTF-16 or UTF-32, or None."""
+    for bom, name in _ENCODINGS.items():
+        if head.startswith(bom):
+            return name
+    if len(head) >= 4:
+        # Without a mark, UTF-16 shows by NULs in place of every other byte.
+        for start, name in ((1, "utf-16-le"), (0, "utf-16-be")):
+            if not any(head[start:_SHOWN_BYTES:2]):
+                return name
+    return None
 
 
 def _no_edges() -> Edges:

@@ -84,10 +84,6 @@ def find_layout(line: bytes, prefer_commas: bool = False) -> tuple[Layout | None
     Raises:
       ValueError: If the line has no meaning, or several.
     """
-    if b"\0" in line:
-        raise ValueError(
-            f"it holds a NUL character: {_quote(line)}; save the file as UTF-8"
-        )
     if line.startswith(b"%%MatrixMarket"):
         raise ValueError(
             "it is a Matrix Market file: read it with scipy.io.mmread, and give the "
@@ -236,7 +232,7 @@ def parse_block(text: bytes, layout: Layout) -> Edges | None:
 
 def _parse_regular(text: bytes, width: int | None) -> Edges | None:
     """Does what `parse_block` does for columns separated by tabs."""
-    if b"\0" in text or b"\r" in text:
+    if b"\r" in text:
         return None
     characters = np.frombuffer(text, np.uint8)
     breaks = np.flatnonzero((characters == _TAB) | (characters == _NEWLINE))
@@ -292,9 +288,8 @@ def parse_edge(
     Raises:
       ValueError: If the line is no edge.
     """
-    for character, name in ((b"\0", "a NUL"), (b"\r", "a carriage return")):
-        if character in line:
-            raise ValueError(f"it holds {name} character: {_quote(line)}")
+    if b"\r" in line:
+        raise ValueError(f"it holds a carriage return: {_quote(line)}")
     columns = split_line(line, layout.separator)
     while len(columns) > (layout.width or 3) and not columns[-1]:
         columns.pop()  # separators at the end of a line divide nothing
@@ -380,10 +375,10 @@ def first_infinite(weights: npt.NDArray[np.floating]) -> int | None:
 
 def check_node_id(node: bytes) -> None:
     """Raises ValueError if an id cannot stand in a line of edges."""
-    if any(character in node for character in (b"\t", b"\n", b"\r", b"\0")):
+    if b"\t" in node or b"\n" in node or b"\r" in node:
         raise ValueError(
-            f"the id {_quote(node)} holds a tab, a line break or a NUL, which a TSV "
-            "file of edges cannot hold"
+            f"the id {_quote(node)} holds a tab or a line break, which a TSV file of "
+            "edges cannot hold"
         )
 
 

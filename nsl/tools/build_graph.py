@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy.typing as npt
 from absl import flags, logging
 
 from nsl.configs import GraphBuilderConfig, SearchIndex
@@ -18,7 +19,7 @@ from nsl.files import input_files, output_files
 from nsl.files.edge_files import EdgeWriter, check_edge_output, edge_output
 from nsl.files.input_files import PathLike, Paths
 from nsl.tools import command_line, reports, similarity
-from nsl.tools.embedding_files import read_embeddings
+from nsl.tools.embedding_files import embeddings_of, read_embeddings
 from nsl.tools.embeddings import Embeddings
 from nsl.tools.graph_statistics import GraphStatistics
 from nsl.tools.inverted_lists import InvertedLists
@@ -34,8 +35,9 @@ Builds a graph whose edges join examples of similar embeddings.
 Usage: build_graph [flags] {ARGUMENTS}
 
 Each input may be one file, a pattern, or several of these separated by commas; plain
-or gzip; local, or of any scheme that tf.io.gfile opens. A line of graph.tsv is
-source<TAB>target<TAB>cosine similarity."""
+or compressed; local, or of any scheme that tf.io.gfile opens. TFRecord, Parquet, Arrow
+and .npy files are told by their content. A line of graph.tsv is source<TAB>target<TAB>
+cosine similarity; a graph whose name ends in .parquet is a table of these."""
 
 _EDGES_AT_ONCE = 1 << 16
 _RECALL_SAMPLE = 1000
@@ -60,7 +62,7 @@ class GraphBuilder:
         self.config = graph_builder_config
 
     def build(
-        self, embedding_files: Paths, output_graph_path: PathLike
+        self, embedding_files: Paths | npt.NDArray[Any], output_graph_path: PathLike
     ) -> dict[str, Any]:
         """Builds a graph whose edges join examples of similar embeddings.
 
@@ -80,10 +82,11 @@ class GraphBuilder:
 
 
 def build_graph_from_config(
-    embedding_files: Paths,
+    embedding_files: Paths | npt.NDArray[Any],
     output_graph_path: PathLike,
     graph_builder_config: GraphBuilderConfig,
     *,
+    ids: Any = None,
     label_feature_name: str | None = None,
     report_path: PathLike | None = None,
 ) -> dict[str, Any]:
@@ -95,11 +98,15 @@ def build_graph_from_config(
     ones only. Similarities are decided in float64 arithmetic.
 
     Args:
-      embedding_files: TFRecord files of `tf.train.Example`: a name, a pattern, or a
-        list of these; plain or gzip. An id that stands in several inputs of the list
-        is taken from the first.
-      output_graph_path: The TSV file to write.
+      embedding_files: TFRecord files of `tf.train.Example`, Parquet or Arrow files
+        with a column for each feature, or `.npy` files of shape [nodes, dimensions]: a
+        name, a pattern, or a list of these. An id that stands in several inputs of the
+        list is taken from the first. Or an array [nodes, dimensions] in memory.
+      output_graph_path: The file to write: Parquet if it ends in `.parquet`, else TSV.
       graph_builder_config: Which pairs become edges, and how they are searched.
+      ids: The distinct ids of the rows of arrays, integers or strings; or a file of
+        them, `.npy` or a text with one in each line. Without it they are the numbers
+        of the rows, counted over all files.
       label_feature_name: A feature for the report on how many edges join equal labels.
       report_path: A file that gets the report as JSON.
 
@@ -124,12 +131,18 @@ def build_graph_from_config(
     inputs, (output,) = check_files(
         embedding_files, output_graph_path, report_path=report_path
     )
-    embeddings = read_embeddings(
-        inputs,
-        config.id_feature_name,
-        config.embedding_feature_name,
-        label_feature_name,
-    )
+    if _is_array(embedding_files):
+        if label_feature_name is not None:
+            raise ValueError("An array has no feature for labels.")
+        embeddings = embeddings_of(embedding_files, ids)
+    else:
+        embeddings = read_embeddings(
+            inputs,
+            config.id_feature_name,
+            config.embedding_feature_name,
+            label_feature_name,
+            ids,
+        )
     logging.info(
         "%d embeddings of %d dimensions: %.0f MB; %d left out because their ids "
         "stood in an earlier input.",
@@ -191,8 +204,12 @@ def build_graph_from_config(
     return report
 
 
+def _is_array(value: object) -> bool:
+    return hasattr(value, "__array__")
+
+
 def check_files(
-    embedding_files: Paths,
+    embedding_files: Paths | npt.NDArray[Any],
     output_graph_path: PathLike,
     num_shards: int | None = None,
     compression: str | None = None,
@@ -215,13 +232,13 @@ def check_files(
       OSError: If a file is missing or an output cannot be written.
       ValueError: If an argument is wrong or an output is an input too.
     """
-    arguments = (
-        [embedding_files]
-        if isinstance(embedding_files, str | os.PathLike)
-        else list(embedding_files)
-    )
+    arguments: Sequence[Any] = ()
+    if isinstance(embedding_files, str | os.PathLike):
+        arguments = [embedding_files]
+    elif not _is_array(embedding_files):
+        arguments = list(embedding_files)
     inputs = [input_files.expand_paths(argument) for argument in arguments]
-    if not inputs:
+    if not inputs and not _is_array(embedding_files):
         raise ValueError("embedding_files must name at least one file.")
     read_paths = [path for paths in inputs for path in paths]
     outputs = output_files.check_job(
@@ -262,7 +279,7 @@ def _write(
 
 
 def build_graph(
-    embedding_files: Paths,
+    embedding_files: Paths | npt.NDArray[Any],
     output_graph_path: PathLike,
     similarity_threshold: float = 0.8,
     id_feature_name: str = "id",
@@ -275,6 +292,7 @@ def build_graph(
     mutual: bool = False,
     index: SearchIndex | str = SearchIndex.EXACT,
     recall: float = 0.98,
+    ids: Any = None,
     label_feature_name: str | None = None,
     report_path: PathLike | None = None,
 ) -> dict[str, Any]:
@@ -293,7 +311,8 @@ def build_graph(
       mutual: Whether each end of an edge must have chosen the other.
       index: How similar embeddings are searched.
       recall: With inverted lists, the share of the edges that are to be found.
-      label_feature_name: See `build_graph_from_config`.
+      ids: See `build_graph_from_config`, as for the next one.
+      label_feature_name: The feature that holds an example's label.
       report_path: A file that gets the report as JSON.
 
     Returns:
@@ -319,6 +338,7 @@ def build_graph(
         embedding_files,
         output_graph_path,
         config,
+        ids=ids,
         label_feature_name=label_feature_name,
         report_path=report_path,
     )
@@ -403,6 +423,12 @@ def _define_flags(values: flags.FlagValues) -> None:
         lower_bound=0.0,
         upper_bound=1.0,
         flag_values=values,
+    )
+    string(
+        "ids",
+        None,
+        "With embeddings in .npy files, a file of their ids: .npy, or a text with one "
+        "in each line. Without it, the numbers of the rows.",
     )
     command_line.define_report_flag(values)
 

@@ -9,7 +9,7 @@ from absl import logging
 
 from nsl.files import edge_lines
 from nsl.files.edge_files import check_edge_output, edge_output
-from nsl.files.ids import as_ids
+from nsl.files.ids import distinct_ids
 
 _EDGES_AT_ONCE = 1 << 16
 
@@ -45,7 +45,9 @@ def write_neighbors(
     """
     path = os.fspath(path)
     check_edge_output(path)
-    nodes = _node_names(ids)
+    nodes = distinct_ids(ids, "ids")
+    for node in nodes:
+        edge_lines.check_node_id(node)
     neighbors, degrees = _joined_rows(indices, "indices", "iu", len(nodes))
     weights, weight_counts = _joined_rows(
         similarities, "similarities", "biuf", len(nodes)
@@ -89,25 +91,6 @@ def write_neighbors(
         is_own.sum(),
     )
     return len(rows)
-
-
-def _node_names(ids: Any) -> list[bytes]:
-    values = as_ids(ids, "ids")
-    if values.ndim != 1:
-        raise ValueError(
-            f"ids must be of shape [nodes], but have shape {values.shape}."
-        )
-    is_text = values.dtype.kind == "S"
-    nodes = [node if is_text else b"%d" % node for node in values.tolist()]
-    numbers: dict[bytes, int] = {}
-    for row, node in enumerate(nodes):
-        edge_lines.check_node_id(node)
-        if numbers.setdefault(node, row) != row:
-            raise ValueError(
-                f"ids must differ, but {node.decode()!r} stands twice: in row "
-                f"{numbers[node]} and in row {row}."
-            )
-    return nodes
 
 
 def _joined_rows(

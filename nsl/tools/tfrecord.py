@@ -43,18 +43,20 @@ class RecordFile:
       size: Its uncompressed bytes.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, file: BinaryIO | None = None) -> None:
         """Opens `path`.
 
         Args:
           path: The file's name.
+          file: The file, if it is open already.
 
         Raises:
           OSError: If it cannot be read.
           ValueError: If it is a damaged compressed file.
         """
         self.path = path
-        self._file: BinaryIO = input_files.open_input(path)
+        self._file: BinaryIO = file or input_files.open_input(path)
+        self._file.seek(0)
         head = self._file.read(input_files.HEAD_BYTES)
         self._file.seek(0)
         # The length of a first record can look like a compression's magic number; its
