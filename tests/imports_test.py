@@ -17,9 +17,9 @@ ALLOWED = {
     "lib": {"configs"},
     "attacks": {"configs", "lib", "progress"},
     "robustness": {"attacks", "configs", "files", "lib"},
-    "data": {"configs", "files", "lib"},
+    "data": {"configs", "files", "lib", "ranks"},
     "keras": {"attacks", "configs", "lib", "robustness"},
-    "tools": {"configs", "files", "progress"},
+    "tools": {"configs", "files", "progress", "ranks"},
     "beam": {"configs", "files", "tools"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -16,9 +16,10 @@ from apache_beam.metrics import Metrics
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from nsl.beam import running, sources
-from nsl.beam.graph_builder import NAMESPACE, BuildGraph
+from nsl.beam.build_transform import NAMESPACE, BuildGraph
 from nsl.configs import GraphBuilderConfig
 from nsl.files import edge_lines
+from nsl.files.arrow_files import SUFFIX
 from nsl.files.input_files import PathLike, Paths
 from nsl.tools import command_line, reports
 from nsl.tools.build_graph import ARGUMENTS, USAGE, check_files, define_search_flags
@@ -68,8 +69,8 @@ def build_graph(
     The edges are the same, in another order.
 
     Args:
-      embedding_files: See `nsl.tools.build_graph`, as for the next ones. Each file is
-        read by one worker.
+      embedding_files: TFRecord, Parquet or Arrow files; see `nsl.tools.build_graph`,
+        as for the next ones. Each file is read by one worker.
       output_graph_path: The TSV file to write.
       similarity_threshold: The least cosine similarity of an edge.
       id_feature_name: The feature that holds an example's id.
@@ -107,6 +108,15 @@ def build_graph(
         embedding_files, output_graph_path, num_shards, compression, report_path
     )
     output = os.fspath(output_graph_path)
+    if not inputs:
+        raise TypeError(
+            "nsl.beam.build_graph reads files, but received an array: see "
+            "nsl.tools.build_graph, or put the transform BuildGraph into a pipeline."
+        )
+    if output.endswith(SUFFIX):
+        raise ValueError(
+            f"nsl.beam.build_graph writes TSV, but the output is {output}."
+        )
     if not isinstance(pipeline_options, PipelineOptions):
         pipeline_options = PipelineOptions(list(pipeline_options or ()))
 

@@ -14,7 +14,7 @@ from absl import logging
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from nsl.beam import running, sources
-from nsl.beam.pack_neighbors import MANY_NEIGHBORS, NAMESPACE, PackNeighbors
+from nsl.beam.pack_transform import MANY_NEIGHBORS, NAMESPACE, PackNeighbors
 from nsl.files.edge_files import COUNTED
 from nsl.files.input_files import PathLike, Paths
 from nsl.tools import command_line, reports, tfrecord

@@ -7,7 +7,8 @@ import numpy.typing as npt
 
 from nsl.files.edge_lines import Edges
 from nsl.files.id_table import IdTable, as_strings
-from nsl.tools.heaviest import heaviest_edges
+from nsl.ranks import ranks_in_groups
+from nsl.tools.heaviest_edges import heaviest_edges
 
 _Columns: TypeAlias = tuple[
     npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float64]
@@ -114,8 +115,7 @@ class NeighborTable:
         )
         if self._max_nbrs:
             sources, _, weights = self._kept
-            place = np.arange(len(sources)) - np.searchsorted(sources, sources)
-            last = place == self._max_nbrs - 1
+            last = ranks_in_groups(sources) == self._max_nbrs - 1
             self._floor[sources[last]] = weights[last]
 
     def rows(
