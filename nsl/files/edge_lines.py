@@ -102,7 +102,9 @@ def find_layout(line: bytes, prefer_commas: bool = False) -> tuple[Layout | None
     fitting = [
         separator
         for separator, columns in readings.items()
-        if len(columns) in (2, 3) and all(columns[:2])
+        if len(columns) in (2, 3)
+        and all(columns[:2])
+        and not (b"\t" not in line and columns[1][:1] == b"{")
     ]
     if line[:1] in (b"#", b"%") and fitting != [b"\t"]:
         return None, False
@@ -125,9 +127,7 @@ def _readings(line: bytes, prefer_commas: bool) -> dict[bytes, list[bytes]]:
     if b"\t" in line:
         return {b"\t": split_line(line, b"\t")}
     separators = [b",", b";", b"|", b" "]
-    if line.rstrip().endswith(b"}"):  # what NetworkX writes
-        separators = [b" "]
-    elif prefer_commas:
+    if prefer_commas:
         separators = [b","] if b"," in line and b";" not in line else [b",", b";"]
     readings = {}
     for separator in separators:
@@ -160,10 +160,20 @@ def split_line(line: bytes, separator: bytes) -> list[bytes]:
     """
     if separator == b"\t":
         columns = line.split(b"\t")
-        return [_unquoted(c) for c in columns] if _QUOTE in line else columns
-    if separator == b" " and line.rstrip().endswith(b"}"):
+        if _QUOTE not in line:
+            return columns
+        halves = [column for column in columns if column.count(b'"') % 2]
+        if len(halves) > 1 and halves[0][:1] == b'"' == halves[-1][-1:]:
+            raise ValueError(
+                f"a tab stands inside quotation marks: {_quote(line)}; ids in TSV hold "
+                "no tabs"
+            )
+        return [_unquoted(column) for column in columns]
+    if separator != b"\t" and b"{" in line and line.rstrip().endswith(b"}"):
+        # What NetworkX writes: the attributes of the edge are a dict.
         ends, brace, attributes = line.partition(b"{")
-        return [*ends.split(), brace + attributes.rstrip()]
+        ends = ends.strip(b" ").removesuffix(separator)
+        return [*split_line(ends, separator), brace + attributes.rstrip()]
     if _QUOTE in line:
         try:
             # Each byte is one character in Latin-1, whatever the encoding is.
@@ -185,16 +195,10 @@ def split_line(line: bytes, separator: bytes) -> list[bytes]:
 
 def _unquoted(column: bytes) -> bytes:
     """Takes the quotation marks off a column that was quoted as in CSV."""
-    if column[:1] != b'"':
-        return column
-    inner = column[1:-1].replace(b'""', b"")
-    if len(column) > 1 and column[-1:] == b'"' and _QUOTE not in inner:
-        return column[1:-1].replace(b'""', b'"')
-    if column.count(b'"') % 2:
-        raise ValueError(
-            f"quotation marks do not match in {_quote(column)}; inside quotation marks "
-            'each one is doubled, as in """Heroes"" by Bowie", and a tab cannot stand'
-        )
+    inner = column[1:-1]
+    is_quoted = len(column) > 1 and column[:1] == b'"' == column[-1:]
+    if is_quoted and _QUOTE not in inner.replace(b'""', b""):
+        return inner.replace(b'""', b'"')
     return column
 
 
@@ -318,7 +322,7 @@ def parse_edge(
     place = layout.columns.weight
     if place is None or place >= len(columns):
         return nodes[0], nodes[1], 1.0
-    if layout.separator == b" " and columns[place][:1] == b"{":
+    if columns[place][:1] == b"{":
         return nodes[0], nodes[1], _weight_of_attributes(columns[place])
     return nodes[0], nodes[1], parse_weight(columns[place])
 

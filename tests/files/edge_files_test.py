@@ -153,6 +153,7 @@ EXPECTED = [(b"a", "é".encode(), 0.5), (b"b", b"c", 2.0)]
         ("  a   é 0.5\n  b \tc 2  \n", {}),
         ('"a" "é" 0.5\n"b" "c" 2\n', {}),
         ("a é {'weight': 0.5}\nb c {'weight': 2, 'kind': 'x y'}\n", {}),
+        ("a, é, {'weight': 0.5}\nb,c,{'weight': 2, 'kind': 'x, y'}\n", {}),
         ('"a"\t"é"\t0.5\nb\tc\t2\n', {}),
     ],
 )  # fmt: skip
@@ -197,7 +198,8 @@ def test_the_name_tells_commas_where_spaces_are_in_ids(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["#tag\tb\t1", '17" screen\tb\t1', '"Heroes" (song)\tb\t1', "a,b\tc d\t1",
+    ["#tag\tb\t1", '17" screen\tb\t1', '"error\tb\t1', '"\tb\t1',
+     "http://a.org/b#c\thttp://d.org/#e\t1", '"Heroes" (song)\tb\t1', "a,b\tc d\t1",
      "source\ttarget\t1"],
 )  # fmt: skip
 def test_ids_are_what_they_are(line: str, tmp_path: Path) -> None:
@@ -215,7 +217,7 @@ def test_ids_are_what_they_are(line: str, tmp_path: Path) -> None:
         ("a\tb\nc\tr\td\n", "line 2: the weight 'd' is no number"),
         ("a b c d\n", r"line 1: expected .* received 4 column\(s\)"),
         ("a\tb\rc\td\ne\tf\n", "line 1: it holds a carriage return"),
-        ('"a\tb"\tc\t1\n', "line 1: quotation marks do not match"),
+        ('"a\tb"\tc\t1\n', "line 1: a tab stands inside quotation marks"),
         ('a,"b\n', "line 1: expected"),
         ('a,b\nc,"d\n', "line 2: quotation marks do not match"),
         ("source\ttarget\tcosine\na\tb\t1\n", "line 1: .*'cosine'"),
