@@ -30,11 +30,20 @@ COMPRESSIONS = ("none", "gzip")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
+def check_form(num_shards: int | None, compression: str | None) -> None:
+    """Raises ValueError if an output cannot be written in this form."""
+    if num_shards is not None and num_shards < 1:
+        raise ValueError(f"num_shards must be at least 1, but is {num_shards}.")
+    if compression not in (None, *COMPRESSIONS):
+        raise ValueError(
+            f"compression must be one of {COMPRESSIONS}, but is {compression!r}."
+        )
+
+
 def check_job(
     inputs: Iterable[str],
     output: str | os.PathLike[str],
     num_shards: int | None = None,
-    compression: str | None = None,
     report_path: str | os.PathLike[str] | None = None,
 ) -> list[str]:
     """Checks that a job can write its output and its report.
@@ -43,7 +52,6 @@ def check_job(
       inputs: The files that are read, none of which may be written.
       output: The name of the output.
       num_shards: The number of its files, or None for one.
-      compression: One of `COMPRESSIONS`, or None.
       report_path: The name of the report, if there is one.
 
     Returns:
@@ -52,15 +60,8 @@ def check_job(
     Raises:
       FileNotFoundError: If a folder does not exist.
       OSError: If a path is a folder or a device, or its folder is not writable.
-      ValueError: If `num_shards` or `compression` is wrong, or a path is empty, one of
-        `inputs` or that of the report too.
+      ValueError: If a path is empty, one of `inputs` or that of the report too.
     """
-    if num_shards is not None and num_shards < 1:
-        raise ValueError(f"num_shards must be at least 1, but is {num_shards}.")
-    if compression not in (None, *COMPRESSIONS):
-        raise ValueError(
-            f"compression must be one of {COMPRESSIONS}, but is {compression!r}."
-        )
     inputs = list(inputs)
     outputs = shard_names(os.fspath(output), num_shards)
     check_outputs(outputs, inputs)

@@ -232,6 +232,7 @@ def check_files(
       OSError: If a file is missing or an output cannot be written.
       ValueError: If an argument is wrong or an output is an input too.
     """
+    output_files.check_form(num_shards, compression)
     arguments: Sequence[Any] = ()
     if isinstance(embedding_files, str | os.PathLike):
         arguments = [embedding_files]
@@ -242,7 +243,7 @@ def check_files(
         raise ValueError("embedding_files must name at least one file.")
     read_paths = [path for paths in inputs for path in paths]
     outputs = output_files.check_job(
-        read_paths, output_graph_path, num_shards, compression, report_path
+        read_paths, output_graph_path, num_shards, report_path
     )
     check_edge_output(outputs[0], read_paths)
     return inputs, outputs

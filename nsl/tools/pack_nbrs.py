@@ -190,6 +190,7 @@ def check_files(
       OSError: If a file is missing or an output cannot be written.
       ValueError: If an argument is wrong or an output is an input too.
     """
+    output_files.check_form(num_shards, compression)
     labeled = input_files.expand_paths(labeled_examples_path)
     unlabeled = (
         input_files.expand_paths(unlabeled_examples_path)
@@ -201,7 +202,6 @@ def check_files(
         [*labeled, *unlabeled, *graphs],
         output_training_data_path,
         num_shards,
-        compression,
         report_path,
     )
     return PackedFiles(labeled, unlabeled, graphs, outputs)
