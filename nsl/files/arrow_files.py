@@ -113,6 +113,8 @@ class TableFile:
         Raises:
           ValueError: If the file is damaged.
         """
+        if not self.rows:
+            return  # pyarrow 18 takes a file of no row groups for a damaged one
         start = 0
         try:
             if self._parquet is not None:
@@ -126,8 +128,6 @@ class TableFile:
                     yield start, [part.column(name) for name in names]
                     start += part.num_rows
         except (self._pa.ArrowException, OSError) as error:
-            if isinstance(error, ValueError) and "column" in str(error)[:20]:
-                raise
             raise self._damage(error) from error
 
     def place(self, column: str, row: int) -> str:

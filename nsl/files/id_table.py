@@ -194,7 +194,7 @@ class IdTable:
         starts = np.concatenate((np.zeros(1, np.int64), ends))[:-1]
         self._strings = Strings(self._text, starts, ends)
         count = len(ends)
-        self._bits = max(count, 1).bit_length() + 1
+        self._bits = max(count, 1).bit_length() + 2
         home = self._home(self._strings)
         # In a table probed place by place, ids in the order of their hashes stand
         # each at its own place or just after the one before.
