@@ -24,7 +24,7 @@ import numpy as np
 import pack_nbrs as pack_job
 
 import nsl.beam
-from nsl.files.edge_lines import EdgeFile
+from nsl.files.edge_files import EdgeFile
 from nsl.tools import tfrecord
 
 _NEIGHBORS = 5

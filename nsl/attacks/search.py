@@ -14,8 +14,8 @@ import tensorflow as tf
 from nsl.attacks.examples import Batch, Examples, Limits, split
 from nsl.attacks.model_adapter import ModelAdapter, any_batch_size
 from nsl.attacks.problem import Loss, Problem
-from nsl.files.progress import Progress
 from nsl.lib.features import is_perturbable
+from nsl.progress import Progress
 
 if TYPE_CHECKING:
     from nsl.attacks.attack import Attack

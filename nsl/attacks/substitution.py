@@ -19,7 +19,7 @@ from nsl.attacks.model_adapter import ModelAdapter
 from nsl.attacks.objectives import Objective, objective_of
 from nsl.attacks.problem import Loss, per_example
 from nsl.configs import fields
-from nsl.files.progress import Progress
+from nsl.progress import Progress
 
 _BATCH_SIZE = 4096
 # The maximum number of candidate counts (record by set of columns) in memory.

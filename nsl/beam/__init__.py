@@ -26,9 +26,9 @@ warnings.filterwarnings(
 
 from nsl.beam import direct_runner  # noqa: E402
 from nsl.beam.build_graph import build_graph  # noqa: E402
-from nsl.beam.graph_builder import BuildGraph  # noqa: E402
+from nsl.beam.build_transform import BuildGraph  # noqa: E402
 from nsl.beam.pack_nbrs import pack_nbrs  # noqa: E402
-from nsl.beam.pack_neighbors import PackNeighbors  # noqa: E402
+from nsl.beam.pack_transform import PackNeighbors  # noqa: E402
 
 # Here, so that it holds for the transforms in custom pipelines too.
 direct_runner.send_whole_streams()

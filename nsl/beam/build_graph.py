@@ -16,12 +16,13 @@ from apache_beam.metrics import Metrics
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from nsl.beam import running, sources
-from nsl.beam.graph_builder import NAMESPACE, BuildGraph
+from nsl.beam.build_transform import NAMESPACE, BuildGraph
 from nsl.configs import GraphBuilderConfig
-from nsl.files import edge_lines, input_files, output_files
+from nsl.files import edge_lines
+from nsl.files.arrow_files import SUFFIX
 from nsl.files.input_files import PathLike, Paths
 from nsl.tools import command_line, reports
-from nsl.tools.build_graph import USAGE, define_search_flags
+from nsl.tools.build_graph import ARGUMENTS, USAGE, check_files, define_search_flags
 
 
 class _FirstInputFn(beam.DoFn):
@@ -68,8 +69,8 @@ def build_graph(
     The edges are the same, in another order.
 
     Args:
-      embedding_files: See `nsl.tools.build_graph`, as for the next ones. Each file is
-        read by one worker.
+      embedding_files: TFRecord, Parquet or Arrow files; see `nsl.tools.build_graph`,
+        as for the next ones. Each file is read by one worker.
       output_graph_path: The TSV file to write.
       similarity_threshold: The least cosine similarity of an edge.
       id_feature_name: The feature that holds an example's id.
@@ -103,21 +104,19 @@ def build_graph(
         num_neighbors=num_neighbors,
         mutual=mutual,
     )
-    command_line.check_output_form(num_shards, compression)
-    arguments = (
-        [embedding_files]
-        if isinstance(embedding_files, str | os.PathLike)
-        else list(embedding_files)
+    inputs, _ = check_files(
+        embedding_files, output_graph_path, num_shards, compression, report_path
     )
-    inputs = [input_files.expand_paths(argument) for argument in arguments]
-    if not inputs:
-        raise ValueError("embedding_files must name at least one file.")
-    read_paths = [path for paths in inputs for path in paths]
     output = os.fspath(output_graph_path)
-    outputs = output_files.shard_names(output, num_shards)
-    output_files.check_outputs(outputs, read_paths)
-    if report_path is not None:
-        output_files.check_output(os.fspath(report_path), [*read_paths, *outputs])
+    if not inputs:
+        raise TypeError(
+            "nsl.beam.build_graph reads files, but received an array: see "
+            "nsl.tools.build_graph, or put the transform BuildGraph into a pipeline."
+        )
+    if output.endswith(SUFFIX):
+        raise ValueError(
+            f"nsl.beam.build_graph writes TSV, but the output is {output}."
+        )
     if not isinstance(pipeline_options, PipelineOptions):
         pipeline_options = PipelineOptions(list(pipeline_options or ()))
 
@@ -170,29 +169,9 @@ def _define_flags(values: flags.FlagValues) -> None:
     command_line.define_output_flags(values)
 
 
-def _run(values: flags.FlagValues, arguments: list[str]) -> None:
-    positional, options = running.split_arguments(arguments)
-    if len(positional) < 2:
-        raise command_line.UsageError(
-            "Expected at least 2 arguments (embeddings.tfr... graph.tsv), but received "
-            f"{len(positional)}."
-        )
-    build_graph(
-        positional[:-1],
-        positional[-1],
-        similarity_threshold=values.similarity_threshold,
-        id_feature_name=values.id_feature_name,
-        embedding_feature_name=values.embedding_feature_name,
-        lsh_splits=values.lsh_splits,
-        lsh_rounds=values.lsh_rounds,
-        random_seed=values.random_seed,
-        num_neighbors=values.num_neighbors,
-        mutual=values.mutual,
-        num_shards=values.num_shards,
-        compression=values.compression,
-        report_path=values.report,
-        pipeline_options=options,
-    )
+def _run(arguments: list[str], keywords: dict[str, Any]) -> None:
+    *inputs, output = command_line.expect(arguments, ARGUMENTS)
+    build_graph(inputs, output, **keywords)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -204,14 +183,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
       The exit code.
     """
-    return command_line.run(
-        "beam.build_graph",
-        USAGE + running.USAGE,
-        _define_flags,
-        _run,
-        argv,
-        pass_unknown_flags=True,
-    )
+    return running.run("beam.build_graph", USAGE, _define_flags, _run, argv)
 
 
 if __name__ == "__main__":

@@ -10,15 +10,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import apache_beam as beam
-from absl import flags, logging
+from absl import logging
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from nsl.beam import running, sources
-from nsl.beam.pack_neighbors import MANY_NEIGHBORS, NAMESPACE, PackNeighbors
-from nsl.files import input_files, output_files
+from nsl.beam.pack_transform import MANY_NEIGHBORS, NAMESPACE, PackNeighbors
+from nsl.files.edge_files import COUNTED
 from nsl.files.input_files import PathLike, Paths
 from nsl.tools import command_line, reports, tfrecord
-from nsl.tools.pack_nbrs import USAGE, check_arguments, define_flags
+from nsl.tools.pack_nbrs import (
+    ARGUMENTS,
+    USAGE,
+    check_arguments,
+    check_files,
+    define_flags,
+)
 
 _FRAME_BYTES = len(tfrecord.frame(b""))
 
@@ -71,20 +77,16 @@ def pack_nbrs(
         errors of their workers.
     """
     check_arguments(max_nbrs, seeds)
-    command_line.check_output_form(num_shards, compression)
-    labeled = input_files.expand_paths(labeled_examples_path)
-    unlabeled = (
-        input_files.expand_paths(unlabeled_examples_path)
-        if unlabeled_examples_path
-        else []
+    labeled, unlabeled, graphs, _ = check_files(
+        labeled_examples_path,
+        unlabeled_examples_path,
+        graph_path,
+        output_training_data_path,
+        num_shards,
+        compression,
+        report_path,
     )
-    graphs = input_files.expand_paths(graph_path)
     output = os.fspath(output_training_data_path)
-    inputs = [*labeled, *unlabeled, *graphs]
-    outputs = output_files.shard_names(output, num_shards)
-    output_files.check_outputs(outputs, inputs)
-    if report_path is not None:
-        output_files.check_output(os.fspath(report_path), [*inputs, *outputs])
     if not isinstance(pipeline_options, PipelineOptions):
         pipeline_options = PipelineOptions(list(pipeline_options or ()))
 
@@ -138,8 +140,7 @@ def _report(counters: dict[str, int], distributions: dict[str, Any]) -> dict[str
         "unlabeled_examples",
         "ids_in_both_sets",
         "edges",
-        "blank_lines",
-        "windows_line_ends",
+        *COUNTED,
         "self_edges",
         "edges_to_unknown_ids",
         "records",
@@ -167,30 +168,9 @@ def _report(counters: dict[str, int], distributions: dict[str, Any]) -> dict[str
     return report
 
 
-def _run(values: flags.FlagValues, arguments: list[str]) -> None:
-    positional, options = running.split_arguments(arguments)
-    if len(positional) != 4:
-        raise command_line.UsageError(
-            "Expected 4 arguments (labeled.tfr unlabeled.tfr graph.tsv output.tfr), "
-            f"but received {len(positional)}."
-        )
-    labeled, unlabeled, graph, output = positional
-    pack_nbrs(
-        labeled,
-        unlabeled,
-        graph,
-        output,
-        add_undirected_edges=values.add_undirected_edges,
-        max_nbrs=values.max_nbrs,
-        id_feature_name=values.id_feature_name,
-        seeds=values.seeds,
-        neighbor_features=values.neighbor_features,
-        num_shards=values.num_shards,
-        compression=values.compression,
-        dry_run=values.dry_run,
-        report_path=values.report,
-        pipeline_options=options,
-    )
+def _run(arguments: list[str], keywords: dict[str, Any]) -> None:
+    labeled, unlabeled, graph, output = command_line.expect(arguments, ARGUMENTS)
+    pack_nbrs(labeled, unlabeled, graph, output, **keywords)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -202,14 +182,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
       The exit code.
     """
-    return command_line.run(
-        "beam.pack_nbrs",
-        USAGE + running.USAGE,
-        define_flags,
-        _run,
-        argv,
-        pass_unknown_flags=True,
-    )
+    return running.run("beam.pack_nbrs", USAGE, define_flags, _run, argv)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,51 @@
 """Running a pipeline from the shell: its options, its flags, its report."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from absl import flags
 from apache_beam.metrics import MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from nsl.tools import command_line
 from nsl.tools.command_line import UsageError
 
-USAGE = """
+_USAGE = """
 
 Runs on Apache Beam: --runner=... chooses where, and all other options of Beam may be
 given too, as --name=value. A file is read by one worker, many files in parallel."""
 
 # Their job servers know options that Beam's Python package does not.
 _OPEN_RUNNERS = ("portable", "flink", "spark")
+
+
+def run(
+    program: str,
+    usage: str,
+    define_flags: Callable[[flags.FlagValues], None],
+    job: Callable[[list[str], dict[str, Any]], object],
+    argv: Sequence[str] | None,
+) -> int:
+    """Does what `command_line.run` does, and takes the options of Beam too.
+
+    Args:
+      program: The command's name.
+      usage: What it does and which arguments it takes.
+      define_flags: Defines the command's flags.
+      job: Does the work; `pipeline_options` is among its keyword arguments.
+      argv: The command line without the program's name. None takes `sys.argv`.
+
+    Returns:
+      The exit code.
+    """
+
+    def run_job(arguments: list[str], keywords: dict[str, Any]) -> None:
+        positional, options = split_arguments(arguments)
+        job(positional, keywords | {"pipeline_options": options})
+
+    return command_line.run(
+        program, usage + _USAGE, define_flags, run_job, argv, pass_unknown_flags=True
+    )
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

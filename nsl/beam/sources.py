@@ -12,9 +12,11 @@ import apache_beam as beam
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.metrics import Metrics
 
-from nsl.files.edge_lines import EdgeFile
+from nsl.files import arrow_files, input_files
+from nsl.files.edge_files import COUNTED, EdgeFile
+from nsl.files.id_table import as_strings
 from nsl.tools import example_index, tfrecord
-from nsl.tools.embedding_files import EmbeddingParser
+from nsl.tools.embedding_files import EmbeddingParser, table_blocks
 
 
 class _ReadFiles(beam.PTransform):
@@ -46,15 +48,15 @@ class _ReadExamplesFn(beam.DoFn):
 
 class _ReadEdgesFn(beam.DoFn):
     def __init__(self, namespace: str) -> None:
-        self._blank_lines = Metrics.counter(namespace, "blank_lines")
-        self._windows_line_ends = Metrics.counter(namespace, "windows_line_ends")
+        self._counters = {name: Metrics.counter(namespace, name) for name in COUNTED}
 
     def process(self, path: str) -> Iterator[tuple[bytes, bytes, float]]:
         file = EdgeFile(path)
         for sources, targets, weights in file:
-            yield from zip(sources, targets, weights.tolist(), strict=True)
-        self._blank_lines.inc(file.blank_lines)
-        self._windows_line_ends.inc(file.windows_line_ends)
+            ends = as_strings(sources), as_strings(targets)
+            yield from zip(*ends, weights.tolist(), strict=True)
+        for name, count in file.counts.items():
+            self._counters[name].inc(count)
 
 
 class _ReadEmbeddingsFn(beam.DoFn):
@@ -62,8 +64,14 @@ class _ReadEmbeddingsFn(beam.DoFn):
         self._names = id_feature_name, embedding_feature_name
 
     def process(self, path: str) -> Iterator[tuple[bytes, bytes]]:
+        opened = input_files.open_input(path)
+        if arrow_files.is_arrow_file(opened.read(input_files.HEAD_BYTES)):
+            for _, ids, vectors, _ in table_blocks(opened, path, *self._names):
+                for node, vector in zip(ids, vectors, strict=True):
+                    yield node, vector.tobytes()
+            return
         parser = EmbeddingParser(*self._names)
-        with contextlib.closing(tfrecord.RecordFile(path)) as file:
+        with contextlib.closing(tfrecord.RecordFile(path, opened)) as file:
             for record, (_, data) in enumerate(file.records()):
                 try:
                     yield parser.parse_quickly(data) or parser.parse(data)[:2]
@@ -77,11 +85,11 @@ def read_examples(paths: Sequence[str], id_feature_name: str) -> beam.PTransform
 
 
 def read_edges(paths: Sequence[str], namespace: str) -> beam.PTransform:
-    """Returns a transform that reads (source, target, weight) from TSV files.
+    """Returns a transform that reads (source, target, weight) from files of edges.
 
     Args:
       paths: The files.
-      namespace: The namespace of the counters of blank lines and Windows line ends.
+      namespace: The namespace of the counters of what stands between the edges.
     """
     return _ReadFiles(paths, _ReadEdgesFn(namespace))
 
@@ -89,7 +97,7 @@ def read_edges(paths: Sequence[str], namespace: str) -> beam.PTransform:
 def read_embeddings(
     paths: Sequence[str], id_feature_name: str, embedding_feature_name: str
 ) -> beam.PTransform:
-    """Returns a transform that reads (id, little-endian floats) from TFRecord files."""
+    """Returns a transform that reads (id, little-endian floats) from files."""
     return _ReadFiles(paths, _ReadEmbeddingsFn(id_feature_name, embedding_feature_name))
 
 

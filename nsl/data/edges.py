@@ -1,53 +1,42 @@
 """The forms in which edges come in, all as columns of ids and weights."""
 
 import os
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from nsl.data.sparse_matrices import canonical, is_sparse_matrix
-from nsl.files.edge_lines import EdgeFile
-from nsl.files.id_table import Strings
+from nsl.files import edge_lines, input_files
+from nsl.files.edge_columns import array_columns, named_columns, table_columns
+from nsl.files.edge_files import EdgeFile
+from nsl.files.edge_lines import Edges
+from nsl.files.id_table import Ids, Strings, as_strings
 from nsl.files.ids import as_ids
-
-Ids: TypeAlias = npt.NDArray[np.int64] | Strings
 
 _CHUNK_EDGES = 1 << 18
 
 
-class Edges(NamedTuple):
-    """Some edges, as columns of equal length.
-
-    Attributes:
-      sources: Ids of the sources, integers or UTF-8.
-      targets: Ids of the targets.
-      weights: Finite weights.
-    """
-
-    sources: Ids
-    targets: Ids
-    weights: npt.NDArray[np.float32]
-
-
-def read_edges(edges: Any, integer_ids: bool) -> Iterator[Edges]:
+def read_edges(edges: Any, integer_ids: bool | None) -> Iterator[Edges]:
     """Reads edges in any of the forms that `Graph` takes.
 
     Args:
       edges: As there.
-      integer_ids: Whether the ids in a file are numbers.
+      integer_ids: Whether ids are numbers, also those in a text; None if that is
+        unknown: then what a file has as numbers are numbers.
 
     Yields:
-      The edges, in parts.
+      The edges, in parts, with weights of float32.
 
     Raises:
+      ImportError: If a file needs pyarrow, which is missing.
       OSError: If the file cannot be read.
       TypeError: If `edges` has another form.
       ValueError: If an edge is wrong.
     """
-    if isinstance(edges, str | os.PathLike):
-        return _read_file(os.fspath(edges), integer_ids)
+    if _are_paths(edges):
+        return _read_files(input_files.expand_paths(edges), integer_ids)
     if is_sparse_matrix(edges):
         matrix = canonical(edges)
         # To SciPy it makes no difference whether a zero is stored.
@@ -55,30 +44,74 @@ def read_edges(edges: Any, integer_ids: bool) -> Iterator[Edges]:
         return _read_columns(matrix.row[there], matrix.col[there], matrix.data[there])
     if isinstance(edges, Mapping):
         return _read_columns(*_columns_of_dict(edges))
+    names = getattr(edges, "column_names", getattr(edges, "columns", None))
+    if names is not None:
+        places = table_columns(list(names))
+        return _read_columns(*(edges[names[p]] for p in places if p is not None))
+    if isinstance(edges, list) and edges and all(type(e) is tuple for e in edges):
+        return _read_columns(*_columns_of_tuples(edges))
     if isinstance(edges, tuple | list) and len(edges) in (2, 3):
         return _read_columns(*edges)
+    if hasattr(edges, "__array__"):
+        return _read_columns(*array_columns(np.asarray(edges)))
+    hint = ""
+    if hasattr(edges, "edges") and hasattr(edges, "nodes"):
+        hint = (
+            "; of a NetworkX graph take networkx.to_scipy_sparse_array(graph), and "
+            "list(graph) as ids"
+        )
     raise TypeError(
-        "edges must be the path of a TSV file, a dict {source: {target: weight}}, a "
-        "SciPy sparse matrix, or a tuple (sources, targets) or (sources, targets, "
-        f"weights) of arrays, but received {type(edges).__name__}"
-        + (f" of shape {edges.shape}." if isinstance(edges, np.ndarray) else ".")
+        "edges must be paths, a dict {source: {target: weight}}, a sparse matrix of "
+        "SciPy, a tuple (sources, targets) or (sources, targets, weights), a list of "
+        "tuples (source, target[, weight]), an array or a table, but received "
+        f"{type(edges).__name__}{hint}."
     )
+
+
+def _are_paths(value: Any) -> bool:
+    if isinstance(value, list | tuple) and value:
+        return all(isinstance(item, str | os.PathLike) for item in value)
+    return isinstance(value, str | os.PathLike)
 
 
 def _columns_of_dict(graph: Mapping[Any, Any]) -> tuple[list[Any], ...]:
     sources: list[Any] = []
     targets: list[Any] = []
     weights: list[Any] = []
+    names = [name for name in graph if isinstance(name, str)]
+    if (
+        len(names) == len(graph) <= 3
+        and not any(isinstance(row, Mapping) for row in graph.values())
+        and named_columns(names) is not None
+    ):
+        raise ValueError(
+            f"a dict of the lists {names} may be columns or the neighbors of each "
+            "node: give a tuple (sources, targets) or (sources, targets, weights)"
+        )
     for source, row in graph.items():
-        if not isinstance(row, Mapping):
+        if isinstance(row, str | bytes) or not hasattr(row, "__len__"):
             raise TypeError(
-                "The graph must be {source: {target: weight}}, but node "
-                f"{source!r} has {row!r}."
+                "The graph must be {source: {target: weight}} or {source: [target]}, "
+                f"but node {source!r} has {row!r}."
             )
         sources += [source] * len(row)
-        targets += row.keys()
-        weights += row.values()
+        targets += row
+        weights += row.values() if isinstance(row, Mapping) else [1.0] * len(row)
     return sources, targets, weights
+
+
+def _columns_of_tuples(edges: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
+    lengths = {len(edge) for edge in edges}
+    if not lengths <= {2, 3}:
+        number = next(n for n, edge in enumerate(edges) if len(edge) not in (2, 3))
+        raise ValueError(
+            f"edge {number} must be (source, target) or (source, target, weight), but "
+            f"is {edges[number]!r}"
+        )
+    columns = [[edge[0] for edge in edges], [edge[1] for edge in edges]]
+    if 3 in lengths:
+        columns.append([edge[2] if len(edge) == 3 else 1.0 for edge in edges])
+    return columns
 
 
 def _read_columns(sources: Any, targets: Any, weights: Any = None) -> Iterator[Edges]:
@@ -114,33 +147,52 @@ def _listed(ids: npt.NDArray[Any]) -> Ids:
 def _checked_weights(weights: npt.NDArray[Any], first: int) -> npt.NDArray[np.float32]:
     with np.errstate(over="ignore"):
         checked = weights.astype(np.float32, copy=False)
-    wrong = np.flatnonzero(~np.isfinite(checked))
-    if len(wrong):
+    wrong = edge_lines.first_infinite(checked)
+    if wrong is not None:
         raise ValueError(
-            f"edge {first + wrong[0]}: the weight must be finite as a float32, but "
-            f"is {weights[wrong[0]]}"
+            f"edge {first + wrong}: the weight must be finite as a float32, but "
+            f"is {weights[wrong]}"
         )
     return checked
 
 
-def _read_file(path: str, integer_ids: bool) -> Iterator[Edges]:
-    file = EdgeFile(path)
-    for sources, targets, weights in file:
-        # The parser has checked the weights.
-        checked = weights.astype(np.float32)
-        if integer_ids:
-            yield Edges(_integers(sources, file), _integers(targets, file), checked)
-        else:
-            yield Edges(sources, targets, checked)
+def _read_files(paths: Sequence[str], integer_ids: bool | None) -> Iterator[Edges]:
+    for path in paths:
+        file = EdgeFile(path)
+        for sources, targets, weights in file:
+            if integer_ids is None and weights.size:
+                integer_ids = isinstance(sources, np.ndarray)
+            if integer_ids:
+                sources, targets = _integers(sources, file), _integers(targets, file)
+            else:
+                sources, targets = as_strings(sources), as_strings(targets)
+            # The parser has checked the weights.
+            yield Edges(sources, targets, weights.astype(np.float32))
 
 
-def _integers(ids: Strings, file: EdgeFile) -> npt.NDArray[np.int64]:
+def _integers(ids: Ids, file: EdgeFile) -> npt.NDArray[np.int64]:
+    if isinstance(ids, np.ndarray):
+        return ids
     try:
         return np.fromiter(map(int, ids), np.int64, len(ids))
     except (ValueError, OverflowError):
-        for text, line in zip(ids, file.line_numbers, strict=True):
+        numbers = np.empty(len(ids), np.int64)
+        for edge, text in enumerate(ids):
             try:
-                np.int64(int(text))
+                numbers[edge] = _integer(text)
             except (ValueError, OverflowError) as error:
-                raise ValueError(f"{file.path}, line {line}: {error}.") from None
+                raise ValueError(
+                    f"{file.place(edge)}: {error}; the ids given are integers."
+                ) from None
+        return numbers
+
+
+def _integer(text: bytes) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        # Tables write a column of integers as 1.0 where one of them was missing.
+        whole, point, zeros = text.partition(b".")
+        if point and not zeros.strip(b"0"):
+            return int(whole)
         raise

@@ -38,22 +38,27 @@ class Graph:
       self_edges: How many of the given edges led from a node to itself.
 
     Args:
-      edges: The path of a file of lines `source<TAB>target[<TAB>weight]` in UTF-8,
-        which may be gzip; a dict `{source: {target: weight}}`; a square SciPy sparse
-        matrix, where entry (i, j) is the edge from i to j, a stored zero is none, and
-        entries that stand twice are added; or a tuple `(sources, targets)` or
-        `(sources, targets, weights)` of vectors. Where weights are missing they are 1.
+      edges: Files of edges in any format that `nsl.tools.pack_nbrs` reads: a path, a
+        pattern or a list of these; a dict `{source: {target: weight}}` or `{source:
+        [target]}`; a square SciPy sparse matrix, where entry (i, j) is the edge from i
+        to j, a stored zero is none, and entries that stand twice are added; a tuple
+        `(sources, targets)` or `(sources, targets, weights)` of vectors; a list of
+        tuples `(source, target)` or `(source, target, weight)`; an array of shape
+        [2, edges], [edges, 2], or with 3 for weights; or a table of pandas, Polars or
+        Arrow with columns such as `source`, `target` and `weight`. Where weights are
+        missing they are 1.
       ids: The distinct ids of all nodes, integers or strings of shape [nodes], in the
         order of the features. By default, nodes that the edges call by integers are
         numbered by these (a sparse matrix has as many nodes as rows); nodes with
-        strings are sorted by code point. With integer `ids`, those in a file are read
+        strings are sorted by code point. With integer `ids`, those in a text are read
         as numbers.
       undirected: Whether the reverse of each edge is added.
       skip_unknown: Whether edges of nodes that are not among `ids` are left out,
         instead of raising an error.
 
     Raises:
-      OSError: If the file cannot be read.
+      ImportError: If a file needs pyarrow, which is missing.
+      OSError: If a file cannot be read.
       TypeError: If `edges` has another form, or ids are not all of one kind.
       ValueError: If an edge is wrong, the lengths differ, an id stands twice in `ids`
         or an id of an edge is not among them.
@@ -92,7 +97,7 @@ class Graph:
             numbering = Numbering(nodes)
         columns = sparse_rows.Columns()
         self.self_edges = 0
-        for chunk in read_edges(edges, nodes is not None and nodes.are_integers):
+        for chunk in read_edges(edges, None if nodes is None else nodes.are_integers):
             sources = numbering.rows(chunk.sources)
             targets = numbering.rows(chunk.targets)
             weights = chunk.weights

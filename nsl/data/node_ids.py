@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nsl.data.edges import Ids
-from nsl.files.id_table import IdTable
+from nsl.files.id_table import Ids, IdTable
 from nsl.files.ids import as_ids
 
 _MOST_NODES = np.iinfo(np.int32).max

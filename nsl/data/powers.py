@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from nsl.data import sparse_rows
 from nsl.data.sparse_rows import Rows
+from nsl.ranks import ranks_in_groups
 
 _BLOCK_WALKS = 1 << 20
 
@@ -67,7 +68,7 @@ def power(
         order = sparse_rows.order_within_rows(rows, columns, values, ranks)
         rows, columns, values = rows[order], columns[order], values[order]
         if max_neighbors is not None:
-            kept = np.arange(len(rows)) - np.searchsorted(rows, rows) < max_neighbors
+            kept = ranks_in_groups(rows) < max_neighbors
             rows, columns, values = rows[kept], columns[kept], values[kept]
         degrees[first:last] = np.bincount(rows, minlength=last - first)
         results.append((columns.astype(np.int32), values.astype(np.float32)))

@@ -1,139 +1,247 @@
 """Edges as lines of text: `source<TAB>target[<TAB>weight]`, ids in UTF-8."""
 
+import ast
 import codecs
+import csv
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from nsl.files import input_files
-from nsl.files.id_table import Strings
-from nsl.files.progress import Progress
+from nsl.files.edge_columns import EdgeColumns, named_columns
+from nsl.files.id_table import Ids, Strings
 
-_CHUNK_BYTES = 1 << 18
 _LARGEST_WEIGHT = float(np.finfo(np.float32).max)
-_TAB, _NEWLINE = b"\t\n"
+_TAB, _NEWLINE, _QUOTE = b'\t\n"'
+_COMMENTS = np.frombuffer(b"#%", np.uint8)
+_AFTER_COMMENT_SIGN = np.frombuffer(b" \t#%\n", np.uint8)
+_FORM = "source<TAB>target or source<TAB>target<TAB>weight"
 
 
 class Edges(NamedTuple):
     """Some edges of a graph, as columns of equal length.
 
     Attributes:
-      sources: The ids of the sources.
+      sources: The ids of the sources: UTF-8, or int64 where the file has numbers.
       targets: The ids of the targets.
-      weights: The weights.
+      weights: The weights, finite as float32.
     """
 
-    sources: Strings
-    targets: Strings
-    weights: npt.NDArray[np.float64]
+    sources: Ids
+    targets: Ids
+    weights: npt.NDArray[Any]
 
 
-class EdgeFile:
-    """A file of edges, read in chunks.
+class Layout(NamedTuple):
+    """How the lines of a file are divided into columns.
 
     Attributes:
-      path: The file's name.
-      blank_lines: How many blank lines were passed over so far.
-      windows_line_ends: How many lines so far ended in carriage return and newline.
-      line_numbers: The line, counted from 1, of each of the edges yielded last.
+      separator: What stands between columns; a space for any white space.
+      columns: The places of the columns.
+      width: The number of columns in each line, or None where the weight may be
+        missing.
     """
 
-    def __init__(self, path: str) -> None:
-        """Names the file; nothing is read yet.
+    separator: bytes = b"\t"
+    columns: EdgeColumns = EdgeColumns(0, 1, 2)
+    width: int | None = None
 
-        Args:
-          path: The file's name. It may be gzip, or remote.
-        """
-        self.path = path
-        self.blank_lines = 0
-        self.windows_line_ends = 0
-        self.line_numbers: Sequence[int] = ()
-        self._lines = 0
 
-    def __iter__(self) -> Iterator[Edges]:
-        """Reads all edges.
+TAB_SEPARATED = Layout()
+# Columns and widths of layouts with the source first, the target second and any weight
+# third.
+_IN_ORDER = (
+    (EdgeColumns(0, 1, 2), None),
+    (EdgeColumns(0, 1, 2), 3),
+    (EdgeColumns(0, 1, None), 2),
+)
 
-        Yields:
-          The edges, some thousands at a time. Edges without a weight
-          have weight 1.0.
 
-        Raises:
-          OSError: If the file cannot be read.
-          ValueError: If a line is no edge.
-        """
-        file = input_files.open_input(self.path)
-        if input_files.starts_as_gzip(file.read(3)):
-            file.seek(0)
-            file = input_files.decompress(file, self.path)
-        with file:
-            size = file.seek(0, 2)
-            file.seek(0)
-            # Some editors and tables begin UTF-8 with a mark that is no part of an id.
-            if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
-                file.seek(0)
-            self.blank_lines = self.windows_line_ends = self._lines = 0
-            unfinished: list[bytes] = []
-            with Progress(f"Reading {self.path}", size, "bytes") as progress:
-                while chunk := file.read(_CHUNK_BYTES):
-                    progress.advance(len(chunk))
-                    end = chunk.rfind(b"\n") + 1
-                    if not end:
-                        unfinished.append(chunk)
-                        continue
-                    text = b"".join((*unfinished, chunk[:end]))
-                    unfinished = [chunk[end:]]
-                    yield self._parse(text)
-                if last := b"".join(unfinished):
-                    yield self._parse(last + b"\n")
+def is_comment(line: bytes) -> bool:
+    """Returns whether a line is a comment: # or %, and white space after it."""
+    return line[:1] in (b"#", b"%") and line[1:2] in (b"", b" ", b"\t", b"#", b"%")
 
-    def _parse(self, text: bytes) -> Edges:
-        """Parses whole lines, each with its line break."""
-        if b"\r" in text:
-            self.windows_line_ends += text.count(b"\r\n")
-            text = text.replace(b"\r\n", b"\n")
-        edges = _parse_regular(text)
-        if edges is None:
-            return self._parse_line_by_line(text)
-        first = self._lines + 1
-        self._lines += len(edges.weights)
-        self.line_numbers = range(first, self._lines + 1)
-        return edges
 
-    def _parse_line_by_line(self, text: bytes) -> Edges:
-        edges = []
-        numbers = []
-        for line in text[:-1].split(b"\n"):
-            self._lines += 1
-            if not line.strip(b" "):
-                self.blank_lines += 1
-                continue
-            try:
-                edges.append(parse_edge(line))
-            except ValueError as error:
-                raise ValueError(f"{self.path}, line {self._lines}: {error}") from None
-            numbers.append(self._lines)
-        self.line_numbers = numbers
-        return Edges(
-            Strings.of([source for source, _, _ in edges]),
-            Strings.of([target for _, target, _ in edges]),
-            np.array([weight for _, _, weight in edges], np.float64),
+def is_blank(line: bytes, layout: Layout = TAB_SEPARATED) -> bool:
+    """Returns whether a line holds nothing but white space and separators."""
+    return not line.strip(b" \t" + layout.separator)
+
+
+def find_layout(line: bytes, prefer_commas: bool = False) -> tuple[Layout | None, bool]:
+    """Finds the layout of a file.
+
+    Args:
+      line: The first line that is neither blank nor, by `is_comment`, a comment.
+      prefer_commas: Whether the file's name says that commas, or semicolons where it
+        has none, separate the columns.
+
+    Returns:
+      The layout, or None if the line is a comment after all; and whether the line is
+      a header.
+
+    Raises:
+      ValueError: If the line has no meaning, or several.
+    """
+    if line.startswith(b"%%MatrixMarket"):
+        raise ValueError(
+            "it is a Matrix Market file: read it with scipy.io.mmread, and give the "
+            "matrix to nsl.data.Graph"
         )
+    uncommented = line.lstrip(b"#% ")
+    readings = _readings(uncommented, prefer_commas)
+    for separator, names in readings.items():
+        texts = [name.decode(errors="replace") for name in names]
+        if len(names) > 2 and _is_number(names[2]):
+            continue
+        columns = named_columns(texts)
+        if columns is not None:
+            return Layout(separator, columns, len(names)), True
+    readings = _readings(line, prefer_commas)
+    fitting = [
+        separator
+        for separator, columns in readings.items()
+        if len(columns) in (2, 3)
+        and all(columns[:2])
+        and not (b"\t" not in line and columns[1][:1] == b"{")
+    ]
+    if line[:1] in (b"#", b"%") and fitting != [b"\t"]:
+        return None, False
+    if b"\t" not in line and line.lstrip()[:1] in (b"{", b"[", b"<"):
+        raise ValueError(f"expected {_FORM}, but received JSON or XML: {_quote(line)}")
+    if len(fitting) > 1:
+        forms = " or ".join(f"{readings[separator]}" for separator in fitting)
+        raise ValueError(
+            f"it may be read as {forms}: {_quote(line)}; separate the columns by tabs"
+        )
+    if readings and not fitting and b"\t" not in line:
+        most = max(readings, key=lambda separator: len(readings[separator]))
+        if len(readings[most]) > 3:
+            return Layout(most), False
+    return Layout(fitting[0] if fitting else b"\t"), False
 
 
-def _parse_regular(text: bytes) -> Edges | None:
+def _readings(line: bytes, prefer_commas: bool) -> dict[bytes, list[bytes]]:
+    """Returns the columns of a line by separator."""
+    if b"\t" in line:
+        return {b"\t": split_line(line, b"\t")}
+    separators = [b",", b";", b"|", b" "]
+    if prefer_commas:
+        separators = [b","] if b"," in line and b";" not in line else [b",", b";"]
+    readings = {}
+    for separator in separators:
+        try:
+            columns = split_line(line, separator)
+        except ValueError:
+            continue
+        if len(columns) > 1:
+            readings[separator] = columns
+    if (
+        any(
+            column[:1] in b",;|" or column[-1:] in b",;|"
+            for column in readings.get(b" ", ())
+        )
+        and len(readings) > 1
+    ):
+        del readings[b" "]
+    return readings
+
+
+def split_line(line: bytes, separator: bytes) -> list[bytes]:
+    """Splits a line into columns, and takes off quotation marks as in CSV.
+
+    Args:
+      line: The line.
+      separator: What stands between columns; a space for any white space.
+
+    Raises:
+      ValueError: If quotation marks do not match.
+    """
+    if separator == b"\t":
+        columns = line.split(b"\t")
+        if _QUOTE not in line:
+            return columns
+        halves = [column for column in columns if column.count(b'"') % 2]
+        if len(halves) > 1 and halves[0][:1] == b'"' == halves[-1][-1:]:
+            raise ValueError(
+                f"a tab stands inside quotation marks: {_quote(line)}; ids in TSV hold "
+                "no tabs"
+            )
+        return [_unquoted(column) for column in columns]
+    if separator != b"\t" and b"{" in line and line.rstrip().endswith(b"}"):
+        # What NetworkX writes: the attributes of the edge are a dict.
+        ends, brace, attributes = line.partition(b"{")
+        ends = ends.strip(b" ").removesuffix(separator)
+        return [*split_line(ends, separator), brace + attributes.rstrip()]
+    if _QUOTE in line:
+        try:
+            # Each byte is one character in Latin-1, whatever the encoding is.
+            (row,) = csv.reader(
+                [line.decode("latin-1").strip(" ")],
+                delimiter=separator.decode(),
+                skipinitialspace=True,
+                strict=True,
+            )
+        except csv.Error as error:
+            raise ValueError(
+                f"quotation marks do not match ({error}): {_quote(line)}"
+            ) from None
+        return [column.encode("latin-1").strip(b" ") for column in row]
+    if separator == b" ":
+        return line.split()
+    return [column.strip(b" ") for column in line.split(separator)]
+
+
+def _unquoted(column: bytes) -> bytes:
+    """Takes the quotation marks off a column that was quoted as in CSV."""
+    inner = column[1:-1]
+    is_quoted = len(column) > 1 and column[:1] == b'"' == column[-1:]
+    if is_quoted and _QUOTE not in inner.replace(b'""', b""):
+        return inner.replace(b'""', b'"')
+    return column
+
+
+def parse_block(text: bytes, layout: Layout) -> Edges | None:
     """Parses lines that are all right and have the same number of columns.
+
+    Args:
+      text: Whole lines, each with its line break.
+      layout: How they are divided into columns.
 
     Returns:
       The edges, or None if some line is blank, wrong or of another form; a second
       look at each line then tells which.
     """
+    if layout[1:] not in _IN_ORDER:
+        return None
+    separator = layout.separator
+    if separator != b"\t":
+        if b"\t" in text or _QUOTE in text or b"{" in text:
+            return None
+        if separator == b" " and (
+            b"  " in text or b" \n" in text or b"\n " in text or text[:1] == b" "
+        ):
+            lines = text[:-1].split(b"\n")
+            text = b"".join([b"\t".join(line.split()) + b"\n" for line in lines])
+        elif separator != b" " and b" " in text:
+            lines = text[:-1].split(b"\n")
+            text = b"".join(
+                [b"\t".join(split_line(line, separator)) + b"\n" for line in lines]
+            )
+        else:
+            text = text.replace(separator, b"\t")
+    return _parse_regular(text, layout.width)
+
+
+def _parse_regular(text: bytes, width: int | None) -> Edges | None:
+    """Does what `parse_block` does for columns separated by tabs."""
+    if b"\r" in text:
+        return None
     characters = np.frombuffer(text, np.uint8)
     breaks = np.flatnonzero((characters == _TAB) | (characters == _NEWLINE))
     columns = 3 if (characters[breaks[1:2]] == _TAB).any() else 2
-    if len(breaks) % columns:
+    if len(breaks) % columns or width not in (None, columns):
         return None
     ends = breaks.reshape(-1, columns)
     is_tab = characters[ends] == _TAB
@@ -142,6 +250,12 @@ def _parse_regular(text: bytes) -> Edges | None:
     starts = np.concatenate(([0], breaks[:-1] + 1)).reshape(-1, columns)
     if (starts[:, :2] == ends[:, :2]).any():
         return None
+    if b'"' in text and (characters[starts] == _QUOTE).any():
+        return None
+    if b"#" in text or b"%" in text:
+        signs = starts[np.isin(characters[starts[:, 0]], _COMMENTS), 0]
+        if np.isin(characters[signs + 1], _AFTER_COMMENT_SIGN).any():
+            return None
     if not text.isascii():
         try:
             text.decode()
@@ -163,11 +277,14 @@ def _parse_regular(text: bytes) -> Edges | None:
     return Edges(sources, targets, weights)
 
 
-def parse_edge(line: bytes) -> tuple[bytes, bytes, float]:
+def parse_edge(
+    line: bytes, layout: Layout = TAB_SEPARATED
+) -> tuple[bytes, bytes, float]:
     """Parses one line.
 
     Args:
       line: The line without its line break.
+      layout: How it is divided into columns.
 
     Returns:
       The source's id, the target's id and the weight, 1.0 if there is none.
@@ -175,13 +292,22 @@ def parse_edge(line: bytes) -> tuple[bytes, bytes, float]:
     Raises:
       ValueError: If the line is no edge.
     """
-    columns = line.split(b"\t")
-    if len(columns) not in (2, 3):
+    if b"\r" in line:
+        raise ValueError(f"it holds a carriage return: {_quote(line)}")
+    columns = split_line(line, layout.separator)
+    while len(columns) > (layout.width or 3) and not columns[-1]:
+        columns.pop()  # separators at the end of a line divide nothing
+    if layout.width is None and len(columns) not in (2, 3):
         raise ValueError(
-            "expected source<TAB>target or source<TAB>target<TAB>weight, but received "
-            f"{len(columns)} column(s): {_quote(line)}"
+            f"expected {_FORM}, but received {len(columns)} column(s): {_quote(line)}"
         )
-    for end, node in zip(("source", "target"), columns, strict=False):
+    if layout.width is not None and len(columns) != layout.width:
+        raise ValueError(
+            f"expected {layout.width} columns, as the header has, but received "
+            f"{len(columns)}: {_quote(line)}"
+        )
+    nodes = [columns[layout.columns.source], columns[layout.columns.target]]
+    for end, node in zip(("source", "target"), nodes, strict=True):
         if not node:
             raise ValueError(
                 f"the {end}'s id is empty; expected source<TAB>target[<TAB>weight], "
@@ -193,9 +319,31 @@ def parse_edge(line: bytes) -> tuple[bytes, bytes, float]:
             raise ValueError(
                 f"the {end}'s id is not UTF-8 ({error}): {_quote(line)}"
             ) from None
-    if len(columns) == 2:
-        return columns[0], columns[1], 1.0
-    return columns[0], columns[1], parse_weight(columns[2])
+    place = layout.columns.weight
+    if place is None or place >= len(columns):
+        return nodes[0], nodes[1], 1.0
+    if columns[place][:1] == b"{":
+        return nodes[0], nodes[1], _weight_of_attributes(columns[place])
+    return nodes[0], nodes[1], parse_weight(columns[place])
+
+
+def _weight_of_attributes(text: bytes) -> float:
+    """Returns the weight of an edge with the attributes that NetworkX writes."""
+    try:
+        attributes = ast.literal_eval(text.decode())
+        return parse_weight(attributes.get("weight", 1.0))
+    except (ValueError, SyntaxError, AttributeError) as error:
+        raise ValueError(
+            f"the attributes of the edge, {_quote(text)}, hold no weight ({error})"
+        ) from None
+
+
+def _is_number(text: bytes) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def parse_weight(text: str | bytes | float) -> float:
@@ -223,6 +371,12 @@ def _quote(value: object) -> str:
     return quoted if len(quoted) <= 100 else quoted[:97] + "..."
 
 
+def first_infinite(weights: npt.NDArray[np.floating]) -> int | None:
+    """Returns the place of the first weight not finite as a float32, or None."""
+    fine = np.abs(weights) <= _LARGEST_WEIGHT
+    return None if fine.all() else int(np.argmin(fine))
+
+
 def check_node_id(node: bytes) -> None:
     """Raises ValueError if an id cannot stand in a line of edges."""
     if b"\t" in node or b"\n" in node or b"\r" in node:
@@ -232,19 +386,34 @@ def check_node_id(node: bytes) -> None:
         )
 
 
+def _needs_quotes(node: bytes) -> bool:
+    return node.startswith((b'"', codecs.BOM_UTF8)) or is_comment(node)
+
+
+def _quoted(nodes: Sequence[bytes]) -> Sequence[bytes]:
+    """Quotes the ids that a reader would take for a comment or for quoted ones."""
+    if not any(node[0] in b'"#%\xef' for node in nodes):
+        return nodes
+    return [
+        b'"%b"' % node.replace(b'"', b'""') if _needs_quotes(node) else node
+        for node in nodes
+    ]
+
+
 def format_edges(
     sources: Sequence[bytes], targets: Sequence[bytes], weights: Iterable[float]
 ) -> bytes:
     """Returns edges as lines, with six decimals of the weight.
 
     Args:
-      sources: The ids of the sources.
+      sources: The ids of the sources, none empty.
       targets: The ids of the targets.
       weights: The weights.
 
     Returns:
       One line for each edge.
     """
+    sources, targets = _quoted(sources), _quoted(targets)
     return b"".join(
         map(b"%b\t%b\t%.6f\n".__mod__, zip(sources, targets, weights, strict=True))
     )
@@ -264,5 +433,6 @@ def format_edges_both_ways(
       Two lines for each edge.
     """
     texts = list(map(b"%.6f".__mod__, weights))
+    sources, targets = _quoted(sources), _quoted(targets)
     columns = zip(sources, targets, texts, targets, sources, texts, strict=True)
     return b"".join(map(b"%b\t%b\t%b\n%b\t%b\t%b\n".__mod__, columns))

@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -127,6 +128,15 @@ class Strings:
         return result
 
 
+# Ids as columns: UTF-8, or numbers.
+Ids: TypeAlias = npt.NDArray[np.int64] | Strings
+
+
+def as_strings(ids: Ids) -> Strings:
+    """Returns ids as UTF-8, numbers in decimal digits."""
+    return Strings.of(ids.astype(np.bytes_)) if isinstance(ids, np.ndarray) else ids
+
+
 def _mix(
     hashes: npt.NDArray[np.uint64], words: npt.NDArray[np.uint64]
 ) -> npt.NDArray[np.uint64]:
@@ -184,7 +194,7 @@ class IdTable:
         starts = np.concatenate((np.zeros(1, np.int64), ends))[:-1]
         self._strings = Strings(self._text, starts, ends)
         count = len(ends)
-        self._bits = max(count, 1).bit_length() + 1
+        self._bits = max(count, 1).bit_length() + 2
         home = self._home(self._strings)
         # In a table probed place by place, ids in the order of their hashes stand
         # each at its own place or just after the one before.

@@ -60,6 +60,34 @@ def as_ids(values: Any, name: str) -> npt.NDArray[Any]:
     return values
 
 
+def distinct_ids(values: Any, name: str) -> list[bytes]:
+    """Returns ids as UTF-8, integers in decimal digits.
+
+    Args:
+      values: Distinct integers or strings of shape [nodes].
+      name: What errors call them.
+
+    Raises:
+      TypeError: If they are neither all integers nor all strings.
+      ValueError: If they have another shape, or one stands twice, is empty or no UTF-8.
+    """
+    array = as_ids(values, name)
+    if array.ndim != 1:
+        raise ValueError(
+            f"{name} must be of shape [nodes], but have shape {array.shape}."
+        )
+    is_text = array.dtype.kind == "S"
+    nodes = [node if is_text else b"%d" % node for node in array.tolist()]
+    rows: dict[bytes, int] = {}
+    for row, node in enumerate(nodes):
+        if rows.setdefault(node, row) != row:
+            raise ValueError(
+                f"{name} must differ, but {node.decode()!r} stands twice: in row "
+                f"{rows[node]} and in row {row}."
+            )
+    return nodes
+
+
 def _kind(value: Any) -> type | None:
     if isinstance(value, str | bytes):
         return str

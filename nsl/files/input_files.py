@@ -1,20 +1,41 @@
-"""Input files: one, several or a pattern; plain or gzip; local or remote."""
+"""Input files: one, several or a pattern; plain or compressed; local or remote."""
 
+import bz2
 import glob
 import gzip
+import lzma
 import os
 import shutil
 import stat
 import tempfile
 import zlib
-from collections.abc import Sequence
-from typing import BinaryIO, TypeAlias, cast
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, BinaryIO, TypeAlias, cast
 
 PathLike: TypeAlias = str | os.PathLike[str]
 Paths: TypeAlias = PathLike | Sequence[PathLike]
 
 _COPY_BYTES = 1 << 20
-_GZIP_MAGIC = b"\x1f\x8b\x08"
+_COMPRESSIONS: dict[bytes, tuple[str, Callable[[Any], Any]]] = {
+    b"\x1f\x8b\x08": ("gzip", lambda file: gzip.GzipFile(fileobj=file)),
+    b"BZh": ("bzip2", bz2.BZ2File),
+    b"\xfd7zXZ\x00": ("xz", lzma.LZMAFile),
+}
+# The first bytes of files that strangers take for one of ours.
+_FORMATS = {
+    b"PAR1": "a Parquet file",
+    b"ARROW1": "an Arrow file",
+    b"FEA1": "a Feather file of version 1",
+    b"\x93NUMPY": "a NumPy array (.npy)",
+    b"PK\x03\x04": "a zip archive (as .npz and .xlsx are)",
+    b"(\xb5/\xfd": "compressed with Zstandard",
+    b"\x89HDF": "an HDF5 file",
+    b"SQLite": "an SQLite database",
+    b"%PDF": "a PDF file",
+    b"\x80\x04\x95": "a Python pickle",
+    b"%%MatrixMarket": "a Matrix Market file",
+}
+HEAD_BYTES = 16
 
 
 def is_remote(path: str) -> bool:
@@ -103,29 +124,106 @@ def open_input(path: str) -> BinaryIO:
         return _temporary_copy(file)
 
 
-def starts_as_gzip(head: bytes) -> bool:
-    """Returns whether `head`, a file's first bytes, are those of a gzip file."""
-    return head.startswith(_GZIP_MAGIC)
+def format_of(head: bytes) -> str | None:
+    """Names the format of a file that is neither TFRecord nor text.
+
+    Args:
+      head: The file's first `HEAD_BYTES` bytes.
+
+    Returns:
+      The format, as a sentence names it, or None if it is none of the known ones.
+    """
+    for magic, name in _FORMATS.items():
+        if head.startswith(magic):
+            return name
+    return None
+
+
+def is_compressed(head: bytes) -> bool:
+    """Returns whether `head`, a file's first bytes, are those of a compressed file."""
+    return any(head.startswith(magic) for magic in _COMPRESSIONS)
+
+
+def is_zlib(head: bytes) -> bool:
+    """Returns whether a file may begin with a zlib stream, as some TFRecord files do.
+
+    Some texts begin with the same two bytes.
+    """
+    return head[:1] == b"\x78" and not int.from_bytes(head[:2], "big") % 31
+
+
+def open_decompressed(path: str) -> BinaryIO:
+    """Does what `open_input` does, and replaces a compressed file by its content.
+
+    Args:
+      path: The file's name. It may be gzip, bzip2 or xz, whatever it is called.
+
+    Returns:
+      The open local file.
+
+    Raises:
+      OSError: If the file cannot be read.
+      ValueError: If the compressed data is damaged or ends early.
+    """
+    file = open_input(path)
+    head = file.read(HEAD_BYTES)
+    file.seek(0)
+    return decompress(file, path) if is_compressed(head) else file
 
 
 def decompress(file: BinaryIO, path: str) -> BinaryIO:
-    """Replaces an open gzip file by a temporary file of its decompressed bytes.
+    """Replaces an open compressed file by a temporary file of its content.
 
     Args:
-      file: The gzip file, open at its start. It is closed.
+      file: The gzip, bzip2, xz or zlib file, open at its start. It is closed.
       path: Its name, for the error.
 
     Returns:
       An open local file without a name.
 
     Raises:
-      ValueError: If the gzip data is damaged or ends early.
+      ValueError: If the data is damaged or ends early.
     """
+    head = file.read(HEAD_BYTES)
+    file.seek(0)
+    name, opener = next(
+        (form for magic, form in _COMPRESSIONS.items() if head.startswith(magic)),
+        ("zlib", _ZlibFile),
+    )
     try:
-        with file, gzip.GzipFile(fileobj=file) as plain:
+        with file, opener(file) as plain:
             return _temporary_copy(cast(BinaryIO, plain))
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} is a damaged gzip file: {error}.") from error
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the disk, not of the data
+        raise ValueError(f"{path} is a damaged {name} file: {error}.") from error
+
+
+class _ZlibFile:
+    """Reads a file that is one zlib stream."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._parts = self._decompressed(file)
+
+    def __enter__(self) -> "_ZlibFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._parts.close()
+
+    @staticmethod
+    def _decompressed(file: BinaryIO) -> Generator[bytes, None, None]:
+        stream = zlib.decompressobj()
+        while chunk := file.read(_COPY_BYTES):
+            if part := stream.decompress(chunk):
+                yield part
+        if not stream.eof:
+            raise EOFError("it ends before its end-of-stream marker")
+        yield stream.flush()
+
+    def read(self, _: int) -> bytes:
+        """Returns some bytes, none at the end."""
+        return next(self._parts, b"")
 
 
 def _temporary_copy(source: BinaryIO) -> BinaryIO:

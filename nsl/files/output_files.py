@@ -26,7 +26,48 @@ _PARTIAL = re.compile(
     rf"\.(?P<name>.+)\.(?P<run>[0-9a-f]{{{2 * _RUN_BYTES}}}){re.escape(_SUFFIX)}",
     re.DOTALL,
 )
+COMPRESSIONS = ("none", "gzip")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def check_form(num_shards: int | None, compression: str | None) -> None:
+    """Raises ValueError if an output cannot be written in this form."""
+    if num_shards is not None and num_shards < 1:
+        raise ValueError(f"num_shards must be at least 1, but is {num_shards}.")
+    if compression not in (None, *COMPRESSIONS):
+        raise ValueError(
+            f"compression must be one of {COMPRESSIONS}, but is {compression!r}."
+        )
+
+
+def check_job(
+    inputs: Iterable[str],
+    output: str | os.PathLike[str],
+    num_shards: int | None = None,
+    report_path: str | os.PathLike[str] | None = None,
+) -> list[str]:
+    """Checks that a job can write its output and its report.
+
+    Args:
+      inputs: The files that are read, none of which may be written.
+      output: The name of the output.
+      num_shards: The number of its files, or None for one.
+      report_path: The name of the report, if there is one.
+
+    Returns:
+      The final names of the output's files.
+
+    Raises:
+      FileNotFoundError: If a folder does not exist.
+      OSError: If a path is a folder or a device, or its folder is not writable.
+      ValueError: If a path is empty, one of `inputs` or that of the report too.
+    """
+    inputs = list(inputs)
+    outputs = shard_names(os.fspath(output), num_shards)
+    check_outputs(outputs, inputs)
+    if report_path is not None:
+        check_output(os.fspath(report_path), [*inputs, *outputs])
+    return outputs
 
 
 def check_output(path: str, inputs: Iterable[str] = ()) -> None:

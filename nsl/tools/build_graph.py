@@ -11,14 +11,15 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy.typing as npt
 from absl import flags, logging
 
 from nsl.configs import GraphBuilderConfig, SearchIndex
-from nsl.files import edge_lines, input_files, output_files
+from nsl.files import input_files, output_files
+from nsl.files.edge_files import EdgeWriter, check_edge_output, edge_output
 from nsl.files.input_files import PathLike, Paths
-from nsl.files.output_files import OutputFile
 from nsl.tools import command_line, reports, similarity
-from nsl.tools.embedding_files import read_embeddings
+from nsl.tools.embedding_files import embeddings_of, read_embeddings
 from nsl.tools.embeddings import Embeddings
 from nsl.tools.graph_statistics import GraphStatistics
 from nsl.tools.inverted_lists import InvertedLists
@@ -27,14 +28,16 @@ from nsl.tools.nearest_neighbors import sample_pairs
 from nsl.tools.similar_pairs import nearest_pairs, searches, similar_pairs
 from nsl.tools.similarity import Pairs
 
-USAGE = """\
+ARGUMENTS = "embeddings.tfr... graph.tsv"
+USAGE = f"""\
 Builds a graph whose edges join examples of similar embeddings.
 
-Usage: build_graph [flags] embeddings.tfr... graph.tsv
+Usage: build_graph [flags] {ARGUMENTS}
 
 Each input may be one file, a pattern, or several of these separated by commas; plain
-or gzip; local, or of any scheme that tf.io.gfile opens. A line of graph.tsv is
-source<TAB>target<TAB>cosine similarity."""
+or compressed; local, or of any scheme that tf.io.gfile opens. TFRecord, Parquet, Arrow
+and .npy files are told by their content. A line of graph.tsv is source<TAB>target<TAB>
+cosine similarity; a graph whose name ends in .parquet is a table of these."""
 
 _EDGES_AT_ONCE = 1 << 16
 _RECALL_SAMPLE = 1000
@@ -59,7 +62,7 @@ class GraphBuilder:
         self.config = graph_builder_config
 
     def build(
-        self, embedding_files: Paths, output_graph_path: PathLike
+        self, embedding_files: Paths | npt.NDArray[Any], output_graph_path: PathLike
     ) -> dict[str, Any]:
         """Builds a graph whose edges join examples of similar embeddings.
 
@@ -79,10 +82,11 @@ class GraphBuilder:
 
 
 def build_graph_from_config(
-    embedding_files: Paths,
+    embedding_files: Paths | npt.NDArray[Any],
     output_graph_path: PathLike,
     graph_builder_config: GraphBuilderConfig,
     *,
+    ids: Any = None,
     label_feature_name: str | None = None,
     report_path: PathLike | None = None,
 ) -> dict[str, Any]:
@@ -94,11 +98,15 @@ def build_graph_from_config(
     ones only. Similarities are decided in float64 arithmetic.
 
     Args:
-      embedding_files: TFRecord files of `tf.train.Example`: a name, a pattern, or a
-        list of these; plain or gzip. An id that stands in several inputs of the list
-        is taken from the first.
-      output_graph_path: The TSV file to write.
+      embedding_files: TFRecord files of `tf.train.Example`, Parquet or Arrow files
+        with a column for each feature, or `.npy` files of shape [nodes, dimensions]: a
+        name, a pattern, or a list of these. An id that stands in several inputs of the
+        list is taken from the first. Or an array [nodes, dimensions] in memory.
+      output_graph_path: The file to write: Parquet if it ends in `.parquet`, else TSV.
       graph_builder_config: Which pairs become edges, and how they are searched.
+      ids: The distinct ids of the rows of arrays, integers or strings; or a file of
+        them, `.npy` or a text with one in each line. Without it they are the numbers
+        of the rows, counted over all files.
       label_feature_name: A feature for the report on how many edges join equal labels.
       report_path: A file that gets the report as JSON.
 
@@ -120,26 +128,21 @@ def build_graph_from_config(
             "graph_builder_config must be a GraphBuilderConfig, but received "
             f"{config!r} ({type(config).__name__})."
         )
-    arguments = (
-        [embedding_files]
-        if isinstance(embedding_files, str | os.PathLike)
-        else list(embedding_files)
+    inputs, (output,) = check_files(
+        embedding_files, output_graph_path, report_path=report_path
     )
-    inputs = [input_files.expand_paths(argument) for argument in arguments]
-    if not inputs:
-        raise ValueError("embedding_files must name at least one file.")
-    read_paths = [path for paths in inputs for path in paths]
-    output = os.fspath(output_graph_path)
-    output_files.check_output(output, read_paths)
-    if report_path is not None:
-        output_files.check_output(os.fspath(report_path), [*read_paths, output])
-
-    embeddings = read_embeddings(
-        inputs,
-        config.id_feature_name,
-        config.embedding_feature_name,
-        label_feature_name,
-    )
+    if _is_array(embedding_files):
+        if label_feature_name is not None:
+            raise ValueError("An array has no feature for labels.")
+        embeddings = embeddings_of(embedding_files, ids)
+    else:
+        embeddings = read_embeddings(
+            inputs,
+            config.id_feature_name,
+            config.embedding_feature_name,
+            label_feature_name,
+            ids,
+        )
     logging.info(
         "%d embeddings of %d dimensions: %.0f MB; %d left out because their ids "
         "stood in an earlier input.",
@@ -166,7 +169,7 @@ def build_graph_from_config(
             embeddings, config.lsh_splits, config.lsh_rounds, config.random_seed
         )
     with (
-        output_files.atomic_files([output]) as (file,),
+        edge_output(output) as file,
         similarity.fastest_product() as product,
     ):
         all_searches = searches(len(embeddings), buckets)
@@ -201,6 +204,51 @@ def build_graph_from_config(
     return report
 
 
+def _is_array(value: object) -> bool:
+    return hasattr(value, "__array__")
+
+
+def check_files(
+    embedding_files: Paths | npt.NDArray[Any],
+    output_graph_path: PathLike,
+    num_shards: int | None = None,
+    compression: str | None = None,
+    report_path: PathLike | None = None,
+) -> tuple[list[list[str]], list[str]]:
+    """Lists the files of a job, and checks that its outputs can be written.
+
+    Args:
+      embedding_files: See `build_graph`, as for the next one.
+      output_graph_path: The output.
+      num_shards: The number of its files.
+      compression: Its compression.
+      report_path: The report.
+
+    Returns:
+      The files of each input, and those of the output.
+
+    Raises:
+      ImportError: If the output needs pyarrow, which is missing.
+      OSError: If a file is missing or an output cannot be written.
+      ValueError: If an argument is wrong or an output is an input too.
+    """
+    output_files.check_form(num_shards, compression)
+    arguments: Sequence[Any] = ()
+    if isinstance(embedding_files, str | os.PathLike):
+        arguments = [embedding_files]
+    elif not _is_array(embedding_files):
+        arguments = list(embedding_files)
+    inputs = [input_files.expand_paths(argument) for argument in arguments]
+    if not inputs and not _is_array(embedding_files):
+        raise ValueError("embedding_files must name at least one file.")
+    read_paths = [path for paths in inputs for path in paths]
+    outputs = output_files.check_job(
+        read_paths, output_graph_path, num_shards, report_path
+    )
+    check_edge_output(outputs[0], read_paths)
+    return inputs, outputs
+
+
 def _uses_lists(config: GraphBuilderConfig, nodes: int) -> bool:
     """Tells whether inverted lists are searched."""
     if config.index is SearchIndex.IVF:
@@ -218,25 +266,21 @@ def _uses_lists(config: GraphBuilderConfig, nodes: int) -> bool:
 
 
 def _write(
-    file: OutputFile, embeddings: Embeddings, pairs: Pairs, both_ways: bool
+    file: EdgeWriter, embeddings: Embeddings, pairs: Pairs, both_ways: bool
 ) -> None:
     ids = embeddings.ids
-    format_edges = (
-        edge_lines.format_edges_both_ways if both_ways else edge_lines.format_edges
-    )
     for start in range(0, len(pairs.sources), _EDGES_AT_ONCE):
         some = slice(start, start + _EDGES_AT_ONCE)
         file.write(
-            format_edges(
-                [ids[node] for node in pairs.sources[some].tolist()],
-                [ids[node] for node in pairs.targets[some].tolist()],
-                pairs.similarities[some].tolist(),
-            )
+            [ids[node] for node in pairs.sources[some].tolist()],
+            [ids[node] for node in pairs.targets[some].tolist()],
+            pairs.similarities[some].tolist(),
+            both_ways,
         )
 
 
 def build_graph(
-    embedding_files: Paths,
+    embedding_files: Paths | npt.NDArray[Any],
     output_graph_path: PathLike,
     similarity_threshold: float = 0.8,
     id_feature_name: str = "id",
@@ -249,6 +293,7 @@ def build_graph(
     mutual: bool = False,
     index: SearchIndex | str = SearchIndex.EXACT,
     recall: float = 0.98,
+    ids: Any = None,
     label_feature_name: str | None = None,
     report_path: PathLike | None = None,
 ) -> dict[str, Any]:
@@ -267,7 +312,8 @@ def build_graph(
       mutual: Whether each end of an edge must have chosen the other.
       index: How similar embeddings are searched.
       recall: With inverted lists, the share of the edges that are to be found.
-      label_feature_name: See `build_graph_from_config`.
+      ids: See `build_graph_from_config`, as for the next one.
+      label_feature_name: The feature that holds an example's label.
       report_path: A file that gets the report as JSON.
 
     Returns:
@@ -293,6 +339,7 @@ def build_graph(
         embedding_files,
         output_graph_path,
         config,
+        ids=ids,
         label_feature_name=label_feature_name,
         report_path=report_path,
     )
@@ -378,31 +425,18 @@ def _define_flags(values: flags.FlagValues) -> None:
         upper_bound=1.0,
         flag_values=values,
     )
-    string("report", None, "A file that gets the report as JSON.")
-
-
-def _run(values: flags.FlagValues, arguments: list[str]) -> None:
-    if len(arguments) < 2:
-        raise command_line.UsageError(
-            "Expected at least 2 arguments (embeddings.tfr... graph.tsv), but received "
-            f"{len(arguments)}."
-        )
-    build_graph(
-        arguments[:-1],
-        arguments[-1],
-        similarity_threshold=values.similarity_threshold,
-        id_feature_name=values.id_feature_name,
-        embedding_feature_name=values.embedding_feature_name,
-        lsh_splits=values.lsh_splits,
-        lsh_rounds=values.lsh_rounds,
-        random_seed=values.random_seed,
-        num_neighbors=values.num_neighbors,
-        mutual=values.mutual,
-        index=values.index,
-        recall=values.recall,
-        label_feature_name=values.label_feature_name,
-        report_path=values.report,
+    string(
+        "ids",
+        None,
+        "With embeddings in .npy files, a file of their ids: .npy, or a text with one "
+        "in each line. Without it, the numbers of the rows.",
     )
+    command_line.define_report_flag(values)
+
+
+def _run(arguments: list[str], keywords: dict[str, Any]) -> None:
+    *inputs, output = command_line.expect(arguments, ARGUMENTS)
+    build_graph(inputs, output, **keywords)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

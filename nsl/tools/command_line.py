@@ -11,11 +11,12 @@ from typing import Any, NoReturn
 
 from absl import flags, logging
 
+from nsl.files import output_files
+
 _FAILED = 1
 _WRONG_USE = 2
 _INTERRUPTED = 128 + signal.SIGINT
 _TERMINATED = 128 + signal.SIGTERM
-_COMPRESSIONS = ("none", "gzip")
 # Flags of absl that the commands of NSL 1.4 took. Messages go to stderr alone.
 _NO_EFFECT = ("alsologtostderr", "logtostderr", "showprefixforinfo")
 _NO_EFFECT_WITH_VALUE = ("log_dir", "stderrthreshold")
@@ -31,7 +32,7 @@ def run(
     program: str,
     usage: str,
     define_flags: Callable[[flags.FlagValues], None],
-    job: Callable[[flags.FlagValues, list[str]], None],
+    job: Callable[[list[str], dict[str, Any]], object],
     argv: Sequence[str] | None = None,
     *,
     pass_unknown_flags: bool = False,
@@ -42,8 +43,9 @@ def run(
       program: The command's name.
       usage: What it does and which arguments it takes.
       define_flags: Defines the command's flags.
-      job: Does the work, given the flags and the arguments that are no flags. It
-        raises `UsageError` if these are not the ones it expects.
+      job: Does the work, given the arguments that are no flags, and the values of the
+        command's flags as keyword arguments. It raises `UsageError` if the arguments
+        are not the ones it expects.
       argv: The command line without the program's name. None takes `sys.argv`.
       pass_unknown_flags: Whether `job` gets flags that are not defined among the
         arguments, instead of an error.
@@ -55,6 +57,7 @@ def run(
     values = flags.FlagValues()  # type: ignore[no-untyped-call]
     values.set_gnu_getopt(True)  # flags may stand between and after the arguments
     define_flags(values)
+    names = set(values) - {"flagfile", "undefok"}
     if not pass_unknown_flags:
         _define_logging_flags(values)
     own = arguments[: arguments.index("--")] if "--" in arguments else arguments
@@ -65,7 +68,10 @@ def run(
         positional = values([program, *arguments], known_only=pass_unknown_flags)[1:]
         _exit_on_termination()
         with _plain_log_lines(0 if pass_unknown_flags else values.verbosity):
-            job(values, positional)
+            keywords = {name: values[name].value for name in names}
+            if "report" in keywords:
+                keywords["report_path"] = keywords.pop("report")
+            job(positional, keywords)
     except (flags.Error, UsageError) as error:
         message = str(error).rstrip(".")
         print(f"{program}: {message}. Try --help.", file=sys.stderr)
@@ -80,14 +86,28 @@ def run(
     return 0
 
 
-def check_output_form(num_shards: int | None, compression: str | None) -> None:
-    """Raises ValueError if an output cannot be written in this form."""
-    if num_shards is not None and num_shards < 1:
-        raise ValueError(f"num_shards must be at least 1, but is {num_shards}.")
-    if compression not in (None, *_COMPRESSIONS):
-        raise ValueError(
-            f"compression must be one of {_COMPRESSIONS}, but is {compression!r}."
+def expect(arguments: list[str], names: str) -> list[str]:
+    """Checks the number of arguments.
+
+    Args:
+      arguments: The arguments that are no flags.
+      names: What they are, separated by spaces; one that ends in dots may stand for
+        several.
+
+    Returns:
+      The arguments.
+
+    Raises:
+      UsageError: If their number is wrong.
+    """
+    wanted, received = len(names.split()), len(arguments)
+    several = "..." in names
+    if received < wanted or (received > wanted and not several):
+        raise UsageError(
+            f"Expected {'at least ' * several}{wanted} arguments ({names}), but "
+            f"received {received}."
         )
+    return arguments
 
 
 def define_output_flags(values: flags.FlagValues) -> None:
@@ -102,10 +122,15 @@ def define_output_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_enum(
         "compression",
         "none",
-        _COMPRESSIONS,
+        output_files.COMPRESSIONS,
         "How the output is compressed: none or gzip.",
         flag_values=values,
     )
+    define_report_flag(values)
+
+
+def define_report_flag(values: flags.FlagValues) -> None:
+    """Defines the flag for the file that gets the report."""
     flags.DEFINE_string(
         "report", None, "A file that gets the report as JSON.", flag_values=values
     )

@@ -34,7 +34,8 @@ class Embeddings:
         Args:
           ids: The id of each node.
           vectors: float32 [nodes, dimensions]. Rows of enormous norm are scaled down
-            in place by a power of two, which changes no similarity.
+            by a power of two, which changes no similarity: in place, or in a copy if
+            the array is read-only.
           labels: A number for each node.
           duplicates: How many examples were left out.
         """
@@ -48,6 +49,9 @@ class Embeddings:
             squared = _dot_rows(block, block)
             large = squared > _LARGE_NORM**2
             if large.any():
+                if not vectors.flags.writeable:
+                    vectors = self.vectors = vectors.copy()
+                    block = vectors[start : start + _ROWS_AT_ONCE]
                 block[large] *= np.float32(2.0**-60)
                 squared[large] *= 2.0**-120
             self._squared_norms[start : start + len(block)] = squared

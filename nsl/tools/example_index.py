@@ -11,7 +11,7 @@ import numpy as np
 from absl import logging
 
 from nsl.files.id_table import IdTable
-from nsl.files.progress import Progress
+from nsl.progress import Progress
 from nsl.tools import example_proto, tfrecord
 from nsl.tools.example_wire import check_example
 
@@ -34,11 +34,11 @@ def examples(
     Raises:
       ValueError: If the file is damaged, or a record is no Example with one id.
     """
-    parse, single_bytes = example_proto.parse_features, example_proto.single_bytes
+    parse, example_id = example_proto.parse_features, example_proto.example_id
     with Progress(f"Reading {file.path}", file.size, "bytes") as progress:
         for record, (position, data) in enumerate(file.records()):
             try:
-                node = single_bytes(parse(data), id_feature_name)
+                node = example_id(parse(data), id_feature_name)
                 check_example(data)
             except ValueError as error:
                 raise ValueError(f"{file.path}, record {record}: {error}.") from None

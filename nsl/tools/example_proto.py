@@ -103,15 +103,15 @@ def check_present(features: Any, name: str) -> None:
         raise ValueError(f"it has no feature {name!r}; its features: {found}")
 
 
-def single_bytes(features: Any, name: str) -> bytes:
-    """Returns the one UTF-8 value of a feature that identifies an Example.
+def example_id(features: Any, name: str) -> bytes:
+    """Returns the one value of a feature that identifies an Example.
 
     Args:
       features: A map from feature names to features.
       name: The feature's name.
 
     Returns:
-      The value, which is not empty.
+      The value, in UTF-8 and not empty; an integer in decimal digits.
 
     Raises:
       ValueError: If the feature is missing or is anything but one such value.
@@ -121,10 +121,14 @@ def single_bytes(features: Any, name: str) -> bytes:
     values = feature.bytes_list.value
     if len(values) != 1:
         kind = feature.WhichOneof("kind")
-        if kind not in (None, "bytes_list"):
+        if kind == "int64_list" and len(feature.int64_list.value) == 1:
+            return b"%d" % feature.int64_list.value[0]
+        if kind == "float_list":
             raise ValueError(
-                f"its feature {name!r} must be bytes, but is of kind {kind}"
+                f"its feature {name!r} must be bytes or an integer, but is of kind "
+                f"{kind}"
             )
+        values = getattr(feature, kind).value if kind else values
         raise ValueError(
             f"its feature {name!r} must hold one value, but holds {len(values)}"
         )

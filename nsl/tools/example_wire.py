@@ -16,6 +16,8 @@ from collections.abc import Iterable, Iterator
 _VARINT, _FIXED64, _BYTES, _START_GROUP, _END_GROUP, _FIXED32 = range(6)
 _TAG_1, _TAG_2 = 0x0A, 0x12  # fields 1 and 2, length-delimited
 _FIELD_1, _FIELD_2 = b"\x0a", b"\x12"
+# The feature that marks a packed example.
+NUM_NEIGHBORS = b"NL_num_nbrs"
 _FLOAT = struct.Struct("<f")
 _FLOAT_HEAD = b"\x12\x08\x12\x06\x0a\x04"  # a value, a float list, four bytes
 
@@ -91,13 +93,22 @@ def _one_map_from(example: bytes) -> int | None:
 
 
 def check_example(data: bytes) -> None:
-    """Raises ValueError if an Example is in truth a `tf.train.SequenceExample`.
+    """Raises ValueError if a record cannot be packed.
 
-    Its context reads as the features of an Example; its feature_lists would be lost.
+    The context of a `tf.train.SequenceExample` reads as the features of an Example; its
+    feature_lists would be lost. What is packed already would keep neighbors that the
+    graph does not have.
 
     Args:
       data: A valid serialized Example or SequenceExample.
     """
+    if NUM_NEIGHBORS in data and any(
+        name == NUM_NEIGHBORS for name, _ in split_features(data)
+    ):
+        raise ValueError(
+            f"it is packed already, for it has the feature {NUM_NEIGHBORS.decode()!r}: "
+            "give the examples without neighbors"
+        )
     if _one_map_from(data) is None and any(
         number == 2 for number, *_ in _fields(data, 0, len(data))
     ):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nsl.files.progress import Progress
+from nsl.progress import Progress
 from nsl.tools.embeddings import Embeddings
 from nsl.tools.nearest_neighbors import mutual_pairs
 from nsl.tools.similarity import Pairs

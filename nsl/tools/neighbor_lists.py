@@ -7,8 +7,9 @@ import numpy as np
 import numpy.typing as npt
 from absl import logging
 
-from nsl.files import edge_lines, output_files
-from nsl.files.ids import as_ids
+from nsl.files import edge_lines
+from nsl.files.edge_files import check_edge_output, edge_output
+from nsl.files.ids import distinct_ids
 
 _EDGES_AT_ONCE = 1 << 16
 
@@ -29,7 +30,8 @@ def write_neighbors(
         neighbor. A node among its own neighbors is left out. Where nodes have unequally
         many neighbors, as within a radius: a sequence of a row for each node.
       similarities: Finite numbers in the shape of `indices`: the weight of each edge.
-      path: The file, which appears under its name when all is written.
+      path: The file, which appears under its name when all is written; Parquet if it
+        ends in `.parquet`.
 
     Returns:
       The number of edges written.
@@ -42,8 +44,10 @@ def write_neighbors(
         break. The error names the row. No file is left then.
     """
     path = os.fspath(path)
-    output_files.check_output(path)
-    nodes = _node_names(ids)
+    check_edge_output(path)
+    nodes = distinct_ids(ids, "ids")
+    for node in nodes:
+        edge_lines.check_node_id(node)
     neighbors, degrees = _joined_rows(indices, "indices", "iu", len(nodes))
     weights, weight_counts = _joined_rows(
         similarities, "similarities", "biuf", len(nodes)
@@ -72,15 +76,13 @@ def write_neighbors(
             f"{rows[wrong[0]]} has {weights[wrong[0]]}."
         )
     rows, neighbors, weights = rows[present], neighbors[present], weights[present]
-    with output_files.atomic_files([path]) as (file,):
+    with edge_output(path) as file:
         for start in range(0, len(rows), _EDGES_AT_ONCE):
             part = slice(start, start + _EDGES_AT_ONCE)
             file.write(
-                edge_lines.format_edges(
-                    [nodes[row] for row in rows[part].tolist()],
-                    [nodes[target] for target in neighbors[part].tolist()],
-                    weights[part].tolist(),
-                )
+                [nodes[row] for row in rows[part].tolist()],
+                [nodes[target] for target in neighbors[part].tolist()],
+                weights[part].tolist(),
             )
     logging.info(
         "Wrote %d edges to %s; left out %d from a node to itself.",
@@ -89,25 +91,6 @@ def write_neighbors(
         is_own.sum(),
     )
     return len(rows)
-
-
-def _node_names(ids: Any) -> list[bytes]:
-    values = as_ids(ids, "ids")
-    if values.ndim != 1:
-        raise ValueError(
-            f"ids must be of shape [nodes], but have shape {values.shape}."
-        )
-    is_text = values.dtype.kind == "S"
-    nodes = [node if is_text else b"%d" % node for node in values.tolist()]
-    numbers: dict[bytes, int] = {}
-    for row, node in enumerate(nodes):
-        edge_lines.check_node_id(node)
-        if numbers.setdefault(node, row) != row:
-            raise ValueError(
-                f"ids must differ, but {node.decode()!r} stands twice: in row "
-                f"{numbers[node]} and in row {row}."
-            )
-    return nodes
 
 
 def _joined_rows(

@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nsl.files.edge_lines import Edges
-from nsl.files.id_table import IdTable
-from nsl.tools.heaviest import heaviest_edges
+from nsl.files.id_table import IdTable, as_strings
+from nsl.ranks import ranks_in_groups
+from nsl.tools.heaviest_edges import heaviest_edges
 
 _Columns: TypeAlias = tuple[
     npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float64]
@@ -67,15 +68,15 @@ class NeighborTable:
 
     def add(self, edges: Edges) -> None:
         """Adds edges."""
-        sources = self._ids.find(edges.sources)
-        targets = self._ids.find(edges.targets)
+        source_ids, target_ids = as_strings(edges.sources), as_strings(edges.targets)
+        sources, targets = self._ids.find(source_ids), self._ids.find(target_ids)
         self.edges += len(sources)
         unknown = np.flatnonzero((sources < 0) | (targets < 0))
         self.unknown_edges += len(unknown)
         for edge in unknown.tolist():
             if len(self.unknown_ids) >= _UNKNOWN_SHOWN:
                 break
-            for found, ids in ((sources, edges.sources), (targets, edges.targets)):
+            for found, ids in ((sources, source_ids), (targets, target_ids)):
                 if found[edge] < 0 and ids[edge] not in self.unknown_ids:
                     self.unknown_ids.append(ids[edge])
         self.self_edges += int(((sources == targets) & (sources >= 0)).sum())
@@ -114,8 +115,7 @@ class NeighborTable:
         )
         if self._max_nbrs:
             sources, _, weights = self._kept
-            place = np.arange(len(sources)) - np.searchsorted(sources, sources)
-            last = place == self._max_nbrs - 1
+            last = ranks_in_groups(sources) == self._max_nbrs - 1
             self._floor[sources[last]] = weights[last]
 
     def rows(

@@ -7,29 +7,31 @@ From the shell:
 import collections
 import contextlib
 import itertools
-import os
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import flags
 
-from nsl.files import edge_lines, input_files, output_files
+from nsl.files import input_files, output_files
+from nsl.files.edge_files import COUNTED, EdgeFile
 from nsl.files.input_files import PathLike, Paths
-from nsl.files.progress import Progress
+from nsl.progress import Progress
 from nsl.tools import command_line, reports, tfrecord
 from nsl.tools.example_index import ExampleIndex
 from nsl.tools.neighbor_table import NeighborTable
 from nsl.tools.packing import Packer
 
-USAGE = """\
+ARGUMENTS = "labeled.tfr unlabeled.tfr graph.tsv output.tfr"
+USAGE = f"""\
 Joins labeled examples with the features of their neighbors in a graph.
 
-Usage: pack_nbrs [flags] labeled.tfr unlabeled.tfr graph.tsv output.tfr
+Usage: pack_nbrs [flags] {ARGUMENTS}
 
 The first three may be one file, a pattern, or several of these separated by commas;
-plain or gzip; local, or of any scheme that tf.io.gfile opens. unlabeled.tfr may be
-''. A line of graph.tsv is source<TAB>target[<TAB>weight]."""
+plain or compressed; local, or of any scheme that tf.io.gfile opens. unlabeled.tfr may
+be ''. A line of graph.tsv is source<TAB>target[<TAB>weight]; CSV, Parquet, Arrow and
+NumPy files of edges are read too."""
 
 _SEEDS = ("labeled", "all")
 _RECORDS_AT_ONCE = 64
@@ -65,7 +67,8 @@ def pack_nbrs(
         or a list of these; plain or gzip.
       unlabeled_examples_path: The same for the examples that are only neighbors. May
         be empty.
-      graph_path: TSV files of edges, `source<TAB>target[<TAB>weight]`.
+      graph_path: Files of edges: text, `source<TAB>target[<TAB>weight]`, also with
+        other separators, or Parquet, Arrow or NumPy.
       output_training_data_path: The TFRecord file to write.
       add_undirected_edges: Whether to add the reverse of each edge.
       max_nbrs: The most neighbors an example gets. None is no limit.
@@ -88,33 +91,28 @@ def pack_nbrs(
         left then.
     """
     check_arguments(max_nbrs, seeds)
-    command_line.check_output_form(num_shards, compression)
-    labeled = input_files.expand_paths(labeled_examples_path)
-    unlabeled = (
-        input_files.expand_paths(unlabeled_examples_path)
-        if unlabeled_examples_path
-        else []
+    labeled, unlabeled, graphs, outputs = check_files(
+        labeled_examples_path,
+        unlabeled_examples_path,
+        graph_path,
+        output_training_data_path,
+        num_shards,
+        compression,
+        report_path,
     )
-    graphs = input_files.expand_paths(graph_path)
-    inputs = [*labeled, *unlabeled, *graphs]
-    outputs = output_files.shard_names(os.fspath(output_training_data_path), num_shards)
-    output_files.check_outputs(outputs, inputs)
-    if report_path is not None:
-        output_files.check_output(os.fspath(report_path), [*inputs, *outputs])
-
     with contextlib.closing(ExampleIndex(id_feature_name)) as index:
         index.add(labeled)
         num_labeled = len(index)
         index.add(unlabeled)
         num_seeds = len(index) if seeds == "all" else num_labeled
         table = NeighborTable(index.ids, num_seeds, max_nbrs, add_undirected_edges)
-        blank_lines = windows_line_ends = 0
+        lines = dict.fromkeys(COUNTED, 0)
         for path in graphs:
-            file = edge_lines.EdgeFile(path)
+            file = EdgeFile(path)
             for edges in file:
                 table.add(edges)
-            blank_lines += file.blank_lines
-            windows_line_ends += file.windows_line_ends
+            for name, count in file.counts.items():
+                lines[name] += count
 
         records = _Records(index, table, num_seeds, Packer(neighbor_features))
         if dry_run:
@@ -137,8 +135,7 @@ def pack_nbrs(
             "unlabeled_examples": len(index) - num_labeled,
             "ids_in_both_sets": index.duplicates,
             "edges": table.edges,
-            "blank_lines": blank_lines,
-            "windows_line_ends": windows_line_ends,
+            **lines,
             "self_edges": table.self_edges,
             "edges_to_unknown_ids": table.unknown_edges,
             "first_unknown_ids": [node.decode() for node in table.unknown_ids],
@@ -151,6 +148,63 @@ def pack_nbrs(
     if report_path is not None:
         reports.write_json(report_path, report)
     return report
+
+
+class PackedFiles(NamedTuple):
+    """The files of a job.
+
+    Attributes:
+      labeled: The files of labeled examples.
+      unlabeled: Those of unlabeled ones.
+      graphs: Those of edges.
+      outputs: The files to write.
+    """
+
+    labeled: list[str]
+    unlabeled: list[str]
+    graphs: list[str]
+    outputs: list[str]
+
+
+def check_files(
+    labeled_examples_path: Paths,
+    unlabeled_examples_path: Paths,
+    graph_path: Paths,
+    output_training_data_path: PathLike,
+    num_shards: int | None,
+    compression: str | None,
+    report_path: PathLike | None,
+) -> PackedFiles:
+    """Lists the files of a job, and checks that its outputs can be written.
+
+    Args:
+      labeled_examples_path: See `pack_nbrs`, as for the next ones.
+      unlabeled_examples_path: The examples that are only neighbors.
+      graph_path: The edges.
+      output_training_data_path: The output.
+      num_shards: The number of its files.
+      compression: Its compression.
+      report_path: The report.
+
+    Raises:
+      OSError: If a file is missing or an output cannot be written.
+      ValueError: If an argument is wrong or an output is an input too.
+    """
+    output_files.check_form(num_shards, compression)
+    labeled = input_files.expand_paths(labeled_examples_path)
+    unlabeled = (
+        input_files.expand_paths(unlabeled_examples_path)
+        if unlabeled_examples_path
+        else []
+    )
+    graphs = input_files.expand_paths(graph_path)
+    outputs = output_files.check_job(
+        [*labeled, *unlabeled, *graphs],
+        output_training_data_path,
+        num_shards,
+        report_path,
+    )
+    return PackedFiles(labeled, unlabeled, graphs, outputs)
 
 
 def check_arguments(max_nbrs: int | None, seeds: str) -> None:
@@ -241,28 +295,9 @@ def define_flags(values: flags.FlagValues) -> None:
     )
 
 
-def _run(values: flags.FlagValues, arguments: list[str]) -> None:
-    if len(arguments) != 4:
-        raise command_line.UsageError(
-            "Expected 4 arguments (labeled.tfr unlabeled.tfr graph.tsv output.tfr), "
-            f"but received {len(arguments)}."
-        )
-    labeled, unlabeled, graph, output = arguments
-    pack_nbrs(
-        labeled,
-        unlabeled,
-        graph,
-        output,
-        add_undirected_edges=values.add_undirected_edges,
-        max_nbrs=values.max_nbrs,
-        id_feature_name=values.id_feature_name,
-        seeds=values.seeds,
-        neighbor_features=values.neighbor_features,
-        num_shards=values.num_shards,
-        compression=values.compression,
-        dry_run=values.dry_run,
-        report_path=values.report,
-    )
+def _run(arguments: list[str], keywords: dict[str, Any]) -> None:
+    labeled, unlabeled, graph, output = command_line.expect(arguments, ARGUMENTS)
+    pack_nbrs(labeled, unlabeled, graph, output, **keywords)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

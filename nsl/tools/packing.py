@@ -54,7 +54,7 @@ class Packer:
         """Yields the parts of the entries that are added."""
         head, wanted = example_wire.entry_head, self._wanted
         yield example_wire.entry(
-            b"NL_num_nbrs", example_wire.int64_value(len(neighbors))
+            example_wire.NUM_NEIGHBORS, example_wire.int64_value(len(neighbors))
         )
         for number, neighbor in enumerate(neighbors):
             prefix = b"NL_nbr_%d_" % number

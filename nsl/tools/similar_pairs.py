@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nsl.files.progress import Progress
+from nsl.progress import Progress
 from nsl.tools import similarity
 from nsl.tools.embeddings import Embeddings
 from nsl.tools.lsh import Buckets

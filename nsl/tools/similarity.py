@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from nsl.files.progress import Progress
+from nsl.progress import Progress
 from nsl.tools.embeddings import Embeddings
 
 _MIN_COLUMNS = 64

@@ -34,30 +34,36 @@ def _is_header(head: bytes) -> bool:
 
 
 class RecordFile:
-    """A TFRecord file, plain or gzip, read from start to end or at any record.
+    """A TFRecord file, read from start to end or at any record.
+
+    It may be compressed, with gzip or zlib as TensorFlow does, or with bzip2 or xz.
 
     Attributes:
       path: The file's name.
       size: Its uncompressed bytes.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, file: BinaryIO | None = None) -> None:
         """Opens `path`.
 
         Args:
           path: The file's name.
+          file: The file, if it is open already.
 
         Raises:
           OSError: If it cannot be read.
-          ValueError: If it is a damaged gzip file.
+          ValueError: If it is a damaged compressed file.
         """
         self.path = path
-        self._file: BinaryIO = input_files.open_input(path)
-        head = self._file.read(_HEADER.size)
+        self._file: BinaryIO = file or input_files.open_input(path)
         self._file.seek(0)
-        # The length of a first record can look like gzip's magic number; its
+        head = self._file.read(input_files.HEAD_BYTES)
+        self._file.seek(0)
+        # The length of a first record can look like a compression's magic number; its
         # checksum cannot be right by chance too.
-        if input_files.starts_as_gzip(head) and not _is_header(head):
+        if not _is_header(head) and (
+            input_files.is_compressed(head) or input_files.is_zlib(head)
+        ):
             self._file = input_files.decompress(self._file, path)
         self._state = _state(self._file)
         self.size = self._state[0]
@@ -164,9 +170,14 @@ class RecordFile:
 
     def _damage(self, number: int, position: int, what: str) -> ValueError:
         if number == 0 and what == "length":
+            known = input_files.format_of(self._read(0, input_files.HEAD_BYTES))
             return ValueError(
-                f"{self.path} is not a TFRecord file: it does not start with a "
-                "record's length and its checksum."
+                f"{self.path} is not a TFRecord file: it "
+                + (
+                    f"is {known}."
+                    if known
+                    else "does not start with a record's length and its checksum."
+                )
             )
         return ValueError(
             f"{self.path} is corrupt: the {what} of record {number} (at byte "

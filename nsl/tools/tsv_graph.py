@@ -17,7 +17,9 @@ from typing import Any, TypeAlias
 
 from absl import logging
 
-from nsl.files import edge_lines, output_files
+from nsl.files import edge_lines
+from nsl.files.edge_files import EdgeFile, check_edge_output, edge_output
+from nsl.files.id_table import as_strings
 
 Graph: TypeAlias = dict[str, dict[str, float]]
 
@@ -67,11 +69,10 @@ def add_undirected_edges(graph: Graph) -> None:
 
 
 def read_tsv_graph(filename: str | os.PathLike[str]) -> Graph:
-    """Reads a graph from a TSV file.
+    """Reads a graph from a file.
 
     Args:
-      filename: The file, which may be gzip. Blank lines and Windows line ends are
-        accepted.
+      filename: The file, in any of the formats that `pack_nbrs` reads.
 
     Returns:
       The graph.
@@ -80,20 +81,14 @@ def read_tsv_graph(filename: str | os.PathLike[str]) -> Graph:
       OSError: If the file cannot be read.
       ValueError: If a line is no edge; the error names the line.
     """
-    file = edge_lines.EdgeFile(os.fspath(filename))
+    file = EdgeFile(os.fspath(filename))
     graph: Graph = {}
     edges = 0
     for sources, targets, weights in file:
-        for number, weight in enumerate(weights.tolist()):
-            edge = sources[number].decode(), targets[number].decode(), weight
-            edges += add_edge(graph, edge)
-    logging.info(
-        "Read %d edges from %s (%d blank lines, %d Windows line ends).",
-        edges,
-        file.path,
-        file.blank_lines,
-        file.windows_line_ends,
-    )
+        ends = as_strings(sources), as_strings(targets)
+        for source, target, weight in zip(*ends, weights.tolist(), strict=True):
+            edges += add_edge(graph, (source.decode(), target.decode(), weight))
+    logging.info("Read %d edges from %s: %s.", edges, file.path, file.counts)
     return graph
 
 
@@ -101,7 +96,8 @@ def write_tsv_graph(filename: str | os.PathLike[str], graph: Graph) -> None:
     """Writes a graph to a TSV file, weights with six decimals.
 
     Args:
-      filename: The file, which appears under its name when all is written.
+      filename: The file, which appears under its name when all is written. A name that
+        ends in `.parquet` makes it a Parquet file.
       graph: The graph.
 
     Raises:
@@ -110,16 +106,17 @@ def write_tsv_graph(filename: str | os.PathLike[str], graph: Graph) -> None:
         finite number.
     """
     path = os.fspath(filename)
-    output_files.check_output(path)
+    check_edge_output(path)
     edges = [
         (_encode(source), _encode(target), edge_lines.parse_weight(weight))
         for source, targets in graph.items()
         for target, weight in targets.items()
     ]
-    with output_files.atomic_files([path]) as (file,):
+    with edge_output(path) as file:
         for start in range(0, len(edges), _LINES_AT_ONCE):
             block = edges[start : start + _LINES_AT_ONCE]
-            file.write(edge_lines.format_edges(*zip(*block, strict=True)))
+            sources, targets, weights = zip(*block, strict=True)
+            file.write(sources, targets, weights)
 
 
 def _encode(node: str) -> bytes:

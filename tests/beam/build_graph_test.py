@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 import nsl.beam
 import nsl.tools
@@ -137,6 +139,34 @@ def test_wrong_inputs(examples: list[list[Any]], message: str, tmp_path: Path) -
     with pytest.raises(ValueError, match=message):
         nsl.beam.build_graph([path], tmp_path / "out", pipeline_options=OPTIONS)
     assert not (tmp_path / "out").exists()
+
+
+def test_tables_of_embeddings(tmp_path: Path) -> None:
+    vectors = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
+    for path, rows in (("a.parquet", range(20)), ("b.parquet", range(20, 30))):
+        table = pa.table({"id": rows, "embedding": vectors[rows].tolist()})
+        parquet.write_table(table, tmp_path / path)
+    report = build_both_ways(tmp_path, [f"{tmp_path}/*.parquet"])
+    assert report["nodes"] == 30
+    assert report["edges"]
+
+
+def test_what_only_the_local_tool_does(tmp_path: Path) -> None:
+    path = write_vectors(tmp_path / "a", np.ones((2, 2)))
+    np.save(tmp_path / "a.npy", np.ones((2, 2)))
+    for inputs, output, error, message in (
+        (np.ones((2, 2)), "out", TypeError, "received an array"),
+        (path, "out.parquet", ValueError, "writes TSV"),
+        (
+            tmp_path / "a.npy",
+            "out",
+            ValueError,
+            r"a\.npy is not a TFRecord file: it is",
+        ),
+    ):
+        with pytest.raises(error, match=message):
+            nsl.beam.build_graph(inputs, tmp_path / output, pipeline_options=OPTIONS)
+        assert not (tmp_path / output).exists()
 
 
 def test_files_of_different_dimensions(tmp_path: Path) -> None:

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from nsl.data.edges import read_edges
 
 
-def _read(edges: Any, integer_ids: bool = False) -> list[tuple[Any, Any, float]]:
+def _read(edges: Any, integer_ids: bool | None = None) -> list[tuple[Any, Any, float]]:
     return [
         (source, target, float(weight))
         for part in read_edges(edges, integer_ids)
@@ -95,6 +96,41 @@ def test_text_where_numbers_are_expected(tmp_path: Path) -> None:
         _read(path, integer_ids=True)
 
 
+def test_whole_numbers_may_be_written_as_floats(tmp_path: Path) -> None:
+    path = tmp_path / "graph.csv"
+    path.write_text("source,target,weight\n1.0,2.0,0.5\n3,4.,2\n")
+    assert _read(path, integer_ids=True) == [(1, 2, 0.5), (3, 4, 2.0)]
+    path.write_text("1.5,2\n")
+    with pytest.raises(ValueError, match=r"graph\.csv, line 1: .*'1\.5'"):
+        _read(path, integer_ids=True)
+
+
+FORMS = [
+    ([0, 1, 2, 3], [1, 2, 3, 0], [0.5, 1, 2, 3]),
+    [(0, 1, 0.5), (1, 2), (2, 3, 2), (3, 0, 3.0)],
+    [[0, 1, 2, 3], [1, 2, 3, 0], [0.5, 1, 2, 3]],
+    np.array([[0, 1, 0.5], [1, 2, 1], [2, 3, 2], [3, 0, 3]]),
+    np.array([[0, 1, 2, 3], [1, 2, 3, 0], [0.5, 1, 2, 3]]),
+    {0: {1: 0.5}, 1: [2], 2: {3: 2}, 3: {0: 3}},
+    pa.table({"weight": [0.5, 1, 2, 3], "src": [0, 1, 2, 3], "dst": [1, 2, 3, 0]}),
+    pa.table({"a": [0, 1, 2, 3], "b": [1, 2, 3, 0], "c": [0.5, 1, 2, 3]}),
+]
+
+
+@pytest.mark.parametrize("edges", FORMS, ids=range(len(FORMS)))
+def test_edges_of_one_meaning(edges: Any) -> None:
+    expected = [(0, 1, 0.5), (1, 2, 1.0), (2, 3, 2.0), (3, 0, 3.0)]
+    assert _read(edges) == expected
+
+
+def test_edges_in_several_files(tmp_path: Path) -> None:
+    (tmp_path / "a-0.tsv").write_text("a\tb\n")
+    (tmp_path / "a-1.tsv").write_text("source,target\nc,d\n")
+    expected = [(b"a", b"b", 1.0), (b"c", b"d", 1.0)]
+    assert _read(f"{tmp_path}/a-*") == expected
+    assert _read([tmp_path / "a-0.tsv", f"{tmp_path}/a-1.tsv"]) == expected
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no_graph"):
         _read(tmp_path / "no_graph.tsv")
@@ -113,8 +149,13 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         (([0], [1], ["x"]), TypeError, "weights must be numbers"),
         (([0, 1], [1, 0], [1, np.inf]), ValueError, "edge 1: .*finite.*inf"),
         (([""], ["a"]), ValueError, "empty"),
-        (np.zeros((2, 3), np.int64), TypeError, r"ndarray of shape \(2, 3\)"),
-        ({"a": ["b"]}, TypeError, r"node 'a' has \['b'\]"),
+        (np.zeros((2, 3), np.int64), ValueError, r"shape \(2, 3\) can hold an edge in"),
+        (np.zeros((4, 4), np.int64), ValueError, "adjacency matrix"),
+        ({"a": "b"}, TypeError, r"node 'a' has 'b'"),
+        ([(0, 1), (1, 2, 3, 4)], ValueError, "edge 1 must be"),
+        ([(0, 1), (1, 2, None)], TypeError, "weights must be numbers"),
+        ({"source": ["a"], "target": ["b"]}, ValueError, "may be columns or the neigh"),
+        (pa.table({name: [0] for name in "abcd"}), ValueError, "source, target and w"),
         (3, TypeError, "received int"),
     ],
 )

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import scipy.sparse
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import parquet
 from sklearn.neighbors import NearestNeighbors
 
 import nsl
@@ -193,3 +195,19 @@ def test_rows_of_ids() -> None:
     assert graph.rows([["b", "a"], ["a", "a"]]).tolist() == [[1, 0], [0, 0]]
     with pytest.raises(ValueError, match=r"ids hold .*: 'c'"):
         graph.rows(["c"])
+
+
+def test_ids_in_tables_are_integers_or_strings(tmp_path: Path) -> None:
+    """Numbers stay numbers, unless the nodes are named by strings."""
+    path = tmp_path / "g.parquet"
+    parquet.write_table(pa.table({"src": [0, 2], "dst": [1, 0]}), path)
+    by_number = nsl.data.Graph(path)
+    assert by_number.ids.tolist() == [0, 1, 2]
+    assert by_number.targets.tolist() == [1, 0]
+    assert nsl.data.Graph(path, ids=[2, 1, 0]).targets.tolist() == [2, 1]
+    assert nsl.data.Graph(path, ids=["2", "1", "0"]).targets.tolist() == [2, 1]
+    (tmp_path / "g.csv").write_text("source,target\n0,1\n2,0\n")
+    assert nsl.data.Graph(tmp_path / "g.csv").ids.tolist() == ["0", "1", "2"]
+    both = [tmp_path / "g.csv", path]
+    assert nsl.data.Graph(both).num_edges == 2
+    assert nsl.data.Graph(both, ids=range(3)).num_edges == 2

@@ -19,7 +19,7 @@ def run(arguments: list[str], job: Callable[..., None] = lambda *_: None) -> int
 
 
 def raising(error: BaseException) -> Callable[..., None]:
-    def job(values: flags.FlagValues, arguments: list[str]) -> None:
+    def job(arguments: list[str], keywords: dict[str, object]) -> None:
         raise error
 
     return job
@@ -29,10 +29,22 @@ def test_flags_and_arguments_in_any_order() -> None:
     seen = []
     code = run(
         ["a", "--count=5", "", "--loud", "--", "--b"],
-        lambda values, arguments: seen.append((values.count, values.loud, arguments)),
+        lambda arguments, keywords: seen.append((arguments, keywords)),
     )
     assert code == 0
-    assert seen == [(5, True, ["a", "", "--b"])]
+    assert seen == [(["a", "", "--b"], {"count": 5, "loud": True})]
+
+
+def test_the_number_of_arguments() -> None:
+    assert command_line.expect(["x", "y"], "a b") == ["x", "y"]
+    assert command_line.expect(["x", "y", "z"], "a... b") == ["x", "y", "z"]
+    for arguments, names, message in (
+        (["x"], "a b", r"Expected 2 arguments \(a b\), but received 1"),
+        (["x", "y", "z"], "a b", "Expected 2 arguments .* 3"),
+        (["x"], "a... b", "Expected at least 2 arguments .* 1"),
+    ):
+        with pytest.raises(command_line.UsageError, match=message):
+            command_line.expect(arguments, names)
 
 
 def test_logging_flags_of_nsl_14(capfd: pytest.CaptureFixture[str]) -> None:
@@ -40,8 +52,9 @@ def test_logging_flags_of_nsl_14(capfd: pytest.CaptureFixture[str]) -> None:
     arguments = ["--alsologtostderr", "--nologtostderr", "--log_dir=/tmp", "a"]
     arguments += ["--stderrthreshold=info", "--noshowprefixforinfo"]
 
-    def job(values: flags.FlagValues, positional: list[str]) -> None:
+    def job(positional: list[str], keywords: dict[str, object]) -> None:
         assert positional == ["a"]
+        assert "log_dir" not in keywords
         logging.info("read")
         logging.warning("odd")
 

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import tensorflow as tf
 from example_files import (
@@ -21,6 +23,7 @@ from example_files import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from nsl.tools import pack_nbrs
 from nsl.tools.pack_nbrs import main
@@ -254,7 +257,7 @@ def test_agrees_with_a_direct_implementation(
     graph = write_lines(folder / "graph", *lines)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("nsl.tools.neighbor_table._PENDING_EDGES", pending)
-        patch.setattr("nsl.files.edge_lines._CHUNK_BYTES", 50 if pending == 1 else 9999)
+        patch.setattr("nsl.files.edge_files._CHUNK_BYTES", 50 if pending == 1 else 9999)
         pack_nbrs(
             labeled,
             unlabeled,
@@ -325,6 +328,8 @@ def test_report(tmp_path: Path) -> None:
         "edges": 7,
         "blank_lines": 1,
         "windows_line_ends": 0,
+        "comment_lines": 0,
+        "header_lines": 0,
         "self_edges": 1,
         "edges_to_unknown_ids": 4,
         "first_unknown_ids": ["ghost", "fog"],
@@ -481,9 +486,11 @@ BAD_EXAMPLES: list[tuple[list[dict[str, Any]], str]] = [
     ([{"id": ["a", "b"]}], "record 0: .* must hold one value, but holds 2"),
     ([{"id": ["ok"]}, {"id": [""]}], "record 1: its feature 'id' is the empty"),
     (
-        [{"id": [7]}],
-        "record 0: its feature 'id' must be bytes, but is of kind int64_list",
+        [{"id": [7.0]}],
+        "record 0: its feature 'id' must be bytes or an integer, but is of kind float",
     ),
+    ([{"id": [7, 8]}], "record 0: .* must hold one value, but holds 2"),
+    ([{"id": ["p"], "NL_num_nbrs": [0]}], "record 0: it is packed already"),
     ([{"id": [b"\xff"]}], "record 0: its feature 'id' must be UTF-8"),
     ([{"id": ["z"]}, {"id": ["z"]}], "The id 'z' stands twice: in the record at byte"),
 ]
@@ -519,6 +526,55 @@ def test_sequence_examples_are_refused(role: str, tmp_path: Path) -> None:
         pack_nbrs(*paths)
     assert f"{role}.tfr" in str(e.value)
     assert set(tmp_path.iterdir()) == before
+
+
+def test_packed_records_are_not_packed_again(tmp_path: Path) -> None:
+    paths = small_inputs(tmp_path)
+    pack_nbrs(*paths)
+    with pytest.raises(ValueError, match=r"out\.tfr, record 0: it is packed already"):
+        pack_nbrs(paths[3], *paths[1:3], tmp_path / "twice")
+    assert not (tmp_path / "twice").exists()
+
+
+def test_integers_as_ids(tmp_path: Path) -> None:
+    """A node has its number as id, whether it is written as number or as text."""
+    paths = write_inputs(
+        tmp_path,
+        [{"id": [7], "x": [1.0]}, {"id": ["-8"], "x": [2.0]}],
+        [{"id": [9], "x": [3.0]}],
+        [(7, 9), (-8, 7, 0.5)],
+    )
+    assert pack_nbrs(*paths)["edges_to_unknown_ids"] == 0
+    records = read_examples(paths[3])
+    assert records[0]["NL_nbr_0_id"] == ["int64_list", [9]]
+    assert [r["NL_nbr_0_x"][1] for r in records] == [[3.0], [1.0]]
+    more = write_examples(tmp_path / "more.tfr", [{"id": ["7"]}])
+    with pytest.raises(ValueError, match="'7' stands twice"):
+        pack_nbrs([paths[0], more], *paths[1:])
+
+
+@pytest.mark.parametrize("integers", [False, True])
+def test_the_graph_as_a_table_or_an_array(integers: bool, tmp_path: Path) -> None:
+    ids: list[Any] = [1, 2, 3] if integers else ["1", "2", "3"]
+    edges = [(1, 2, 0.5), (2, 3, 0.25), (3, 1, 1.0), (1, 3, 0.75)]
+    paths = write_inputs(tmp_path, [{"id": [node]} for node in ids], [], edges)
+    pack_nbrs(*paths)
+    expected = Path(paths[3]).read_bytes()
+    sources, targets, weights = zip(*edges, strict=True)
+    np.save(tmp_path / "edges.npy", np.array(edges))
+    ends = [[ids[node - 1] for node in nodes] for nodes in (sources, targets)]
+    parquet.write_table(
+        pa.table({"source": ends[0], "target": ends[1], "weight": weights}),
+        tmp_path / "edges.parquet",
+    )
+    (tmp_path / "edges.csv").write_text(
+        "Weight;Source;Target\r\n" + "".join(f"{w};{s};{t}\r\n" for s, t, w in edges)
+    )
+    for name in ("edges.npy", "edges.parquet", "edges.csv"):
+        report = pack_nbrs(*paths[:2], tmp_path / name, paths[3])
+        assert Path(paths[3]).read_bytes() == expected
+        assert report["edges"] == 4
+    assert report["header_lines"] == 1
 
 
 def test_same_id_twice_in_several_files(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from example_files import write_examples
 
-from nsl.files.progress import Progress
+from nsl.progress import Progress
 from nsl.tools import build_graph, similarity
 from nsl.tools.embeddings import Embeddings
 from nsl.tools.similarity import (

@@ -113,12 +113,28 @@ def test_not_a_tfrecord_file(content: bytes, tmp_path: Path) -> None:
         read(tmp_path / "r")
 
 
-def test_damaged_gzip(tmp_path: Path) -> None:
-    path = tmp_path / "r"
-    write_records(path, RECORDS, "GZIP")
-    path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(ValueError, match="is a damaged gzip file"):
-        read(path)
+@pytest.mark.parametrize("compression", ["GZIP", "ZLIB"])
+def test_what_tensorflow_compresses(compression: str, tmp_path: Path) -> None:
+    write_records(tmp_path / "r", RECORDS, compression)
+    assert read(tmp_path / "r") == RECORDS
+    data = (tmp_path / "r").read_bytes()
+    (tmp_path / "r").write_bytes(data[:-9])
+    with pytest.raises(ValueError, match=f"is a damaged {compression.lower()} file"):
+        read(tmp_path / "r")
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (b"PAR1" + bytes(20), "a Parquet file"),
+        (b"\x93NUMPY" + bytes(20), r"a NumPy array \(\.npy\)"),
+        (b"PK\x03\x04" + bytes(20), "a zip archive"),
+    ],
+)
+def test_other_files_are_named(content: bytes, name: str, tmp_path: Path) -> None:
+    (tmp_path / "r").write_bytes(content)
+    with pytest.raises(ValueError, match=f"r is not a TFRecord file: it is {name}"):
+        read(tmp_path / "r")
 
 
 def examples() -> list[bytes]:

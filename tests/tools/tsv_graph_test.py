@@ -93,7 +93,7 @@ def test_read_refuses_bytes_that_are_not_utf8(tmp_path: Path) -> None:
 def test_line_numbers_go_on_over_chunks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nsl.files.edge_lines._CHUNK_BYTES", 16)
+    monkeypatch.setattr("nsl.files.edge_files._CHUNK_BYTES", 16)
     lines = [f"a\tnode{i}\t{i}" for i in range(50)]
     path = write_lines(tmp_path / "g", *lines)
     assert read_tsv_graph(path) == {"a": {f"node{i}": i for i in range(50)}}

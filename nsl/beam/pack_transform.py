@@ -8,7 +8,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
-from nsl.beam.heaviest import Heaviest
+from nsl.beam.combine_heaviest import CombineHeaviest
 from nsl.beam.salted_join import SaltedJoin
 from nsl.tools.example_wire import check_example
 from nsl.tools.pack_nbrs import check_arguments
@@ -276,7 +276,7 @@ class PackNeighbors(beam.PTransform):
             )
         )
         last_seed_kind = _UNLABELED if self._seeds == "all" else _LABELED
-        combine = beam.CombinePerKey(Heaviest(self._max_nbrs))
+        combine = beam.CombinePerKey(CombineHeaviest(self._max_nbrs))
         if self._hot_seed_fanout is not None:
             combine = combine.with_hot_key_fanout(self._hot_seed_fanout)
         return (

@@ -1,11 +1,11 @@
-"""Tests of `nsl.files.progress`."""
+"""Tests of `nsl.progress`."""
 
 import io
 import logging
 
 import pytest
 
-from nsl.files.progress import Progress
+from nsl.progress import Progress
 
 
 class Terminal(io.StringIO):

@@ -1,10 +1,10 @@
-"""Tests of `nsl.tools.heaviest`."""
+"""Tests of `nsl.tools.heaviest_edges`."""
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsl.tools.heaviest import heaviest_edges, heaviest_targets
+from nsl.tools.heaviest_edges import heaviest_edges, heaviest_targets
 
 IDS = [name.encode() for name in ("b", "a", "é", "漢", "😀", "aa")]
 NODES = st.integers(0, len(IDS) - 1)

@@ -6,6 +6,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from nsl.ranks import ranks_in_groups
+
 
 class _Ids(Protocol):
     def __len__(self) -> int: ...
@@ -47,8 +49,7 @@ def heaviest_edges(
     sources, targets, weights = sources[order], targets[order], weights[order]
     _sort_ties(sources, targets, weights, ids)
     if limit is not None:
-        place = np.arange(len(sources)) - np.searchsorted(sources, sources)
-        kept = place < limit
+        kept = ranks_in_groups(sources) < limit
         sources, targets, weights = sources[kept], targets[kept], weights[kept]
     return sources, targets, weights
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from apache_beam.metrics import Metrics
 
-from nsl.beam.heaviest import Heaviest
+from nsl.beam.combine_heaviest import CombineHeaviest
 from nsl.beam.salted_join import spread
 from nsl.configs import GraphBuilderConfig
 from nsl.tools import lsh, similarity
@@ -274,7 +274,7 @@ class BuildGraph(beam.PTransform):
             edges = (
                 edges
                 | "BySource" >> beam.MapTuple(lambda a, b, weight: (a, (b, weight)))
-                | "Nearest" >> beam.CombinePerKey(Heaviest(config.num_neighbors))
+                | "Nearest" >> beam.CombinePerKey(CombineHeaviest(config.num_neighbors))
                 | "Edges"
                 >> beam.FlatMapTuple(
                     lambda a, found: [(a, b, weight) for b, weight in found]

@@ -4,16 +4,16 @@ from collections.abc import Iterable
 
 import apache_beam as beam
 
-from nsl.tools.heaviest import heaviest_targets
+from nsl.tools.heaviest_edges import heaviest_targets
 
 # Choosing takes microseconds whatever the number, so surplus is let gather first.
 _SURPLUS = 64
 
 
-class Heaviest(beam.CombineFn):
+class CombineHeaviest(beam.CombineFn):
     """Keeps the heaviest of the edges (target, weight) of a source.
 
-    It chooses as `nsl.tools.heaviest.heaviest_edges` does. What it holds of a source is
+    It chooses as `nsl.tools.heaviest_edges` does. What it holds of a source is
     bounded, however many edges come in, if there is a limit.
     """
 

@@ -1,4 +1,4 @@
-"""Tests of `nsl.beam.heaviest`."""
+"""Tests of `nsl.beam.combine_heaviest`."""
 
 import pickle
 from collections.abc import Sequence
@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nsl.beam import heaviest
-from nsl.beam.heaviest import Heaviest
+from nsl.beam import combine_heaviest
+from nsl.beam.combine_heaviest import CombineHeaviest
 
 EDGES = st.lists(
     st.tuples(
@@ -35,10 +35,10 @@ def directly(
 def test_any_way_of_combining_gives_the_same(
     surplus: int, parts: list[list[tuple[bytes, float]]], limit: int | None
 ) -> None:
-    combiner = Heaviest(limit)
+    combiner = CombineHeaviest(limit)
     accumulators = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(heaviest, "_SURPLUS", surplus)
+        patch.setattr(combine_heaviest, "_SURPLUS", surplus)
         for part in parts:
             accumulator = combiner.create_accumulator()
             for edge in part:
@@ -52,7 +52,7 @@ def test_any_way_of_combining_gives_the_same(
 
 
 def test_a_seed_of_many_edges_takes_little_memory() -> None:
-    combiner = Heaviest(5)
+    combiner = CombineHeaviest(5)
     accumulator = combiner.create_accumulator()
     for number in range(5000):
         accumulator = combiner.add_input(accumulator, (b"%d" % number, number / 7))

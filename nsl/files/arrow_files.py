@@ -1,0 +1,338 @@
+"""Tables in Parquet and Arrow files, read and written with pyarrow."""
+
+from __future__ import annotations
+
+import importlib
+import io
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from nsl.files.id_table import Ids, Strings
+
+if TYPE_CHECKING:
+    from nsl.files.output_files import OutputFile
+
+# pyarrow is an extra, so its types are unknown here.
+Column: TypeAlias = Any
+
+_ROWS_AT_ONCE = 1 << 16
+_PARQUET, _ARROW = b"PAR1", b"ARROW1"
+SUFFIX = ".parquet"
+
+
+def is_arrow_file(head: bytes) -> bool:
+    """Returns whether a file's first bytes are those of a Parquet or Arrow file."""
+    return head.startswith((_PARQUET, _ARROW))
+
+
+def _pyarrow(what: str, module: str = "pyarrow") -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"{what}: Parquet and Arrow files need pyarrow, which is missing: "
+            "pip install 'nsl[arrow]', or pip install pyarrow.",
+            name="pyarrow",
+        ) from error
+
+
+def check_pyarrow(path: str) -> None:
+    """Raises ImportError if pyarrow is missing, which a file needs."""
+    _pyarrow(path)
+
+
+class TableFile:
+    """A table in a Parquet or Arrow (Feather) file, read in parts.
+
+    Attributes:
+      path: The file's name.
+      names: The names of its columns.
+      rows: The number of its rows.
+    """
+
+    def __init__(self, file: BinaryIO, path: str) -> None:
+        """Reads the schema.
+
+        Args:
+          file: The open file.
+          path: Its name, for errors.
+
+        Raises:
+          ImportError: If pyarrow is missing.
+          ValueError: If the file is damaged.
+        """
+        self.path = path
+        self._pa = _pyarrow(path)
+        file.seek(0)
+        is_parquet = file.read(len(_PARQUET)) == _PARQUET
+        file.seek(0)
+        try:
+            if is_parquet:
+                module = _pyarrow(path, "pyarrow.parquet")
+                self._parquet = module.ParquetFile(file)
+                self.names = list(self._parquet.schema_arrow.names)
+                self.rows = int(self._parquet.metadata.num_rows)
+            else:
+                self._parquet = None
+                self._arrow = self._pa.ipc.open_file(file)
+                self.names = list(self._arrow.schema.names)
+                self.rows = sum(
+                    self._arrow.get_batch(number).num_rows
+                    for number in range(self._arrow.num_record_batches)
+                )
+        except (self._pa.ArrowException, OSError) as error:
+            raise self._damage(error) from error
+        if len(set(self.names)) < len(self.names):
+            raise ValueError(f"{path}: two columns have one name: {self.names}.")
+
+    def _damage(self, error: Exception) -> ValueError:
+        return ValueError(
+            f"{self.path} is a damaged Parquet or Arrow file: {str(error).rstrip('.')}."
+        )
+
+    def check_column(self, name: str) -> None:
+        """Raises ValueError if there is no column called `name`."""
+        if name not in self.names:
+            raise ValueError(
+                f"{self.path} has no column {name!r}; its columns: "
+                f"{', '.join(map(repr, self.names))}."
+            )
+
+    def batches(self, names: Sequence[str]) -> Iterator[tuple[int, list[Column]]]:
+        """Reads some columns.
+
+        Args:
+          names: The columns.
+
+        Yields:
+          The number of rows before, and the columns of the next rows.
+
+        Raises:
+          ValueError: If the file is damaged.
+        """
+        if not self.rows:
+            return  # pyarrow 18 takes a file of no row groups for a damaged one
+        start = 0
+        try:
+            if self._parquet is not None:
+                found = self._parquet.iter_batches(_ROWS_AT_ONCE, columns=list(names))
+            else:
+                numbers = range(self._arrow.num_record_batches)
+                found = map(self._arrow.get_batch, numbers)
+            for batch in found:
+                for first in range(0, batch.num_rows, _ROWS_AT_ONCE):
+                    part = batch.slice(first, _ROWS_AT_ONCE)
+                    yield start, [part.column(name) for name in names]
+                    start += part.num_rows
+        except (self._pa.ArrowException, OSError) as error:
+            raise self._damage(error) from error
+
+    def place(self, column: str, row: int) -> str:
+        """Returns what errors call a place in the table."""
+        return f"{self.path}, row {row}, column {column!r}"
+
+    def ids(self, values: Column, name: str, first: int) -> Ids:
+        """Converts a column of ids.
+
+        Args:
+          values: The column: strings, bytes in UTF-8, or integers, also as categories.
+          name: Its name.
+          first: The number of its first row in the file.
+
+        Raises:
+          ValueError: If an id is missing, empty or no UTF-8, or ids are of another
+            type.
+        """
+        pa = self._pa
+        types = pa.types
+        if types.is_dictionary(values.type):
+            values = values.dictionary_decode()
+        is_integer = types.is_integer(values.type)
+        if not is_integer and not any(
+            check(values.type)
+            for check in (
+                types.is_string,
+                types.is_large_string,
+                types.is_string_view,
+                types.is_binary,
+                types.is_large_binary,
+            )
+        ):
+            raise ValueError(
+                f"{self.path}: the ids in column {name!r} must be strings or integers, "
+                f"but are of type {values.type}."
+            )
+        self._check_present(values, name, first)
+        if is_integer:
+            try:
+                numbers: npt.NDArray[np.int64] = values.cast(pa.int64()).to_numpy()
+            except pa.ArrowInvalid as error:
+                raise ValueError(f"{self.path}, column {name!r}: {error}.") from None
+            return numbers
+        try:
+            texts = values.cast(pa.large_string())
+            texts.validate(full=True)
+        except pa.ArrowInvalid:
+            for row, value in enumerate(values.to_pylist()):
+                try:
+                    value.decode()
+                except UnicodeDecodeError:
+                    raise ValueError(
+                        f"{self.place(name, first + row)}: the id {value!r} is not "
+                        "UTF-8."
+                    ) from None
+            raise
+        _, offsets_buffer, data = texts.buffers()
+        offsets = np.frombuffer(offsets_buffer, np.int64)
+        offsets = offsets[texts.offset : texts.offset + len(texts) + 1]
+        start, end = (int(offsets[0]), int(offsets[-1])) if len(texts) else (0, 0)
+        text = bytes(memoryview(data)[start:end]) if end > start else b""
+        ids = Strings(text, offsets[:-1] - start, offsets[1:] - start)
+        if not ids.lengths.all():
+            row = int(np.argmin(ids.lengths))
+            raise ValueError(f"{self.place(name, first + row)}: the id is empty.")
+        return ids
+
+    def numbers(self, values: Column, name: str, first: int) -> npt.NDArray[np.float64]:
+        """Converts a column of numbers.
+
+        Args:
+          values: The column.
+          name: Its name.
+          first: The number of its first row in the file.
+
+        Raises:
+          ValueError: If one is missing, or they are no numbers.
+        """
+        types = self._pa.types
+        kind = values.type
+        checks = types.is_floating, types.is_integer, types.is_decimal
+        if not any(check(kind) for check in checks):
+            raise ValueError(
+                f"{self.path}: column {name!r} must hold numbers, but is of type "
+                f"{kind}."
+            )
+        self._check_present(values, name, first)
+        cast = values.cast(self._pa.float64(), safe=False)
+        result: npt.NDArray[np.float64] = cast.to_numpy(zero_copy_only=False)
+        return result
+
+    def vectors(self, values: Column, name: str, first: int) -> npt.NDArray[np.float32]:
+        """Converts a column of lists of numbers, equally many in each row.
+
+        Args:
+          values: The column.
+          name: Its name.
+          first: The number of its first row in the file.
+
+        Returns:
+          float32 [rows, dimensions].
+
+        Raises:
+          ValueError: If a list or a number is missing, or lengths differ.
+        """
+        pa = self._pa
+        types = pa.types
+        if not any(
+            check(values.type)
+            for check in (types.is_list, types.is_large_list, types.is_fixed_size_list)
+        ) or not (
+            types.is_floating(values.type.value_type)
+            or types.is_integer(values.type.value_type)
+        ):
+            raise ValueError(
+                f"{self.path}: column {name!r} must hold lists of numbers, but is of "
+                f"type {values.type}."
+            )
+        self._check_present(values, name, first)
+        lengths = np.asarray(
+            _pyarrow(self.path, "pyarrow.compute").list_value_length(values)
+        )
+        unequal = np.flatnonzero(lengths != lengths[:1])
+        if len(unequal):
+            row = int(unequal[0])
+            raise ValueError(
+                f"{self.place(name, first + row)}: its embedding has {lengths[row]} "
+                f"values, but those before have {lengths[0]}."
+            )
+        flat = values.flatten()
+        if flat.null_count:
+            row = int(np.flatnonzero(~np.asarray(flat.is_valid()))[0] // lengths[0])
+            raise ValueError(f"{self.place(name, first + row)}: a number is missing.")
+        cast = flat.cast(pa.float32(), safe=False)
+        floats: npt.NDArray[np.float32] = cast.to_numpy(zero_copy_only=False)
+        return floats.reshape(len(lengths), -1)
+
+    def _check_present(self, values: Column, name: str, first: int) -> None:
+        if values.null_count:
+            row = int(np.flatnonzero(np.asarray(values.is_null()))[0])
+            raise ValueError(f"{self.place(name, first + row)}: the value is missing.")
+
+
+class _Stream(io.RawIOBase):
+    """Lets pyarrow write to an output file."""
+
+    def __init__(self, file: OutputFile) -> None:
+        self._file = file
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data)
+        self._file.write(bytes(view))
+        return view.nbytes
+
+
+class EdgeTableWriter:
+    """Writes edges as a Parquet file with the columns source, target and weight."""
+
+    def __init__(self, file: OutputFile, path: str) -> None:
+        """Starts the file.
+
+        Args:
+          file: The file to write to.
+          path: Its final name, for errors.
+
+        Raises:
+          ImportError: If pyarrow is missing.
+        """
+        pa = self._pa = _pyarrow(path)
+        self._schema = pa.schema(
+            [
+                ("source", pa.string()),
+                ("target", pa.string()),
+                ("weight", pa.float64()),
+            ]
+        )
+        parquet = _pyarrow(path, "pyarrow.parquet")
+        self._writer = parquet.ParquetWriter(_Stream(file), self._schema)
+
+    def write(
+        self,
+        sources: Sequence[bytes],
+        targets: Sequence[bytes],
+        weights: Sequence[float],
+        both_ways: bool = False,
+    ) -> None:
+        """Writes edges, with `both_ways` each one and its reverse."""
+        pa = self._pa
+        if both_ways:
+            sources, targets = (
+                [end for pair in zip(a, b, strict=True) for end in pair]
+                for a, b in ((sources, targets), (targets, sources))
+            )
+            weights = [weight for weight in weights for _ in range(2)]
+        columns = [
+            pa.array(sources, pa.binary()).cast(pa.string()),
+            pa.array(targets, pa.binary()).cast(pa.string()),
+            pa.array(weights, pa.float64()),
+        ]
+        self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
+
+    def close(self) -> None:
+        """Writes what belongs at the end of the file."""
+        self._writer.close()

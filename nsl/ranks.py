@@ -1,0 +1,20 @@
+"""Ranks within groups, as of the neighbors of each node."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+def ranks_in_groups(groups: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Numbers the members of each group in their order.
+
+    Args:
+      groups: The group of each member, of shape [members]; equal ones stand together.
+
+    Returns:
+      How many members of its group stand before each member.
+    """
+    starts = np.flatnonzero(np.append(True, groups[1:] != groups[:-1])[: len(groups)])
+    sizes = np.diff(starts, append=len(groups))
+    return np.arange(len(groups)) - np.repeat(starts, sizes)
