@@ -41,21 +41,58 @@ class Order(NamedTuple):
     Attributes:
       nodes: The nodes, those of a run one after the other. None is their own order.
       run_ends: For each place in the order, where its run ends.
-      split: If not 0, nodes before this place are compared only with those from it
-        on, and these not with each other.
+      splits: For each place, where the second part of its run begins: nodes of the
+        first part are compared with those of the second only, and these not with each
+        other. None compares all nodes of a run.
     """
 
     nodes: npt.NDArray[np.integer] | None
     run_ends: npt.NDArray[np.integer]
-    split: int = 0
+    splits: npt.NDArray[np.integer] | None = None
 
-    def part(self, start: int, end: int) -> slice | npt.NDArray[np.integer]:
+    def part(self, start: int, end: int) -> slice | _Ints:
         """Returns the nodes of some places, to index an array with."""
         return slice(start, end) if self.nodes is None else self.nodes[start:end]
 
-    def nodes_at(self, places: _Ints) -> _Ints:
-        """Returns the nodes at some places."""
-        return places if self.nodes is None else self.nodes[places]
+    def nodes_at(self, start: int, end: int) -> _Ints:
+        """Returns the nodes of some places."""
+        return np.arange(start, end) if self.nodes is None else self.nodes[start:end]
+
+
+class Candidates(NamedTuple):
+    """Pairs that may be similar enough, found in one block of the product.
+
+    Attributes:
+      row_nodes: The nodes of the block's rows.
+      column_nodes: The nodes of its columns.
+      rows: The row of each pair, in ascending order.
+      columns: The column of each pair.
+      values: The float32 similarity of each pair.
+    """
+
+    row_nodes: _Ints
+    column_nodes: _Ints
+    rows: _Ints
+    columns: _Ints
+    values: _Floats
+
+    @property
+    def sources(self) -> _Ints:
+        """The node of each pair that stands in the columns."""
+        return self.column_nodes[self.columns]
+
+    @property
+    def targets(self) -> _Ints:
+        """The node of each pair that stands in the rows."""
+        return self.row_nodes[self.rows]
+
+    def only(self, wanted: npt.NDArray[np.bool_]) -> "Candidates":
+        """Returns some of the pairs."""
+        return self._replace(
+            rows=self.rows[wanted],
+            columns=self.columns[wanted],
+            values=self.values[wanted],
+        )
 
 
 class Product(Protocol):
@@ -76,7 +113,7 @@ class Product(Protocol):
         bound: float | tuple[_Floats, _Floats],
         best: int = 0,
         margin: float = 0.0,
-    ) -> tuple[_Ints, _Ints]:
+    ) -> tuple[_Ints, _Ints, _Floats]:
         """Compares all rows with all columns.
 
         Args:
@@ -90,7 +127,8 @@ class Product(Protocol):
           margin: How far below the last of these an entry may be.
 
         Returns:
-          The positions (row, column) of `rows @ columns.T` that reach a bound.
+          The positions (row, column) of `rows @ columns.T` that reach a bound, in the
+          order of the rows, and their values.
         """
 
 
@@ -115,7 +153,7 @@ class NumpyProduct:
         bound: float | tuple[_Floats, _Floats],
         best: int = 0,
         margin: float = 0.0,
-    ) -> tuple[_Ints, _Ints]:
+    ) -> tuple[_Ints, _Ints, _Floats]:
         """See `Product`."""
         shape = len(rows), len(columns)
         size = shape[0] * shape[1]
@@ -143,7 +181,8 @@ class NumpyProduct:
         pieces = self._mask.reshape(-1, _PIECE)[: -(-size // _PIECE)]
         some = np.flatnonzero(np.bitwise_or.reduce(pieces.view(np.uint64), axis=1))
         piece, place = np.divmod(np.flatnonzero(pieces[some]), _PIECE)
-        return np.divmod(some[piece] * _PIECE + place, shape[1])
+        found = some[piece] * _PIECE + place
+        return *np.divmod(found, shape[1]), self._product[found]
 
 
 def _at_most_kth(values: _Floats, k: int) -> _Floats:
@@ -181,7 +220,7 @@ class TensorFlowProduct:
         bound: float | tuple[_Floats, _Floats],
         best: int = 0,
         margin: float = 0.0,
-    ) -> tuple[_Ints, _Ints]:
+    ) -> tuple[_Ints, _Ints, _Floats]:
         """See `Product`."""
         import tensorflow as tf
 
@@ -199,8 +238,10 @@ class TensorFlowProduct:
                     mask = (product >= row_bound) | (product >= column_bound)
             else:
                 mask = product >= bound
-            found = tf.where(mask).numpy()
-        return found[:, 0], found[:, 1]
+            found = tf.where(mask)
+            values = tf.gather_nd(product, found).numpy()
+            found = found.numpy()
+        return found[:, 0], found[:, 1], values
 
 
 @contextlib.contextmanager
@@ -245,7 +286,8 @@ def one_block(rows: int, columns: int) -> Order:
       rows: How many nodes come first, at least one.
       columns: How many come after them, at least one.
     """
-    return Order(None, np.full(rows + columns, rows + columns), rows)
+    nodes = rows + columns
+    return Order(None, np.full(nodes, nodes), np.full(nodes, rows))
 
 
 def candidate_pairs(
@@ -255,7 +297,7 @@ def candidate_pairs(
     bound: Bound,
     progress: Progress,
     best: int = 0,
-) -> Iterator[tuple[_Ints, _Ints]]:
+) -> Iterator[Candidates]:
     """Finds the pairs within runs whose float32 similarity reaches a bound.
 
     Args:
@@ -269,55 +311,71 @@ def candidate_pairs(
       best: If not 0, only the `best` most similar nodes of each node are wanted.
 
     Yields:
-      The two nodes of each pair found; each pair comes once.
+      The pairs of a block; each pair comes once.
     """
-    run_ends = order.run_ends
-    length = order.split or len(run_ends)
+    run_ends, splits = order.run_ends, order.splits
     start = 0
-    while start < length:
-        # Long runs are cut into large blocks. Among short ones small blocks waste
-        # less, for a block is compared up to the end of its last run.
-        width = int(run_ends[start]) - start
-        columns = int(np.clip(width, _MIN_COLUMNS, product.columns))
-        end = min(start + columns, length)
-        last = int(run_ends[end - 1])
+    while start < len(run_ends):
+        if splits is None:
+            # Long runs are cut into large blocks. Among short ones small blocks waste
+            # less, for a block is compared up to the end of its last run.
+            width = int(run_ends[start]) - start
+            columns = int(np.clip(width, _MIN_COLUMNS, product.columns))
+            end = min(start + columns, len(run_ends))
+            first, last = start, int(run_ends[end - 1])
+        else:
+            first, last = int(splits[start]), int(run_ends[start])
+            if start >= first:
+                start = last
+                continue
+            end = min(start + product.columns, first)
         in_one_run = bool(run_ends[start] == last)
-        column_nodes = order.part(start, end)
-        column_rows = embeddings.unit_rows(column_nodes)
+        own_columns = order.part(start, end)
+        column_rows = embeddings.unit_rows(own_columns)
         compared = _compared(order, start, end)
-        first = max(start, order.split)
-        for row_start in range(first, last, product.rows):
-            row_end = min(row_start + product.rows, last)
-            row_nodes = order.part(row_start, row_end)
-            found_rows, found_columns = product(
-                embeddings.unit_rows(row_nodes),
+        # Where there are few columns, more rows make as large a block.
+        height = product.rows * max(1, product.columns // (2 * (end - start)))
+        for row_start in range(first, last, height):
+            row_end = min(row_start + height, last)
+            own_rows = order.part(row_start, row_end)
+            rows, columns, values = product(
+                embeddings.unit_rows(own_rows),
                 column_rows,
-                (bound[row_nodes], bound[column_nodes])
+                (bound[own_rows], bound[own_columns])
                 if isinstance(bound, np.ndarray)
                 else bound,
                 # In a block of several runs the largest entries may not be pairs.
                 best if in_one_run else 0,
                 2 * embeddings.error,
             )
-            row_places = found_rows + row_start
-            column_places = found_columns + start
+            found = Candidates(
+                order.nodes_at(row_start, row_end),
+                order.nodes_at(start, end),
+                rows,
+                columns,
+                values,
+            )
             if row_start < end or not in_one_run:
-                wanted = (row_places > column_places) & (
-                    row_places < run_ends[column_places]
+                places = columns + start
+                found = found.only(
+                    (rows + row_start > places) & (rows + row_start < run_ends[places])
                 )
-                row_places, column_places = row_places[wanted], column_places[wanted]
-            if len(row_places):
-                yield order.nodes_at(column_places), order.nodes_at(row_places)
+            if len(found.rows):
+                yield found
             progress.advance(compared * (row_end - row_start) / (last - first))
         start = end
 
 
 def _compared(order: Order, start: int, end: int) -> int:
     """Returns with how many later places those from `start` to `end` are compared."""
-    first = np.maximum(np.arange(start, end), order.split)
-    return int((order.run_ends[start:end] - first).sum())
+    if order.splits is None:
+        places = np.arange(start, end)
+        return int((order.run_ends[start:end] - places).sum())
+    second = order.splits[start:end]
+    in_first = np.arange(start, end) < second
+    return int((order.run_ends[start:end] - second)[in_first].sum())
 
 
 def num_comparisons(order: Order) -> int:
     """Returns how many pairs `candidate_pairs` counts as progress."""
-    return _compared(order, 0, order.split or len(order.run_ends))
+    return _compared(order, 0, len(order.run_ends))
