@@ -85,7 +85,10 @@ class NearestNeighbors:
         start = np.cumsum(counts) - counts
         filled = self._filled[nodes]
         rank = np.arange(len(places)) - start[places]
-        fits = filled + counts <= self._width
+        # A node that has k for the first time gets a bound.
+        unbound = (self.bound[nodes] == self._least) & (counts > 0)
+        most = np.where(unbound, self._k - 1, self._width)
+        fits = filled + counts <= most
         if not fits.all():
             over = np.flatnonzero(~fits)
             self._select(nodes[over], counts[over], start[over], others, values)

@@ -19,7 +19,8 @@ from nsl.files.progress import Progress
 from nsl.tools.embeddings import Embeddings
 
 _MIN_COLUMNS = 64
-_PIECE = 1024
+_WORD = 8
+_FEW = 8
 _PART = 8
 
 _Floats: TypeAlias = npt.NDArray[np.float32]
@@ -137,7 +138,13 @@ def _are_many(count: int, shape: tuple[int, int], best: int) -> bool:
 
 
 class NumpyProduct:
-    """The product on the CPU, into buffers that are used again and stay in caches."""
+    """The product on the CPU, into buffers that are used again and stay in caches.
+
+    Comparing a block with one number takes a third of the time of comparing it with a
+    number for each row or column. So a block is compared with a number that most bounds
+    reach; what is found by that is compared with its own bounds, and so are the few rows
+    and columns whose bounds are lower.
+    """
 
     rows = 512
     columns = 2048
@@ -159,44 +166,78 @@ class NumpyProduct:
         size = shape[0] * shape[1]
         if size > len(self._product):
             self._product = np.empty(size, np.float32)
-            self._mask = np.empty(-(-size // _PIECE) * _PIECE, np.bool_)
+            self._mask = np.empty(-(-size // _WORD) * _WORD, np.bool_)
         product = self._product[:size].reshape(shape)
-        mask = self._mask[:size].reshape(shape)
         np.matmul(rows, columns.T, out=product)
-        if isinstance(bound, tuple):
-            row_bound, column_bound = bound
-            np.greater_equal(product, row_bound[:, np.newaxis], out=mask)
-            mask |= product >= column_bound
-            if _are_many(int(np.count_nonzero(mask)), shape, best):
-                kth = _at_most_kth(product, best + 1)
-                row_bound = np.maximum(row_bound, kth - margin)
-                kth = _at_most_kth(product.T, best + 1)
-                column_bound = np.maximum(column_bound, kth - margin)
-                np.greater_equal(product, row_bound[:, np.newaxis], out=mask)
-                mask |= product >= column_bound
+        if not isinstance(bound, tuple):
+            found = self._positions(size, bound)
         else:
-            np.greater_equal(product, bound, out=mask)
-        # Almost all are False, so it pays to find the pieces first that are not.
-        self._mask[size : -(-size // _PIECE) * _PIECE] = False
-        pieces = self._mask.reshape(-1, _PIECE)[: -(-size // _PIECE)]
-        some = np.flatnonzero(np.bitwise_or.reduce(pieces.view(np.uint64), axis=1))
-        piece, place = np.divmod(np.flatnonzero(pieces[some]), _PIECE)
-        found = some[piece] * _PIECE + place
+            # Where the first few rows have too many, so has the block.
+            first = product[:_FEW] >= np.minimum(
+                bound[0][:_FEW, np.newaxis], bound[1]
+            )
+            if _are_many(np.count_nonzero(first) * shape[0] // len(first), shape, best):
+                kth = _at_most_kth(product, best + 1, 1) - margin
+                column_kth = _at_most_kth(product, best + 1, 0) - margin
+                bound = np.maximum(bound[0], kth), np.maximum(bound[1], column_kth)
+            found = self._reaching(product, *bound)
         return *np.divmod(found, shape[1]), self._product[found]
 
+    def _positions(self, size: int, bound: float | np.float32) -> _Ints:
+        """Returns where the product reaches a number."""
+        words = -(-size // _WORD)
+        mask = self._mask[: words * _WORD]
+        np.greater_equal(self._product[:size], np.float32(bound), out=mask[:size])
+        mask[size:] = False
+        # Almost all are False, so it pays to find the words first that are not zero.
+        some = np.flatnonzero(mask.view(np.uint64) != 0)
+        word, place = np.divmod(np.flatnonzero(mask.reshape(-1, _WORD)[some]), _WORD)
+        return some[word] * _WORD + place
 
-def _at_most_kth(values: _Floats, k: int) -> _Floats:
-    """Returns for each row a number that its k-th largest value is no less than.
+    def _reaching(
+        self, product: _Floats, row_bound: _Floats, column_bound: _Floats
+    ) -> _Ints:
+        """Returns where the product reaches the bound of its row or column."""
+        width = product.shape[1]
+        bounds = np.concatenate((row_bound, column_bound))
+        few = len(bounds) // 64
+        common = np.partition(bounds, few)[few]
+        found = self._positions(product.size, common)
+        row, column = np.divmod(found, width)
+        least = np.minimum(row_bound[row], column_bound[column])
+        parts = [found[self._product[found] >= least]]
+        low_rows = np.flatnonzero(row_bound < common)
+        if len(low_rows):
+            part = product[low_rows]
+            wanted = (part >= row_bound[low_rows, np.newaxis]) & (part < common)
+            row, column = np.divmod(np.flatnonzero(wanted), width)
+            parts.append(low_rows[row] * width + column)
+        low_columns = np.flatnonzero(column_bound < common)
+        if len(low_columns):
+            part = product[:, low_columns]
+            # What reaches the bound of a low row too is among those above.
+            wanted = (part >= column_bound[low_columns]) & (
+                part < np.minimum(row_bound, common)[:, np.newaxis]
+            )
+            row, column = np.divmod(np.flatnonzero(wanted), len(low_columns))
+            parts.append(row * width + low_columns[column])
+        return np.sort(np.concatenate(parts)) if len(parts) > 1 else parts[0]
 
-    It is the k-th largest of the maxima of a row's parts, of which there are many more
-    than k: nearly the k-th largest of all, in a tenth of the time.
+
+def _at_most_kth(values: _Floats, k: int, axis: int) -> _Floats:
+    """Returns numbers that the k-th largest values along an axis are no less than.
+
+    Each is the k-th largest of the maxima of parts, of which there are many more than
+    k: nearly the k-th largest of all, in a tenth of the time.
     """
-    parts = values.shape[1] // _PART
-    if parts < 4 * k:
-        return np.partition(values, -k, axis=1)[:, -k]
-    columns = range(0, parts * _PART, parts)
-    maxima = np.maximum.reduce([values[:, c : c + parts] for c in columns])
-    return np.partition(np.ascontiguousarray(maxima), -k, axis=1)[:, -k]
+    parts = values.shape[axis] // _PART
+    if parts >= 4 * k:
+        if axis:
+            values = values[:, : parts * _PART].reshape(-1, _PART, parts).max(axis=1)
+        else:
+            values = values[: parts * _PART].reshape(_PART, parts, -1).max(axis=0)
+    values = values if axis else np.ascontiguousarray(values.T)
+    return np.partition(values, -k, axis=1)[:, -k]
 
 
 class TensorFlowProduct:
