@@ -24,6 +24,7 @@ _TRAINED_PER_LIST = 24
 # Of how many lists around its own a node visits the nearest, for each that it visits.
 _AROUND = 4
 _VISITS_AT_ONCE = 1 << 23
+_AIM = 0.75
 
 _Floats = npt.NDArray[np.float32]
 _Ints = npt.NDArray[np.integer]
@@ -73,18 +74,23 @@ class InvertedLists:
           pairs: Pairs of similar nodes.
           recall: The share of them that is to be compared; with 1 all lists are visited.
         """
-        lists = len(self._centroids)
         if recall >= 1:
-            self.visits = lists - 1
-            return
-        if len(pairs.sources):
+            self.visit(len(self._centroids) - 1)
+        elif len(pairs.sources):
             ranks = np.minimum(
                 self._rank(pairs.sources, self._own[pairs.targets]),
                 self._rank(pairs.targets, self._own[pairs.sources]),
             )
-            last = min(math.ceil(recall * len(ranks)), len(ranks)) - 1
-            self.visits = int(np.partition(ranks, last)[max(last, 0)])
-        self._visited = self._nearest_lists(self.visits)
+            # A sample errs on either side, so a little more than the share is aimed at.
+            aim = 1 - _AIM * (1 - recall)
+            last = math.ceil(aim * len(ranks)) - 1
+            self.visit(int(np.partition(ranks, last)[last]))
+
+    def visit(self, lists: int) -> None:
+        """Lets each node visit some lists besides its own, the nearest ones."""
+        self.visits = min(lists, len(self._centroids) - 1)
+        if not self._all:
+            self._visited = self._nearest_lists(self.visits)
 
     def _rank(self, nodes: _Ints, lists: _Ints) -> _Ints:
         """Tells how many lists are nearer to each node than its own or a given one."""
@@ -104,7 +110,9 @@ class InvertedLists:
         lists = len(self._centroids)
         result = np.empty((len(self._own), count), np.int16)
         around = min(lists, _AROUND * (count + 4))
-        for own, (start, size) in enumerate(zip(self._starts, self._sizes, strict=True)):
+        for own, (start, size) in enumerate(
+            zip(self._starts, self._sizes, strict=True)
+        ):
             if not size or not count:
                 continue
             near = self._centroids @ self._centroids[own]
@@ -161,8 +169,12 @@ class InvertedLists:
         sizes = self._sizes[first:last]
         start, end = self._starts[first], self._starts[first] + sizes.sum()
         # The members come before the visitors, in each run.
-        of = np.concatenate((np.repeat(np.arange(last - first), sizes), visited[order] - first))
-        joined = np.concatenate((self._members[start:end], nodes[order].astype(np.int32)))
+        of = np.concatenate(
+            (np.repeat(np.arange(last - first), sizes), visited[order] - first)
+        )
+        joined = np.concatenate(
+            (self._members[start:end], nodes[order].astype(np.int32))
+        )
         lengths = sizes + counts
         ends = np.cumsum(lengths)
         return Order(

@@ -64,7 +64,9 @@ class NearestNeighbors:
         columns = found.columns[kept]
         # Stable sorting of 16 bits is by radix.
         small = len(column_ends) <= 1 << 16
-        order = np.argsort(columns.astype(np.uint16) if small else columns, kind="stable")
+        order = np.argsort(
+            columns.astype(np.uint16) if small else columns, kind="stable"
+        )
         kept = kept[order]
         self._add(
             column_ends,
@@ -73,9 +75,7 @@ class NearestNeighbors:
             found.values[kept],
         )
 
-    def _add(
-        self, nodes: _Ints, places: _Ints, others: _Ints, values: _Floats
-    ) -> None:
+    def _add(self, nodes: _Ints, places: _Ints, others: _Ints, values: _Floats) -> None:
         """Shows some of `nodes`, by their places in ascending order, their others."""
         kept = values >= self.bound[nodes][places]
         places, others, values = places[kept], others[kept], values[kept]

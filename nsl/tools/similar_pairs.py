@@ -126,7 +126,9 @@ def sample_pairs(
     nodes[:size] = sample
     nodes[size:].sort()
     ends = np.full(len(nodes), len(nodes))
-    searches = [Search("Sampling", Order(sample, ends[: len(sample)] * 0 + len(sample)))]
+    searches = [
+        Search("Sampling", Order(sample, ends[: len(sample)] * 0 + len(sample)))
+    ]
     searches.append(Search("Sampling", Order(nodes, ends, ends * 0 + len(sample))))
     if k is not None:
         return nearest_pairs(embeddings, searches, product, threshold, k, sample)

@@ -173,9 +173,7 @@ class NumpyProduct:
             found = self._positions(size, bound)
         else:
             # Where the first few rows have too many, so has the block.
-            first = product[:_FEW] >= np.minimum(
-                bound[0][:_FEW, np.newaxis], bound[1]
-            )
+            first = product[:_FEW] >= np.minimum(bound[0][:_FEW, np.newaxis], bound[1])
             if _are_many(np.count_nonzero(first) * shape[0] // len(first), shape, best):
                 kth = _at_most_kth(product, best + 1, 1) - margin
                 column_kth = _at_most_kth(product, best + 1, 0) - margin
