@@ -16,7 +16,7 @@ from nsl.configs import GraphBuilderConfig, SearchIndex
 from nsl.files import edge_lines, input_files, output_files
 from nsl.files.input_files import PathLike, Paths
 from nsl.files.output_files import OutputFile
-from nsl.tools import command_line, reports, similarity
+from nsl.tools import command_line, reports, similarity, workers
 from nsl.tools.embedding_files import read_embeddings
 from nsl.tools.embeddings import Embeddings
 from nsl.tools.graph_statistics import GraphStatistics
@@ -144,7 +144,8 @@ def build_graph_from_config(
     threshold, k = config.similarity_threshold, config.num_neighbors
     with (
         output_files.atomic_files([output]) as (file,),
-        similarity.fastest_product() as product,
+        workers.one_per_core() as cores,
+        similarity.fastest_product(cores) as product,
     ):
         index, recall = make_index(config, embeddings, product)
         if k is None:

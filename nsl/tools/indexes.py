@@ -82,12 +82,12 @@ def make_index(
             embeddings, config.lsh_splits, config.lsh_rounds, config.random_seed
         )
         return buckets, _share_compared(buckets, edges)
-    lists = InvertedLists(embeddings, config.random_seed)
+    lists = InvertedLists(embeddings, config.random_seed, product.workers)
     # One half of the sample chooses how many lists are visited, the other half judges.
     sample = np.unique(edges.sources)
     chooses = np.isin(edges.sources, sample[::2])
     judges = ~chooses if len(sample) > 1 else chooses
-    lists.tune(Pairs(*(column[chooses] for column in edges)), config.recall)
+    lists.tune(edges.only(chooses), config.recall)
     share = lists.comparisons() / (nodes * (nodes - 1) / 2)
     if config.index is SearchIndex.AUTO and share > _AS_QUICK_SHARE:
         logging.info(
@@ -96,7 +96,7 @@ def make_index(
             100 * share,
         )
         return AllPairs(nodes), None
-    return lists, _share_compared(lists, Pairs(*(column[judges] for column in edges)))
+    return lists, _share_compared(lists, edges.only(judges))
 
 
 def _share_compared(index: Index, edges: Pairs) -> float | None:

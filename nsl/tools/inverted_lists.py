@@ -6,7 +6,7 @@ are compared with it together, by one matrix product.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from nsl.files.progress import Progress
 from nsl.tools.embeddings import Embeddings
 from nsl.tools.similar_pairs import Search
 from nsl.tools.similarity import Order, Pairs, one_run
+from nsl.tools.workers import in_order
 
 _ROWS = 4096
 _MOST_LISTS = 1 << 14
@@ -40,27 +41,31 @@ class InvertedLists:
       visits: How many lists a vector visits besides its own.
     """
 
-    def __init__(self, embeddings: Embeddings, seed: int | None) -> None:
+    def __init__(
+        self, embeddings: Embeddings, seed: int | None, workers: int = 1
+    ) -> None:
         """Makes the lists.
 
         Args:
           embeddings: The vectors.
           seed: Seed of the centroids. None draws a new one.
+          workers: How many threads work at the same time.
         """
         nodes = len(embeddings)
         random = np.random.default_rng(seed)
         lists = min(max(1, int(4 * math.sqrt(nodes))), _MOST_LISTS, max(nodes // 2, 1))
         sample = random.permutation(nodes)[: lists * _TRAINED_PER_LIST]
         self._embeddings = embeddings
+        self._workers = workers
         self._centroids = _centroids(
-            embeddings.unit_rows(np.sort(sample)), lists, random
+            embeddings.unit_rows(np.sort(sample)), lists, random, workers
         )
-        self._own = np.empty(nodes, np.int32)
+        rows = (
+            embeddings.unit_rows(slice(start, start + _ROWS))
+            for start in range(0, nodes, _ROWS)
+        )
         with Progress("Sorting into lists", nodes, "nodes") as progress:
-            for start in range(0, nodes, _ROWS):
-                rows = embeddings.unit_rows(slice(start, start + _ROWS))
-                self._own[start : start + _ROWS] = _nearest(rows, self._centroids)
-                progress.advance(len(rows))
+            self._own = _nearest(rows, self._centroids, workers, progress)
         self._members = np.argsort(self._own, kind="stable").astype(np.int32)
         self._sizes = np.bincount(self._own, minlength=lists)
         self._starts = np.cumsum(self._sizes) - self._sizes
@@ -72,7 +77,7 @@ class InvertedLists:
 
         Args:
           pairs: Pairs of similar nodes.
-          recall: The share of them that is to be compared; with 1 all lists are visited.
+          recall: The share of them that is to be compared; 1 visits all lists.
         """
         if recall >= 1:
             self.visit(len(self._centroids) - 1)
@@ -110,11 +115,9 @@ class InvertedLists:
         lists = len(self._centroids)
         result = np.empty((len(self._own), count), np.int16)
         around = min(lists, _AROUND * (count + 4))
-        for own, (start, size) in enumerate(
-            zip(self._starts, self._sizes, strict=True)
-        ):
-            if not size or not count:
-                continue
+
+        def choose(own: int) -> None:
+            start, size = self._starts[own], self._sizes[own]
             near = self._centroids @ self._centroids[own]
             near[own] = np.inf
             others = np.argpartition(-near, around - 1)[:around]
@@ -122,11 +125,14 @@ class InvertedLists:
             nodes = self._members[start : start + size]
             products = self._embeddings.unit_rows(nodes) @ self._centroids[others].T
             place = len(others) - count
-            if place:
-                chosen = np.argpartition(products, place, axis=1)[:, place:]
-                result[nodes] = others[chosen]
-            else:
-                result[nodes] = others
+            chosen = np.argpartition(products, min(place, len(others) - 1), axis=1)
+            result[nodes] = others[chosen[:, place:]]
+
+        if count:
+            for _ in in_order(
+                choose, np.flatnonzero(self._sizes).tolist(), self._workers
+            ):
+                pass
         return result
 
     @property
@@ -206,20 +212,32 @@ class InvertedLists:
         )
 
 
-def _nearest(rows: _Floats, centroids: _Floats) -> _Ints:
-    return np.argmax(rows @ centroids.T, axis=1)
+def _nearest(
+    parts: Iterable[_Floats], centroids: _Floats, workers: int, progress: Progress
+) -> npt.NDArray[np.int32]:
+    """Returns the list of each row of some parts."""
+
+    def nearest(rows: _Floats) -> npt.NDArray[np.int32]:
+        return np.argmax(rows @ centroids.T, axis=1).astype(np.int32)
+
+    lists = [np.empty(0, np.int32)]
+    for part in in_order(nearest, parts, workers):
+        lists.append(part)
+        progress.advance(len(part))
+    return np.concatenate(lists)
 
 
-def _centroids(rows: _Floats, count: int, random: np.random.Generator) -> _Floats:
+def _centroids(
+    rows: _Floats, count: int, random: np.random.Generator, workers: int
+) -> _Floats:
     """Returns the centers of a clustering by spherical k-means."""
     centroids = rows[random.permutation(len(rows))[:count]]
     with Progress("Choosing lists", _ITERATIONS * len(rows), "nodes") as progress:
         for _ in range(_ITERATIONS):
-            own = np.empty(len(rows), np.int32)
-            for start in range(0, len(rows), _ROWS):
-                some = slice(start, start + _ROWS)
-                own[some] = _nearest(rows[some], centroids)
-                progress.advance(len(own[some]))
+            parts = (
+                rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS)
+            )
+            own = _nearest(parts, centroids, workers, progress)
             order = np.argsort(own, kind="stable")
             found, first = np.unique(own[order], return_index=True)
             sums = np.add.reduceat(rows[order], first, axis=0)

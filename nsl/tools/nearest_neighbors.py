@@ -5,6 +5,7 @@ import numpy.typing as npt
 
 from nsl.tools.embeddings import Embeddings
 from nsl.tools.similarity import Candidates, Pairs
+from nsl.tools.workers import in_order
 
 _NODES_AT_ONCE = 1 << 14
 
@@ -124,11 +125,11 @@ class NearestNeighbors:
         empty = np.arange(self._width) >= self._filled[nodes, np.newaxis]
         of[:, : self._width] = self._neighbors[nodes]
         value[:, : self._width] = np.where(empty, -np.inf, self._values[nodes])
-        row = np.repeat(np.arange(len(nodes)), counts)
-        place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+        own = np.repeat(np.arange(len(nodes)), counts)
+        place = np.arange(len(own)) - np.repeat(np.cumsum(counts) - counts, counts)
         shown = np.repeat(start, counts) + place
-        of[row, self._width + place] = others[shown]
-        value[row, self._width + place] = values[shown]
+        of[own, self._width + place] = others[shown]
+        value[own, self._width + place] = values[shown]
 
         row, of, value, least = self._largest(of, value)
         count = np.bincount(row, minlength=len(nodes))
@@ -143,9 +144,9 @@ class NearestNeighbors:
             least[close] = np.maximum(_below(kth), self._least)
             row, of, value = row[kept], of[kept], value[kept]
             count = np.bincount(row, minlength=len(nodes))
-        rank = np.arange(len(row)) - (np.cumsum(count) - count)[row]
-        self._neighbors[nodes[row], rank] = of
-        self._values[nodes[row], rank] = value
+        places = np.arange(len(row)) - (np.cumsum(count) - count)[row]
+        self._neighbors[nodes[row], places] = of
+        self._values[nodes[row], places] = value
         self._filled[nodes] = count
         self.bound[nodes] = least
 
@@ -190,11 +191,14 @@ class NearestNeighbors:
         rank = np.arange(len(row)) - (np.cumsum(count) - count)[row]
         return order, rank, similarities[order]
 
-    def pairs(self) -> Pairs:
-        """Returns each node with its neighbors, the most similar first, in order."""
-        none = np.empty(0, np.int32)
-        parts = [Pairs(none, none, np.empty(0))]
-        for start in range(0, len(self._filled), _NODES_AT_ONCE):
+    def pairs(self, workers: int = 1) -> Pairs:
+        """Returns each node with its neighbors, the most similar first, in order.
+
+        Args:
+          workers: How many threads work at the same time.
+        """
+
+        def chosen(start: int) -> Pairs:
             filled = self._filled[start : start + _NODES_AT_ONCE]
             nodes = start + np.flatnonzero(filled)
             empty = np.arange(self._width) >= self._filled[nodes, np.newaxis]
@@ -204,7 +208,10 @@ class NearestNeighbors:
             wanted = (rank < self._k) & (similarities >= self._threshold)
             order = order[wanted]
             sources = nodes[row[order]].astype(np.int32)
-            parts.append(Pairs(sources, of[order], similarities[wanted]))
+            return Pairs(sources, of[order], similarities[wanted])
+
+        starts = range(0, max(len(self._filled), 1), _NODES_AT_ONCE)
+        parts = in_order(chosen, starts, workers)
         return Pairs(*map(np.concatenate, zip(*parts, strict=True)))
 
 

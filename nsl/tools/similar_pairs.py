@@ -99,7 +99,7 @@ def nearest_pairs(
     nearest = NearestNeighbors(embeddings, k, threshold, nodes)
     for found in _candidates(embeddings, searches, product, nearest.bound, best=k):
         nearest.add(found)
-    return nearest.pairs()
+    return nearest.pairs(product.workers)
 
 
 def sample_pairs(

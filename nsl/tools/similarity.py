@@ -9,14 +9,16 @@ import contextlib
 import glob
 import os
 import sys
+import threading
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from nsl.files.progress import Progress
 from nsl.tools.embeddings import Embeddings
+from nsl.tools.workers import in_order
 
 _MIN_COLUMNS = 64
 _WORD = 8
@@ -34,6 +36,12 @@ class Pairs(NamedTuple):
     sources: npt.NDArray[np.integer]
     targets: npt.NDArray[np.integer]
     similarities: npt.NDArray[np.float64]
+
+    def only(self, wanted: npt.NDArray[np.bool_]) -> "Pairs":
+        """Returns some of the pairs."""
+        return Pairs(
+            self.sources[wanted], self.targets[wanted], self.similarities[wanted]
+        )
 
 
 class Order(NamedTuple):
@@ -102,10 +110,12 @@ class Product(Protocol):
     Attributes:
       rows: How many rows are best given at once.
       columns: How many columns are.
+      workers: How many threads may use it at the same time.
     """
 
     rows: int
     columns: int
+    workers: int
 
     def __call__(
         self,
@@ -142,16 +152,21 @@ class NumpyProduct:
 
     Comparing a block with one number takes a third of the time of comparing it with a
     number for each row or column. So a block is compared with a number that most bounds
-    reach; what is found by that is compared with its own bounds, and so are the few rows
-    and columns whose bounds are lower.
+    reach; what that finds is compared with its own bounds, and so are the few rows and
+    columns whose bounds are lower.
     """
 
     rows = 512
     columns = 2048
 
-    def __init__(self) -> None:
-        self._product = np.empty(0, np.float32)
-        self._mask = np.empty(0, np.bool_)
+    def __init__(self, workers: int = 1) -> None:
+        """Makes the product.
+
+        Args:
+          workers: How many threads may use it at the same time, each with its buffers.
+        """
+        self.workers = workers
+        self._buffers = threading.local()
 
     def __call__(
         self,
@@ -163,29 +178,35 @@ class NumpyProduct:
     ) -> tuple[_Ints, _Ints, _Floats]:
         """See `Product`."""
         shape = len(rows), len(columns)
-        size = shape[0] * shape[1]
-        if size > len(self._product):
-            self._product = np.empty(size, np.float32)
-            self._mask = np.empty(-(-size // _WORD) * _WORD, np.bool_)
-        product = self._product[:size].reshape(shape)
+        product = self._buffer("product", np.float32, shape[0] * shape[1])
+        product = product.reshape(shape)
         np.matmul(rows, columns.T, out=product)
         if not isinstance(bound, tuple):
-            found = self._positions(size, bound)
+            found = self._positions(product, bound)
         else:
             # Where the first few rows have too many, so has the block.
             first = product[:_FEW] >= np.minimum(bound[0][:_FEW, np.newaxis], bound[1])
-            if _are_many(np.count_nonzero(first) * shape[0] // len(first), shape, best):
+            count = int(np.count_nonzero(first)) * shape[0] // len(first)
+            if _are_many(count, shape, best):
                 kth = _at_most_kth(product, best + 1, 1) - margin
                 column_kth = _at_most_kth(product, best + 1, 0) - margin
                 bound = np.maximum(bound[0], kth), np.maximum(bound[1], column_kth)
             found = self._reaching(product, *bound)
-        return *np.divmod(found, shape[1]), self._product[found]
+        return *np.divmod(found, shape[1]), product.reshape(-1)[found]
 
-    def _positions(self, size: int, bound: float | np.float32) -> _Ints:
-        """Returns where the product reaches a number."""
-        words = -(-size // _WORD)
-        mask = self._mask[: words * _WORD]
-        np.greater_equal(self._product[:size], np.float32(bound), out=mask[:size])
+    def _buffer(self, name: str, dtype: Any, size: int) -> npt.NDArray[Any]:
+        """Returns a buffer of this thread."""
+        buffer = getattr(self._buffers, name, None)
+        if buffer is None or len(buffer) < size:
+            buffer = np.empty(size, dtype)
+            setattr(self._buffers, name, buffer)
+        return buffer[:size]
+
+    def _positions(self, product: _Floats, bound: float | np.float32) -> _Ints:
+        """Returns where a product reaches a number."""
+        size = product.size
+        mask = self._buffer("mask", np.bool_, -(-size // _WORD) * _WORD)
+        np.greater_equal(product.reshape(-1), np.float32(bound), out=mask[:size])
         mask[size:] = False
         # Almost all are False, so it pays to find the words first that are not zero.
         some = np.flatnonzero(mask.view(np.uint64) != 0)
@@ -200,10 +221,10 @@ class NumpyProduct:
         bounds = np.concatenate((row_bound, column_bound))
         few = len(bounds) // 64
         common = np.partition(bounds, few)[few]
-        found = self._positions(product.size, common)
+        found = self._positions(product, common)
         row, column = np.divmod(found, width)
         least = np.minimum(row_bound[row], column_bound[column])
-        parts = [found[self._product[found] >= least]]
+        parts = [found[product.reshape(-1)[found] >= least]]
         low_rows = np.flatnonzero(row_bound < common)
         if len(low_rows):
             part = product[low_rows]
@@ -243,6 +264,7 @@ class TensorFlowProduct:
 
     rows = 8192
     columns = 8192
+    workers = 1
 
     def __init__(self, device: str) -> None:
         """Chooses the device.
@@ -284,10 +306,14 @@ class TensorFlowProduct:
 
 
 @contextlib.contextmanager
-def fastest_product() -> Iterator[Product]:
-    """Gives a product on the GPU if TensorFlow sees one, else on the CPU."""
+def fastest_product(workers: int = 1) -> Iterator[Product]:
+    """Gives a product on the GPU if TensorFlow sees one, else on the CPU.
+
+    Args:
+      workers: How many threads may use the product on the CPU at the same time.
+    """
     if not _sees_gpu():
-        yield NumpyProduct()
+        yield NumpyProduct(workers)
         return
     import tensorflow as tf
 
@@ -352,6 +378,57 @@ def candidate_pairs(
     Yields:
       The pairs of a block; each pair comes once.
     """
+
+    def bounds(start: int, end: int) -> _Floats:
+        # A copy, for the array may grow while a block is compared with it.
+        return np.array(np.asarray(bound)[order.part(start, end)])
+
+    def compare(block: _Block) -> tuple[Candidates, float]:
+        rows, columns, values = product(
+            embeddings.unit_rows(order.part(block.row_start, block.row_end)),
+            block.column_rows,
+            (bounds(block.row_start, block.row_end), bounds(block.start, block.end))
+            if isinstance(bound, np.ndarray)
+            else bound,
+            # In a block of several runs the largest entries may not be pairs.
+            best if block.in_one_run else 0,
+            2 * embeddings.error,
+        )
+        found = Candidates(
+            order.nodes_at(block.row_start, block.row_end),
+            order.nodes_at(block.start, block.end),
+            rows,
+            columns,
+            values,
+        )
+        if block.row_start < block.end or not block.in_one_run:
+            row_places, places = rows + block.row_start, columns + block.start
+            found = found.only(
+                (row_places > places) & (row_places < order.run_ends[places])
+            )
+        return found, block.compared
+
+    blocks = _blocks(embeddings, order, product)
+    for found, compared in in_order(compare, blocks, product.workers):
+        if len(found.rows):
+            yield found
+        progress.advance(compared)
+
+
+class _Block(NamedTuple):
+    """Places of an order, those of the columns and those of the rows."""
+
+    start: int
+    end: int
+    row_start: int
+    row_end: int
+    column_rows: _Floats
+    in_one_run: bool
+    compared: float
+
+
+def _blocks(embeddings: Embeddings, order: Order, product: Product) -> Iterator[_Block]:
+    """Yields the blocks that cover all pairs within runs."""
     run_ends, splits = order.run_ends, order.splits
     start = 0
     while start < len(run_ends):
@@ -368,40 +445,21 @@ def candidate_pairs(
                 start = last
                 continue
             end = min(start + product.columns, first)
-        in_one_run = bool(run_ends[start] == last)
-        own_columns = order.part(start, end)
-        column_rows = embeddings.unit_rows(own_columns)
+        column_rows = embeddings.unit_rows(order.part(start, end))
         compared = _compared(order, start, end)
         # Where there are few columns, more rows make as large a block.
         height = product.rows * max(1, product.columns // (2 * (end - start)))
         for row_start in range(first, last, height):
             row_end = min(row_start + height, last)
-            own_rows = order.part(row_start, row_end)
-            rows, columns, values = product(
-                embeddings.unit_rows(own_rows),
+            yield _Block(
+                start,
+                end,
+                row_start,
+                row_end,
                 column_rows,
-                (bound[own_rows], bound[own_columns])
-                if isinstance(bound, np.ndarray)
-                else bound,
-                # In a block of several runs the largest entries may not be pairs.
-                best if in_one_run else 0,
-                2 * embeddings.error,
+                bool(run_ends[start] == last),
+                compared * (row_end - row_start) / (last - first),
             )
-            found = Candidates(
-                order.nodes_at(row_start, row_end),
-                order.nodes_at(start, end),
-                rows,
-                columns,
-                values,
-            )
-            if row_start < end or not in_one_run:
-                places = columns + start
-                found = found.only(
-                    (rows + row_start > places) & (rows + row_start < run_ends[places])
-                )
-            if len(found.rows):
-                yield found
-            progress.advance(compared * (row_end - row_start) / (last - first))
         start = end
 
 

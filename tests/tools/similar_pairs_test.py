@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from nsl.tools.embeddings import Embeddings
-from nsl.tools.lsh import Buckets
 from nsl.tools.indexes import AllPairs
+from nsl.tools.lsh import Buckets
 from nsl.tools.similar_pairs import Search, nearest_pairs, similar_pairs
 from nsl.tools.similarity import NumpyProduct, num_comparisons, one_block
 

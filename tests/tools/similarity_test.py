@@ -148,7 +148,9 @@ def test_both_products_build_the_same_graph(
     embeddings = write_examples(tmp_path / "e", rows)
     for name, product in zip(("numpy", "tensorflow"), PRODUCTS, strict=True):
         monkeypatch.setattr(
-            similarity, "fastest_product", lambda p=product: contextlib.nullcontext(p)
+            similarity,
+            "fastest_product",
+            lambda workers, p=product: contextlib.nullcontext(p),
         )
         build_graph(embeddings, tmp_path / name, 0.9, num_neighbors=k)
     lines = {name: (tmp_path / name).read_text() for name in ("numpy", "tensorflow")}
