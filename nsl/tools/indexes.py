@@ -87,7 +87,7 @@ def make_index(
     sample = np.unique(edges.sources)
     chooses = np.isin(edges.sources, sample[::2])
     judges = ~chooses if len(sample) > 1 else chooses
-    lists.tune(edges.only(chooses), config.recall)
+    lists.tune(edges.only(chooses), config.recall, config.num_neighbors or 0)
     share = lists.comparisons() / (nodes * (nodes - 1) / 2)
     if config.index is SearchIndex.AUTO and share > _AS_QUICK_SHARE:
         logging.info(

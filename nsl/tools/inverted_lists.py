@@ -35,7 +35,8 @@ class InvertedLists:
     """Lists of the vectors that are nearest to each of some centroids.
 
     A vector stands in one list and visits others: two vectors are compared if they
-    stand in one list, or if one visits the list of the other.
+    stand in one list, or if one visits the list of the other. A vector whose lists hold
+    too few others, such as one far from all centroids, is compared with all.
 
     Attributes:
       visits: How many lists a vector visits besides its own.
@@ -71,16 +72,19 @@ class InvertedLists:
         self._starts = np.cumsum(self._sizes) - self._sizes
         self.visits = 0
         self._visited = np.empty((nodes, 0), np.int16)
+        self._compares_all = np.zeros(nodes, np.bool_)
 
-    def tune(self, pairs: Pairs, recall: float) -> None:
+    def tune(self, pairs: Pairs, recall: float, least: int) -> None:
         """Lets each node visit as few lists as it takes to compare a share of pairs.
 
         Args:
           pairs: Pairs of similar nodes.
           recall: The share of them that is to be compared; 1 visits all lists.
+          least: With how many others a node is compared at least.
         """
+        visits = 0
         if recall >= 1:
-            self.visit(len(self._centroids) - 1)
+            visits = len(self._centroids) - 1
         elif len(pairs.sources):
             ranks = np.minimum(
                 self._rank(pairs.sources, self._own[pairs.targets]),
@@ -89,13 +93,24 @@ class InvertedLists:
             # A sample errs on either side, so a little more than the share is aimed at.
             aim = 1 - _AIM * (1 - recall)
             last = math.ceil(aim * len(ranks)) - 1
-            self.visit(int(np.partition(ranks, last)[last]))
+            visits = int(np.partition(ranks, last)[last])
+        self.visit(visits, least)
 
-    def visit(self, lists: int) -> None:
-        """Lets each node visit some lists besides its own, the nearest ones."""
+    def visit(self, lists: int, least: int) -> None:
+        """Lets each node visit some lists besides its own, the nearest ones.
+
+        Args:
+          lists: How many.
+          least: With how many others a node is compared at least.
+        """
         self.visits = min(lists, len(self._centroids) - 1)
-        if not self._all:
-            self._visited = self._nearest_lists(self.visits)
+        if self._all:
+            return
+        self._visited = self._nearest_lists(self.visits)
+        others = self._sizes[self._own] - 1
+        for column in self._visited.T:
+            others += self._sizes[column]
+        self._compares_all = others < min(least, len(self._own) - 1)
 
     def _rank(self, nodes: _Ints, lists: _Ints) -> _Ints:
         """Tells how many lists are nearer to each node than its own or a given one."""
@@ -147,7 +162,8 @@ class InvertedLists:
         visitors = np.zeros(len(sizes))
         for column in self._visited.T:
             visitors += np.bincount(column, minlength=len(sizes))
-        return float((sizes * (sizes - 1) / 2 + sizes * visitors).sum())
+        with_all = float(self._compares_all.sum()) * len(self._own)
+        return float((sizes * (sizes - 1) / 2 + sizes * visitors).sum()) + with_all
 
     def searches(self) -> Iterator[Search]:
         """Yields the searches that compare these pairs."""
@@ -165,6 +181,15 @@ class InvertedLists:
                 self._visits_of(first, last),
                 self._is_new,
             )
+        alone = np.flatnonzero(self._compares_all).astype(np.int32)
+        if len(alone):
+            rest = np.flatnonzero(~self._compares_all).astype(np.int32)
+            ends = np.full(len(alone), len(alone))
+            yield Search("Comparing the rest", Order(alone, ends), self._is_in_no_list)
+            nodes = np.concatenate((alone, rest))
+            ends = np.full(len(nodes), len(nodes))
+            order = Order(nodes, ends, np.full(len(nodes), len(alone)))
+            yield Search("Comparing the rest", order, self._is_in_no_list)
 
     def _visits_of(self, first: int, last: int) -> Order:
         """Returns an order whose runs are the members of a list and its visitors."""
@@ -202,13 +227,17 @@ class InvertedLists:
           sources: The first node of each pair.
           targets: The second node of each pair.
         """
-        first, second = self._own[sources], self._own[targets]
         if self._all:
             return np.ones(len(sources), np.bool_)
+        alone = self._compares_all[sources] | self._compares_all[targets]
+        return alone | ~self._is_in_no_list(sources, targets)
+
+    def _is_in_no_list(self, sources: _Ints, targets: _Ints) -> npt.NDArray[np.bool_]:
+        first, second = self._own[sources], self._own[targets]
         return (
-            (first == second)
-            | (self._visited[sources] == second[:, np.newaxis]).any(axis=1)
-            | (self._visited[targets] == first[:, np.newaxis]).any(axis=1)
+            (first != second)
+            & (self._visited[sources] != second[:, np.newaxis]).all(axis=1)
+            & (self._visited[targets] != first[:, np.newaxis]).all(axis=1)
         )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from build_graph_test import cosines, grouped_vectors, read_edges, write_vectors
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsl.configs import GraphBuilderConfig
@@ -28,13 +28,15 @@ def embeddings_of(vectors: np.ndarray) -> Embeddings:
     return Embeddings([b"%d" % i for i in range(len(vectors))], vectors)
 
 
-def make(kind: str, embeddings: Embeddings, seed: int, visits: int = 1) -> Index:
+def make(
+    kind: str, embeddings: Embeddings, seed: int, visits: int = 1, least: int = 0
+) -> Index:
     if kind == "all pairs":
         return AllPairs(len(embeddings))
     if kind == "hashing":
         return Buckets.of(embeddings, 2, 3, seed)
     lists = InvertedLists(embeddings, seed)
-    lists.visit(visits if kind == "lists" else len(embeddings))
+    lists.visit(visits if kind == "lists" else len(embeddings), least)
     return lists
 
 
@@ -56,6 +58,7 @@ def pairs_once(parts: Iterator[Pairs]) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("kind", INDEXES)
+@settings(max_examples=40, deadline=None)
 @given(
     values=vectors(),
     seed=st.integers(0, 3),
@@ -83,6 +86,7 @@ def test_pairs_above_a_threshold(
 
 
 @pytest.mark.parametrize("kind", INDEXES)
+@settings(max_examples=40, deadline=None)
 @given(
     values=vectors(),
     seed=st.integers(0, 3),
@@ -94,7 +98,7 @@ def test_nearest_neighbors(
     kind: str, values: np.ndarray, seed: int, visits: int, k: int, threshold: float
 ) -> None:
     embeddings = embeddings_of(values)
-    index = make(kind, embeddings, seed, visits)
+    index = make(kind, embeddings, seed, visits, k)
     pairs = nearest_pairs(embeddings, index.searches(), NumpyProduct(), threshold, k)
     count = len(values)
     sources, targets = np.divmod(np.arange(count * count), count)
@@ -109,6 +113,13 @@ def test_nearest_neighbors(
     assert pairs.sources.tolist() == sources[best].tolist()
     assert pairs.targets.tolist() == targets[best].tolist()
     assert pairs.similarities.tolist() == similarities[order][best].tolist()
+    if threshold == -1.0 and kind != "hashing":
+        # Exactly opposite vectors may come out just below -1.
+        others = np.bincount(pairs.sources, minlength=count)
+        opposite = np.bincount(
+            np.argwhere(cosines(values) < -1 + 1e-12)[:, 0], minlength=count
+        )
+        assert (others + opposite >= min(k, count - 1)).all()
 
 
 @pytest.mark.parametrize("equal", [1, 70, 1500])
@@ -117,7 +128,7 @@ def test_nearest_among_equal_ones_are_the_larger_ids(kind: str, equal: int) -> N
     values = np.repeat(grouped_vectors(1500 // equal, 6), equal, axis=0)
     embeddings = embeddings_of(values)
     pairs = nearest_pairs(
-        embeddings, make(kind, embeddings, 0).searches(), NumpyProduct(), 1.0, 3
+        embeddings, make(kind, embeddings, 0, 1, 3).searches(), NumpyProduct(), 1.0, 3
     )
     expected = []
     for node in range(len(values)):
@@ -157,7 +168,7 @@ def test_visits_as_few_lists_as_the_recall_needs() -> None:
     lists = InvertedLists(embeddings, 0)
     visits = []
     for recall in (0.5, 0.9, 0.99):
-        lists.tune(sample, recall)
+        lists.tune(sample, recall, 4)
         visits.append(lists.visits)
         pairs = nearest_pairs(embeddings, lists.searches(), product, -1.0, 4)
         both = {*zip(pairs.sources.tolist(), pairs.targets.tolist(), strict=True)}
@@ -166,6 +177,41 @@ def test_visits_as_few_lists_as_the_recall_needs() -> None:
         assert len(both) / len(exact.sources) > recall - 4 * np.sqrt(0.25 / 2000)
     assert visits == sorted(set(visits))
     assert lists.comparisons() < 0.3 * 4000 * 4000 / 2
+
+
+def test_vectors_far_from_all_others_have_neighbors() -> None:
+    values = np.full((3000, 30), 0.01, np.float32)
+    values[:, :4] += grouped_vectors(3000, 4)
+    values[:25] = 0
+    values[np.arange(25), np.arange(4, 29)] = 1
+    embeddings = embeddings_of(values)
+    product = NumpyProduct()
+    lists = InvertedLists(embeddings, 0)
+    lists.tune(sample_pairs(embeddings, 100, product, -1.0, 5), 0.9, 5)
+    pairs = nearest_pairs(embeddings, lists.searches(), product, -1.0, 5)
+    assert (np.bincount(pairs.sources) == 5).all()
+    assert lists.comparisons() < 0.2 * 3000 * 3000 / 2
+
+
+@pytest.mark.parametrize("threads", [2, 5])
+@pytest.mark.parametrize("k", [None, 6])
+def test_threads_give_what_one_gives(threads: int, k: int | None) -> None:
+    embeddings = embeddings_of(grouped_vectors(5000, 12))
+
+    def found(workers: int) -> list[list[float]]:
+        product = NumpyProduct(workers)
+        lists = InvertedLists(embeddings, 0, workers)
+        lists.visit(3, 0)
+        if k is None:
+            pairs = list(similar_pairs(embeddings, lists.searches(), product, 0.8))
+            columns = map(np.concatenate, zip(*pairs, strict=True))
+        else:
+            columns = iter(
+                nearest_pairs(embeddings, lists.searches(), product, -1.0, k)
+            )
+        return [column.tolist() for column in columns]
+
+    assert found(threads) == found(1)
 
 
 def built(folder: Path, values: np.ndarray, **settings: Any) -> tuple[Any, Any]:
