@@ -43,7 +43,11 @@ class InvertedLists:
     """
 
     def __init__(
-        self, embeddings: Embeddings, seed: int | None, workers: int = 1
+        self,
+        embeddings: Embeddings,
+        seed: int | None,
+        workers: int = 1,
+        lists: int | None = None,
     ) -> None:
         """Makes the lists.
 
@@ -51,10 +55,12 @@ class InvertedLists:
           embeddings: The vectors.
           seed: Seed of the centroids. None draws a new one.
           workers: How many threads work at the same time.
+          lists: The number of lists. None chooses it.
         """
         nodes = len(embeddings)
         random = np.random.default_rng(seed)
-        lists = min(max(1, int(4 * math.sqrt(nodes))), _MOST_LISTS, max(nodes // 2, 1))
+        lists = min(lists or int(4 * math.sqrt(nodes)), _MOST_LISTS)
+        lists = max(1, min(lists, nodes // 2))
         sample = random.permutation(nodes)[: lists * _TRAINED_PER_LIST]
         self._embeddings = embeddings
         self._workers = workers
@@ -86,10 +92,7 @@ class InvertedLists:
         if recall >= 1:
             visits = len(self._centroids) - 1
         elif len(pairs.sources):
-            ranks = np.minimum(
-                self._rank(pairs.sources, self._own[pairs.targets]),
-                self._rank(pairs.targets, self._own[pairs.sources]),
-            )
+            ranks = self.visits_needed(pairs.sources, pairs.targets)
             # A sample errs on either side, so a little more than the share is aimed at.
             aim = 1 - _AIM * (1 - recall)
             last = math.ceil(aim * len(ranks)) - 1
@@ -111,6 +114,18 @@ class InvertedLists:
         for column in self._visited.T:
             others += self._sizes[column]
         self._compares_all = others < min(least, len(self._own) - 1)
+
+    def visits_needed(self, sources: _Ints, targets: _Ints) -> _Ints:
+        """Tells how many lists besides its own a node visits before a pair is compared.
+
+        Args:
+          sources: The first node of each pair.
+          targets: The second node of each pair.
+        """
+        return np.minimum(
+            self._rank(sources, self._own[targets]),
+            self._rank(targets, self._own[sources]),
+        )
 
     def _rank(self, nodes: _Ints, lists: _Ints) -> _Ints:
         """Tells how many lists are nearer to each node than its own or a given one."""
