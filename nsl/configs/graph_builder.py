@@ -33,9 +33,8 @@ class SearchIndex(Choice):
 
     Attributes:
       EXACT: Every pair is compared, or with `lsh_splits` every pair within a bucket.
-      IVF: Only vectors around a few near centroids are compared (inverted lists, by
-        faiss: `pip install 'nsl[ann]'`).
-      AUTO: Exact where that is as quick, or faiss is missing; otherwise inverted lists.
+      IVF: Only vectors around a few near centroids are compared (inverted lists).
+      AUTO: Exact where that is as quick, otherwise inverted lists.
     """
 
     EXACT = "exact"

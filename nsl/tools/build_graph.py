@@ -320,7 +320,7 @@ def _define_flags(values: flags.FlagValues) -> None:
         SearchIndex.EXACT.value,
         [index.value for index in SearchIndex],
         "How similar embeddings are searched: exact compares all pairs, ivf those in "
-        "near lists (needs faiss: pip install 'nsl[ann]'), auto the quicker of both.",
+        "near lists, auto takes the quicker of both.",
         flag_values=values,
     )
     flags.DEFINE_float(
