@@ -74,9 +74,7 @@ def make_index(
     by_lists = config.index is not SearchIndex.EXACT and not few
     if not by_lists and not config.lsh_splits:
         return AllPairs(nodes), None
-    edges = sample_pairs(
-        embeddings, _SAMPLE, product, config.similarity_threshold, config.num_neighbors
-    )
+    edges = _sample_edges(config, embeddings, product)
     if not by_lists:
         buckets = Buckets.of(
             embeddings, config.lsh_splits, config.lsh_rounds, config.random_seed
@@ -97,6 +95,24 @@ def make_index(
         )
         return AllPairs(nodes), None
     return lists, _share_compared(lists, edges.only(judges))
+
+
+def _sample_edges(
+    config: GraphBuilderConfig, embeddings: Embeddings, product: Product
+) -> Pairs:
+    """Returns the edges of a sample of nodes, those that no other could stand for.
+
+    Of nodes equally similar to a node, all zero vectors for example, any may be among
+    its k nearest.
+    """
+    threshold, k = config.similarity_threshold, config.num_neighbors
+    if k is None:
+        return sample_pairs(embeddings, _SAMPLE, product, threshold, None)
+    edges = sample_pairs(embeddings, _SAMPLE, product, threshold, k + 1)
+    rank = np.arange(len(edges.sources)) - np.searchsorted(edges.sources, edges.sources)
+    next_best = np.full(len(embeddings), -np.inf)
+    next_best[edges.sources[rank == k]] = edges.similarities[rank == k]
+    return edges.only((rank < k) & (edges.similarities > next_best[edges.sources]))
 
 
 def _share_compared(index: Index, edges: Pairs) -> float | None:

@@ -258,6 +258,16 @@ def test_the_report_tells_the_recall(tmp_path: Path) -> None:
         assert abs(recall - report["estimated_recall"]) < 4 * np.sqrt(0.25 / 5000)
 
 
+def test_equally_similar_neighbors_are_as_good(tmp_path: Path) -> None:
+    values = grouped_vectors(1500, 8)
+    values[::3] = 0
+    report, edges = built(
+        tmp_path, values, index="ivf", num_neighbors=3, similarity_threshold=-1.0
+    )
+    assert report["estimated_recall"] > 0.95
+    assert report["edges"] == len(edges) == 4500
+
+
 def test_a_seed_gives_the_same_graph(tmp_path: Path) -> None:
     settings = {"num_neighbors": 3, "similarity_threshold": -1.0}
     values = grouped_vectors(300, 8)
