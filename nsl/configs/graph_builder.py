@@ -33,9 +33,8 @@ class SearchIndex(Choice):
 
     Attributes:
       EXACT: Compares every pair, or with `lsh_splits` every pair within a bucket.
-      IVF: Compares only vectors near a few centroids (inverted lists, by faiss:
-        `pip install 'nsl[ann]'`).
-      AUTO: Exact if that is as fast or faiss is missing; otherwise inverted lists.
+      IVF: Compares only vectors near a few centroids (inverted lists).
+      AUTO: Exact if that is as fast, otherwise inverted lists.
     """
 
     EXACT = "exact"
