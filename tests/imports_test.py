@@ -1,4 +1,4 @@
-"""Imports point one way only: configs <- lib <- keras, data; files <- tools <- beam."""
+"""Imports point one way only: configs <- lib <- data <- keras; files <- tools <- beam."""
 
 import ast
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ ALLOWED = {
     "attacks": {"configs", "files", "lib"},
     "robustness": {"attacks", "configs", "files", "lib"},
     "data": {"configs", "files", "lib"},
-    "keras": {"attacks", "configs", "lib", "robustness"},
+    "keras": {"attacks", "configs", "data", "files", "lib", "robustness"},
     "tools": {"configs", "files"},
     "beam": {"configs", "files", "tools"},
 }
