@@ -1,4 +1,4 @@
-"""Imports point one way only: configs <- lib <- data <- keras; files <- tools <- beam."""
+"""Imports point one way: configs <- lib <- data <- keras; files <- tools <- beam."""
 
 import ast
 from collections.abc import Iterator

@@ -65,7 +65,7 @@ class Settings:
 
     teleport: float | None = None
     hops: int = 10
-    walks: int = 8
+    walks: int = 4
     consistency: float = 1.0
     sharpening_temperature: float = 0.5
     confidence: float = 0.7
@@ -557,7 +557,7 @@ def _teach(network: _Network, graph: Graph | None, labels: _Labels) -> Floats:
             )
         teleport = settings.teleport or teleport_of_size(graph, settings.hops)
         walks = Walks(graph, teleport, settings.hops)
-    count = 2 * settings.walks if walks else 2
+    count = settings.walks if walks else 1
     supervised = min(len(labels.labeled), settings.batch_size // 2 or 1)
     others = max(settings.batch_size - supervised, 1)
     labeled = tf.constant(labels.labeled, tf.int32)
@@ -567,7 +567,7 @@ def _teach(network: _Network, graph: Graph | None, labels: _Labels) -> Floats:
     def batch(step: tf.Tensor) -> Any:
         seeds = tf.unstack(
             tf.random.stateless_uniform(
-                [4, 2], tf.stack([network.seed, step]), None, None, tf.int64
+                [5, 2], tf.stack([network.seed, step]), None, None, tf.int64
             )
         )
         order = tf.random.experimental.stateless_shuffle(
@@ -577,23 +577,29 @@ def _teach(network: _Network, graph: Graph | None, labels: _Labels) -> Floats:
             [others], seeds[1], 0, network.nodes, tf.int32
         )
         starts = tf.concat([tf.gather(labeled, order), drawn], axis=0)
-        ends = tf.repeat(starts, count)
-        if walks:
-            ends = walks.ends(ends, seeds[2])
-        rows, places = tf.unique(ends)
-        inputs = network.batch(rows, seeds[3])
+        views = []
+        for view_seed in seeds[2:4]:
+            ends = tf.repeat(starts, count)
+            views.append(tf.unique(walks.ends(ends, view_seed) if walks else ends))
+        # A node in both views gets a dropout of its own in each.
+        rows = tf.concat([view.y for view in views], axis=0)
+        shift = [0, tf.size(views[0].y)]
+        places = tf.stack(
+            [view.idx + first for view, first in zip(views, shift, strict=True)]
+        )
+        inputs = network.batch(rows, seeds[4])
         return inputs, places, tf.gather(one_hot, order), tf.gather(weight, order)
 
     def loss(
         step: tf.Tensor, inputs: Any, places: tf.Tensor, y: tf.Tensor, w: tf.Tensor
     ) -> tf.Tensor:
         logs = tf.gather(network.log_probabilities(inputs, training=True), places)
-        logs = tf.reshape(logs, [supervised + others, 2, count // 2, network.classes])
+        logs = tf.reshape(logs, [2, supervised + others, count, network.classes])
         logs = tf.nn.log_softmax(tf.reduce_mean(logs, axis=2))
-        cross = -tf.reduce_sum(y[:, tf.newaxis] * logs[:supervised], axis=[1, 2]) / 2
+        cross = -tf.reduce_sum(y * logs[:, :supervised], axis=[0, 2]) / 2
         labeled_loss = tf.reduce_sum(w * cross) / tf.reduce_sum(w)
-        pair = logs[supervised:]
-        mean = tf.reduce_mean(tf.exp(pair), axis=1, keepdims=True)
+        pair = logs[:, supervised:]
+        mean = tf.reduce_mean(tf.exp(pair), axis=0)
         mean = tf.math.log(mean + _LEAST_PROBABILITY)
         target = tf.nn.softmax(mean / settings.sharpening_temperature)
         cross = -tf.reduce_sum(tf.stop_gradient(target) * pair, axis=-1)
