@@ -48,6 +48,7 @@ class Settings:
 # Cora. What the other needs follows from each graph, by the rules of the library.
 PLAIN = Settings(citations=False, dropout=0.8, steps=100)
 REGULARIZED = Settings(citations=True, dropout=0.5)
+SETTINGS = PLAIN, REGULARIZED
 NETWORKS = ("labels alone", "labels and graph")
 HIDDEN = 128
 QUICK_STEPS = 20
@@ -150,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         cora_data.synthesize(options.data)
     graph = cora_data.load(options.data)
     output = f"{folder / graph.name}"
-    networks, counts = (PLAIN, REGULARIZED), (5, 10, 20, 50, 100)
+    networks, counts = SETTINGS, (5, 10, 20, 50, 100)
     if options.quick:
         networks = tuple(
             dataclasses.replace(each, steps=QUICK_STEPS) for each in networks

@@ -489,21 +489,21 @@ class _Network:
             return tf.nn.log_softmax(output)
         return tf.math.log(tf.maximum(output, _LEAST_PROBABILITY))
 
-    def answers(self) -> Floats:
-        """Returns log-probabilities for all nodes, of shape [nodes, classes]."""
-        found = np.empty((self.nodes, self.classes), np.float32)
+    def answers(self, rows: npt.NDArray[np.intp] | None = None) -> Floats:
+        """Returns log-probabilities for some nodes or all, of shape [rows, classes]."""
+        rows = np.arange(self.nodes) if rows is None else rows
+        found = np.empty((len(rows), self.classes), np.float32)
         size = self.settings.batch_size
-        with Progress("Answering", self.nodes, "nodes") as progress:
-            for first in range(0, self.nodes, size):
-                last = min(first + size, self.nodes)
-                rows = tf.range(first, last)
-                found[first:last] = self._answers_of(rows).numpy()
-                progress.advance(last - first)
+        with Progress("Answering", len(rows), "nodes") as progress:
+            for first in range(0, len(rows), size):
+                part = rows[first : first + size].astype(np.int32)
+                found[first : first + size] = self._answers_of(part).numpy()
+                progress.advance(len(part))
         return found
 
     def hits(self, y: npt.NDArray[np.int64], rows: npt.NDArray[np.intp]) -> Floats:
         """Tells for each of some nodes whether the model is right: 1 or 0."""
-        right = self.answers()[rows].argmax(axis=1) == y[rows]
+        right = self.answers(rows).argmax(axis=1) == y[rows]
         return right.astype(np.float32)
 
     def train(
