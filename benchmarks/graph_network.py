@@ -4,8 +4,8 @@ Usage: python benchmarks/graph_network.py --data cora_ml.npz [--seeds 10]
 
 Both are trained in the same run on the split of the file (see examples/cora.py for its
 format). The graph network is that of Kipf and Welling (2017,
-https://arxiv.org/abs/1609.02907): two layers, their optimizer, dropout and weight decay,
-200 epochs; it has the graph when it answers. nsl's network has not. A second time nsl's
+https://arxiv.org/abs/1609.02907): two layers, their optimizer, dropout and decay, 200
+epochs; it has the graph when it answers. nsl's network has not. A second time nsl's
 is trained without a fifth of the test nodes, and answers both kinds.
 """
 
@@ -43,6 +43,7 @@ class GraphConvolution(keras.layers.Layer):
         self._adjacency = adjacency
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
+        """Convolves the features of all nodes."""
         return (
             tf.sparse.sparse_dense_matmul(self._adjacency, self._dense(x)) + self._bias
         )

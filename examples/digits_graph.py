@@ -29,7 +29,9 @@ class GraphSettings:
     num_neighbors: int = 10
     learning_rate: float = 0.003
     steps: int = 600
-    with_graph: few_labels.Settings = few_labels.Settings()
+    with_graph: few_labels.Settings = dataclasses.field(
+        default_factory=few_labels.Settings
+    )
 
 
 def image_examples(images: Images) -> Iterator[dict[str, records.Value]]:
