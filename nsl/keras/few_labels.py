@@ -431,7 +431,7 @@ class _Network:
         self._takes_sparse = any(getattr(each, "sparse", False) for each in inputs)
         self._dropout = tf.nest.map_structure(self._dropout_of, features)
         self._from_logits = _gives_logits(model) if from_logits is None else from_logits
-        output = model(self.batch(tf.range(min(2, self.nodes))), training=False)
+        output = self._output(self.batch(tf.range(min(2, self.nodes))), False)
         shapes = [tuple(part.shape) for part in keras.tree.flatten(output)]
         if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][1] < 2:
             raise ValueError(
@@ -468,8 +468,10 @@ class _Network:
         for variable, value in zip(self.model.variables, values, strict=True):
             variable.assign(value)
 
-    def batch(self, nodes: tf.Tensor, noise: tf.Tensor | None = None) -> Any:
-        """Gathers the inputs of nodes, with dropout where there is a seed for it."""
+    def batch(
+        self, nodes: tf.Tensor, noise: tf.Tensor | None = None
+    ) -> tuple[Any, ...]:
+        """Gathers the features of nodes, with dropout where there is a seed for it."""
 
         def of_feature(rows: Any, dropout: float) -> Any:
             values = gather(rows, nodes)
@@ -480,11 +482,15 @@ class _Network:
             return values
 
         batch = tf.nest.map_structure(of_feature, self._rows, self._dropout)
-        return to_base_inputs(self.model, batch)
+        return tuple(tf.nest.flatten(batch))
 
-    def log_probabilities(self, inputs: Any, training: bool) -> tf.Tensor:
+    def _output(self, batch: tuple[Any, ...], training: bool) -> Any:
+        inputs = tf.nest.pack_sequence_as(self._rows, batch)
+        return self.model(to_base_inputs(self.model, inputs), training=training)
+
+    def log_probabilities(self, batch: tuple[Any, ...], training: bool) -> tf.Tensor:
         """Returns the logarithms of what the model answers."""
-        output = tf.cast(self.model(inputs, training=training), tf.float32)
+        output = tf.cast(self._output(batch, training), tf.float32)
         if self._from_logits:
             return tf.nn.log_softmax(output)
         return tf.math.log(tf.maximum(output, _LEAST_PROBABILITY))
@@ -537,8 +543,13 @@ class _Network:
                 total = optimizer.scale_loss(total)
             optimizer.apply(tape.gradient(total, variables), variables)
 
+        # TensorFlow operations throughout: converting them would take half a second.
+        @tf.autograph.experimental.do_not_convert
+        def numbered(step: tf.Tensor) -> Any:
+            return step, *batch(step)
+
         batches = tf.data.Dataset.range(steps).map(
-            lambda step: (step, *batch(step)), num_parallel_calls=tf.data.AUTOTUNE
+            numbered, num_parallel_calls=tf.data.AUTOTUNE
         )
         with Progress(title, steps, "steps") as progress:
             for parts in batches.prefetch(tf.data.AUTOTUNE):

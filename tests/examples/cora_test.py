@@ -99,7 +99,7 @@ def test_the_graph_helps_and_the_model_needs_words_alone(
 
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    assert loaded.count_params() == (300 + 1) * 128 + 2 * 128 + (128 + 1) * 4
+    assert loaded.count_params() == (300 + 1) * 64 + (64 + 1) * 4
     assert cora.accuracy(loaded, graph, test) == cora.accuracy(model, graph, test)
 
 
