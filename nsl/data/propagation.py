@@ -61,14 +61,16 @@ def propagate(
     if start.dtype.kind not in "biuf":
         raise TypeError(f"values must be numbers, but are {start.dtype}.")
     start = np.ascontiguousarray(start, np.float32)
-    totals = 1 + _neighbor_sums(graph, np.ones((graph.num_nodes, 1), np.float32))
-    mixed = start
-    for _ in range(hops):
-        sums = _neighbor_sums(graph, mixed)
-        sums += mixed
-        sums *= (1 - teleport) / totals
-        sums += np.float32(teleport) * start
-        mixed = sums
+    with np.errstate(under="ignore"):
+        ones = np.ones((graph.num_nodes, 1), np.float32)
+        totals = 1 + _neighbor_sums(graph, ones)
+        mixed = start
+        for _ in range(hops):
+            sums = _neighbor_sums(graph, mixed)
+            sums += mixed
+            sums *= (1 - teleport) / totals
+            sums += np.float32(teleport) * start
+            mixed = sums
     return mixed
 
 

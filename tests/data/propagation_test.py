@@ -68,6 +68,23 @@ def test_blocks_of_edges_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(nsl.data.propagate(graph, values), whole)
 
 
+def test_weights_that_differ_by_direction_give_rows_that_sum_to_one() -> None:
+    # The matrix A + I of scikit-learn#31872, which is not symmetric.
+    edges = [0, 1, 1, 2], [1, 0, 2, 1], [1.0, 2.0, 1.0, 0.25]
+    graph = nsl.data.Graph(edges, ids=range(3))
+    found = nsl.data.propagate(graph, np.eye(3), teleport=0, hops=1)
+    np.testing.assert_allclose(
+        found, [[0.5, 0.5, 0], [0.5, 0.25, 0.25], [0, 0.2, 0.8]], rtol=1e-6
+    )
+
+
+def test_numbers_that_underflow_are_no_error() -> None:
+    with np.errstate(all="raise"):
+        values = np.full((12, 2), 1e-38, np.float32)
+        found = nsl.data.propagate(random_graph(), values, teleport=1e-5, hops=40)
+    assert np.isfinite(found).all()
+
+
 def test_a_graph_without_edges_keeps_values() -> None:
     values = np.ones((3, 2))
     graph = nsl.data.Graph({}, ids=range(3))

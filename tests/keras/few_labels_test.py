@@ -84,6 +84,11 @@ class TestSoften:
         soft = few_labels.soften([[0.9, 0.1], [0.1, 0.9]], 0.8)
         np.testing.assert_allclose(soft, [[0.8, 0.2], [0.2, 0.8]], atol=1e-4)
 
+    def test_sure_answers_do_not_overflow(self) -> None:
+        with np.errstate(all="raise"):
+            soft = few_labels.soften(np.eye(3), 0.7)
+        np.testing.assert_allclose(soft, 0.55 * np.eye(3) + 0.15, atol=1e-4)
+
     def test_rows_of_zeros_become_uniform_and_do_not_count(self) -> None:
         soft = few_labels.soften([[0.9, 0.1], [0, 0]], 0.8)
         np.testing.assert_allclose(soft, [[0.8, 0.2], [0.5, 0.5]], atol=1e-4)
