@@ -23,14 +23,16 @@ class GraphSettings:
       learning_rate: Of the network that learns from labels alone; of 0.001, 0.003 and
         0.01 none is better than the others on the validation images.
       steps: The number of updates of that network.
-      with_graph: What the library may choose.
+      with_graph: What the library may choose. Of walks that stop with a chance of 0.05,
+        0.1 and 0.25 the longest are best on the validation images; the library itself
+        chooses 0.25.
     """
 
-    num_neighbors: int = 10
+    num_neighbors: int = 5
     learning_rate: float = 0.003
     steps: int = 600
     with_graph: few_labels.Settings = dataclasses.field(
-        default_factory=few_labels.Settings
+        default_factory=lambda: few_labels.Settings(teleport=0.05)
     )
 
 
