@@ -442,6 +442,15 @@ class _Network:
                 "or no be two classes."
             )
         self.classes = shapes[0][1]
+        values = np.asarray(tf.cast(keras.tree.flatten(output)[0], tf.float32))
+        if not self._from_logits and not (
+            (values >= 0).all() and np.allclose(values.sum(axis=1), 1, atol=1e-2)
+        ):
+            raise ValueError(
+                f"{model.name!r} is taken to give probabilities, but gives "
+                f"{values[0]}. If these are logits, pass from_logits=True, or compile it with a loss "
+                "that has from_logits=True; otherwise let it end with a softmax."
+            )
         self._answers_of = tf.function(
             lambda rows: self.log_probabilities(self.batch(rows), training=False),
             input_signature=[tf.TensorSpec([None], tf.int32)],

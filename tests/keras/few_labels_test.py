@@ -317,6 +317,7 @@ def two_outputs() -> keras.Model:
     [
         ({"model": two_outputs}, ValueError, r"one output.*\(2, 2\), \(2, 2\)"),
         ({"model": lambda: make_model().layers[0]}, TypeError, "keras.Model"),
+        ({"model": lambda: make_model(None)}, ValueError, "pass from_logits=True"),
         (
             {"y": np.full(NODES, 3)},
             ValueError,
