@@ -448,8 +448,9 @@ class _Network:
         ):
             raise ValueError(
                 f"{model.name!r} is taken to give probabilities, but gives "
-                f"{values[0]}. If these are logits, pass from_logits=True, or compile it with a loss "
-                "that has from_logits=True; otherwise let it end with a softmax."
+                f"{values[0]}. If these are logits, pass from_logits=True, or compile "
+                "it with a loss that has from_logits=True; otherwise let it end with a "
+                "softmax."
             )
         self._answers_of = tf.function(
             lambda rows: self.log_probabilities(self.batch(rows), training=False),
