@@ -307,7 +307,7 @@ def test_lists_of_hardly_any(
 
 
 def test_hashing_and_an_index_are_not_both_taken() -> None:
-    with pytest.raises(ValueError, match="lsh_splits=2 asks for hashing"):
+    with pytest.raises(ValueError, match="lsh_splits=2 selects hashing"):
         GraphBuilderConfig(lsh_splits=2, index="ivf")
 
 
