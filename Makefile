@@ -8,10 +8,35 @@ STAMP := $(VENV)/installed
 # TensorFlow's start-up messages would hide our own output.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: test test-arithmetics matrix demo docs results lint format clean
+.PHONY: test check coverage test-arithmetics matrix demo docs notebooks package api \
+  results lint format clean
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# What speaks of the files that changed since main, in less than two minutes.
+check: $(STAMP)
+	$(BIN)/python scripts/check.py
+
+# A table of the lines that tests run, and an error where a room has under 95% of them.
+ROOMS := attacks beam configs data files keras lib robustness tools
+coverage: $(STAMP)
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n 2 --dist worksteal $(TESTS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --skip-covered
+	@for room in $(ROOMS); do echo "nsl/$$room" && $(BIN)/coverage report \
+	  --format=total --fail-under=95 --include="nsl/$$room/*" || under=1; done; \
+	  test -z "$$under"
+
+# The public names and signatures that tests/public_api_test.py compares.
+api: $(STAMP)
+	$(BIN)/python -m scripts.public_api
+
+# Some ten minutes: the wheel and the source archive, used outside the checkout.
+# EXTRAS=none,plot uses some.
+package: $(STAMP)
+	$(BIN)/python scripts/package.py $(if $(EXTRAS),--extras=$(EXTRAS))
 
 # Some ten minutes: the tests of what is trained, once for each arithmetic.
 test-arithmetics: $(STAMP)
@@ -32,6 +57,10 @@ docs: $(STAMP)
 	$(BIN)/mkdocs build --quiet
 	@echo "open site/index.html"
 
+# Minutes: executes the notebook of each page. PAGES=docs/guides/tables.md executes some.
+notebooks: $(STAMP)
+	$(BIN)/python scripts/notebooks.py $(PAGES)
+
 # Hours. DATA is a folder of data sets; examples whose data is not there are left out.
 results: $(STAMP)
 	$(BIN)/python benchmarks/results.py $(if $(DATA),--data_dir=$(DATA))
@@ -46,7 +75,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) demo matrix site results
+	rm -rf $(VENV) demo dist matrix sbom site results .coverage*
 
 # uv takes a fifth of the time that pip takes. It is told to compile, for without bytecode
 # an import of TensorFlow takes three times as long: once, or, where Python must not write

@@ -1,10 +1,10 @@
-"""Runs the tests marked `arithmetic` under each arithmetic that this machine has.
+"""Runs the tests marked `arithmetic` under each arithmetic that this machine supports.
 
-What is trained differs in its last digits from processor to processor, and after some
-epochs in more than those. One machine can compute as others do: with one thread or
-two, without the kernels of oneDNN, without those NumPy has for newer processors, and
-with all libraries held to what a processor of 2008 knows. A test whose margin is too
-small for that shows here, and not on the machine of somebody else.
+Rounding differs between processors, and the differences grow during training. One
+machine can imitate others: with one or two threads, without the kernels of oneDNN,
+without NumPy's kernels for newer processors, and with all libraries restricted to the
+instructions of a processor of 2008. Tests whose margins are too small fail here instead
+of on other machines.
 
     make test-arithmetics
 """
@@ -30,8 +30,8 @@ def arithmetics() -> dict[str, dict[str, str]]:
         "two threads": {"TF_NUM_INTRAOP_THREADS": "2", "TF_ENABLE_ONEDNN_OPTS": "1"},
         "without oneDNN": {"TF_ENABLE_ONEDNN_OPTS": "0"},
     }
-    # NumPy refuses features that it was built to need, and warns of those that this
-    # processor has not.
+    # NumPy rejects features that its build requires, and warns about features that this
+    # processor lacks.
     features = [
         name
         for name in numpy_core.__cpu_dispatch__
@@ -55,7 +55,7 @@ def arithmetics() -> dict[str, dict[str, str]]:
 def run(
     environment: dict[str, str], arguments: list[str]
 ) -> subprocess.CompletedProcess[str]:
-    """Returns how pytest ended under an arithmetic, and what it printed."""
+    """Runs pytest under an arithmetic, and returns its exit status and output."""
     command = [sys.executable, "-m", "pytest", "-m", "arithmetic", "-q", "--tb=short"]
     return subprocess.run(
         [*command, *arguments],
@@ -82,7 +82,7 @@ def main() -> None:
         seconds = time.monotonic() - start
         if live:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
-        # Where pytest did not come to its last line, its status tells.
+        # If pytest printed no summary, only its status shows the failure.
         last = done.stdout.rstrip().rsplit("\n", 1)[-1]
         counts = {kind: int(n) for n, kind in re.findall(r"(\d+) ([a-z]+)", last)}
         bad = sum(counts.get(kind, 0) for kind in ("failed", "error", "errors"))

@@ -1,29 +1,29 @@
-"""The attacks of nsl against those of ART and foolbox, on the same trained models.
+"""Compares the attacks of nsl with ART and foolbox, on the same trained models.
 
-Each tool runs in a process of its own, all on the same Keras model, images, norm,
-epsilon, number and size of steps and batch size, taking turns. Every tool's answers
-are checked alike: the perturbation's norm and bounds, and how many examples still
-stand (are classified as labeled). For each attack this prints the medians of the
-seconds with their quartiles, and two verdicts:
+Each tool runs in a separate process, interleaved, on the same Keras model, images,
+norm, epsilon, step count, step size and batch size. The results of all tools are
+verified in the same way: the norm and the bounds of the perturbations, and how many
+examples are robust (still classified correctly). For each attack, this prints the
+median time with its quartiles, and two verdicts:
 
-- nsl leaves no more examples standing than the tool that leaves the fewest. That is the
-  luckiest of several: a difference of less than 2 standard errors is told apart;
+- with nsl, no more examples are robust than with the strongest other tool. Since that
+  is the best of several, a difference of less than 2 standard errors is reported
+  separately;
 - the fastest of the other tools takes at least 2 times as long as nsl.
 
-They are given for nsl twice: with all steps for all examples, as the others do it; and
-with `early_stop`, which is how nsl.evaluate_robustness attacks: no further steps for an
-example that has fallen. "bare passes" is the limit of what can be had with all steps:
-the forward and backward passes of the model in one compiled loop, and nothing else.
+nsl runs twice: with all steps for all examples, like the others, and with `early_stop`,
+like nsl.evaluate_robustness: examples that are already fooled drop out. "bare passes"
+is the lower limit with all steps: only the forward and backward passes of the model, in
+one compiled loop.
 
-The first run of each, which loads and compiles, has a column of its own ("first") and
-does not count. --before names another checkout of nsl, which takes its turns too: nsl
-should take no more than 1.05 times as long as it did then. On a machine that is busy
-with other work, --cpu_time with --threads=1 counts the seconds for which a tool had a
-processor instead of those that passed. The other tools are installed into virtual
-environments below --environments, where they are not there yet, with this Python and
-this version of TensorFlow, by `python -m venv` and `pip install`.
+The first run of each tool, which loads and compiles, has a separate column ("first")
+and does not count. --before names another checkout of nsl to include: nsl should take
+at most 1.05 times as long as that. On a busy machine, use --cpu_time with --threads=1
+to measure CPU time instead of wall time. If the other tools are missing, they are
+installed into virtual environments below --environments, with this Python and this
+version of TensorFlow, by `python -m venv` and `pip install`.
 
-The models come from examples/robust_mnist.py, which trains and saves them:
+The models are trained and saved by examples/robust_mnist.py:
 
     python examples/robust_mnist.py --output_dir=robust_mnist
     python benchmarks/attacks.py robust_mnist/plain-0.keras robust_mnist/pgd-0.keras
@@ -67,15 +67,15 @@ Run = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Attack:
-    """An attack that several tools have.
+    """An attack that several tools implement.
 
     Attributes:
       kind: 'fgsm', 'pgd' (one random start) or 'apgd' (Auto-PGD on the cross-entropy).
       norm: 'infinity' or 'l2'.
       epsilon: The radius of the ball.
       steps: The number of gradients taken.
-      step_size: The length of one step. Auto-PGD chooses its own.
-      libraries: Which of the others have it, on TensorFlow and on PyTorch.
+      step_size: The length of one step. Auto-PGD adapts its step size.
+      libraries: The other libraries that have it, on TensorFlow and on PyTorch.
     """
 
     kind: str
@@ -107,7 +107,7 @@ ATTACKS = (
 )
 
 
-# --- what each tool's process runs
+# --- the process of each tool
 
 
 def nsl_attack(model: Any, attack: Attack, batch_size: int, framework: str) -> Run:
@@ -148,7 +148,7 @@ def bare_passes(model: Any, attack: Attack, batch_size: int, framework: str) -> 
                 tape.watch(x)
                 logits = model(x, training=False)
                 loss = tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits)
-            # So little that it changes nothing, but not so that it is optimized away.
+            # Too small to change x, but not optimized away.
             x += 1e-20 * tape.gradient(loss, x)
         return x
 
@@ -262,9 +262,9 @@ def foolbox_attack(model: Any, attack: Attack, batch_size: int, framework: str) 
 
 
 def to_torch(model: Any) -> Any:
-    """Returns a Keras model of convolutions and dense layers as a PyTorch module.
+    """Converts a Keras model of convolutions and dense layers to a PyTorch module.
 
-    It takes images as `[batch, channels, height, width]`, as is usual there.
+    The module takes images of shape `[batch, channels, height, width]`.
     """
     import torch
 
@@ -312,9 +312,9 @@ def to_torch(model: Any) -> Any:
 def serve(
     tool: str, images: str, batch_size: int, threads: int, clock: Callable[[], float]
 ) -> None:
-    """Runs the attacks that standard input asks for, a line of JSON each."""
+    """Runs the attacks requested on standard input, one line of JSON each."""
     answers = os.fdopen(os.dup(1), "w")
-    # What the libraries print must not mix with the answers.
+    # Redirect what the libraries print, because the results go to standard output.
     os.dup2(2, 1)
     import keras
 
@@ -357,7 +357,7 @@ def serve(
 
 
 def python_of(tool: str, environments: Path) -> str:
-    """Returns the Python that can import the tool, installing it where it is not."""
+    """Returns a Python that can import the tool, which is installed if missing."""
     library, framework = tool.split()
     if tool in (OURS, EARLY, OLD, OLD_EARLY, BARE):
         return sys.executable
@@ -380,12 +380,12 @@ def python_of(tool: str, environments: Path) -> str:
 
 
 class Process:
-    """A tool's process, which attacks when asked."""
+    """The process of a tool, which runs attacks on request."""
 
     def __init__(self, tool: str, python: str, options: Any) -> None:
         self._tool = tool
         environment = dict(os.environ)
-        # One environment must not see the packages of another.
+        # Hide the packages of this environment from the others.
         if python != sys.executable:
             environment.pop("PYTHONPATH", None)
         if tool in (OLD, OLD_EARLY):
@@ -431,7 +431,7 @@ def standing(model: Any, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def check(attack: Attack, tool: str, x: np.ndarray, attacked: np.ndarray) -> None:
-    """Refuses perturbations that leave the ball or the bounds."""
+    """Raises RuntimeError if perturbations leave the ball or the bounds."""
     difference = (attacked.astype(np.float64) - x).reshape(len(x), -1)
     order = np.inf if attack.norm == "infinity" else 2
     largest = np.linalg.norm(difference, order, axis=1).max()
@@ -445,7 +445,7 @@ def check(attack: Attack, tool: str, x: np.ndarray, attacked: np.ndarray) -> Non
 
 @dataclasses.dataclass
 class Measured:
-    """What one tool did in one attack: the seconds and examples left of each run."""
+    """The results of a tool for an attack: seconds and robust examples per run."""
 
     first: float
     seconds: list[float]
@@ -455,7 +455,7 @@ class Measured:
 def compare(
     attack: Attack, path: str, processes: dict[str, Process], options: Any
 ) -> dict[str, Measured]:
-    """Lets the tools take turns at one attack on one model."""
+    """Runs one attack on one model with all tools, interleaved."""
     import keras
 
     model = keras.models.load_model(path)
@@ -484,7 +484,7 @@ def compare(
 
 
 def compared(ours: Sequence[int], theirs: Sequence[int]) -> str:
-    """Says whether no more stand, and if more do, whether random starts explain it."""
+    """Returns whether no more examples are robust, apart from random variation."""
     more = np.mean(ours) - np.mean(theirs)
     if more <= 0:
         return "met"
@@ -493,7 +493,7 @@ def compared(ours: Sequence[int], theirs: Sequence[int]) -> str:
 
 
 def verdicts(results: dict[str, Measured]) -> Iterator[str]:
-    """Compares nsl with the others, and everybody with the bare passes."""
+    """Compares nsl with the other tools, and both with the bare passes."""
     seconds = {tool: np.median(found.seconds) for tool, found in results.items()}
     for ours, old in ((OURS, OLD), (EARLY, OLD_EARLY)):
         if old in results:
@@ -501,8 +501,8 @@ def verdicts(results: dict[str, Measured]) -> Iterator[str]:
             best = min(results[ours].seconds) / min(results[old].seconds)
             left, before = (np.mean(results[one].left) for one in (ours, old))
             yield (
-                f"{ours}: {ratio:.2f} times what it took before (best runs "
-                f"{best:.2f}), limit {BEFORE_LIMIT:.2f}; standing {left:.1f}, before "
+                f"{ours}: {ratio:.2f} times as long as before (best runs {best:.2f}), "
+                f"limit {BEFORE_LIMIT:.2f}; robust {left:.1f}, before "
                 f"{before:.1f}"
             )
     mine = (OURS, EARLY, OLD, OLD_EARLY, BARE)
@@ -517,7 +517,7 @@ def verdicts(results: dict[str, Measured]) -> Iterator[str]:
         left = results[ours].left
         ratio = seconds[fastest] / seconds[ours]
         yield (
-            f"{ours}: standing {np.mean(left):.1f}, the fewest of the others "
+            f"{ours}: robust {np.mean(left):.1f}, strongest other tool "
             f"{np.mean(fewest):.1f}   {compared(left, fewest)}"
         )
         yield (
@@ -526,14 +526,14 @@ def verdicts(results: dict[str, Measured]) -> Iterator[str]:
         )
     if BARE in results:
         yield (
-            f"in bare passes: {OURS} {seconds[OURS] / seconds[BARE]:.2f}, "
+            f"relative to bare passes: {OURS} {seconds[OURS] / seconds[BARE]:.2f}, "
             f"{fastest} {seconds[fastest] / seconds[BARE]:.2f}"
         )
 
 
 def report(attack: Attack, results: dict[str, Measured]) -> None:
     print(f"\n  {attack}")
-    print(f"  {'':14}{'first s':>9}{'s':>9} {'quartiles':>16}{'standing':>10}   runs")
+    print(f"  {'':14}{'first s':>9}{'s':>9} {'quartiles':>16}{'robust':>10}   range")
     for tool, found in results.items():
         low, middle, high = np.percentile(found.seconds, [25, 50, 75])
         print(
@@ -545,7 +545,7 @@ def report(attack: Attack, results: dict[str, Measured]) -> None:
 
 
 def load_images(path: str | None, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Reads the first test images, from a file or from the Keras team's download."""
+    """Reads the first test images from a file, or lets Keras download them."""
     if path is None:
         import keras
 
@@ -563,21 +563,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     add = parser.add_argument
     add("models", nargs="*", help="models saved by examples/robust_mnist.py")
-    add("--data", help="mnist.npz as Keras stores it; downloaded if not given")
+    add("--data", help="mnist.npz as stored by Keras; downloaded by default")
     add(
         "--environments",
         type=Path,
         default=Path("~/.cache/nsl-benchmarks").expanduser(),
-        help="folder for the other tools' environments (default: %(default)s)",
+        help="folder for the environments of the other tools (default: %(default)s)",
     )
-    add("--before", type=Path, help="another checkout of nsl, to compare with")
+    add("--before", type=Path, help="another checkout of nsl to compare with")
     add("--others", default=",".join(OTHERS), help="default: %(default)s")
     add("--attacks", default="fgsm,pgd,apgd", help="default: %(default)s")
     add("--images", type=int, default=500, help="default: %(default)s")
     add("--batch_size", type=int, default=250, help="default: %(default)s")
     add("--repetitions", type=int, default=5, help="default: %(default)s")
     add("--threads", type=int, default=os.cpu_count(), help="default: all cores")
-    add("--cpu_time", action="store_true", help="count what a tool's process used")
+    add("--cpu_time", action="store_true", help="measure CPU time")
     add("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.serve:
@@ -586,7 +586,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         serve(options.serve, images, options.batch_size, options.threads, clock)
         return
     if not options.models:
-        parser.error("name at least one model")
+        parser.error("at least one model is required")
 
     tools = [OURS, EARLY, BARE, *filter(None, options.others.split(","))]
     if options.before is not None:
@@ -605,7 +605,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(
             f"{len(x)} test images in batches of {options.batch_size}, "
             f"{options.repetitions} runs each, {options.threads} threads, seconds of "
-            f"{'CPU time' if options.cpu_time else 'the clock'}"
+            f"{'CPU time' if options.cpu_time else 'wall time'}"
         )
         for path in options.models:
             print(f"\n{path}")

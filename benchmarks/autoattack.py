@@ -1,15 +1,14 @@
-r"""The standard suite of nsl against the original AutoAttack, on the same networks.
+r"""Compares the standard suite of nsl with the original AutoAttack on PyTorch.
 
 `nsl.evaluate_robustness` runs the four attacks of AutoAttack (Croce and Hein, 2020,
-https://arxiv.org/abs/2003.01690) one after the other, each on what those before it left
-standing. So does the authors' program, for PyTorch
-(https://github.com/fra31/auto-attack). Here both get the same network, images, norm,
-radius and seed. For each network and norm this prints how many of the images are still
-classified correctly after each attack, how much CPU time all attacks took, and two
-verdicts:
+https://arxiv.org/abs/2003.01690) one after the other, each on the examples that are
+still robust. So does the authors' implementation for PyTorch
+(https://github.com/fra31/auto-attack). Here both use the same network, images, norm,
+radius and seed. For each network and norm, this prints how many images are still
+classified correctly after each attack, the CPU time of all attacks, and two verdicts:
 
-- nsl leaves no more images standing than the original. With several seeds, a difference
-  of less than 2 standard errors is told apart;
+- with nsl, no more images are robust than with the original. With several seeds, a
+  difference of less than 2 standard errors is reported separately;
 - nsl takes no more CPU time.
 
     git clone https://github.com/fra31/auto-attack
@@ -18,23 +17,22 @@ verdicts:
     python benchmarks/autoattack.py robust_mnist/pgd-0.keras --autoattack=auto-attack \
         --torch_python=torch/bin/python --data=mnist.npz
 
-The two take turns, each run in a process of its own; the seconds are what that process
-used for the whole evaluation once the network was loaded, compilation and the checks
-that both make of the network among them. Finished runs are kept in --output_dir and
-not made again.
+The runs are interleaved, each in a separate process. The CPU time is that of the whole
+evaluation after the network was loaded, including compilation and the checks that both
+run. Finished runs are saved in --output_dir and not repeated.
 
-The network reaches PyTorch as a list of layers and their weights, and must give the
-same logits there, up to rounding. It is a chain of Conv2D, Dense, LSTM, MaxPooling2D,
-AveragePooling2D, Flatten, Dropout and the activations ReLU and tanh, with logits as
-outputs. --data is mnist.npz as Keras stores it, or any other file with "x_test" and
-"y_test"; floating features must be between 0 and 1, for the original knows no other
-bounds.
+The network is passed to PyTorch as a list of layers and weights, and must give the same
+logits there, up to rounding. It can be a sequence of Conv2D, Dense, LSTM, MaxPooling2D,
+AveragePooling2D, Flatten, Dropout and the activations ReLU and tanh, and must output
+logits. --data is mnist.npz as stored by Keras, or another file with "x_test" and
+"y_test". Floating features must be between 0 and 1, because the original supports no
+other bounds.
 
-Limits: the original takes images alone, so that vectors go in as images of one row.
-Its Square attack under L2 and L1 cannot run on those and is left out there. With fewer
-than four classes neither has the targeted difference of logits ratio; nsl takes the
-margin in its place, the original has no replacement. With fewer than ten, the original
-is told how many targets there are, which its default exceeds.
+Limits: the original only supports images, so vectors are passed as images of one row.
+Its Square attack under L2 and L1 does not support these, and is skipped. With fewer
+than four classes, neither has the targeted difference of logits ratio; nsl uses the
+margin instead, the original has no replacement. With fewer than ten classes, the number
+of targets of the original is reduced.
 """
 
 import argparse
@@ -63,14 +61,15 @@ ATTACKS = ("apgd-ce", "apgd-t", "fab-t", "square")
 _BATCH_SIZE = 250
 _SAME_LOGITS = 1e-4
 _OUTSIDE = 1e-4
-# Of the original: what its targeted loss needs, and the grid its Square starts from.
+# The original needs this many classes for its targeted loss, and this many pixels per
+# side for Square.
 _DLR_CLASSES, _GRID = 4, 5
 _ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One evaluation, whoever makes it."""
+    """The settings of an evaluation, for either tool."""
 
     model: str
     data: str | None
@@ -80,12 +79,12 @@ class Case:
     seed: int
 
     def file(self, tool: str) -> str:
-        """Returns the name of the file that keeps its result."""
+        """Returns the name of the results file."""
         name = Path(self.model).stem
         return f"{tool}-{name}-{self.norm}-{self.epsilon:g}-{self.images}-{self.seed}"
 
 
-# --- the network, handed over
+# --- conversion of the network
 
 
 def describe(model: Any) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
@@ -104,19 +103,19 @@ def describe(model: Any) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
             entry |= {"size": list(size), "strides": strides}
             entry["padding"] = _padding(layer.padding, shape, size, strides)
             if kind == "AveragePooling2D" and layer.padding != "valid":
-                raise ValueError(f"{layer!r}: padding may only be 'valid'")
+                raise ValueError(f"{layer!r}: padding must be 'valid'")
             if kind == "Conv2D" and (layer.groups > 1 or max(layer.dilation_rate) > 1):
-                raise ValueError(f"{layer!r}: neither groups nor dilation")
+                raise ValueError(f"{layer!r}: groups and dilation are not supported")
         elif kind == "LSTM":
             entry["sequences"] = layer.return_sequences
             if layer.recurrent_activation.__name__ != "sigmoid" or layer.go_backwards:
-                raise ValueError(f"{layer!r}: only with its usual settings")
+                raise ValueError(f"{layer!r}: only the default settings are supported")
         elif kind not in ("Dense", "Flatten", "ReLU", "Activation"):
-            raise ValueError(f"{layer!r}: there is no such layer at the other end")
+            raise ValueError(f"{layer!r}: this layer is not supported")
         activation = getattr(getattr(layer, "activation", None), "__name__", "linear")
         entry["activation"] = "relu" if kind == "ReLU" else activation
         if entry["activation"] not in ("linear", "relu", "tanh"):
-            raise ValueError(f"{layer!r}: there is no such activation at the other end")
+            raise ValueError(f"{layer!r}: its activation is not supported")
         for k, value in enumerate(layer.get_weights()):
             weights[f"{i}/{k}"] = value
         layers.append(entry)
@@ -126,7 +125,7 @@ def describe(model: Any) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
 def _padding(
     kind: str, shape: Sequence[int], size: Sequence[int], strides: Sequence[int]
 ) -> list[int]:
-    """Returns the zeros that go left, right, above and below images."""
+    """Returns the padding to the left, right, top and bottom of images."""
     padding: list[int] = []
     sides = zip(shape[1::-1], size[::-1], strides[::-1], strict=True)
     for length, window, stride in sides:
@@ -143,7 +142,7 @@ def to_torch(layers: Sequence[dict[str, Any]], weights: Any) -> Any:
     import torch
 
     class Reshape(torch.nn.Module):
-        """Makes rows or sequences of what came as images."""
+        """Reshapes images to rows or sequences."""
 
         def __init__(self, shape: Sequence[int]) -> None:
             super().__init__()
@@ -218,7 +217,7 @@ def to_torch(layers: Sequence[dict[str, Any]], weights: Any) -> Any:
 
 
 def _fill(module: Any, **values: Any) -> None:
-    """Sets parameters; an empty list stands for one that there is not."""
+    """Sets parameters; skips those whose value is an empty list."""
     for name, value in values.items():
         if isinstance(value, list):
             if not value:
@@ -227,7 +226,7 @@ def _fill(module: Any, **values: Any) -> None:
         getattr(module, name).data = value.contiguous()
 
 
-# --- what each tool's process runs
+# --- the process of each tool
 
 
 def run_ours(case: Case) -> dict[str, Any]:
@@ -253,7 +252,7 @@ def run_ours(case: Case) -> dict[str, Any]:
         )
     seconds = time.process_time() - start
     left = {
-        # What the suite of nsl takes instead for few classes has the same place.
+        # The replacement for few classes counts as the attack that it replaces.
         {"apgd-margin": "apgd-t"}.get(name, name): int(result.robust[0].sum())
         for name, result in report.results.items()
     }
@@ -261,7 +260,7 @@ def run_ours(case: Case) -> dict[str, Any]:
 
 
 def run_original(case: Case, network: str, checkout: str) -> dict[str, Any]:
-    """Evaluates with the original, in a process that has PyTorch."""
+    """Evaluates with the original, in a process with PyTorch."""
     sys.path.insert(0, checkout)
     import torch
     from autoattack import AutoAttack
@@ -323,7 +322,7 @@ def run_original(case: Case, network: str, checkout: str) -> dict[str, Any]:
 
 
 def is_inside(found: Any, x: Any, case: Case) -> Any:
-    """Tells which points are in ball and box, up to rounding."""
+    """Returns which points are within ball and box, up to rounding."""
     order = {"infinity": float("inf"), "l2": 2, "l1": 1}[case.norm]
     length = (found - x).double().flatten(1).norm(order, dim=1)
     in_box = (found >= BOUNDS[0]) & (found <= BOUNDS[1])
@@ -336,7 +335,7 @@ def is_inside(found: Any, x: Any, case: Case) -> Any:
 def load_images(
     shape: Sequence[int], path: str | None, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Reads the first test images, from a file or from the Keras team's download."""
+    """Reads the first test images from a file, or lets Keras download them."""
     if path is None:
         import keras
 
@@ -350,7 +349,7 @@ def load_images(
 
 
 def hand_over(case: Case, path: Path) -> None:
-    """Writes what the process with PyTorch needs."""
+    """Writes the network and the examples for the process with PyTorch."""
     import keras
 
     model = keras.models.load_model(case.model)
@@ -363,7 +362,7 @@ def hand_over(case: Case, path: Path) -> None:
 
 
 def run(tool: str, case: Case, options: argparse.Namespace) -> dict[str, Any]:
-    """Makes one run in a process of its own, or returns what was kept of it."""
+    """Runs an evaluation in a separate process, or returns its saved result."""
     kept = options.output_dir / f"{case.file(tool)}.json"
     if kept.exists():
         return json.loads(kept.read_text())
@@ -378,7 +377,7 @@ def run(tool: str, case: Case, options: argparse.Namespace) -> dict[str, Any]:
             hand_over(case, network)
             order |= {"network": str(network), "checkout": str(options.autoattack)}
             python = str(options.torch_python)
-            # One environment must not see the packages of another.
+            # Hide the packages of this environment from the other.
             environment.pop("PYTHONPATH", None)
         else:
             paths = [str(_ROOT), environment.get("PYTHONPATH", "")]
@@ -400,7 +399,7 @@ def run(tool: str, case: Case, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def serve(order: dict[str, Any]) -> None:
-    """Makes the run that another process asks for."""
+    """Runs the evaluation that the parent process requests."""
     answer, network = Path(order.pop("answer")), order.pop("network", None)
     checkout = order.pop("checkout", None)
     case = Case(**order)
@@ -412,7 +411,7 @@ def serve(order: dict[str, Any]) -> None:
 
 
 def verdict(ours: Sequence[float], theirs: Sequence[float]) -> str:
-    """Says whether the first are no more on average, and if not, whether by chance."""
+    """Returns whether the mean is no larger, apart from random variation."""
     more = np.mean(ours) - np.mean(theirs)
     if more <= 0:
         return "met"
@@ -421,8 +420,8 @@ def verdict(ours: Sequence[float], theirs: Sequence[float]) -> str:
 
 
 def table(results: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
-    """Lays out the runs of both tools in one norm on one network."""
-    yield f"  {'standing after':14}" + "".join(f"{tool:>22}" for tool in results)
+    """Yields the table lines for both tools in one norm on one network."""
+    yield f"  {'robust after':14}" + "".join(f"{tool:>22}" for tool in results)
     for name in ("clean", *ATTACKS):
         line = f"  {name:14}"
         for runs in results.values():
@@ -438,7 +437,7 @@ def table(results: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
     if len(results) < len(TOOLS):
         return
     left = {tool: [last(r) for r in runs] for tool, runs in results.items()}
-    yield f"  no more stand: {verdict(left[OURS], left[ORIGINAL])}"
+    yield f"  no more robust: {verdict(left[OURS], left[ORIGINAL])}"
     seconds = {t: np.mean([r["seconds"] for r in runs]) for t, runs in results.items()}
     ratio = seconds[OURS] / seconds[ORIGINAL]
     yield (
@@ -448,7 +447,7 @@ def table(results: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
 
 
 def last(result: dict[str, Any]) -> int:
-    """Returns how many stand in the end."""
+    """Returns how many images are robust against all attacks."""
     return list(result["standing"].values())[-1]
 
 
@@ -470,32 +469,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add(
-        "models", nargs="*", help="Keras models, as examples/robust_mnist.py saves them"
-    )
-    add("--data", help="mnist.npz as Keras stores it; downloaded if not given")
+    add("models", nargs="*", help="Keras models, as saved by examples/robust_mnist.py")
+    add("--data", help="mnist.npz as stored by Keras; downloaded by default")
     add("--images", type=int, default=200, help="default: %(default)s")
     add("--norms", type=_listed, default=",".join(NORMS), help="default: %(default)s")
     numbers = ",".join(f"{epsilon:g}" for epsilon in EPSILONS.values())
-    add("--epsilons", type=_listed, help=f"one for each norm (default: {numbers})")
+    add("--epsilons", type=_listed, help=f"one per norm (default: {numbers})")
     add("--seeds", type=_listed, default="0", help="default: %(default)s")
     add("--autoattack", type=Path, help="a checkout of the original")
-    add("--torch_python", type=Path, help="a Python that has PyTorch and NumPy")
+    add("--torch_python", type=Path, help="a Python with PyTorch and NumPy")
     add("--tools", type=_listed, default=",".join(TOOLS), help="default: %(default)s")
     add("--threads", type=int, default=1, help="default: %(default)s")
-    add("--output_dir", type=Path, default=Path("autoattack"), help="keeps the results")
+    add("--output_dir", type=Path, default=Path("autoattack"), help="for results")
     add("--run", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.run:
         serve(json.loads(options.run))
         return
     if not options.models:
-        parser.error("name at least one model")
+        parser.error("at least one model is required")
     if ORIGINAL in options.tools and not (options.autoattack and options.torch_python):
         parser.error("the original needs --autoattack and --torch_python")
     epsilons = options.epsilons or [EPSILONS[norm] for norm in options.norms]
     if len(epsilons) != len(options.norms):
-        parser.error("give as many epsilons as norms")
+        parser.error("--epsilons must have one value per norm")
     print(f"{options.images} test examples, seeds {', '.join(options.seeds)}")
     for path in options.models:
         for norm, epsilon in zip(options.norms, epsilons, strict=True):

@@ -1,7 +1,7 @@
-"""Runs the tools on Apache Beam's direct runner and on this machine alone.
+"""Compares the tools on Apache Beam's direct runner with the tools without Beam.
 
-Prints the time of both and whether their outputs are equal. What is measured is the
-cost of a record in Beam; a cluster has no part in it.
+Prints the run times, and whether the outputs are equal. This measures Beam's cost per
+record on one machine, not on a cluster.
 
 Examples:
   python benchmarks/beam.py
@@ -32,7 +32,7 @@ _SHARDS = 4
 
 
 def timed(job: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any], float, float]:
-    """Returns what a job returns, its seconds, and its processes' CPU seconds."""
+    """Runs a job; returns its result, wall time and CPU time in seconds."""
 
     def cpu() -> float:
         usages = map(
@@ -65,7 +65,7 @@ def lines(paths: Sequence[Path]) -> list[tuple[bytes, bytes, float]]:
 
 
 def split(path: Path, shards: int) -> str:
-    """Cuts a file of lines into several, and returns their pattern."""
+    """Splits a text file into shards by lines, and returns their pattern."""
     text = path.read_bytes().splitlines(keepends=True)
     for shard in range(shards):
         path.with_name(f"{path.name}-{shard}").write_bytes(
@@ -83,13 +83,13 @@ def compare(
     folder: Path,
 ) -> None:
     _, seconds, cpu = timed(lambda: local(folder / "local"))
-    print(f"{name}, here: {seconds:.1f} s ({cpu:.1f} s of CPU)", flush=True)
+    print(f"{name}, without Beam: {seconds:.1f} s ({cpu:.1f} s of CPU)", flush=True)
     report, beam_seconds, beam_cpu = timed(lambda: on_beam(folder / "beam"))
     equal = read([folder / "local"]) == read(sorted(folder.glob("beam-*-of-*")))
     print(
         f"{name}, Beam: {beam_seconds:.1f} s ({beam_cpu:.1f} s of CPU), "
         f"{beam_seconds / seconds:.0f} times as long ({beam_cpu / cpu:.0f} times the "
-        f"CPU time), {beam_cpu / elements * 1e6:.0f} us of CPU an element; outputs "
+        f"CPU time), {beam_cpu / elements * 1e6:.0f} us of CPU per element; outputs "
         f"{'are equal' if equal else 'DIFFER'}\n  {report}"
     )
 
@@ -99,7 +99,9 @@ def main() -> None:
     parser.add_argument(
         "--job", default="pack_nbrs", choices=["pack_nbrs", "build_graph"]
     )
-    parser.add_argument("--scale", type=float, default=1, help="times 1,000,000 edges")
+    parser.add_argument(
+        "--scale", type=float, default=1, help="in units of 1,000,000 edges"
+    )
     parser.add_argument("--nodes", type=int, default=50_000)
     flags, options = parser.parse_known_args()
     options = options or [

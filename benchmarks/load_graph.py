@@ -1,4 +1,4 @@
-"""Loads a large graph, and prints seconds and bytes an edge against what is allowed.
+"""Loads a large graph, and compares its time and memory per edge with their limits.
 
 Usage: python benchmarks/load_graph.py [--edges 10000000] [--nodes 1000000]
 """
@@ -31,7 +31,7 @@ def memory(field: str) -> int:
 
 
 def report(name: str, load: Callable[[], nsl.data.Graph]) -> None:
-    # A process of its own, for memory freed by an earlier load would be used again.
+    # A separate process, because memory freed by an earlier load would be reused.
     process = multiprocessing.get_context("fork").Process(
         target=load_and_print, args=(name, load)
     )
@@ -52,7 +52,7 @@ def load_and_print(name: str, load: Callable[[], nsl.data.Graph]) -> None:
     print(
         f"{name}: {graph.num_edges} edges on {graph.num_nodes} nodes\n"
         f"  {seconds:.1f} s ({cpu:.1f} s CPU), {seconds / SECONDS:.2f} of {SECONDS} s\n"
-        f"  {held:.1f} bytes an edge, {held / BYTES_AN_EDGE:.2f} of {BYTES_AN_EDGE}"
+        f"  {held:.1f} bytes per edge, {held / BYTES_AN_EDGE:.2f} of {BYTES_AN_EDGE}"
         f" (peak while loading {peak:.1f}, {peak / BYTES_AN_EDGE:.2f})"
     )
 

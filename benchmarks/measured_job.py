@@ -1,4 +1,4 @@
-"""Runs a job in a process of its own and measures its time and memory."""
+"""Runs a job in a separate process and measures its time and memory."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ import google_crc32c
 from nsl.tools.example_proto import example_class
 example_class()
 def peak():
-    # Not getrusage: its peak starts with that of the process that made this one.
+    # Not getrusage: its peak includes that of the parent process.
     with open("/proc/self/status") as status:
         return next(int(l.split()[1]) for l in status if l[:6] == "VmHWM:") * 1024
 before = peak()
@@ -37,11 +37,11 @@ def run(function: str, **arguments: Any) -> dict[str, Any]:
 
     Args:
       function: The function's name.
-      **arguments: Its arguments, as JSON can hold them.
+      **arguments: Its arguments, as JSON values.
 
     Returns:
-      seconds, cpu_seconds, bytes_above_import (peak memory less what the imports
-      took) and report, what the function returned.
+      A dict of seconds, cpu_seconds, bytes_above_import (peak memory minus that of the
+      imports) and report (the return value of the function).
     """
     arguments["function"] = function
     done = subprocess.run(

@@ -1,15 +1,15 @@
 """Runs the tests of NSL 1.4 against `nsl`, through the old import name.
 
-The tests stand in a checkout of the original, of which nothing else is imported: the
-package they test, `neural_structured_learning`, is the one of this repository.
+The tests are those of a checkout of NSL 1.4. Nothing else is imported from it: the
+package under test, `neural_structured_learning`, is the one of this repository.
 
     git clone https://github.com/tensorflow/neural-structured-learning
     python benchmarks/nsl14_tests.py neural-structured-learning --only lib/ tools/
 
-Each file runs in a process of its own. A test is not runnable if it is skipped, if its
-file cannot be imported, or if the process ended before it: by itself, or because
-`--seconds` were over. What the tests need and neither Keras 3 nor nsl has is supplied
-where it exists under another name (`_supply`), and nothing else.
+Each file runs in a separate process. A test is not runnable if it is skipped, if its
+file cannot be imported, or if the process ended before it, by itself or after
+`--seconds`. Names that Keras 3 and nsl lack are supplied if they exist under another
+name (`_supply`).
 
 The exit status is 1 if a test failed.
 """
@@ -36,7 +36,7 @@ _FILE = "(the file)"
 
 
 class _Recorder(unittest.TestResult):
-    """Writes down at once what became of each test, for the process may end."""
+    """Records each result immediately, because the process may end."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ def first_line(error: BaseException) -> str:
 
 
 def _name(test: unittest.TestCase) -> str:
-    # Not id(), for parameters in a name may hold periods.
+    # Not id(), because parameters in a name may contain periods.
     return f"{type(test).__name__}.{test._testMethodName}"
 
 
@@ -91,13 +91,13 @@ def _tests(suite: unittest.TestSuite) -> Iterator[unittest.TestCase]:
     for test in suite:
         if isinstance(test, unittest.TestSuite):
             yield from _tests(test)
-        # A method of tf.test.TestCase that looks like a test, and skips itself.
+        # A method of tf.test.TestCase that looks like a test and skips itself.
         elif test._testMethodName != "test_session":
             yield test
 
 
 def _supply() -> None:
-    """Gives what the tests call under its old name, where it is there under another."""
+    """Supplies old names that the tests use and that now exist under another name."""
     import tensorflow as tf
 
     for old, new in (("squared", "mse"), ("absolute", "mae")):
@@ -106,8 +106,8 @@ def _supply() -> None:
             setattr(tf.keras.losses, name, getattr(tf.keras.losses, new))
     regularizer = importlib.import_module(f"{OLD}.lib.regularizer")
     regularizer._virtual_adv_regularizer = regularizer.virtual_adversarial_loss
-    # The original's own build tests these files beside an empty package. Where it is
-    # installed as a whole, the package has the functions of the same names instead.
+    # The build of NSL 1.4 tests these modules in an empty package. In the installed
+    # package, these names are functions.
     tools = importlib.import_module(f"{OLD}.tools")
     for name in ("build_graph", "pack_nbrs"):
         importlib.import_module(f"{OLD}.tools.{name}")
@@ -118,10 +118,10 @@ def run_here(path: Path, record: Path) -> None:
     """Runs one file in this process.
 
     Args:
-      path: The file of tests.
-      record: A file that gets a line of JSON for each test planned and each one done.
+      path: The test file.
+      record: A file to which to append a line of JSON per planned and finished test.
     """
-    # The folder of this program gives way to the packages of this repository.
+    # Import the packages of this repository instead of the files of this folder.
     sys.path[0] = str(ROOT)
     recorder = _Recorder(record)
     try:
@@ -146,14 +146,14 @@ def run_here(path: Path, record: Path) -> None:
 
 
 def run(path: Path, seconds: float) -> dict[str, tuple[str, str]]:
-    """Runs one file in a process of its own.
+    """Runs one file in a separate process.
 
     Args:
-      path: The file of tests.
-      seconds: How long it may take.
+      path: The test file.
+      seconds: The time limit.
 
     Returns:
-      For each test its outcome and the reason.
+      The outcome and the reason for each test.
     """
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder) / "record"
@@ -184,16 +184,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("checkout", type=Path, help="a checkout of the original")
+    parser.add_argument("checkout", type=Path, help="a checkout of NSL 1.4")
     parser.add_argument(
         "--only",
         nargs="+",
         default=[""],
         metavar="TEXT",
-        help="only the files whose path in the package holds one of these",
+        help="only run files whose path in the package contains one of these",
     )
     parser.add_argument(
-        "--seconds", type=float, default=900, help="how long a file may take"
+        "--seconds", type=float, default=900, help="time limit per file"
     )
     parser.add_argument("--record", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

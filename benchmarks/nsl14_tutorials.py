@@ -1,20 +1,20 @@
-"""Runs what NSL 1.4's three tutorials do, and prints their figures beside its own.
+"""Runs the three tutorials of NSL 1.4, and prints the results next to its own.
 
     python benchmarks/nsl14_tutorials.py --data=FOLDER --seeds=3
     python benchmarks/nsl14_tutorials.py --data=FOLDER --only=cora
 
-Each is a program of NSL 1.4: the old import name, `tf.keras`, `tf.data` batches that
-are dicts or come from TFRecord files, and the tutorial's network, settings and epochs.
-What had to change stands in `docs/from_nsl14.md`. The tutorials download their data;
-here it is read from files:
+Each is an NSL 1.4 program: it uses the old import name, `tf.keras`, `tf.data` batches
+that are dicts or come from TFRecord files, and the network, settings and epochs of the
+tutorial. `docs/from_nsl14.md` lists the changes that were necessary. The tutorials
+download their data; here it is read from files:
 
-- mnist.npz, as keras.datasets.mnist has it.
-- cora.npz, in the format of `examples/cora.py`. Each seed draws its own 80% to train
-  on: the rows are in another order than in the file that the tutorial splits.
+- mnist.npz, as stored by Keras.
+- cora.npz, in the format of `examples/cora.py`. Each seed draws another training set of
+  80%: the rows are in another order than in the file that the tutorial splits.
 - imdb_train.jsonl.gz and imdb_test.jsonl.gz, in the format of `examples/imdb.py`. Word
-  ids are those of the 10,000 most frequent words. The tutorial's graph joins reviews
-  by pretrained embeddings of words; this one by latent semantic analysis of the
-  reviews, in as many dimensions, with a threshold of 0.9 instead of 0.99.
+  ids are those of the 10,000 most frequent words. The tutorial's graph connects reviews
+  by pretrained word embeddings; this one by latent semantic analysis of the reviews,
+  with the same number of dimensions, and a threshold of 0.9 instead of 0.99.
 """
 
 import argparse
@@ -36,8 +36,8 @@ import neural_structured_learning as nsl
 
 Figures: TypeAlias = dict[str, float]
 
-# Published in the tutorials or, for Cora, where they print nothing, what a run of NSL
-# 1.4 on the same data gave (docs/results.md).
+# As published in the tutorials. For Cora, where they print nothing, the results of a
+# run of NSL 1.4 on the same data (docs/results.md).
 NSL14 = {
     "mnist, base": "99",
     "mnist, regularized": "99",
@@ -204,8 +204,8 @@ def imdb(folder: Path, seed: int) -> Figures:
         x = tf.keras.layers.Dense(16, activation="relu")(x)
         return tf.keras.Model(inputs, outputs=tf.keras.layers.Dense(1)(x))
 
-    # As there, a tenth of the shuffled batches trains; which, changes with each epoch.
-    # The others, which validate there, are left out: nothing depends on their figures.
+    # As in the tutorial, each epoch trains on another tenth of the shuffled batches.
+    # The tutorial validates on the others; they are omitted here.
     train = batches(train_file, training=True).skip(int(0.9 * (count // batch_size)))
     test = batches(test_file)
     graph_reg_config = nsl.configs.make_graph_reg_config(
@@ -231,7 +231,7 @@ def imdb(folder: Path, seed: int) -> Figures:
 
 
 def _write_cora(path: Path, seed: int) -> tuple[str, str]:
-    """Writes the papers that train, with neighbors, and those that test."""
+    """Writes training papers with neighbors, and test papers; returns both paths."""
     with np.load(path) as file:
         arrays = {name: file[name] for name in file.files}
     splits = arrays["features_indptr"]
@@ -248,7 +248,7 @@ def _write_cora(path: Path, seed: int) -> tuple[str, str]:
         for name, chosen in {"train": trains, "test": ~trains}.items()
     )
     Path("cora.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in arrays["edges"]))
-    # Papers that test are neighbors too, without their labels.
+    # Test papers are neighbors too, without their labels.
     nsl.tools.pack_nbrs(
         train,
         test,
@@ -261,7 +261,11 @@ def _write_cora(path: Path, seed: int) -> tuple[str, str]:
 
 
 def _write_imdb(folder: Path) -> tuple[str, str, int]:
-    """Writes reviews to train on, with neighbors, and to test; counts the first."""
+    """Writes training reviews with neighbors, and test reviews.
+
+    Returns:
+      Both paths, and the number of training reviews.
+    """
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -271,7 +275,8 @@ def _write_imdb(folder: Path) -> tuple[str, str, int]:
             folder / f"imdb_{part}.jsonl.gz", "rt", encoding="utf-8"
         ) as file:
             rows = [json.loads(line) for line in file]
-        # Of one class after the other, shuffling 10,000 would leave batches of one.
+        # With reviews sorted by class, a shuffle buffer of 10,000 would leave batches
+        # of a single class.
         order = np.random.default_rng(0).permutation(len(rows))
         texts[part] = [rows[i]["text"].replace("<br />", " ") for i in order]
         labels[part] = [rows[i]["label"] for i in order]
@@ -310,7 +315,7 @@ def _write_imdb(folder: Path) -> tuple[str, str, int]:
 
 
 def _record(**features: Any) -> bytes:
-    """Returns an example; a feature is bytes, integers or floats."""
+    """Returns a serialized tf.train.Example of bytes, integers and floats."""
     example = tf.train.Example()
     for name, values in features.items():
         feature = example.features.feature[name]
@@ -341,14 +346,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True, help="the folder of files")
+    parser.add_argument("--data", type=Path, required=True, help="the data folder")
     parser.add_argument(
         "--only", nargs="+", choices=TUTORIALS, default=list(TUTORIALS), metavar="NAME"
     )
     parser.add_argument("--seeds", type=int, default=1)
     arguments = parser.parse_args()
     folder = arguments.data.resolve()
-    print(f"{'test accuracy in %':34}{'here':>14}   NSL 1.4", flush=True)
+    print(f"{'test accuracy in %':34}{'nsl':>14}   NSL 1.4", flush=True)
     for name in arguments.only:
         runs = []
         for seed in range(arguments.seeds):

@@ -1,14 +1,14 @@
-"""Makes the tables and pictures of docs/results.md: every example, over several seeds.
+"""Updates the tables and plots of docs/results.md: every example, over several seeds.
 
-Runs the programs in examples/, hours in all. Each keeps what a seed gave, so that an
-interrupted run goes on where it was, and what is there already is not run again. An
-example whose data is missing is left out: its part of the page stays as it is.
+Runs the programs in examples/, which takes hours. Each program saves the results of
+every seed, so an interrupted run resumes, and finished seeds are not run again.
+Examples whose data is missing are skipped: their sections of the page do not change.
 
     make results DATA=folder
     python benchmarks/results.py --data_dir=folder --output_dir=results
     python benchmarks/results.py --only=digits,tables
 
-The folder of data holds cora.npz (see examples/cora.py), mnist.npz (as Keras stores it)
+The data folder contains cora.npz (see examples/cora.py), mnist.npz (as stored by Keras)
 and the files of film reviews (see examples/imdb.py), or some of these.
 """
 
@@ -31,11 +31,11 @@ class Example:
     """A program in examples/ that compares networks over seeds.
 
     Attributes:
-      name: Of the program; the file of its table has this name too.
-      data: What it reads, a pattern in the folder of data; '' if nothing. The program
-        is given the file, or the folder if there are several.
-      pictures: What it draws.
-      options: What it is told besides, where a table of its defaults takes too long.
+      name: The name of the program and of its table file.
+      data: The pattern of its data in the data folder, or '' if it needs none. The
+        program receives the file, or the folder if there are several files.
+      pictures: The names of its plots.
+      options: Further options, if the default settings take too long.
     """
 
     name: str
@@ -64,7 +64,7 @@ EXAMPLES = (
 
 
 def command(example: Example, data_dir: Path | None, folder: Path) -> list[str] | None:
-    """Returns how to run an example, or None if its data is missing."""
+    """Returns the command that runs an example, or None if its data is missing."""
     words = [sys.executable, str(ROOT / "examples" / f"{example.name}.py")]
     words += [f"--output_dir={folder}", *example.options]
     if not example.data:
@@ -76,10 +76,10 @@ def command(example: Example, data_dir: Path | None, folder: Path) -> list[str] 
 
 
 def replace_table(page: str, name: str, table: str) -> str:
-    """Puts a table into the block that follows the comment of its name.
+    """Replaces the table in the block after the comment with its name.
 
     Raises:
-      ValueError: If the page does not have just one such block.
+      ValueError: If the page does not have exactly one such block.
     """
     block = rf"(<!-- table of {name} -->\n\n```text\n)(?:(?!```).*\n)*(```\n)"
     replaced, count = re.subn(
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     add = parser.add_argument
     names = [example.name for example in EXAMPLES]
-    add("--data_dir", type=Path, help="folder of the data")
+    add("--data_dir", type=Path, help="the data folder")
     add("--output_dir", type=Path, default=Path("results"), help="default: %(default)s")
     add("--only", default=",".join(names), help="default: %(default)s")
     options = parser.parse_args(arguments)
@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         folder = options.output_dir / example.name
         words = command(example, options.data_dir, folder)
         if words is None:
-            print(f"{example.name}: left out, --data_dir has no {example.data}")
+            print(f"{example.name}: skipped, --data_dir has no {example.data}")
             continue
         print(f"{example.name}: {' '.join(words)}", flush=True)
         subprocess.run(words, check=True)
@@ -120,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         PAGE.write_text(replace_table(PAGE.read_text(), example.name, table))
         for picture in example.pictures:
             shutil.copyfile(folder / picture, IMAGES / picture)
-    print(f"tables and pictures: {PAGE}")
+    print(f"tables and plots: {PAGE}")
 
 
 if __name__ == "__main__":

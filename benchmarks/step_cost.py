@@ -1,27 +1,27 @@
-"""What a regularized training step costs, against the passes that the method needs.
+"""Measures the cost of a training step relative to the passes that the method needs.
 
-In one process, taking turns, this times a plain training step of the base model (one
+In one process, interleaved, this times a plain training step of the base model (one
 forward and one backward pass, F+B), one pass for the gradient of the input, and the
-step of each wrapper, and prints the ratio of each to its limit:
+step of each wrapper. It prints the ratio of each to its lower limit:
 
 - FGSM: 2 (F+B)
-- PGD with k iterations: 2 (F+B) and k-1 passes for the gradient of the input
+- PGD with k iterations: 2 (F+B), and k-1 passes for the gradient of the input
 - graph with k neighbors: F+B at the (1+k)-fold batch size
-- one step of N-FGSM in the place of the samples: one pass for the gradient of the input
-  and F+B; with weight perturbation F+B more
+- one step of N-FGSM instead of the samples: one pass for the gradient of the input, and
+  F+B; with weight perturbation, one more F+B
 - interval bounds: F+B, and two more for the bounds
-- free training with k updates of a batch: k (F+B)
-- PGD at an embedding layer: 2 (F+B) and k-1 passes for the gradient of what the layer
-  returns, of the model above it alone
+- free training with k updates per batch: k (F+B)
+- PGD at an embedding layer: 2 (F+B), and k-1 passes for the gradient of the layer's
+  outputs, through the layers above it only
 
-Then it measures the peak memory of PGD in processes of their own. The numbers are
-medians, with the spread between quartiles.
+Then it measures the peak memory of PGD in separate processes. The numbers are medians
+and quartiles.
 
     python benchmarks/step_cost.py [--models mlp,cnn,lstm,text,transformer]
     python benchmarks/step_cost.py --before ../older
 
-With another checkout of nsl, steps of the wrappers are timed in a process of either,
-which take turns, and the ratio of the medians, new to old, is printed instead.
+With --before, the steps of the wrappers are timed in one process of each checkout,
+interleaved, and the ratio of the medians, new to old, is printed instead.
 """
 
 import argparse
@@ -44,7 +44,7 @@ import nsl
 BATCH = 128
 PGD = (5, 20)
 NEIGHBORS = (1, 3, 5)
-# Large enough that activations outweigh what the runtime itself takes.
+# Large enough that activations need more memory than the runtime.
 MEMORY_BATCH = {"mlp": 16384, "cnn": 1024, "lstm": 2048}
 GOALS = {
     "FGSM": 1.10,
@@ -175,7 +175,7 @@ def graph(name, neighbors):
 
 
 def adversarial_steps(name, jit_compile):
-    """The functions to time for the adversarial term, by label."""
+    """Returns the functions to time for adversarial regularization, by label."""
     data = batch(name, BATCH)
     steps = {
         "plain step (F+B)": training_step(base_model(name), data, jit_compile),
@@ -188,7 +188,7 @@ def adversarial_steps(name, jit_compile):
 
 
 def robust_steps(name, jit_compile):
-    """The functions to time for recipes of robust training, by label."""
+    """Returns the functions to time for presets of robust training, by label."""
     fast = nsl.keras.presets.fast(0.1)
     configs = {
         "fast": fast,
@@ -208,14 +208,14 @@ def robust_steps(name, jit_compile):
 
 
 def method(name, iterations):
-    """What to call the adversarial term of a model."""
+    """Returns the label of an adversarial method."""
     if name in OF_TOKENS:
         return f"layer-{iterations}"
     return "FGSM" if iterations == 1 else f"PGD-{iterations}"
 
 
 def graph_steps(name, neighbors, jit_compile):
-    """The functions to time for a number of neighbors, by label."""
+    """Returns the functions to time for a number of neighbors, by label."""
     size = BATCH * (1 + neighbors)
     plain = training_step(base_model(name), batch(name, size), jit_compile)
     data = batch(name, BATCH, neighbors)
@@ -224,7 +224,7 @@ def graph_steps(name, neighbors, jit_compile):
 
 
 def timed(steps, rounds):
-    """Times all steps in turns; returns seconds by label, one per round."""
+    """Times all steps, interleaved; returns seconds by label, one per round."""
     for step in steps.values():
         for _ in range(3):
             step()
@@ -240,7 +240,7 @@ def timed(steps, rounds):
 
 
 def limits(name, medians):
-    """The cost of the passes that each adversarial method needs."""
+    """Returns the cost of the passes that each adversarial method needs."""
     plain, gradient = medians["plain step (F+B)"], medians["input gradient"]
     return {
         **{method(name, k): 2 * plain + (k - 1) * gradient for k in (1, *PGD)},
@@ -278,7 +278,7 @@ def report_time(name, rounds, jit_compile):
 
 
 def serve(name, jit_compile):
-    """Runs the step that each line of the input names, and prints its seconds."""
+    """Runs the step named by each line of the input, and prints its seconds."""
     steps = {}
     for label, step in adversarial_steps(name, jit_compile).items():
         if label != "input gradient":
@@ -298,7 +298,7 @@ def serve(name, jit_compile):
 
 
 def report_change(name, rounds, jit_compile, before):
-    """Times the steps of this checkout and of another one in turns."""
+    """Times the steps of this checkout and of another one, interleaved."""
     root = Path(__file__).resolve().parents[1]
     command = [sys.executable, __file__, "--serve", name]
     command += ["--jit_compile"] if jit_compile else []
@@ -339,13 +339,13 @@ def report_change(name, rounds, jit_compile, before):
 
 
 def resident(field):
-    """Bytes of this process, now (VmRSS) or at most since the last reset (VmHWM)."""
+    """Returns the bytes used now (VmRSS) or at the peak since the reset (VmHWM)."""
     with open("/proc/self/status") as status:
         return next(int(x.split()[1]) for x in status if x.startswith(field)) * 1024
 
 
 def peak_memory(name, iterations):
-    """Bytes that training steps take beyond model and data, in this process."""
+    """Returns the peak bytes of training steps, without model and data."""
     data = batch(name, MEMORY_BATCH[name])
     step = training_step(adversarial(name, iterations), data, False)
     before = resident("VmRSS")
@@ -377,7 +377,7 @@ def main():
     parser.add_argument("--models", help="default: all, with --before mlp,cnn,lstm")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--jit_compile", action="store_true", help="run under XLA")
-    parser.add_argument("--before", type=Path, help="another checkout, to compare with")
+    parser.add_argument("--before", type=Path, help="another checkout to compare with")
     parser.add_argument("--peak_memory", help=argparse.SUPPRESS)
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Networks side by side over several seeds, as bars."""
+"""Bar charts that compare networks over several seeds."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,14 +18,14 @@ def draw_bars(
     longest: float = 100.0,
     labels: Sequence[str] = LABELS,
 ) -> None:
-    """Draws a group of bars a row of the table, with a dot a seed.
+    """Draws a group of bars per table row, with one dot per seed.
 
     Args:
-      axis: Where to draw, a matplotlib axis.
-      figures: What `over_seeds` returns.
-      title: What the figures are, such as 'test accuracy in %'.
-      longest: What the axis reaches to.
-      labels: The names of the figures' columns, at most three.
+      axis: The matplotlib axis to draw into.
+      figures: The results, as returned by `over_seeds`.
+      title: The quantity, such as 'test accuracy in %'.
+      longest: The upper limit of the axis.
+      labels: The names of the columns, at most three.
     """
     rows, step = list(figures[0]), 0.8 / len(labels)
     for side, (color, label) in enumerate(

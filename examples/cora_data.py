@@ -124,6 +124,41 @@ def few_labels_splits(
     }
 
 
+def choose_unseen(graph: CitationGraph, seed: int) -> np.ndarray:
+    """Draws a fifth of the test papers, which training is to know nothing of.
+
+    Zhang et al. (2022, https://arxiv.org/abs/2110.08727) measure so what a network
+    makes of new samples.
+    """
+    test = np.random.default_rng(seed).permutation(graph.public.test)
+    return np.sort(test[: len(test) // 5])
+
+
+def leave_out(graph: CitationGraph, papers: np.ndarray) -> tuple[CitationGraph, Split]:
+    """Takes papers out of a graph, with their words, labels and citations.
+
+    Returns:
+      The graph of the others, and its split: that of the file in the new rows.
+    """
+    rows = np.setdiff1d(np.arange(len(graph.labels)), papers)
+    places = np.full(len(graph.labels), -1)
+    places[rows] = np.arange(len(rows))
+    edges = places[graph.edges]
+    parts = (
+        places[np.setdiff1d(part, papers)]
+        for part in (graph.public.train, graph.public.validation, graph.public.test)
+    )
+    split = Split(*parts)
+    rest = CitationGraph(
+        graph.name,
+        graph.words[rows],
+        graph.labels[rows],
+        edges[(edges >= 0).all(axis=1)],
+        split,
+    )
+    return rest, split
+
+
 def synthesize(
     path: Path,
     papers: int = 600,

@@ -1,11 +1,11 @@
-"""Trains a model in a hand-written loop with the ops of `nsl.lib`.
+"""Trains a model in a custom training loop with the functions of `nsl.lib`.
 
-Three losses are summed in one `tf.function`: the labeled loss, the labeled loss at
-adversarial neighbors in the L-infinity norm (`nsl.keras.adversarial_loss`), and the
-distance between the answers for an image and for its adversarial neighbor in the L2
-norm (`nsl.lib.gen_adv_neighbor`, `nsl.lib.pairwise_distance_wrapper`). The data are
-scikit-learn's handwritten digits, which need no download. The losses of all epochs are
-drawn.
+One `tf.function` sums three losses: the labeled loss, the labeled loss at adversarial
+neighbors in the L-infinity norm (`nsl.keras.adversarial_loss`), and the distance
+between the predictions for an image and for its adversarial neighbor in the L2 norm
+(`nsl.lib.gen_adv_neighbor`, `nsl.lib.pairwise_distance_wrapper`). The data is
+scikit-learn's handwritten digits, which need no download. The program plots the losses
+of all epochs.
 
     python examples/custom_loop.py --epochs=20
 """
@@ -37,12 +37,12 @@ TrainStep = Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]
 
 @dataclasses.dataclass
 class Result:
-    """What training gave.
+    """The results of training.
 
     Attributes:
       losses: The mean of each loss in each epoch.
-      clean_accuracy: Accuracy on the test images.
-      attacked_accuracy: Accuracy on the same images after one gradient sign step.
+      clean_accuracy: The accuracy on the test images.
+      attacked_accuracy: The accuracy on the same images after one gradient sign step.
     """
 
     losses: list[dict[str, float]]
@@ -71,7 +71,7 @@ def make_train_step(
     @tf.function
     def train_step(x: tf.Tensor, y: tf.Tensor) -> dict[str, tf.Tensor]:
         with tf.GradientTape() as weight_tape:
-            # Persistent, because two attacks start from this one clean pass.
+            # Persistent, because two attacks use this clean pass.
             with tf.GradientTape(persistent=True) as input_tape:
                 input_tape.watch(x)
                 predictions = model(x, training=True)
@@ -111,7 +111,7 @@ def make_train_step(
 
 
 def attack(model: keras.Model, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Moves each image by one gradient sign step."""
+    """Perturbs each image by one gradient sign step."""
     loss_fn = keras.losses.SparseCategoricalCrossentropy()
     images = tf.constant(x)
     with tf.GradientTape() as tape:
@@ -200,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--output_dir",
         type=Path,
         default=Path("custom_loop"),
-        help="folder of the picture (default: %(default)s)",
+        help="folder for the plot (default: %(default)s)",
     )
     options = parser.parse_args(arguments)
     if options.epochs < 1:
@@ -211,8 +211,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     draw(picture, result)
     print(
         f"500 test images: accuracy {result.clean_accuracy:.1%}, after a gradient sign"
-        f" step of {INFINITY_BALL.adv_neighbor_config.adv_step_size} a pixel"
-        f" {result.attacked_accuracy:.1%}\npicture: {picture}"
+        f" step of {INFINITY_BALL.adv_neighbor_config.adv_step_size} per pixel"
+        f" {result.attacked_accuracy:.1%}\nplot: {picture}"
     )
 
 

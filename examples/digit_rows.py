@@ -1,4 +1,4 @@
-"""Rows of images of the digits 0 to 9, with what a network answers, for pictures."""
+"""Rows of images of the digits 0 to 9, with the predictions of a network."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ RIGHT, WRONG = "#2a7f3e", "#c01f2e"
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """Images of the digits 0 to 9, and what a network answers.
+    """Images of the digits 0 to 9, with the predictions of a network.
 
     Attributes:
-      title: Stands to the left of the images.
+      title: The title to the left of the images.
       pixels: `[10, height, width]`, from 0 (white) to 1 (black).
-      answers: `[10]`, or None.
+      answers: The predicted digits, `[10]`, or None.
     """
 
     title: str

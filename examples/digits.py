@@ -1,16 +1,16 @@
 """Both kinds of regularization on scikit-learn's handwritten digits.
 
 (a) Few labels: 20 of 1,000 training images keep their label, two a class. A graph that
-    joins similar images is built with tools/build_graph.py, every image gets its
-    neighbors with tools/pack_nbrs.py, and the same small network is trained on the 20
-    labels without and with `nsl.keras.GraphRegularization` (digits_graph.py).
+    joins similar images is built with tools/build_graph.py, and the same small network
+    is trained on the 20 labels alone, and on labels and graph with
+    `nsl.keras.few_labels` (digits_graph.py).
 (b) Attacks: the same network is trained on all 1,000 labels without and with
     `nsl.keras.AdversarialRegularization`, and attacked with FGSM and PGD
     (digits_adversarial.py).
 
 The program prints one table and draws one picture, and writes a page on how robust the
 regularized network of (b) is (`nsl.evaluate_robustness`). Nothing is downloaded.
-Settings were chosen with digits_search.py.
+Settings of (b) were chosen with digits_search.py.
 
     python examples/digits.py --output_dir=demo
 """
@@ -38,6 +38,7 @@ from progress import Progress
 from seeds import Figures, format_table, make_parser, over_seeds
 
 import nsl
+from nsl.keras import few_labels
 
 EPSILONS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 TABLE_EPSILONS = (0.05, 0.1, 0.2)
@@ -60,7 +61,9 @@ class Settings:
 
 
 QUICK = Settings(
-    GraphSettings(steps=150),
+    GraphSettings(
+        steps=150, with_graph=few_labels.Settings(teacher_steps=60, steps=100)
+    ),
     AdversarialSettings(epochs=10),
     epsilons=(0.0, *TABLE_EPSILONS),
 )

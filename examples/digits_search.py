@@ -1,4 +1,4 @@
-"""Compares settings of examples/digits.py on its validation images.
+"""Compares settings of part (b) of examples/digits.py on its validation images.
 
     python examples/digits_search.py
 
@@ -8,9 +8,7 @@ takes about 20 minutes. The test images stay unseen.
 import argparse
 import dataclasses
 import itertools
-import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,44 +19,14 @@ from digits_adversarial import (
     accuracy_under_attack,
     train_on_all,
 )
-from digits_data import Split, accuracy, load_split
-from digits_graph import GraphSettings, train_on_labels, train_with_graph
+from digits_data import Split, load_split
 
-GRAPH = GraphSettings()
 ADVERSARIAL = AdversarialSettings()
 
 
 def grid(base: Any, **choices: Sequence[Any]) -> Iterator[Any]:
     for values in itertools.product(*choices.values()):
         yield dataclasses.replace(base, **dict(zip(choices, values, strict=True)))
-
-
-def search_graphs(split: Split, seeds: Sequence[int]) -> None:
-    """Prints accuracies with 20 labels, without and with a graph."""
-    with tempfile.TemporaryDirectory() as folder:
-        for settings in grid(GRAPH, learning_rate=(0.001, 0.003, 0.01)):
-            scores = [
-                accuracy(train_on_labels(split.train, settings, seed), split.validation)
-                for seed in seeds
-            ]
-            print(f"{np.mean(scores):.4f}  20 labels alone, {settings}", flush=True)
-        graphs = {
-            "similarity_threshold": (0.85, 0.9, 0.92),
-            "max_neighbors": (3, 5, 10),
-            "multiplier": (3.0, 10.0, 30.0, 100.0),
-        }
-        for settings in (
-            *grid(GRAPH, **graphs),
-            *grid(GRAPH, **graphs, seeds=("labeled",), batch_size=(20,)),
-        ):
-            scores = [
-                accuracy(
-                    train_with_graph(split.train, settings, seed, Path(folder)),
-                    split.validation,
-                )
-                for seed in seeds
-            ]
-            print(f"{np.mean(scores):.4f}  {settings}", flush=True)
 
 
 def search_adversaries(split: Split, seeds: Sequence[int]) -> None:
@@ -90,7 +58,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=5, help="default: %(default)s")
     seeds = range(parser.parse_args(arguments).seeds)
     split = load_split()
-    search_graphs(split, seeds)
     search_adversaries(split, seeds)
 
 

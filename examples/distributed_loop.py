@@ -1,21 +1,22 @@
 """Trains with graph and adversarial regularization on several devices or machines.
 
-A hand-written loop under `tf.distribute`: each replica runs the wrapper's own
-`train_step`, so that all terms count as in `fit`. The data are scikit-learn's
-handwritten digits, the graph joins each image with the images most like it.
+A custom training loop under `tf.distribute`. Each replica runs the `train_step` of the
+wrapper, so the losses are the same as in `fit`. The data is scikit-learn's handwritten
+digits; the graph connects each image to the most similar ones.
 
-On one machine, on all GPUs or, without any, on two logical CPU devices:
+On one machine, on all GPUs, or on two logical CPU devices if there are none:
 
     python examples/distributed_loop.py --quick
 
-On two machines, or here in two terminals, each with its own index and one directory
-for both:
+On two machines, or in two terminals of one machine, each with its own index, and a
+shared directory:
 
     export TF_CONFIG='{"cluster": {"worker": ["localhost:2301", "localhost:2302"]},
                        "task": {"type": "worker", "index": 0}}'
     python examples/distributed_loop.py --backup=/shared/backup
 
-Started again with the same directory, it goes on after the last epoch that was whole.
+If you start it again with the same directory, it resumes after the last complete
+epoch.
 """
 
 import argparse
@@ -83,7 +84,7 @@ def make_data(
     epoch: tf.Variable,
     context: tf.distribute.InputContext,
 ) -> tf.data.Dataset:
-    """Makes one worker's part of the batches."""
+    """Returns the worker's shard of the batches."""
     index = NearestNeighbors(n_neighbors=3).fit(images)
     nearest = index.kneighbors(images, return_distance=False)[:, 1:]
     rows = np.arange(len(images))
@@ -101,7 +102,7 @@ def make_data(
 
 
 def restore(model: keras.Model, backup: Path) -> int:
-    """Loads the newest backup and returns how many epochs were done."""
+    """Loads the latest backup and returns the number of completed epochs."""
     paths = sorted(backup.glob("epoch-*.weights.h5"))
     if not paths:
         return 0
@@ -110,7 +111,7 @@ def restore(model: keras.Model, backup: Path) -> int:
 
 
 def back_up(model: keras.Model, backup: Path, epochs_done: int) -> None:
-    """Saves weights, optimizer and seeds; a half-written file never has the name."""
+    """Saves weights, optimizer state and seeds; renames the complete file."""
     backup.mkdir(parents=True, exist_ok=True)
     model.save_weights(backup / "unfinished.weights.h5")
     os.replace(
@@ -126,7 +127,7 @@ def train(
     backup: Path | None = None,
     on_step: Callable[[int, int], None] = lambda epoch, step: None,
 ) -> nsl.keras.GraphRegularization:
-    # The same seed on every worker: the same weights, order and random starts.
+    # The same seed on every worker gives the same weights, order and random starts.
     keras.utils.set_random_seed(seed)
     images, labels = load_digits(return_X_y=True)
     images = (images / 16).astype(np.float32)
@@ -138,7 +139,7 @@ def train(
     )
     with strategy.scope():
         model = make_model()
-        # A replica must find all variables there, those of metrics too.
+        # Replicas cannot create variables, so create them all here.
         model.optimizer.build(model.trainable_variables)
         model.test_on_batch(images[:1], labels[:1])
     resolver = strategy.cluster_resolver
@@ -154,7 +155,7 @@ def train(
         for step, batch in enumerate(data):
             train_step(batch)
             on_step(done, step)
-        logs = model.get_metrics_result()  # Over all replicas; every worker must ask.
+        logs = model.get_metrics_result()  # Sums over all replicas; call it on all.
         if is_chief:
             shown = "  ".join(f"{name} {float(v):.4f}" for name, v in logs.items())
             print(f"epoch {done + 1:3d}/{epochs}  {shown}", flush=True)
@@ -173,7 +174,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--quick", action="store_true", help="two epochs")
     parser.add_argument(
-        "--backup", type=Path, help="directory that all workers reach; none by default"
+        "--backup",
+        type=Path,
+        help="directory that all workers can access; no backup by default",
     )
     options = parser.parse_args(arguments)
     if options.epochs < 1:

@@ -1,19 +1,19 @@
-"""Judging film reviews with few labels: an LSTM that learns from similar reviews too.
+"""Classifies film reviews with few labels: an LSTM with a graph of similar reviews.
 
-As in NSL's tutorial, a graph joins reviews whose embeddings are similar, and an LSTM
-that reads the words of one review is trained without and with
-`nsl.keras.GraphRegularization`. Here the embeddings need no download: they come from
-the texts alone (TF-IDF and a truncated SVD). All training reviews are in the graph,
-those without a label count in the graph loss alone, and the reviews of the test are in
-no graph: when it answers, the network reads words and nothing else. Beside it stands
-what a logistic regression makes of the embeddings and the same labels.
+As in NSL's tutorial, a graph connects reviews with similar embeddings, and an LSTM is
+trained with and without `nsl.keras.GraphRegularization`. The embeddings need no
+download: they are computed from the texts (TF-IDF and a truncated SVD). All training
+reviews are in the graph; those without a label contribute only to the graph loss. The
+test reviews are not in the graph: for predictions, the network needs only the words.
+The linear baseline in the table is a logistic regression on the same embeddings and
+labels.
 
     python examples/imdb.py --data=aclImdb
     python examples/imdb.py --data=aclImdb --validate --seeds=1
     python examples/imdb.py --quick
 
-A seed takes two minutes on one core, and one with all labels a minute and a half; an
-interrupted program goes on where it was. --quick makes up some reviews.
+A seed takes two minutes on one core, and a minute and a half with all labels. An
+interrupted program resumes. --quick uses synthetic reviews.
 """
 
 import dataclasses
@@ -34,26 +34,26 @@ import nsl
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What may be chosen; it was, on training reviews held out (--validate).
+    """The hyperparameters, chosen on held-out training reviews (--validate).
 
     Attributes:
-      vocabulary: How many words the network knows.
-      tokens: How many words of a review it reads, the first ones.
-      embedding: Numbers a word.
-      units: Of the LSTM.
-      word_dropout: Share of the numbers of all words that are left out in a step.
-      dropout: The same of the LSTM's outputs.
-      learning_rate: Of Adam at the start; it falls to 0 along a cosine.
+      vocabulary: The size of the vocabulary.
+      tokens: The number of words that the network reads, from the start of a review.
+      embedding: The dimension of word embeddings.
+      units: The number of units of the LSTM.
+      word_dropout: The dropout rate of word embeddings.
+      dropout: The dropout rate of the LSTM's outputs.
+      learning_rate: The initial learning rate of Adam, with cosine decay to 0.
       steps: The number of weight updates.
-      all_labels_steps: The same where all reviews have labels.
-      batch_size: Labeled reviews in a step; with a graph as many without labels.
-      dimensions: Of the embeddings that the graph is built from.
-      candidates: How many reviews, the most similar, a review is joined with.
-      neighbors: How many of these it meets in a step.
-      multiplier: Factor of the graph term.
-      objective: Of the graph term.
-      sharpening_temperature: The smaller, the surer is what a review is to learn from
-        neighbors.
+      all_labels_steps: The number of weight updates with all labels.
+      batch_size: The number of labeled reviews per step. With a graph, each step has
+        the same number of unlabeled reviews.
+      dimensions: The dimension of the embeddings that define the graph.
+      candidates: The number of most similar reviews that become a review's neighbors.
+      neighbors: The number of neighbors sampled per step.
+      multiplier: The factor of the graph loss.
+      objective: The graph loss.
+      sharpening_temperature: The temperature that sharpens the neighbors' predictions.
     """
 
     vocabulary: int = 10_000
@@ -110,9 +110,9 @@ def graph_batches(
     graph_config: nsl.configs.GraphRegConfig,
     seed: int,
 ) -> tf.data.Dataset:
-    """Makes batches that are half labeled, with neighbors drawn anew each time."""
+    """Returns batches that are half labeled, with newly sampled neighbors."""
     rest = np.setdiff1d(np.arange(len(task.labels)), rows)
-    # Labeled reviews are few, and come again until they are half of all.
+    # Labeled reviews are few, so repeat them until they are half of all samples.
     samples = np.concatenate([np.resize(rows, len(rest)), rest])
     data = nsl.data.neighbor_dataset(
         task.graph,
@@ -131,7 +131,7 @@ def graph_batches(
 def train(
     task: Task, rows: np.ndarray, settings: Settings, seed: int, regularize: bool
 ) -> keras.Model:
-    """Trains on the labels of the reviews in `rows` and, if wanted, on the graph."""
+    """Trains on the labels of the reviews in `rows`, and optionally on the graph."""
     keras.utils.set_random_seed(seed)
     model = trained = make_model(settings)
     data = labeled_batches(task, rows, settings)
@@ -147,7 +147,7 @@ def train(
     rate = keras.optimizers.schedules.CosineDecay(
         settings.learning_rate, settings.steps
     )
-    # A mean over the labeled reviews of a batch, not over all.
+    # The mean over the labeled reviews of a batch, not over all reviews.
     loss = keras.losses.BinaryCrossentropy(reduction="mean_with_sample_weight")
     trained.compile(keras.optimizers.Adam(rate), loss)
     trained.fit(data, steps_per_epoch=settings.steps, shuffle=False, verbose=0)
@@ -160,13 +160,13 @@ def accuracy(model: keras.Model, task: Task) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = make_parser(__doc__, "imdb", "one seed on made-up reviews, in seconds")
+    parser = make_parser(__doc__, "imdb", "one seed on synthetic reviews, in seconds")
     add = parser.add_argument
-    add("--data", type=Path, help="folder of the reviews, such as aclImdb")
+    add("--data", type=Path, help="folder with the reviews, such as aclImdb")
     add(
         "--validate",
         action="store_true",
-        help="hold out a fifth of the training reviews instead of reading the test's",
+        help="evaluate on a held-out fifth of the training reviews",
     )
     options = parser.parse_args(arguments)
     if options.data is None and not options.quick:
@@ -237,7 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         figures,
         f"{part} accuracy in %",
         (
-            "no network",
+            "linear baseline",
             {title: mean_and_spread(found) for title, found in embeddings.items()},
         ),
     )
@@ -245,7 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     table += (
         f"\nplain with all {len(task.labels):,} labels: {mean_and_spread(all_labels)}"
         f" ({len(all_labels)} of the seeds)"
-        f"\ngraph: {task.graph.num_edges // len(task.labels)} edges a review, "
+        f"\ngraph: {task.graph.num_edges // len(task.labels)} edges per review, "
         f"{equal:.0%} of them between equal labels"
     )
     (folder / f"{name}.txt").write_text(f"{table}\n")
@@ -261,7 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         },
         all_labels,
     )
-    print(f"{table}\n\npicture: {picture}")
+    print(f"{table}\n\nplot: {picture}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Reviews for examples/imdb.py: where they come from, and what is made of them."""
+"""The reviews of examples/imdb.py, their embeddings and their graph."""
 
 import dataclasses
 import gzip
@@ -19,32 +19,32 @@ import nsl
 WHERE = """\
 The reviews of Maas et al. (2011) are at
   https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz (84 MB).
-Unpack that file and give the folder aclImdb. A folder with imdb_train.jsonl.gz and
-imdb_test.jsonl.gz will do too: a line holds {"text": the review, "label": 0 or 1}."""
+Unpack that file and pass the folder aclImdb. A folder with imdb_train.jsonl.gz and
+imdb_test.jsonl.gz works too; each line is {"text": the review, "label": 0 or 1}."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reviews:
-    """Some reviews.
+    """Reviews with their labels.
 
     Attributes:
-      texts: What they say.
-      labels: `[reviews]`, 1 if they praise, 0 if they do not.
+      texts: The texts.
+      labels: `[reviews]`, 1 for positive and 0 for negative reviews.
     """
 
     texts: Sequence[str]
     labels: np.ndarray
 
     def take(self, rows: np.ndarray) -> "Reviews":
-        """Returns some of them."""
+        """Returns the reviews in these rows."""
         return Reviews([self.texts[row] for row in rows], self.labels[rows])
 
 
 def load(folder: Path) -> tuple[Reviews, Reviews]:
-    """Reads the reviews for training and those for the test.
+    """Reads the training and the test reviews.
 
     Raises:
-      FileNotFoundError: If they are not there; says where they can be had.
+      FileNotFoundError: If there are no reviews; the message says where to get them.
     """
     return _load(folder, "train"), _load(folder, "test")
 
@@ -68,14 +68,14 @@ def _load(folder: Path, part: str) -> Reviews:
 
 
 def hold_out(reviews: Reviews) -> tuple[Reviews, Reviews]:
-    """Takes a fifth of the reviews away, to choose settings with."""
+    """Splits off a fifth of the reviews for validation."""
     order = np.random.default_rng(0).permutation(len(reviews.labels))
     held_out = len(order) // 5
     return reviews.take(order[held_out:]), reviews.take(order[:held_out])
 
 
 def make_up(seed: int = 0, reviews: int = 600) -> tuple[Reviews, Reviews]:
-    """Makes up reviews: common words, and some of many that only one class has."""
+    """Makes synthetic reviews of common words and a few class-specific words."""
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(2 * reviews) % 2)
     common = [f"word{i}" for i in range(200)]
@@ -97,21 +97,20 @@ def embed(
     dimensions: int,
     pairs: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Embeds texts by the words they hold, without any label.
+    """Embeds texts by their words, without labels.
 
     Latent semantic analysis (Deerwester et al., 1990,
-    https://doi.org/10.1002/(SICI)1097-4571(199009)41:6<391::AID-ASI1>3.0.CO;2-9): words
-    count the more the rarer they are, and of the matrix of texts and words the largest
-    singular values stay.
+    https://doi.org/10.1002/(SICI)1097-4571(199009)41:6<391::AID-ASI1>3.0.CO;2-9): a
+    truncated SVD of the TF-IDF matrix.
 
     Args:
-      texts: What words and singular vectors are found with.
-      new_texts: What is embedded with them too.
-      dimensions: How many singular values.
-      pairs: Whether pairs of words count like words.
+      texts: The texts that define the vocabulary and the singular vectors.
+      new_texts: Other texts to embed in the same space.
+      dimensions: The number of singular values.
+      pairs: Whether to use word pairs in addition to words.
 
     Returns:
-      For both a float32 array `[texts, dimensions]` of rows of norm 1.
+      The embeddings of both, float32 arrays `[texts, dimensions]` with rows of norm 1.
     """
     tfidf = TfidfVectorizer(
         min_df=20,
@@ -126,24 +125,25 @@ def embed(
 
 
 def join_nearest(embeddings: np.ndarray, neighbors: int) -> nsl.data.Graph:
-    """Joins each text with those whose embeddings point the most alike."""
-    # Between vectors of norm 1 the nearest are the most alike, and found faster.
+    """Connects each text to those with the most similar embeddings."""
+    # For vectors of norm 1, Euclidean and cosine neighbors agree, and the former are
+    # faster to find.
     nearest = kneighbors_graph(embeddings, neighbors, include_self=False)
     return nsl.data.Graph(nearest, undirected=True)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Task:
-    """Reviews to learn from and new ones to judge.
+    """Training reviews with their graph, and new reviews to classify.
 
     Attributes:
       tokens: int32 `[reviews, tokens]`.
       labels: `[reviews]`.
       embeddings: `[reviews, dimensions]`.
-      graph: Which reviews are alike.
-      new_tokens: Of the new reviews, as all that follows.
-      new_labels: Theirs.
-      new_embeddings: Theirs.
+      graph: The graph of similar reviews.
+      new_tokens: The tokens of the new reviews.
+      new_labels: The labels of the new reviews.
+      new_embeddings: The embeddings of the new reviews.
     """
 
     tokens: np.ndarray
@@ -164,15 +164,15 @@ def make_task(
     dimensions: int,
     candidates: int,
 ) -> Task:
-    """Makes of reviews what a network and a graph need.
+    """Tokenizes and embeds reviews, and builds the graph.
 
     Args:
-      train: To learn from.
-      new: To judge.
-      vocabulary: How many words are known.
-      tokens: How many of a review are read, the first ones.
-      dimensions: Of the embeddings.
-      candidates: How many reviews, the most similar, a review is joined with.
+      train: The training reviews.
+      new: The reviews to classify.
+      vocabulary: The size of the vocabulary.
+      tokens: The number of words to keep, from the start of a review.
+      dimensions: The dimension of the embeddings.
+      candidates: The number of most similar reviews that become a review's neighbors.
     """
     vectorization = keras.layers.TextVectorization(
         vocabulary, output_sequence_length=tokens
@@ -187,20 +187,20 @@ def make_task(
 
 
 def draw_labeled(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Draws the rows of the reviews that have labels, equally many of both classes."""
+    """Draws the rows of labeled reviews, the same number for each class."""
     rng = np.random.default_rng(seed)
     rows = [np.flatnonzero(labels == label) for label in (0, 1)]
     return np.concatenate([rng.permutation(some)[: count // 2] for some in rows])
 
 
 def accuracy_of_embeddings(task: Task, rows: np.ndarray) -> float:
-    """Returns what a logistic regression on the embeddings gets, without a network."""
+    """Returns the accuracy of a logistic regression on the embeddings, in percent."""
     regression = LogisticRegression(C=10.0, max_iter=1000)
     regression.fit(task.embeddings[rows], task.labels[rows])
     return 100 * float(regression.score(task.new_embeddings, task.new_labels))
 
 
 def homophily(graph: nsl.data.Graph, labels: np.ndarray) -> float:
-    """Returns the share of edges that join equal labels."""
+    """Returns the share of edges that connect equal labels."""
     sources = np.repeat(np.arange(graph.num_nodes), np.diff(graph.row_splits))
     return float(np.mean(labels[sources] == labels[graph.targets]))

@@ -1,4 +1,4 @@
-"""The picture of examples/imdb.py: accuracy against the number of labels."""
+"""The plot of examples/imdb.py: accuracy against the number of labels."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 STYLES = {
     "plain": ("#c2571a", "o-", "LSTM, labels alone", -18),
     "graph": ("#1f6fb4", "o-", "LSTM, labels and graph", 12),
-    "embeddings": ("#777777", "s:", "no network, embeddings alone", -18),
+    "embeddings": ("#777777", "s:", "linear baseline on embeddings", -18),
 }
 
 
@@ -19,14 +19,15 @@ def draw(
     accuracies: Mapping[str, Sequence[Sequence[float]]],
     all_labels: Sequence[float],
 ) -> None:
-    """Draws means over seeds, and bars of a standard deviation.
+    """Draws means over seeds, with error bars of one standard deviation.
 
     Args:
       path: The PNG file.
-      title: What stands above.
-      counts: Numbers of labels.
-      accuracies: In percent, `[counts, seeds]` of 'plain', 'graph' and 'embeddings'.
-      all_labels: Of plain training with all labels, `[seeds]`.
+      title: The title.
+      counts: The numbers of labels.
+      accuracies: Accuracies in percent, `[counts, seeds]`, by 'plain', 'graph' and
+        'embeddings'.
+      all_labels: The accuracies of plain training with all labels, `[seeds]`.
     """
     import matplotlib
 
@@ -52,7 +53,7 @@ def draw(
     reached = np.mean(all_labels)
     axis.axhline(reached, color=STYLES["plain"][0], linestyle="--", linewidth=1)
     axis.annotate(
-        f"labels alone, all of them: {reached:.1f}",
+        f"all labels, no graph: {reached:.1f}",
         (0.01, reached),
         (0, 5),
         xycoords=("axes fraction", "data"),

@@ -1,23 +1,22 @@
-"""Judging film reviews with few labels: a network that a model of embeddings teaches.
+"""Classifies film reviews with few labels: distillation from a model of embeddings.
 
-Where embeddings tell the classes apart by themselves, a plain model on them beats a
-network that only learns from the labels (examples/imdb.py). Here it teaches one, in
-three steps that use the training reviews and nothing else:
+If embeddings separate the classes, a linear model on them beats a network that is
+trained only on the labels (examples/imdb.py). Here the linear model becomes the teacher
+of a network, in three steps that use only the training reviews:
 
-1. Latent semantic analysis of words and pairs of words embeds all reviews, without any
-   label.
-2. A logistic regression on the first coordinates learns from the labels. Where these
-   are few, a second one, on all coordinates, learns from the half of the reviews of
-   which the first is the surest.
-3. A network that reads words, the mean of their vectors, learns what the teacher says
-   of every review, and the labels there are. It alone answers.
+1. Latent semantic analysis of words and word pairs embeds all reviews, without labels.
+2. A logistic regression on the first coordinates is trained on the labels. If labels
+   are few, a second one, on all coordinates, is trained on the predictions of the first
+   for the half of the reviews where it is most confident.
+3. A network on the mean of the word embeddings is trained on the teacher's predictions
+   for all reviews, and on the available labels. Only the network makes predictions.
 
     python examples/imdb_taught.py --data=aclImdb
     python examples/imdb_taught.py --data=aclImdb --validate --seeds=1
     python examples/imdb_taught.py --quick
 
-With --adversarial, the network is trained on adversarial neighbors at its embedding
-layer, too. An interrupted program goes on where it was.
+With --adversarial, the network is also trained on adversarial neighbors at its
+embedding layer. An interrupted program resumes.
 """
 
 import dataclasses
@@ -38,23 +37,23 @@ import nsl
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What may be chosen; it was, on training reviews held out (--validate).
+    """The hyperparameters, chosen on held-out training reviews (--validate).
 
     Attributes:
-      vocabulary: How many words the network knows.
-      tokens: How many words of a review it reads, the first ones.
-      width: Numbers a word.
-      dropout: Share of the mean of word vectors that is left out in a step.
-      learning_rate: Of Adam at the start; it falls to 0 along a cosine.
-      epochs: Over all reviews, those without a label too.
-      batch_size: Reviews in a step.
-      dimensions: Of the embeddings.
-      first_dimensions: Those that a first teacher looks at, of few labels.
-      few: Up to how many labels there is a first teacher.
-      weight: How much the label of a review counts beside what the teacher says of it.
-      multiplier: Factor of the adversarial loss.
-      step_size: Of the adversarial neighbor of a review, in standard deviations of the
-        word vectors; with --adversarial.
+      vocabulary: The size of the vocabulary.
+      tokens: The number of words that the network reads, from the start of a review.
+      width: The dimension of word embeddings.
+      dropout: The dropout rate of the mean word embedding.
+      learning_rate: The initial learning rate of Adam, with cosine decay to 0.
+      epochs: The number of epochs over all reviews, labeled or not.
+      batch_size: The number of reviews per step.
+      dimensions: The dimension of the review embeddings.
+      first_dimensions: The number of coordinates that the first teacher uses.
+      few: The largest number of labels for which there is a first teacher.
+      weight: The weight of a label relative to the teacher's prediction, up to 1.
+      multiplier: The factor of the adversarial loss.
+      step_size: The step size of adversarial neighbors with --adversarial, in standard
+        deviations of the word embeddings.
     """
 
     vocabulary: int = 20_000
@@ -80,7 +79,7 @@ SHARES, QUICK_SHARES = (0.01, 0.1, 1.0), (0.04,)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Words:
-    """What a network and a teacher know of reviews.
+    """Reviews as inputs of the network and of the teacher.
 
     Attributes:
       tokens: int32 `[reviews, tokens]`.
@@ -94,7 +93,7 @@ class Words:
 
 
 def read(train: Reviews, new: Reviews, settings: Settings) -> tuple[Words, Words]:
-    """Makes words and embeddings of reviews, found with those for training alone."""
+    """Tokenizes and embeds reviews, fitted on the training reviews only."""
     vectorization = keras.layers.TextVectorization(
         settings.vocabulary, output_sequence_length=settings.tokens
     )
@@ -111,14 +110,14 @@ def read(train: Reviews, new: Reviews, settings: Settings) -> tuple[Words, Words
 
 
 def teach(words: Words, rows: np.ndarray, settings: Settings) -> LogisticRegression:
-    """Fits a model of the embeddings to the labels of the reviews in `rows`."""
+    """Trains the teacher on the labels of the reviews in `rows`."""
     labels = words.labels[rows]
     teacher = LogisticRegression(C=10.0, max_iter=1000)
     if len(rows) > settings.few:
         return teacher.fit(words.embeddings[rows], labels)
     first = normalize(words.embeddings[:, : settings.first_dimensions])
     praise = teacher.fit(first[rows], labels).predict_proba(first)[:, 1]
-    # Half of the reviews praise.
+    # Half of the reviews are positive.
     praise -= np.median(praise)
     surest = np.argsort(-np.abs(praise))[: len(praise) // 2]
     second = LogisticRegression(C=1.0, max_iter=1000)
@@ -130,9 +129,9 @@ def teach(words: Words, rows: np.ndarray, settings: Settings) -> LogisticRegress
 
 
 def train(
-    words: Words, rows: np.ndarray, answers: np.ndarray, settings: Settings, seed: int
+    words: Words, rows: np.ndarray, targets: np.ndarray, settings: Settings, seed: int
 ) -> keras.Model:
-    """Trains a network to give these answers to the reviews in `rows`."""
+    """Trains a network on these targets for the reviews in `rows`."""
     keras.utils.set_random_seed(seed)
     base_model = model = keras.Sequential(
         [
@@ -153,7 +152,7 @@ def train(
             standardize_layers=True,
         )
         model = nsl.keras.AdversarialRegularization(base_model, adv_config)
-    # As many steps, however many reviews there are.
+    # The number of steps does not depend on the number of rows.
     steps = settings.epochs * -(-len(words.labels) // settings.batch_size)
     rate = keras.optimizers.schedules.CosineDecay(settings.learning_rate, steps)
     loss = keras.losses.BinaryCrossentropy(from_logits=True)
@@ -161,7 +160,7 @@ def train(
     epochs = -(-steps // -(-len(rows) // settings.batch_size))
     model.fit(
         words.tokens[rows],
-        answers[:, None].astype("float32"),
+        targets[:, None].astype("float32"),
         batch_size=settings.batch_size,
         epochs=epochs,
         verbose=0,
@@ -175,11 +174,11 @@ def accuracy(model: keras.Model, words: Words) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = make_parser(__doc__, "imdb_taught", "one seed on made-up reviews")
+    parser = make_parser(__doc__, "imdb_taught", "one seed on synthetic reviews")
     add = parser.add_argument
-    add("--data", type=Path, help="folder of the reviews, such as aclImdb")
-    add("--validate", action="store_true", help="hold out training reviews to test on")
-    add("--adversarial", action="store_true", help="with adversarial neighbors")
+    add("--data", type=Path, help="folder with the reviews, such as aclImdb")
+    add("--validate", action="store_true", help="evaluate on held-out training reviews")
+    add("--adversarial", action="store_true", help="use adversarial neighbors")
     options = parser.parse_args(arguments)
     if options.data is None and not options.quick:
         parser.error(f"--data is missing (or --quick).\n\n{imdb_data.WHERE}")
@@ -204,15 +203,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             progress.step(title)
             rows = draw_labeled(words.labels, count, seed) if share < 1 else every
             teacher = teach(words, rows, settings)
-            answers = teacher.predict_proba(words.embeddings)[:, 1]
-            told = settings.weight * words.labels[rows]
-            answers[rows] = (1 - settings.weight) * answers[rows] + told
+            targets = teacher.predict_proba(words.embeddings)[:, 1]
+            given = settings.weight * words.labels[rows]
+            targets[rows] = (1 - settings.weight) * targets[rows] + given
             alone = train(words, rows, words.labels[rows], settings, seed)
-            taught = train(words, every, answers, settings, seed)
+            distilled = train(words, every, targets, settings, seed)
             found[title] = (
                 accuracy(alone, new_words),
                 100 * teacher.score(new_words.embeddings, new_words.labels),
-                accuracy(taught, new_words),
+                accuracy(distilled, new_words),
             )
         return found
 
@@ -220,7 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     path = options.output_dir / f"{name}.json"
     figures = over_seeds(measure, options.seeds, path, settings, progress)
     part = "held-out" if options.validate else "test"
-    columns = ("labels alone", "teacher", "taught")
+    columns = ("labels alone", "teacher", "distilled")
     table = format_table(figures, f"{part} accuracy in %", columns=columns)
     (options.output_dir / f"{name}.txt").write_text(f"{table}\n")
     print(table)

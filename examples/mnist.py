@@ -1,24 +1,24 @@
 """MNIST with adversarial regularization, as in the first tutorial of NSL.
 
-The same convolutional network is trained for 5 epochs on 60,000 images, plainly and
-with `nsl.keras.AdversarialRegularization`: the loss at the adversarial neighbor of each
-image, one gradient sign step of 0.2 a pixel (FGSM, Goodfellow et al., 2015), counts 0.2
-beside the loss at the image itself. All settings are the tutorial's. Both networks are
-tested on the 10,000 clean images and under FGSM of the same size: once, as there, with
-images that were made to fool the plain network, and once with those made to fool the
-network that is tested. That is what training prepared it for. The last row, PGD, is a
-stronger attack of the same size, which it was not prepared for.
+The same convolutional network is trained for 5 epochs on 60,000 images, with and
+without `nsl.keras.AdversarialRegularization`. The adversarial loss, with factor 0.2, is
+computed at the adversarial neighbor of each image: one gradient sign step of 0.2 per
+pixel (FGSM, Goodfellow et al., 2015). All settings are those of the tutorial. Both
+networks are evaluated on the 10,000 clean images, and under FGSM of the same size:
+first on images that fool the plain network (a transfer attack), as in the tutorial,
+then on images that fool the evaluated network itself, as in training. The last row,
+PGD, is a stronger attack of the same size that is not used in training.
 
-The third network, in the last column, is what one would train today, in as many epochs:
-on images attacked by three steps instead of one, `nsl.keras.presets.pgd`.
-robust_mnist.py goes on from there.
+The third network is what you would train today, for the same number of epochs: on
+adversarial examples of three steps instead of one, with `nsl.keras.presets.pgd`. See
+robust_mnist.py for more.
 
     python examples/mnist.py --data=mnist.npz
     python examples/mnist.py --quick --output_dir=/tmp/mnist
 
 Without --data, keras.datasets.mnist.load_data downloads the images (11 MB). An
-interrupted program goes on where it was, seed by seed. The folder also gets the
-networks of the first seed. --quick takes scikit-learn's digits instead, scaled up.
+interrupted program resumes with the next seed. The networks of the first seed are saved
+in the output folder. --quick uses enlarged digits of scikit-learn instead.
 """
 
 import dataclasses
@@ -36,12 +36,12 @@ from seeds import Figures, format_table, make_parser, over_seeds
 import nsl
 
 NAMES = ("plain", "regularized", "PGD training")
-NSL14 = {"clean": "98.2 / 99.1", "FGSM made on the plain network": "50.6 / 94.8"}
+NSL14 = {"clean": "98.2 / 99.1", "FGSM on the plain network": "50.6 / 94.8"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Those of the tutorial, and the steps of PGD, in training and in the test."""
+    """The settings of the tutorial, and the steps of PGD in training and evaluation."""
 
     epsilon: float = 0.2
     multiplier: float = 0.2
@@ -84,7 +84,7 @@ def compile_model(model: keras.Model) -> None:
 
 
 def train(images: Images, settings: Settings, seed: int) -> dict[str, keras.Model]:
-    """Returns the networks by name, none of them wrapped."""
+    """Returns the trained networks by name, without wrappers."""
     models = {}
     for name in NAMES:
         keras.utils.set_random_seed(seed)
@@ -107,7 +107,7 @@ def train(images: Images, settings: Settings, seed: int) -> dict[str, keras.Mode
 
 
 def fgsm(model: keras.Model, images: Images, settings: Settings) -> Images:
-    """Moves each pixel by epsilon, to where the loss of `model` grows."""
+    """Moves each pixel by epsilon to increase the loss of `model`."""
     attacker = adversarial(model, settings)
     compile_model(attacker)
     parts = [
@@ -142,8 +142,8 @@ def evaluate(
 
     rows = {
         "clean": dict.fromkeys(models, test),
-        "FGSM made on the plain network": dict.fromkeys(models, made_on_plain),
-        "FGSM made on the network itself": {
+        "FGSM on the plain network": dict.fromkeys(models, made_on_plain),
+        "FGSM on the network itself": {
             name: made_on_plain if name == "plain" else fgsm(model, test, settings)
             for name, model in models.items()
         },
@@ -160,7 +160,7 @@ def evaluate(
 def picture_rows(
     models: Mapping[str, keras.Model], test: Images, settings: Settings
 ) -> list[digit_rows.Row]:
-    """Attacks the first test image of each digit, so that nobody picks them."""
+    """Attacks the first test image of each digit, to avoid cherry-picking."""
     first = [np.flatnonzero(test.y == digit)[0] for digit in range(10)]
     images = Images(test.x[first], test.y[first])
     rows = [digit_rows.Row("clean", images.x[..., 0])]
@@ -173,7 +173,9 @@ def picture_rows(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__, "mnist", "one seed on small images, in seconds")
-    parser.add_argument("--data", type=Path, help="mnist.npz as Keras stores it")
+    parser.add_argument(
+        "--data", type=Path, help="the file mnist.npz, as stored by Keras"
+    )
     options = parser.parse_args(arguments)
     settings = QUICK if options.quick else Settings()
     train_images, test = load_digits() if options.quick else load_mnist(options.data)
@@ -202,12 +204,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     mnist_picture.draw(
         folder / "mnist.png",
         picture_rows(models, test, settings),
-        f"The first test image of each digit, each pixel moved by {settings.epsilon}"
-        "\n(FGSM on the network itself), and what each network answers",
+        "The first test image of each digit, with the predictions of each network\n"
+        f"under FGSM on the network itself, epsilon {settings.epsilon}",
         figures,
         NAMES,
     )
-    print(f"{table}\n\npicture: {folder / 'mnist.png'}")
+    print(f"{table}\n\nplot: {folder / 'mnist.png'}")
 
 
 if __name__ == "__main__":

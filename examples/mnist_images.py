@@ -1,4 +1,4 @@
-"""MNIST's images, and scikit-learn's smaller digits for a quick run."""
+"""MNIST images, and the smaller digits of scikit-learn for a quick run."""
 
 import dataclasses
 from pathlib import Path
@@ -12,20 +12,20 @@ SOURCE = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """Images `[n, height, width, 1]` of values in [0, 1], and their digits `[n]`."""
+    """Images `[n, height, width, 1]` with values in [0, 1], and labels `[n]`."""
 
     x: np.ndarray
     y: np.ndarray
 
 
 def load_mnist(path: Path | None) -> tuple[Images, Images]:
-    """Returns the 60,000 images to train on and the 10,000 to test with.
+    """Returns the 60,000 training images and the 10,000 test images.
 
     Args:
-      path: mnist.npz as Keras stores it. None lets Keras download it.
+      path: The file mnist.npz, as stored by Keras. With None, Keras downloads it.
 
     Raises:
-      FileNotFoundError: If there is no such file; says where it can be had.
+      FileNotFoundError: If the file does not exist; the message says where to get it.
     """
     if path is None:
         parts = keras.datasets.mnist.load_data()
@@ -36,8 +36,8 @@ def load_mnist(path: Path | None) -> tuple[Images, Images]:
             ]
     else:
         raise FileNotFoundError(
-            f"There is no file {path}. The images can be had from {SOURCE} (11 MB);"
-            " without --data, Keras downloads them."
+            f"There is no file {path}. Download the images from {SOURCE} (11 MB), or"
+            " omit --data to let Keras download them."
         )
     train, test = (
         Images((x / 255).astype(np.float32)[..., np.newaxis], y.astype(np.int32))
@@ -47,7 +47,7 @@ def load_mnist(path: Path | None) -> tuple[Images, Images]:
 
 
 def load_digits() -> tuple[Images, Images]:
-    """Returns scikit-learn's 1,797 digits, scaled up from 8 to 16 pixels a side."""
+    """Returns scikit-learn's 1,797 digits, enlarged from 8 x 8 to 16 x 16 pixels."""
     x, y = datasets.load_digits(return_X_y=True)
     x = np.kron(x.reshape(-1, 8, 8) / 16, np.ones((1, 2, 2)))
     x, y = x.astype(np.float32)[..., np.newaxis], y.astype(np.int32)

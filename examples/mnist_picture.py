@@ -1,4 +1,4 @@
-"""The picture of examples/mnist.py: attacked digits, and accuracies."""
+"""The plot of examples/mnist.py: adversarial examples and accuracies."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,12 +15,12 @@ def draw(
     figures: Sequence[Figures],
     names: Sequence[str],
 ) -> None:
-    """Draws the picture.
+    """Draws the plot.
 
     Args:
       path: The PNG file.
-      rows: Rows of images.
-      rows_title: What stands above them.
+      rows: The rows of images.
+      rows_title: The title above the rows.
       figures: The accuracies of all seeds.
       names: The names of the networks.
     """
@@ -34,7 +34,7 @@ def draw(
     left.suptitle(rows_title, fontsize=12)
     for axes, row in zip(left.subplots(len(rows), 10), rows, strict=True):
         draw_row(axes, row)
-    title = "test accuracy in %, a dot a seed"
+    title = "test accuracy in %, one dot per seed"
     draw_bars(right.subplots(), figures, title, labels=names)
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -1,20 +1,21 @@
-"""From raw files to a served model: every step, with files in between.
+"""From raw files to a served model, with all intermediate files.
 
     raw CSV -> TFRecord -> build_graph -> pack_nbrs -> tf.data -> fit -> export -> serve
 
-The raw file holds the measurements of 400 cell samples (Wolberg et al., 1993; they come
-with scikit-learn), of which 10 of each kind have a label, malignant or benign. The
-shell tools of nsl join samples that are alike, and give each sample its neighbors. An
-ordinary Keras model, which standardizes raw measurements itself, is trained plainly on
-the 20 labels and with `nsl.keras.GraphRegularization` on all records, and tested on 169
-other samples. Then it is exported as a SavedModel and as a .keras file, and
-pipeline_serve.py, a fresh process without nsl, answers the raw test file from both. The
-answers must be those of the trained model.
+The raw file has the measurements of 400 cell samples (Wolberg et al., 1993; included in
+scikit-learn). Ten samples of each class, malignant and benign, have a label. The
+command-line tools of nsl connect similar samples and write each sample with its
+neighbors. A Keras model that standardizes the raw measurements is trained on the 20
+labels alone, and with `nsl.keras.GraphRegularization` on all records. It is evaluated
+on 169 other samples, then exported as a SavedModel and as a .keras file. A new process
+without nsl, pipeline_serve.py, predicts the raw test file with both. The predictions
+must be those of the trained model.
 
     python examples/pipeline.py
 
-All files of the first seed stay in the folder, to look at. Number of neighbors,
-multiplier and training are those of other examples; nothing was chosen on these data.
+All files of the first seed remain in the output folder. The number of neighbors, the
+multiplier and the training settings are those of other examples; none was tuned on this
+data.
 """
 
 import csv
@@ -41,7 +42,7 @@ ANSWERS = "answers.csv"
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Those of training, and how many labels of each kind there are."""
+    """The number of labels per class, and the training settings."""
 
     labels_per_kind: int = 10
     neighbors: int = 5
@@ -55,7 +56,7 @@ QUICK = Settings(steps=60)
 
 
 def write_raw_files(folder: Path, settings: Settings, seed: int) -> None:
-    """Writes what a project starts from: train.csv, test.csv and test_labels.csv."""
+    """Writes the raw files: train.csv, test.csv and test_labels.csv."""
     x, y = load_breast_cancer(return_X_y=True)
     train, test = train_test_split(
         np.arange(len(y)), test_size=169, stratify=y, random_state=0
@@ -79,7 +80,7 @@ def write_raw_files(folder: Path, settings: Settings, seed: int) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
-    """What train.csv holds: ids, labels (-1: none) and raw measurements."""
+    """The contents of train.csv: ids, labels (-1: none) and raw measurements."""
 
     ids: list[bytes]
     labels: np.ndarray
@@ -97,8 +98,8 @@ def read_raw_file(path: Path) -> Samples:
 
 
 def pack(folder: Path, samples: Samples, settings: Settings) -> None:
-    """Writes graph.tsv and packed.tfr with the shell tools."""
-    # What makes two samples alike: standardized measurements.
+    """Writes graph.tsv and packed.tfr with the command-line tools."""
+    # Samples are similar if their standardized measurements are.
     embeddings = (samples.raw - samples.raw.mean(axis=0)) / samples.raw.std(axis=0)
 
     def examples(labeled: bool) -> Iterator[dict[str, records.Value]]:
@@ -132,7 +133,7 @@ def pack(folder: Path, samples: Samples, settings: Settings) -> None:
 
 
 def make_model(samples: Samples) -> keras.Model:
-    """Returns a network that takes raw measurements."""
+    """Returns a model of raw measurements."""
     scale = {"mean": samples.raw.mean(axis=0), "variance": samples.raw.var(axis=0)}
     return keras.Sequential(
         [
@@ -182,7 +183,7 @@ def train_on_packed(
 
 
 def run(folder: Path, settings: Settings, seed: int) -> Figures:
-    """Goes all the way but for serving, and returns test accuracies in percent."""
+    """Runs all steps except serving, and returns test accuracies in percent."""
     folder.mkdir(parents=True, exist_ok=True)
     write_raw_files(folder, settings, seed)
     samples = read_raw_file(folder / "train.csv")
@@ -210,7 +211,7 @@ def run(folder: Path, settings: Settings, seed: int) -> Figures:
 
 
 def serve(folder: Path) -> str:
-    """Answers the raw test file in a fresh process, and returns what that prints."""
+    """Predicts the raw test file in a new process, and returns its output."""
     command = [sys.executable, SERVE, folder, folder / "test.csv", folder / ANSWERS]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -219,7 +220,11 @@ def serve(folder: Path) -> str:
 
 
 def largest_difference(folder: Path) -> float:
-    """Compares the answers with those of the trained model, which they must be."""
+    """Compares the served predictions with those of the trained model.
+
+    Raises:
+      RuntimeError: If they differ.
+    """
     served = np.loadtxt(folder / ANSWERS, delimiter=",")
     largest = float(np.abs(served - np.load(folder / "predictions.npy")).max())
     if largest > 1e-5:
@@ -256,7 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         nsl.tools.read_tsv_graph(str(first / "graph.tsv")),
         figures,
     )
-    print(f"{table}\n\npicture: {folder / 'pipeline.png'}")
+    print(f"{table}\n\nplot: {folder / 'pipeline.png'}")
 
 
 if __name__ == "__main__":

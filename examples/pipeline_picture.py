@@ -1,4 +1,4 @@
-"""The picture of examples/pipeline.py: the graph, and accuracies."""
+"""The plot of examples/pipeline.py: the graph and the accuracies."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,14 +21,14 @@ def draw(
     graph: Mapping[str, Mapping[str, float]],
     figures: Sequence[Figures],
 ) -> None:
-    """Draws the picture.
+    """Draws the plot.
 
     Args:
       path: The PNG file.
       raw: The raw measurements, `[n, columns]`.
-      labels: 0, 1, or -1 where there is none, `[n]`.
+      labels: 0, 1, or -1 if there is none, `[n]`.
       ids: The ids of the samples.
-      graph: The edges between them.
+      graph: The weights of edges, by source and target id.
       figures: The accuracies of all seeds.
     """
     import matplotlib
@@ -55,10 +55,10 @@ def draw(
     left.set(
         xticks=[],
         yticks=[],
-        title="train.csv and graph.tsv: samples by their first two components",
+        title="train.csv and graph.tsv: first two principal components",
     )
     left.legend(frameon=False)
     left.spines[["top", "right"]].set_visible(False)
-    draw_bars(right, figures, "test accuracy in %, a dot a seed")
+    draw_bars(right, figures, "test accuracy in %, one dot per seed")
     figure.savefig(path, dpi=110)
     plt.close(figure)

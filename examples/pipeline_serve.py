@@ -1,9 +1,9 @@
-"""Serves what examples/pipeline.py exported. It imports no nsl.
+"""Serves the models exported by examples/pipeline.py, without importing nsl.
 
     python examples/pipeline_serve.py pipeline/seed-0 new_samples.csv answers.csv
 
-Each line of the input is one sample in the units in which it was measured. The answers
-come from the SavedModel; they are compared with those of the .keras file.
+Each line of the input is one sample of raw measurements. The predictions come from the
+SavedModel, and are compared with those of the .keras file.
 """
 
 import sys
@@ -23,7 +23,7 @@ def main() -> None:
     np.testing.assert_allclose(model.predict(raw, verbose=0), served, atol=1e-6)
     assert "nsl" not in sys.modules
     np.savetxt(answers, served, delimiter=",")
-    print(f"{len(served)} answers; no module of nsl was imported")
+    print(f"{len(served)} predictions; nsl was not imported")
 
 
 if __name__ == "__main__":

@@ -1,22 +1,22 @@
-"""What a program tells while it works."""
+"""Progress messages on stderr."""
 
 import sys
 import time
 
 
 class Progress:
-    """One line a part, and on a terminal a running line below it."""
+    """Prints a line per part, and a status line on a terminal."""
 
     def __init__(self) -> None:
         self._start = time.monotonic()
         self._live = sys.stderr.isatty()
 
     def part(self, title: str) -> None:
-        """Shows that a part begins."""
+        """Announces the next part."""
         self._show(title, end="\n")
 
     def step(self, title: str) -> None:
-        """Shows what is going on, on a terminal only."""
+        """Updates the status line; does nothing without a terminal."""
         if self._live:
             self._show(f"  {title}", end="")
 

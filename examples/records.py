@@ -1,4 +1,4 @@
-"""TFRecord files of examples: written, joined by the shell tools, read as batches."""
+"""Writes TFRecord files, runs the command-line tools, and reads batches."""
 
 import subprocess
 import sys
@@ -36,7 +36,7 @@ def write_examples(path: Path, examples: Iterable[Mapping[str, Value]]) -> None:
 
 
 def run_tool(name: str, *arguments: str | Path) -> None:
-    """Runs tools/build_graph.py or tools/pack_nbrs.py as from a shell."""
+    """Runs tools/build_graph.py or tools/pack_nbrs.py as a command."""
     command = [sys.executable, str(TOOLS / name), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -46,18 +46,18 @@ def run_tool(name: str, *arguments: str | Path) -> None:
 def read_packed(
     path: Path, name: str, width: int, max_neighbors: int, batch_size: int, seed: int
 ) -> tf.data.Dataset:
-    """Reads batches `(features, label, sample_weight)`, without end.
+    """Reads batches `(features, label, sample_weight)` and repeats them forever.
 
-    An unlabeled example has the weight 0, so that it counts in the graph term alone.
-    The others share the weight of all, so that the labeled loss is their mean.
+    An unlabeled example has weight 0, so it contributes only to the graph loss. The
+    weights of labeled examples are scaled so that the labeled loss is their mean.
 
     Args:
-      path: What pack_nbrs wrote.
-      name: The feature that the model takes.
-      width: Its length.
-      max_neighbors: How many neighbors to read.
-      batch_size: Examples a batch.
-      seed: Of the order, which is the same in each epoch.
+      path: The output of pack_nbrs.
+      name: The name of the model's input feature.
+      width: The length of the feature.
+      max_neighbors: The number of neighbors to read.
+      batch_size: The number of examples per batch.
+      seed: The seed of the order, which is the same in each epoch.
 
     Returns:
       The dataset.
@@ -66,7 +66,7 @@ def read_packed(
     weight = tf.io.FixedLenFeature([1], tf.float32, [0.0])
     spec = {name: numbers, "label": tf.io.FixedLenFeature([], tf.int64, -1)}
     for i in range(max_neighbors):
-        # Where an example has fewer neighbors, the default weight of 0 masks the rest.
+        # The default weight of 0 masks missing neighbors.
         spec |= {f"NL_nbr_{i}_{name}": numbers, f"NL_nbr_{i}_weight": weight}
 
     def parse(records: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:

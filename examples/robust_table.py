@@ -1,15 +1,15 @@
-"""A diagnosis that withstands errors of measurement, a radius for each column.
+"""A diagnosis that is robust to measurement errors, with a radius per column.
 
-569 breast tumors (Street, Wolberg and Mangasarian, 1993; they come with scikit-learn):
-ten measurements of the cells of each, and how large their standard errors are. A
-diagnosis should not change where each measurement is wrong by no more than that. So the
+The data is 569 breast tumors (Street, Wolberg and Mangasarian, 1993; included in
+scikit-learn), with ten measurements of the cells of each, and their standard errors. A
+diagnosis should not change if each measurement is off by its standard error. So the
 radius of a column is the median of its standard errors, times a factor.
 
-The same small network is trained plainly, on attacked patients alone (PGD training:
-Madry et al., 2018, https://arxiv.org/abs/1706.06083), and with TRADES (Zhang et al.,
-2019, https://arxiv.org/abs/1901.08573), with `nsl.keras.AdversarialRegularization` in
-an ordinary `fit`. Then `nsl.evaluate_robustness` attacks 169 other patients with the
-standard suite.
+The same small network is trained in three ways: plainly, on adversarial examples only
+(PGD training: Madry et al., 2018, https://arxiv.org/abs/1706.06083), and with TRADES
+(Zhang et al., 2019, https://arxiv.org/abs/1901.08573). The last two use
+`nsl.keras.AdversarialRegularization` and `fit`. Then `nsl.evaluate_robustness` attacks
+169 other patients with the standard suite.
 
     python examples/robust_table.py
     python examples/robust_table.py --search
@@ -35,28 +35,28 @@ STEPS = 10
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What may be chosen: passes over the patients, and TRADES's beta."""
+    """The hyperparameters: the number of epochs, and beta of TRADES."""
 
     epochs: int = 30
     beta: float = 3.0
 
 
-# Chosen with --search: the plain network by its accuracy as measured (95.3, and 94.7 to
-# 95.3 with other settings), the others by that within one standard error (86.2 and
-# 87.2; 84.7 to 86.5).
+# Chosen with --search: for the plain network by its accuracy as measured (95.3; 94.7 to
+# 95.3 with other settings), for the others by the accuracy within one standard error
+# (86.2 and 87.2; 84.7 to 86.5).
 CHOSEN = Settings(), Settings(epochs=15), Settings()
 
 
 @dataclasses.dataclass(frozen=True)
 class Patients:
-    """Measurements `[n, 10]`, and which tumors are benign, `[n]`."""
+    """Measurements `[n, 10]`, and labels `[n]`: 1 for benign tumors."""
 
     x: np.ndarray
     y: np.ndarray
 
 
 def load_patients() -> tuple[Patients, Patients, np.ndarray]:
-    """Returns 400 patients to train with, 169 to test on, and the radius of columns."""
+    """Returns 400 training patients, 169 test patients, and the radius per column."""
     table = load_breast_cancer()
     x = table.data[:, :10].astype(np.float32)
     train, test = train_test_split(np.arange(len(x)), test_size=169, random_state=0)
@@ -67,7 +67,7 @@ def load_patients() -> tuple[Patients, Patients, np.ndarray]:
 
 
 def make_model(patients: Patients) -> keras.Model:
-    """Returns a network from raw columns to two logits."""
+    """Returns a model from raw columns to two logits."""
     scale = keras.layers.Normalization(
         mean=patients.x.mean(axis=0), variance=patients.x.var(axis=0)
     )
@@ -79,7 +79,7 @@ def make_model(patients: Patients) -> keras.Model:
 def train(
     name: str, patients: Patients, radii: np.ndarray, settings: Settings, seed: int
 ) -> keras.Model:
-    """Returns a trained network, with no wrapper around it."""
+    """Returns a trained network, without its wrapper."""
     keras.utils.set_random_seed(seed)
     model = trained = make_model(patients)
     # No measurement is negative.
@@ -118,7 +118,7 @@ def evaluate(
 
 
 def search(patients: Patients, radii: np.ndarray) -> None:
-    """Compares settings by a threefold cross-validation on the training patients."""
+    """Compares settings by 3-fold cross-validation on the training patients."""
     tried = [(name, Settings(e)) for name in NAMES[:2] for e in (15, 30, 60, 120)]
     tried += [
         (NAMES[2], Settings(e, b)) for e in (30, 60, 120) for b in (1.0, 3.0, 6.0)
@@ -137,7 +137,9 @@ def search(patients: Patients, radii: np.ndarray) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = make_parser(__doc__, "robust_table", "one seed, and attacks of few steps")
+    parser = make_parser(
+        __doc__, "robust_table", "one seed, and attacks with few steps"
+    )
     searches = "compare settings by cross-validation"
     parser.add_argument("--search", action="store_true", help=searches)
     options = parser.parse_args(arguments)
@@ -163,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         (CHOSEN, FACTORS, suite),
         Progress(),
     )
-    table = format_table(figures, "right diagnoses in %", columns=NAMES)
+    table = format_table(figures, "correct diagnoses in %", columns=NAMES)
     (folder / "robust_table.txt").write_text(f"{table}\n")
     print(table)
 

@@ -1,4 +1,4 @@
-"""The same comparison over several seeds: kept in a file, laid out in a table."""
+"""Repeats a comparison over several seeds, with a results file and a table."""
 
 import argparse
 import json
@@ -11,11 +11,11 @@ import numpy as np
 from progress import Progress
 
 Figures = dict[str, tuple[float, ...]]
-"""What one seed gave: by row of the table, in percent, a number a column."""
+"""The results of one seed: a tuple per table row, with one number per column."""
 
 
 class _Parser(argparse.ArgumentParser):
-    """With --quick, one seed will do."""
+    """A parser that reduces --seeds to one with --quick."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         options, rest = super().parse_known_args(args, namespace)
@@ -27,13 +27,13 @@ class _Parser(argparse.ArgumentParser):
 def make_parser(
     description: str | None, output_dir: str, quick: str, seeds: int = 5
 ) -> argparse.ArgumentParser:
-    """Makes the command line of a comparison: --output_dir, --seeds and --quick.
+    """Returns a parser with the arguments --output_dir, --seeds and --quick.
 
     Args:
       description: What the program does.
-      output_dir: The folder it writes to unless told otherwise.
-      quick: What --quick does, beside taking the first seed alone.
-      seeds: Their number unless told otherwise; `seeds` of what is parsed lists them.
+      output_dir: The default output folder.
+      quick: The help text of --quick, which also reduces the seeds to the first.
+      seeds: The default number of seeds. The parsed `seeds` is a range of them.
 
     Returns:
       The parser.
@@ -43,7 +43,7 @@ def make_parser(
     )
     add = parser.add_argument
     add("--output_dir", type=Path, default=output_dir, help="default: %(default)s")
-    number = "their number (default: %(default)s)"
+    number = "number of seeds (default: %(default)s)"
     add("--seeds", type=_first_seeds, default=str(seeds), help=number)
     add("--quick", action="store_true", help=quick)
     return parser
@@ -56,7 +56,7 @@ def _first_seeds(number: str) -> range:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Writes a file as a whole or not at all, into a folder that need not exist."""
+    """Writes a file atomically, and creates its folder if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".tmp")
     beside.write_text(json.dumps(content, indent=1))
@@ -70,20 +70,20 @@ def over_seeds(
     settings: object,
     progress: Progress,
 ) -> list[Figures]:
-    """Measures with each seed, and keeps what came of it in a file after each.
+    """Runs a comparison for each seed, and saves its results after each.
 
-    An interrupted program goes on where it was: a seed whose figures stand in the file
-    is not run again, unless the settings have changed since.
+    An interrupted program resumes: seeds whose results are in the file are not run
+    again, unless the settings have changed.
 
     Args:
-      measure: Runs one seed.
-      seeds: All that are wanted.
-      path: The file, `{"settings": ..., "seeds": {seed: figures}}`.
-      settings: Anything whose `repr` changes when the figures may.
-      progress: Where to tell which seed is at work.
+      measure: Runs one seed and returns its results.
+      seeds: The seeds.
+      path: The results file, `{"settings": ..., "seeds": {seed: figures}}`.
+      settings: An object whose `repr` changes whenever the results may change.
+      progress: Reports the current seed.
 
     Returns:
-      The figures of each seed.
+      The results of each seed.
     """
     known: dict[str, Figures] = {}
     if path.exists():
@@ -110,13 +110,13 @@ def format_table(
     beside: tuple[str, Mapping[str, str]] | None = None,
     columns: Sequence[str] = ("plain", "regularized"),
 ) -> str:
-    """Lays out the figures of all seeds, a line a row.
+    """Formats the results of all seeds as a text table.
 
     Args:
-      figures: What `over_seeds` returns.
-      title: What the figures are, such as 'test accuracy in %'.
-      beside: The title of one more column, such as 'NSL 1.4', and its cells by row.
-      columns: The titles of the figures' columns.
+      figures: The results, as returned by `over_seeds`.
+      title: The quantity, such as 'test accuracy in %'.
+      beside: The title of an extra column, such as 'NSL 1.4', and its cells by row.
+      columns: The titles of the result columns.
     """
     width = max(len(title), *map(len, figures[0])) + 2
     titles = [*columns, *([beside[0]] if beside else [])]

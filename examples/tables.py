@@ -1,16 +1,16 @@
-"""A table of mixed columns, with a say on which of them may be perturbed.
+"""A table with mixed columns, only some of which may be perturbed.
 
-442 diabetes patients (Efron et al., 2004; they come with scikit-learn): sex, age, body
-mass index, blood pressure and five blood values, and how far the disease went in the
-year after, in points from 25 to 346. Blood is measured with errors; sex and age are
-not. The same small network is trained plainly and with
-`nsl.keras.AdversarialRegularization`, whose `feature_mask` leaves age alone, and whose
-steps say for each column what a measurement may be wrong by. A column of strings or
-integers is never perturbed and needs no mask. Keras's preprocessing layers stand in the
-model, so that steps and bounds have the units of the table.
+The data is 442 diabetes patients (Efron et al., 2004; included in scikit-learn): sex,
+age, body mass index, blood pressure and five blood values, and the progression of the
+disease in the following year, in points from 25 to 346. Blood values have measurement
+errors; sex and age do not. The same small network is trained plainly and with
+`nsl.keras.AdversarialRegularization`. Its `feature_mask` excludes age, and its step
+sizes are the measurement errors of each column. Columns of strings or integers are
+never perturbed and need no mask. Keras preprocessing layers are part of the model, so
+step sizes and bounds are in the units of the table.
 
-Both networks are tested on 142 other patients as they were measured, with random
-errors, and with those errors within the limits that harm the network tested most.
+Both networks are evaluated on 142 other patients: as measured, with random errors, and
+with the worst errors within the limits for the evaluated network.
 
     python examples/tables.py
     python examples/tables.py --search
@@ -29,9 +29,9 @@ from sklearn.model_selection import KFold, train_test_split
 
 import nsl
 
-# For blood fats the total errors that the National Cholesterol Education Program
+# For blood lipids, the total errors that the National Cholesterol Education Program
 # allowed (cholesterol 8.9%, LDL 12%, HDL 13%, triglycerides 15%), at the means of this
-# table; the others are assumed. Each is a sixth to three quarters of the column's
+# table. The others are assumed. Each is a sixth to three quarters of the column's
 # standard deviation.
 ERRORS = {
     "bmi": 0.5,
@@ -44,7 +44,7 @@ ERRORS = {
 }
 THREAT = {
     "feature_mask": {"age": 0.0},
-    "adv_grad_norm": "infinity",  # Each column may be wrong by as much as it may.
+    "adv_grad_norm": "infinity",  # All columns may be off at the same time.
     "clip_value_min": dict.fromkeys(ERRORS, 0.0),
 }
 ATTACK_STEPS = 20
@@ -52,12 +52,12 @@ ATTACK_STEPS = 20
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What may be chosen.
+    """The hyperparameters.
 
     Attributes:
-      multiplier: What the adversarial loss counts; with 0 the network is plain.
+      multiplier: The factor of the adversarial loss; 0 trains a plain network.
       step: The size of the adversarial step, in units of ERRORS.
-      epochs: Passes over the training patients.
+      epochs: The number of epochs.
     """
 
     multiplier: float = 1.0
@@ -65,34 +65,34 @@ class Settings:
     epochs: int = 10
 
 
-# Chosen with --search, by the error of the prediction where there are random errors:
-# 46.0 the plain network (46.4, 46.9 and 53.4 after 10, 20 and 40 epochs), 44.9 the
-# regularized one (with other settings 45.0 to 48.5).
+# Chosen with --search, by the error of the prediction under random errors: 46.0 for the
+# plain network (46.4, 46.9 and 53.4 after 10, 20 and 40 epochs), 44.9 for the
+# regularized one (45.0 to 48.5 with other settings).
 PLAIN = Settings(multiplier=0.0, epochs=5)
 REGULARIZED = Settings(multiplier=1.0, step=0.5, epochs=10)
 
 
 @dataclasses.dataclass(frozen=True)
 class Patients:
-    """Columns by name, each `[n]`, and the progression of the disease, `[n]`."""
+    """Columns by name, each `[n]`, and the disease progression, `[n]`."""
 
     x: dict[str, np.ndarray]
     y: np.ndarray
 
     def __getitem__(self, rows: np.ndarray) -> "Patients":
-        """Returns some of them."""
+        """Returns the patients in these rows."""
         return Patients(
             {name: column[rows] for name, column in self.x.items()}, self.y[rows]
         )
 
 
 def load_patients() -> tuple[Patients, Patients]:
-    """Returns 300 patients to train with and to choose settings on, 142 to test on."""
+    """Returns 300 patients for training and validation, and 142 for testing."""
     raw = load_diabetes(scaled=False)
     names = ["age", "sex", *list(ERRORS)[:5], "ratio", *list(ERRORS)[5:]]
     x = dict(zip(names, raw.data.T.astype(np.float32), strict=True))
-    del x["ratio"]  # Of cholesterol to HDL, which would have to move with them.
-    # The original table has 1 and 2 and does not say which is which.
+    del x["ratio"]  # Cholesterol / HDL would have to change along with them.
+    # The original table codes sex as 1 and 2, without explanation.
     x["sex"] = np.where(x["sex"] == 1, "one", "two").astype(object)
     patients = Patients(x, raw.target.astype(np.float32))
     rows = train_test_split(np.arange(len(patients.y)), test_size=142, random_state=0)
@@ -100,7 +100,7 @@ def load_patients() -> tuple[Patients, Patients]:
 
 
 def make_model(train: Patients) -> keras.Model:
-    """Returns a network from raw columns to points; its scales are those of `train`."""
+    """Returns a model from raw columns to points, scaled by the training data."""
     inputs, parts = {}, []
     for name, column in train.x.items():
         if column.dtype == object:
@@ -123,7 +123,7 @@ def make_model(train: Patients) -> keras.Model:
 def adversarial(
     model: keras.Model, settings: Settings
 ) -> nsl.keras.AdversarialRegularization:
-    # Age needs an entry too, for it has no error but is a number.
+    # Age needs an entry too, because it is a floating column.
     steps = {"age": 0.0} | {name: settings.step * e for name, e in ERRORS.items()}
     config = nsl.configs.make_adv_reg_config(
         multiplier=settings.multiplier, adv_step_size=steps, **THREAT
@@ -142,7 +142,7 @@ def train(patients: Patients, settings: Settings, seed: int) -> keras.Model:
 
 
 def random_errors(patients: Patients, times: float, seed: int) -> Patients:
-    """Adds normal errors, whose standard deviations are ERRORS times a factor."""
+    """Adds normal errors with standard deviations of ERRORS times a factor."""
     rng = np.random.default_rng(seed)
     noisy = {
         name: patients.x[name]
@@ -153,7 +153,7 @@ def random_errors(patients: Patients, times: float, seed: int) -> Patients:
 
 
 def worst_errors(model: keras.Model, patients: Patients) -> Patients:
-    """Moves each column by at most its error, so that the model is most wrong."""
+    """Moves each column by at most its error to maximize the loss of the model."""
     attacker = adversarial(model, Settings(step=2.5 / ATTACK_STEPS))
     attacker.compile(loss="mse")
     radii = {"age": 0.0, **ERRORS}
@@ -168,7 +168,7 @@ def predict(model: keras.Model, patients: Patients) -> np.ndarray:
 
 
 def evaluate(model: keras.Model, patients: Patients, seed: int) -> dict[str, float]:
-    """Returns mean absolute errors of the prediction, by row of the table."""
+    """Returns mean absolute errors of the predictions, by row of the table."""
     tables = {
         "as measured": patients,
         "random errors": random_errors(patients, 1.0, seed),
@@ -182,7 +182,7 @@ def evaluate(model: keras.Model, patients: Patients, seed: int) -> dict[str, flo
 
 
 def search(patients: Patients) -> None:
-    """Compares settings by a threefold cross-validation on the training patients."""
+    """Compares settings by 3-fold cross-validation on the training patients."""
     plain = [Settings(0.0, epochs=epochs) for epochs in (3, 5, 10, 20, 40)]
     steps = [Settings(step=step) for step in (0.5, 1.0, 2.0)]
     multipliers = [Settings(multiplier) for multiplier in (0.3, 3.0)]
@@ -225,7 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     guess = float(np.mean(np.abs(test.y - patients.y.mean())))
     table = (
         f"{format_table(figures, 'mean absolute error in points')}\n"
-        f"{len(test.y)} patients; always predicting the mean is off by {guess:.1f}"
+        f"{len(test.y)} patients; always predicting the mean gives {guess:.1f}"
     )
     (folder / "tables.txt").write_text(f"{table}\n")
     models = [keras.models.load_model(path) for path in saved]
@@ -237,7 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         figures,
         guess,
     )
-    print(f"{table}\n\npicture: {folder / 'tables.png'}")
+    print(f"{table}\n\nplot: {folder / 'tables.png'}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The picture of examples/tables.py: errors, and predictions that are led astray."""
+"""The plot of examples/tables.py: errors, and predictions under the worst errors."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,15 +19,15 @@ def draw(
     figures: Sequence[Figures],
     guess: float,
 ) -> None:
-    """Draws the picture.
+    """Draws the plot.
 
     Args:
       path: The PNG file.
-      truth: What happened to the test patients, `[n]`.
-      measured: What the plain and the regularized network say, each `[n]`.
-      attacked: What they say under the worst errors.
+      truth: The disease progression of the test patients, `[n]`.
+      measured: The predictions of the plain and the regularized network, each `[n]`.
+      attacked: Their predictions under the worst errors.
       figures: The mean absolute errors of all seeds.
-      guess: That of the mean.
+      guess: The mean absolute error of always predicting the mean.
     """
     import matplotlib
 
@@ -38,7 +38,7 @@ def draw(
         1, 2, figsize=(13, 4.2), width_ratios=[1, 1.3], layout="constrained"
     )
     longest = max(value for found in figures for row in found.values() for value in row)
-    draw_bars(left, figures, "mean absolute error in points, a dot a seed", longest)
+    draw_bars(left, figures, "mean absolute error in points, one dot per seed", longest)
     left.axvline(guess, color="#777777", linewidth=1, linestyle="--")
     left.text(guess, 0, " always the mean", color="#777777", fontsize=9, va="center")
     _draw_patients(right, truth, measured, attacked)
@@ -52,7 +52,7 @@ def _draw_patients(
     measured: Sequence[np.ndarray],
     attacked: Sequence[np.ndarray],
 ) -> None:
-    """Draws the first test patients, so that nobody picks them."""
+    """Draws the first test patients, to avoid cherry-picking."""
     position = np.arange(min(PATIENTS, len(truth)))
     axis.plot(position, truth[: len(position)], "_", color="black", markersize=14)
     for side, (color, label) in enumerate(zip(COLORS, LABELS, strict=True)):
@@ -61,7 +61,7 @@ def _draw_patients(
         axis.vlines(x, start, end, color=color, linewidth=2)
         axis.plot(x, start, "o", color=color, markersize=4, label=label)
         axis.plot(x, end, "x", color=color, markersize=6)
-    axis.plot([], [], "_", color="black", markersize=14, label="what happened")
+    axis.plot([], [], "_", color="black", markersize=14, label="true progression")
     axis.plot([], [], "x", color="#555555", label="under the worst errors")
     axis.set(
         xticks=[],

@@ -1,13 +1,13 @@
-"""Series with few labels, and a graph of those that look alike.
+"""Time series with few labels, and a graph of similar series.
 
-Cylinder, bell and funnel (Saito, 1994), three kinds of events in noise, made here with
-a seed as the time series archive of the University of California, Riverside, defines
-them: an event of random beginning, length and height is flat, rises, or falls. Of 600
-series two of each kind have a label. A graph joins each series with the five most like
-it, whatever the shift between them (the shape-based distance of Paparrizos & Gravano,
-2015): labels are not asked. The same one-dimensional convolutional network is trained
+Cylinder, bell and funnel (Saito, 1994) are three classes of events in noise. The series
+are synthetic, as defined by the time series archive of the University of California,
+Riverside: an event of random start, length and height that is flat, rises or falls. Of
+600 series, two of each class have a label. A graph connects each series to the five
+most similar ones over all shifts (the shape-based distance of Paparrizos & Gravano,
+2015), without using labels. The same one-dimensional convolutional network is trained
 on the 6 labels alone, and with `nsl.keras.GraphRegularization` on all series. It is
-tested on 1,000 others, for which no graph is needed.
+evaluated on 1,000 other series, which need no graph.
 
     python examples/time_series.py
 """
@@ -29,7 +29,7 @@ LENGTH = 128
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What may be chosen; multiplier and epochs, on series that are not those below."""
+    """The hyperparameters; multiplier and epochs were chosen on other series."""
 
     series: int = 600
     labels_per_kind: int = 2
@@ -41,12 +41,12 @@ class Settings:
     test_series: int = 1000
 
 
-# After 20 epochs it would depend on the seed which network is the better one.
+# After 20 epochs, which network is better would depend on the seed.
 QUICK = Settings(series=300, epochs=60, steps_on_labels=60, batch_size=50)
 
 
 def make_series(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns series `[count, LENGTH]` of mean 0 and deviation 1, and their kinds."""
+    """Returns standardized series `[count, LENGTH]`, and their classes."""
     rng = np.random.default_rng(seed)
     kinds = np.arange(count) % len(KINDS)
     begin = rng.integers(16, 33, (count, 1))
@@ -63,7 +63,7 @@ def make_series(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def similarities(series: np.ndarray) -> np.ndarray:
-    """Returns the largest correlation over all shifts, of each pair of series."""
+    """Returns the largest correlation over all shifts for each pair of series."""
     spectra = np.fft.rfft(series, 2 * LENGTH)
     return np.stack(
         [
@@ -74,7 +74,7 @@ def similarities(series: np.ndarray) -> np.ndarray:
 
 
 def make_graph(series: np.ndarray, neighbors: int) -> nsl.data.Graph:
-    """Joins each series with those most similar to it."""
+    """Connects each series to the most similar ones."""
     similarity = similarities(series)
     np.fill_diagonal(similarity, -np.inf)
     nearest = np.argsort(-similarity, axis=1)[:, :neighbors]
@@ -128,10 +128,10 @@ def train_with_graph(
         max_neighbors=3,
         multiplier=settings.multiplier,
         objective="propagation",
-        distribution_alignment=1.0,  # There are as many series of each kind.
+        distribution_alignment=1.0,  # All classes are equally frequent.
     )
-    # A series without a label counts in the graph loss alone; the others share the
-    # weight of all, so that the labeled loss is their mean.
+    # Unlabeled series contribute only to the graph loss. The weights of labeled series
+    # are scaled so that the labeled loss is their mean.
     weight = np.isin(np.arange(len(kinds)), labeled) * (len(kinds) / len(labeled))
     data = nsl.data.neighbor_dataset(
         make_graph(series, settings.neighbors),
@@ -198,7 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         {row: graph.targets[graph.row_splits[row] :][:2] for row in range(len(KINDS))},
         figures,
     )
-    print(f"{table}\n\npicture: {folder / 'time_series.png'}")
+    print(f"{table}\n\nplot: {folder / 'time_series.png'}")
 
 
 if __name__ == "__main__":

@@ -107,18 +107,21 @@ if "keras" in sys.modules:
     _register(sys.modules["keras"])
 
 
-def __getattr__(name: str) -> Any:
-    if name == "evaluate_robustness":
-        return importlib.import_module("nsl.robustness").evaluate_robustness
-    if name in __all__:
-        return importlib.import_module(f"nsl.{name}")
-    removed = _REMOVED.get(f"nsl.{name}")
-    # hasattr() and copy.copy() rely on AttributeError, hence no ImportError here.
-    raise AttributeError(
-        removed or f"module 'nsl' has no attribute {name!r}; it has {__all__}",
-        name=name,
-        obj=sys.modules[__name__],
-    )
+# Type checkers take a module with __getattr__ for one that has every name.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name == "evaluate_robustness":
+            return importlib.import_module("nsl.robustness").evaluate_robustness
+        if name in __all__:
+            return importlib.import_module(f"nsl.{name}")
+        removed = _REMOVED.get(f"nsl.{name}")
+        # hasattr() and copy.copy() rely on AttributeError, hence no ImportError here.
+        raise AttributeError(
+            removed or f"module 'nsl' has no attribute {name!r}; it has {__all__}",
+            name=name,
+            obj=sys.modules[__name__],
+        )
 
 
 def __dir__() -> list[str]:

@@ -1,6 +1,6 @@
 """Every row of docs/from_nsl14.md: the old line fails as it says, the new one runs.
 
-The rows are those of tables with the columns `NSL 1.4`, `message` and `here`.
+The rows are those of tables with the columns `NSL 1.4`, `message` and `nsl`.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import neural_structured_learning as nsl
 from tests.pages import ROOT
 
 PAGE = ROOT / "docs" / "from_nsl14.md"
-HEADER = "| NSL 1.4 | message | here |"
+HEADER = "| NSL 1.4 | message | nsl |"
 _SPAN = r"(?:``\s?(.+?)``|`([^`]+)`)"
 _ROW = re.compile(rf"^\| {_SPAN} \| {_SPAN} \| {_SPAN} \|$")
 _STYLE = re.compile(r"\x1b\[\d*m")

@@ -1,4 +1,4 @@
-"""Imports point one way only: configs <- lib <- keras, data; files <- tools <- beam."""
+"""Imports point one way: configs <- lib <- data <- keras; files <- tools <- beam."""
 
 import ast
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ ALLOWED = {
     "attacks": {"configs", "lib", "progress"},
     "robustness": {"attacks", "configs", "files", "lib"},
     "data": {"configs", "files", "lib", "ranks"},
-    "keras": {"attacks", "configs", "lib", "robustness"},
+    "keras": {"attacks", "configs", "data", "lib", "progress", "robustness"},
     "tools": {"configs", "files", "progress", "ranks"},
     "beam": {"configs", "files", "tools"},
 }

@@ -1,4 +1,4 @@
-"""Attacks: searches for close inputs that a model gets wrong."""
+"""Attacks: searches for adversarial examples."""
 
 from nsl.attacks.attack import Attack, FixedRadius, MinimumNorm, State
 from nsl.attacks.autopgd import AutoPGD

@@ -1,4 +1,4 @@
-"""Attacks on the outputs of layers, for inputs that have no gradient."""
+"""Attacks on the outputs of layers, for models whose inputs have no gradient."""
 
 from __future__ import annotations
 
@@ -16,38 +16,36 @@ from nsl.lib import keras_internals
 from nsl.lib.features import is_perturbable
 from nsl.lib.layer_outputs import Change, checked, find_layer, recorded_outputs
 
-_BATCH_SIZE = 256
 _ONE_LENGTH = (
-    "Give the texts one length, as by "
+    "Pad all texts to the same length, such as by "
     "keras.layers.TextVectorization(output_sequence_length=...)."
 )
 _INPUTS, _CENTERS = "inputs of the model", "outputs of the layers"
 
 
 class AtLayer:
-    """A model as a function of what some of its layers return.
+    """A model as a function of the outputs of some of its layers.
 
-    It is called with `features`, or others in which the outputs of layers differ;
-    everything else is that of the model.
+    Call it with `features`, in which the outputs of the layers may be replaced.
 
     Args:
       model: A Keras model or its `predict`.
       layer: The name of the layer, or several.
       examples: The features of the model.
-      batch_size: How many examples go through the model at once.
+      batch_size: The number of examples per batch.
 
     Attributes:
-      features: A dict: under the name of each layer its outputs at the examples,
-        float32 or float64, a list where it returns several; and, for the model alone,
-        its inputs and, if there are several outputs, these once more, floats as the
-        integers of their bits, so that attacks see no other coordinates than those they
-        may move.
+      features: A dict of the outputs of each layer at the examples, float32 or float64,
+        by layer name; a list if the layer returns several. It also contains the model's
+        inputs and, if there are several outputs, a copy of the outputs. In these,
+        floats are stored as integers with the same bits, because attacks must not
+        perturb them.
       names: The names of the layers.
 
     Raises:
-      TypeError: If the model is no Keras model.
-      ValueError: If the model has no layer of that name, or its outputs cannot be
-        perturbed, or differ in shape from batch to batch.
+      TypeError: If the model is not a Keras model.
+      ValueError: If the model has no layer of that name, or the outputs of the layer
+        cannot be perturbed or have different shapes in different batches.
     """
 
     def __init__(
@@ -55,24 +53,24 @@ class AtLayer:
         model: Any,
         layer: str | Sequence[str],
         examples: Examples,
-        batch_size: int | None = None,
+        batch_size: int,
     ) -> None:
         self._model = owner_of_predict(model)
         if not hasattr(self._model, "layers"):
             raise TypeError(
-                f"layer={layer!r} needs a Keras model, which has layers, but model is "
+                f"layer={layer!r} needs a Keras model, but model is "
                 f"{type(self._model).__name__}."
             )
         self.names = (layer,) if isinstance(layer, str) else tuple(layer)
         if not self.names:
             raise ValueError(
-                "layer must be the name of a layer or several, but received "
-                f"{layer!r}. None perturbs the features."
+                "layer must be the name of one layer or several, but received "
+                f"{layer!r}. With None, attacks perturb the features."
             )
         self._found = [find_layer(self._model, name) for name in self.names]
         takes_training = keras_internals.takes_training(self._model)
         self._kwargs = {"training": False} if takes_training else {}
-        self._examples, self._batch_size = examples, batch_size or _BATCH_SIZE
+        self._examples, self._batch_size = examples, batch_size
         outputs, self._masks = self._outputs()
         fixed = {_INPUTS: examples.x}
         if len(tf.nest.flatten(outputs)) > 1:
@@ -86,7 +84,7 @@ class AtLayer:
         return getattr(self._model, name)
 
     def __call__(self, features: Mapping[str, Any], training: bool = False) -> Any:
-        """Returns the outputs of the model where layers return these outputs."""
+        """Returns the model's outputs, with the layers' outputs replaced."""
         del training  # It is always False.
         fixed = {key: features[key] for key in self._dtypes}
         fixed = tf.nest.map_structure(_from_bits, fixed, self._dtypes)
@@ -98,7 +96,7 @@ class AtLayer:
             def change(position: int, output: tf.Tensor) -> tf.Tensor:
                 point = _of_one_shape(name, points[position], output)
                 if centers:
-                    # What is moved below counts, too.
+                    # Keep the effect of perturbations in earlier layers.
                     move = point - centers[position]
                     point = tf.cast(output, move.dtype) + move
                 return tf.ensure_shape(tf.cast(point, output.dtype), output.shape)
@@ -108,20 +106,23 @@ class AtLayer:
         return self._run(fixed[_INPUTS], [changed(name) for name in self.names])[0]
 
     def refresh(self) -> None:
-        """Computes the outputs of the layers again, as when weights have changed.
+        """Recomputes the outputs of the layers, such as after a weight update.
 
-        The arrays of `features` are overwritten.
+        Overwrites the arrays in `features`.
         """
         outputs, _ = self._outputs()
         for name, found in outputs.items():
             tf.nest.map_structure(np.copyto, self.features[name], found)
 
     def limits(self, bounds: Any, feature_mask: Any) -> dict[str, Any]:
-        """Returns what attacks have to be called with, by name.
+        """Returns `bounds` and `feature_mask` for attacks, by name.
 
         Args:
           bounds: The pair of bounds of the layers' outputs, or None.
           feature_mask: Factors of their gradients, or None.
+
+        Returns:
+          A dict of the two arguments. The mask is 0 at padding.
         """
         low, high = (None, None) if bounds is None else bounds
         masks = dict(self._masks)
@@ -135,7 +136,7 @@ class AtLayer:
         }
 
     def chosen(self, features: Mapping[str, Any]) -> Any:
-        """Returns the outputs of the only layer, or of several by name."""
+        """Returns the outputs of the only layer, or a dict of several by name."""
         found = {name: features[name] for name in self.names}
         return found if len(found) > 1 else found[self.names[0]]
 
@@ -152,7 +153,7 @@ class AtLayer:
         return dict(value)
 
     def _outputs(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Returns the outputs of the layers, and 0 for their padding, arrays."""
+        """Returns the layers' outputs, and masks that are 0 at padding; arrays."""
 
         def outputs_and_masks(x: Any) -> Any:
             _, found = self._run(x, [None] * len(self.names))
@@ -161,7 +162,7 @@ class AtLayer:
                 for outputs in found
             ]
 
-        # A partial of its own: TensorFlow warns of frequent tracing by code.
+        # A new partial: TensorFlow warns about repeated tracing of the same function.
         run = tf.function(functools.partial(outputs_and_masks), autograph=False)
         examples, adapter, parts = self._examples, ModelAdapter(self._model), []
         size = adapter.batch_size or self._batch_size
@@ -178,7 +179,7 @@ class AtLayer:
             if not all(output.dtype.kind == "f" for output in of_layer):
                 raise ValueError(
                     f"layer='{name}' returns {[o.dtype.name for o in of_layer]}, which "
-                    "cannot be perturbed. Choose a layer that returns floats."
+                    "cannot be perturbed. Choose a layer with floating outputs."
                 )
             ones = [
                 _like(mask, output)
@@ -199,13 +200,13 @@ class AtLayer:
                 f"{_ONE_LENGTH}"
             )
         joined = np.concatenate([np.asarray(part) for part in parts])
-        # A model of one batch size has seen some examples twice.
+        # With a fixed batch size, the last batch repeats some examples.
         joined = joined[: self._examples.count]
         half = joined.dtype.name in ("float16", "bfloat16")
         return joined.astype(np.float32) if half else joined
 
     def _run(self, x: Any, changes: list[Change | None]) -> tuple[Any, list[Any]]:
-        """Runs the model, and returns what the layers returned, too."""
+        """Runs the model; returns its outputs and those of the layers."""
         with contextlib.ExitStack() as stack:
             found = [
                 stack.enter_context(recorded_outputs(layer, change))
@@ -220,34 +221,34 @@ class AtLayer:
 
 
 def _of_one_shape(name: str, point: tf.Tensor, output: tf.Tensor) -> tf.Tensor:
-    """Returns a point, once a layer returns as much as when it was recorded."""
+    """Returns the point after checking that it has the shape of the output."""
     text = f"layer={name!r} must return outputs of one shape. {_ONE_LENGTH}"
     if not point.shape[1:].is_compatible_with(output.shape[1:]):
         raise ValueError(text)
     if output.shape[1:].is_fully_defined():
         return point
     shapes = tf.shape(point)[1:], tf.shape(output)[1:]
-    # Nothing that is made of the point may fail first, with a message of its own.
+    # The check must run before any operation that uses the point.
     with tf.control_dependencies([tf.debugging.assert_equal(*shapes, text)]):
         return tf.identity(point)
 
 
 def _bits(array: np.ndarray) -> np.ndarray:
-    """Returns a view of floats as integers, which attacks leave alone."""
+    """Returns a view of floats as integers, which attacks do not perturb."""
     if not is_perturbable(array):
         return array
     return array.view(f"i{array.dtype.itemsize}")
 
 
 def _from_bits(values: Any, dtype: Any) -> tf.Tensor:
-    """Undoes `_bits`."""
+    """Inverts `_bits`."""
     values = tf.convert_to_tensor(values)
     known = tf.as_dtype(dtype)
     return tf.bitcast(values, known) if known.is_floating else values
 
 
 def _like(mask: np.ndarray | None, output: np.ndarray) -> np.ndarray:
-    """Returns a mask that broadcasts to an output, of its dtype."""
+    """Reshapes and casts a mask so that it broadcasts to an output."""
     if mask is None or mask.ndim >= output.ndim:
         return np.ones((), output.dtype)
     shape = mask.shape + (1,) * (output.ndim - mask.ndim)

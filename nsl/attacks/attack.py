@@ -1,4 +1,4 @@
-"""What an attack is: settings, a start, and a step."""
+"""The base classes of attacks: settings, a start and a step."""
 
 from __future__ import annotations
 
@@ -25,22 +25,23 @@ _BATCH_SIZE = 256
 
 
 def as_norm(norm: Any) -> configs.NormType | Norm:
-    """Returns a norm as it is, and anything else as a `NormType`."""
+    """Converts anything but a `Norm` to a `NormType`."""
     return norm if isinstance(norm, Norm) else configs.NormType(norm)
 
 
 @attrs.frozen
 class State:
-    """Where an attack is in each example of a batch.
+    """The state of an attack on a batch.
 
-    An attack that remembers more has a subclass with more tensors, batch first.
+    Subclasses add tensors, whose first axis is the batch.
 
     Attributes:
-      i: The number of steps made, a scalar.
-      perturbation: The present point; rows.
-      best: The best point so far; rows.
-      value: The objective there, of shape [batch]; the lowest number before any.
-      fooled: Whether the attack has succeeded there, of shape [batch].
+      i: The number of steps taken, a scalar.
+      perturbation: The current perturbations; rows.
+      best: The best perturbations so far; rows.
+      value: The objective at `best`, of shape [batch]; the lowest finite number at
+        first.
+      fooled: Whether `best` fools the model, bool of shape [batch].
     """
 
     i: tf.Tensor
@@ -51,7 +52,7 @@ class State:
 
     @classmethod
     def at(cls, perturbation: tf.Tensor, **more: Any) -> Self:
-        """Returns the state before the first step at a point; rows."""
+        """Returns the initial state at a perturbation; rows."""
         column = perturbation[:, 0]
         return cls(
             i=tf.constant(0),
@@ -63,11 +64,11 @@ class State:
         )
 
     def is_better(self, values: tf.Tensor, fooled: tf.Tensor) -> tf.Tensor:
-        """Tells where a point is better than the best so far, of shape [batch]."""
+        """Returns whether a point beats the best one so far, bool of shape [batch]."""
         return tf.where(fooled == self.fooled, values > self.value, fooled)
 
     def keep_best(self, values: tf.Tensor, fooled: tf.Tensor) -> Self:
-        """Returns the state with the present point as the best where it is better."""
+        """Returns the state with `best` replaced where the current point beats it."""
         better = self.is_better(values, fooled)
         return attrs.evolve(
             self,
@@ -77,34 +78,34 @@ class State:
         )
 
     def next(self, perturbation: tf.Tensor, **more: Any) -> Self:
-        """Returns the state after a step, at another point."""
+        """Returns the state after a step to another perturbation."""
         return attrs.evolve(self, i=self.i + 1, perturbation=perturbation, **more)
 
 
 @attrs.frozen(kw_only=True)
 class Attack(abc.ABC):
-    """Searches inputs close to given ones that a model gets wrong.
+    """Searches for adversarial examples: inputs close to given ones that fool a model.
 
     ```python
     attack = nsl.attacks.PGD(steps=40)
     x_adv = attack(model, x, y, epsilon=0.3, bounds=(0, 1))
     ```
 
-    An attack is a value, its settings. There are two kinds: `FixedRadius`, which
-    maximizes an objective inside a ball, and `MinimumNorm`, which minimizes the
-    perturbation that fools the model. A subclass of one of them says what the `start`
-    is and what a `step` does; both run compiled, on a batch at once.
+    An attack is an immutable value that consists of its settings. There are two kinds:
+    `FixedRadius` maximizes an objective within a ball, and `MinimumNorm` minimizes the
+    perturbation that fools the model. Subclasses of these define `start` and `step`,
+    which are compiled and run on a whole batch.
 
     Attributes:
-      norm: The norm of the perturbation: a `NormType`, its value, or a
-        `nsl.lib.Norm`.
+      norm: The norm of the perturbation: a `NormType`, its value, or a `nsl.lib.Norm`.
       steps: The number of steps.
-      early_stop: Whether an example that has fallen gets no further steps.
-      jit_compile: Whether XLA compiles the steps. None: where there is a GPU.
-      black_box: Whether the attack uses outputs of the model alone, no gradients.
-      needs_scores: Whether labels as outputs of the model are not enough.
-      minimizes: Whether it looks for the nearest point of another class, whatever the
-        radius is.
+      early_stop: Whether fooled examples drop out before the last step.
+      jit_compile: Whether to compile the steps with XLA. None does so if there is a
+        GPU.
+      black_box: Whether the attack uses only outputs of the model, no gradients.
+      needs_scores: Whether the attack needs scores: class labels are not enough.
+      minimizes: Whether the attack looks for the nearest point of another class,
+        whatever the radius.
     """
 
     black_box: ClassVar[bool] = False
@@ -125,36 +126,36 @@ class Attack(abc.ABC):
 
     @abc.abstractmethod
     def step(self, problem: Problem, state: State) -> State:
-        """Makes one step: `state.next(...)`, of the same shapes and dtypes."""
+        """Returns `state.next(...)`, with the same shapes and dtypes."""
 
     def finish(self, problem: Problem, state: State) -> State:
-        """Returns the state after the last step with its point taken into account."""
+        """Returns the state after also evaluating the point of the last step."""
         return state.keep_best(*problem.evaluate(state.perturbation))
 
     def attempts(self, classes: int) -> int:
-        """Returns how often the attack is made; later attempts try what is robust."""
+        """Returns the number of attempts; later ones attack what is still robust."""
         del classes
         return 1
 
     def targets(
         self, logits: Callable[[], np.ndarray], labels: np.ndarray, attempt: int
     ) -> np.ndarray | None:
-        """Returns the classes to reach, of shape [examples]; None if any other will do.
+        """Returns the target classes, int of shape [examples], or None if untargeted.
 
         Args:
           logits: Computes the clean logits, of shape [examples, classes].
-          labels: The true classes, of shape [examples].
-          attempt: The number of attempts made before.
+          labels: The true classes, int32 of shape [examples].
+          attempt: The index of the attempt.
         """
         del logits, labels, attempt
         return None
 
     def problem_settings(self) -> dict[str, Any]:
-        """Returns the arguments of `Problem` that the attack decides."""
+        """Returns the arguments of `Problem` that the attack determines."""
         return {"norm": self.norm}
 
     def step_counts(self) -> list[int]:
-        """Returns after how many steps fallen examples leave: 1, 2, 4, 8 and so on."""
+        """Returns the step counts between which fooled examples drop out."""
         return doubling(self.steps, self.steps) if self.early_stop else [self.steps]
 
     def __call__(
@@ -177,86 +178,74 @@ class Attack(abc.ABC):
         batch_size: int | None = None,
         verbose: bool = True,
     ) -> Any:
-        """Attacks a model on examples.
+        """Attacks a model.
 
         Args:
-          model: A callable from features to logits or probabilities of shape
-            [batch, classes], or [batch, 1] for two classes. If it takes `training`,
-            that is False. Its state is left as it was. An attack without gradients
-            also takes a function of NumPy arrays.
-          x: Features, an array or a structure of arrays with the examples as first
-            axis, or batches such as a tf.data.Dataset. Floating ones are perturbed.
-          y: The true classes, integers of shape [examples] or one-hot; with `loss_fn`
-            whatever that takes. None takes those of the batches or, if there are none,
-            what the model says of the clean features.
-          epsilon: The radius of the ball around an example, measured jointly over all
-            of its features: a number, an array of shape [examples], or a radius for
-            each coordinate (a dict by feature, or an array of a feature's shape). A
-            list or tuple of those gives several results: an example that has fallen
-            within a smaller radius keeps what was found.
-          bounds: The pair (low, high) of what a feature may be, each a number or a
-            structure keyed by feature, or None. A feature that is out of its bounds
-            may stay where it is or move towards them.
+          model: A callable from features to logits or probabilities of shape [batch,
+            classes], or [batch, 1] for two classes. If it takes `training`, that is
+            False. Its state is restored afterwards. Attacks without gradients also
+            accept a function of NumPy arrays.
+          x: Features, an array or a structure of arrays of shape [examples, ...], or
+            batches of them, such as a tf.data.Dataset. Floating features are perturbed.
+          y: The true classes, integers of shape [examples] or one-hot; with `loss_fn`,
+            any structure that it takes. None uses the labels in the batches or, if
+            there are none, the model's predictions for the clean features.
+          epsilon: The radius of the ball around an example, in the joint norm of all
+            its features: a number, an array of shape [examples], or a radius per
+            coordinate (a dict by feature, or an array of a feature's shape). A list or
+            tuple of these gives a list of results; an adversarial example for a smaller
+            radius is reused for the larger ones.
+          bounds: The pair (low, high) of valid feature values, each a number or a
+            structure keyed by feature, or None. A feature outside its bounds may stay
+            where it is or move towards them.
           feature_mask: Factors in [0, 1] of the gradient, broadcastable to the
-            features. Where one is 0, the feature stays.
-          grid: The distance of valid values: 1/255 for 8-bit images scaled to [0, 1],
-            1 for counts. Points are judged and returned on the grid.
-          target: The classes to reach, integers of shape [examples]. None takes what
-            the attack says.
-          from_logits: Whether the model gives logits. None finds out.
+            features. A feature with factor 0 is not perturbed.
+          grid: The spacing of valid values: 1/255 for 8-bit images scaled to [0, 1], 1
+            for counts. Points are evaluated and returned on the grid.
+          target: The target classes, integers of shape [examples]. None uses the
+            setting of the attack.
+          from_logits: Whether the model outputs logits. None detects it.
           output: Which of several outputs to attack: a key, a position, or a function
             of all outputs.
-          loss_fn: For any other output: a function of (y, outputs) that returns one
-            loss per example, which is maximized instead of the objective.
-          criterion: With `loss_fn`: a function of (y, outputs) that tells which
-            examples are right. Others have fallen.
-          layer: The layer of a Keras model whose outputs are perturbed instead of the
-            features, such as an embedding of tokens, or several. `epsilon`, `bounds`
-            and `feature_mask` are about these outputs; padding that the layer masks is
-            not perturbed. No input, as no text, may lead to what is found.
-          seed: Determines all that is random.
-          batch_size: How many examples are attacked at once.
-          verbose: Whether progress is shown on a terminal.
+          loss_fn: For models of anything but class scores: a function of (y, outputs)
+            that returns one loss per example, which replaces the objective.
+          criterion: With `loss_fn`: a function of (y, outputs) that returns whether
+            each example is correct. Without it, no example counts as fooled.
+          layer: The name of a layer of a Keras model, or several, whose outputs to
+            perturb instead of the features, such as an embedding of tokens. `epsilon`,
+            `bounds` and `feature_mask` then apply to these outputs; positions that the
+            layer masks as padding are not perturbed. There may be no input, such as a
+            text, that produces the perturbed outputs.
+          seed: Determines all random numbers.
+          batch_size: The number of examples per batch; 256 by default.
+          verbose: Whether to show progress on a terminal.
 
         Returns:
-          The adversarial features, arrays in the structure and dtypes of `x`, inside
-          ball and bounds in that dtype; for a list of epsilons a list of them. With
-          `layer` the outputs of the layer; of several, a dict of them by name.
+          The adversarial features, arrays in the structure and dtypes of `x`, within
+          ball and bounds in that dtype; for a list of epsilons, a list of them. With
+          `layer`, the perturbed outputs of the layer; with several layers, a dict of
+          them by name.
 
         Raises:
-          ValueError: If arguments do not fit each other, or the outputs of the model
-            are not of the shape needed.
+          ValueError: If arguments do not fit each other, or the outputs of the model do
+            not have the required shape.
           TypeError: If the model is not callable.
         """
         if self.minimizes and (target is not None or loss_fn is not None):
             raise ValueError(
                 f"{type(self).__name__} looks for the nearest point of another class, "
-                "so that it takes neither target nor loss_fn. Use nsl.attacks.PGD."
+                "so it supports neither target nor loss_fn. Use nsl.attacks.PGD."
             )
+        at_layer = None
         if layer is not None:
             examples = Examples(x, y, perturbed=False)
-            above = AtLayer(model, layer, examples, batch_size)
-            found = self(
-                above,
-                above.features,
-                examples.y,
-                epsilon=epsilon,
-                **above.limits(bounds, feature_mask),
-                grid=grid,
-                target=target,
-                from_logits=from_logits,
-                output=output,
-                loss_fn=loss_fn,
-                criterion=criterion,
-                seed=seed,
-                batch_size=batch_size,
-                verbose=verbose,
-            )
-            if isinstance(found, list):
-                return [above.chosen(one) for one in found]
-            return above.chosen(found)
+            size = batch_size or _BATCH_SIZE
+            model = at_layer = AtLayer(model, layer, examples, size)
+            x, y = at_layer.features, examples.y
+            limits = at_layer.limits(bounds, feature_mask)
+            bounds, feature_mask = limits["bounds"], limits["feature_mask"]
         examples = Examples(x, y, bounds=bounds, feature_mask=feature_mask, grid=grid)
-        limits, is_list = examples.limits_of(epsilon)
+        radii, is_list = examples.limits_of(epsilon)
         with adapted(
             model,
             examples,
@@ -273,27 +262,30 @@ class Attack(abc.ABC):
                 target=target,
                 batch_size=size,
                 seed=seed,
-            ).run(limits, verbose)
+            ).run(radii, verbose)
+        if at_layer is not None:
+            results = [at_layer.chosen(one) for one in results]
         return results if is_list else results[0]
 
 
 @attrs.frozen(kw_only=True)
 class FixedRadius(Attack):
-    """Maximizes an objective inside the ball and the bounds.
+    """Maximizes an objective within the ball and the bounds.
 
-    For each example the best point is kept: first one that the model gets wrong (with a
-    target, takes for the target), then the one of largest objective. A restart only
-    tries examples that are still robust.
+    Keeps the best point of each example: points that fool the model (with a target:
+    that reach it) beat all others, then the largest objective wins. Restarts attack
+    only examples that are still robust.
 
     Attributes:
-      restarts: How often the attack is made.
-      objective: What is maximized: 'cross_entropy', 'margin', 'dlr', or a function
-        like those of `nsl.attacks.objectives`.
-      target: How the class to reach is chosen; None for any but the true one.
-      samples: How many draws of a random model each gradient is averaged over
-        (expectation over transformations: Athalye et al., 2018,
+      restarts: The number of restarts, counting the first run.
+      objective: What to maximize: 'cross_entropy', 'margin', 'dlr', or a function like
+        those in `nsl.attacks.objectives`.
+      target: How to choose the target class; None for an untargeted attack.
+      samples: The number of forward passes through a randomized model over which each
+        gradient is averaged (expectation over transformation: Athalye et al., 2018,
         https://arxiv.org/abs/1707.07397).
-      All others are those of `Attack`.
+
+    The other attributes are those of `Attack`.
     """
 
     restarts: int = attrs.field(default=1, validator=attrs.validators.ge(1))
@@ -314,14 +306,14 @@ class FixedRadius(Attack):
     def targets(
         self, logits: Callable[[], np.ndarray], labels: np.ndarray, attempt: int
     ) -> np.ndarray | None:
-        """Returns the classes that `target` chooses."""
+        """Returns the target classes that `target` chooses."""
         del attempt
         if self.target is None:
             return None
         return choose_targets(logits(), labels, self.target)
 
     def problem_settings(self) -> dict[str, Any]:
-        """Returns norm, objective and number of samples."""
+        """Returns the norm, the objective and the number of samples."""
         objective = objective_of(self.objective)
         return {"norm": self.norm, "objective": objective, "samples": self.samples}
 
@@ -330,14 +322,15 @@ class FixedRadius(Attack):
 class MinimumNorm(Attack):
     """Minimizes the perturbation that changes the class.
 
-    One run serves a list of epsilons: an example falls at those that its smallest
-    perturbation fits into, and comes back unchanged for the others. `State.value` is
-    minus the norm of the best point.
+    One run covers a list of epsilons: an example counts as fooled at every epsilon that
+    is at least its smallest perturbation, and is returned unchanged for the others.
+    `State.value` is the negative norm of the best point.
 
     Attributes:
-      early_stop: Whether an example is done with as soon as it falls at the smallest
-        epsilon. If not, the perturbation goes on shrinking.
-      All others are those of `Attack`.
+      early_stop: Whether an example drops out once it is fooled within the smallest
+        epsilon. Otherwise its perturbation keeps shrinking.
+
+    The other attributes are those of `Attack`.
     """
 
     minimizes: ClassVar[bool] = True
@@ -347,10 +340,14 @@ class MinimumNorm(Attack):
     def keep_nearest(
         self, problem: Problem, state: State, point: tf.Tensor, fooled: tf.Tensor
     ) -> State:
-        """Returns the state with a fooling point where it is nearer than the best.
+        """Returns the state with `best` replaced where a fooling point is nearer.
 
-        The point is rows, `fooled` of shape [batch]; that of the state says what the
-        radius holds.
+        Args:
+          problem: The problem.
+          state: The state. Its `fooled` becomes whether the best point is within the
+            radius, with `early_stop`.
+          point: The perturbations; rows.
+          fooled: Whether they fool the model, bool of shape [batch].
         """
         length = problem.length(point)[:, 0]
         nearer = fooled & (-length > state.value)
@@ -373,16 +370,16 @@ def adapted(
     output: Any,
     from_logits: bool | None,
 ) -> Iterator[tuple[ModelAdapter, int]]:
-    """Gives the adapter of a model, examined, and the batch size that it takes.
+    """Yields the examined adapter of a model and its batch size.
 
-    What the body changes in the model's state is undone. The arguments are those of
+    Restores the model's state after the body. The arguments are those of
     `Attack.__call__`.
     """
     adapter = adapt(model, output=output, from_logits=from_logits)
     size, traces = adapter.batch_size or batch_size, adapter.traces
     if adapter is not model:
         adapter.forget_if_changed()
-    # A model of labels alone may give others than it did.
+    # A model of class labels may now return further classes.
     if not adapter.is_examined or (adapter.decisions and adapter is not model):
         adapter.examine(examples.first(size), examples.y)
     with adapter.state_kept():
@@ -392,9 +389,9 @@ def adapted(
 
 
 def doubling(steps: int, most: int) -> list[int]:
-    """Splits steps into counts of 1, 1, 2, 4 and so on, of at most `most` each."""
+    """Splits steps into counts of 1, 1, 2, 4 and so on, each at most `most`."""
     counts: list[int] = []
     while sum(counts) < steps:
-        # Most examples fall early, if they do.
+        # Most examples that can be fooled are fooled early.
         counts.append(min(max(1, sum(counts)), most, steps - sum(counts)))
     return counts

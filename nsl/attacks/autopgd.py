@@ -1,4 +1,4 @@
-"""Projected gradient descent that chooses its steps itself."""
+"""Auto-PGD: projected gradient descent with adaptive step sizes."""
 
 import math
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from nsl.attacks.attack import FixedRadius, State, doubling
 from nsl.attacks.labels import likeliest_wrong
 from nsl.attacks.problem import Problem
 
-# The numbers of the papers.
+# Constants from the papers.
 _MOMENTUM = 0.75
 _RISING_SHARE = 0.75
 _FIRST_CHECK, _SOONER, _LEAST_WAIT = 0.22, 0.03, 0.06
@@ -23,11 +23,13 @@ _LARGE_RADII, _LARGE_SHARES = (3.0, 2.0), (0.3, 0.3)
 
 
 class _Schedule(NamedTuple):
-    """What each step is, in arrays of shape [steps].
+    """The plan of all steps, in arrays of shape [steps].
 
-    `factors` are radii as multiples of epsilon; `waits` the numbers of steps since the
-    last checkpoint, 0 where there is none; a step that `leaves` goes over to the next
-    radius.
+    Attributes:
+      factors: The radius of each step, as a multiple of epsilon.
+      is_first: Whether a step is the first one within its radius.
+      waits: The number of steps since the last checkpoint; 0 if the step is not one.
+      leaves: Whether a step is the last one within its radius.
     """
 
     factors: np.ndarray
@@ -38,10 +40,10 @@ class _Schedule(NamedTuple):
 
 @attrs.frozen
 class _MomentumState(State):
-    """Under L2 and L-infinity: points are rows, all others of shape [batch].
+    """The state under L2 and L-infinity: points are rows, all else of shape [batch].
 
-    `rises` counts the steps since the last checkpoint in which the objective rose;
-    `checked_value` is the best objective there.
+    `rises` counts the steps since the last checkpoint that increased the objective;
+    `checked_value` is the best objective at that checkpoint.
     """
 
     best_gradient: tf.Tensor
@@ -56,10 +58,10 @@ class _MomentumState(State):
 
 @attrs.frozen
 class _SparseState(State):
-    """Under L1: `sparsity` is the share of the coordinates that a step changes.
+    """The state under L1; `sparsity` is the share of coordinates that a step changes.
 
-    `checked_support` counts the coordinates in which the best point differed from the
-    features at the last checkpoint. Both are of shape [batch].
+    `checked_support` is the number of coordinates in which the best point differed from
+    the features at the last checkpoint. Both are of shape [batch].
     """
 
     best_gradient: tf.Tensor
@@ -70,39 +72,41 @@ class _SparseState(State):
 
 @attrs.frozen(kw_only=True)
 class AutoPGD(FixedRadius):
-    """Projected gradient descent with momentum that chooses its step sizes itself.
+    """Projected gradient descent with momentum and adaptive step sizes (Auto-PGD).
 
-    For the infinity norm and L2, with z = project(x + step * direction(gradient)),
+    Under L-infinity and L2, with z = project(x + step * direction(gradient)),
 
         x <- project(x + 0.75 (z - x) + 0.25 (x - previous x))
 
-    where points are clipped to the bounds before they are projected onto the ball.
-    The step is 2 epsilon at first. At checkpoints that grow more frequent it is
-    halved, and the search goes back to the best point, for examples whose objective
-    rose in less than 3 of 4 steps, or has no new best point since the last checkpoint
-    in spite of an unchanged step. Croce & Hein (2020),
-    https://arxiv.org/abs/2003.01690, algorithm 1. The point before the best one comes
-    back with it: the momentum of the points left behind would lead to them again.
+    where points are clipped to the bounds and then projected onto the ball. The step
+    size starts at 2 epsilon. At increasingly frequent checkpoints it is halved, and the
+    search returns to the best point, for examples whose objective rose in less than 75%
+    of the steps, or that found no new best point since the last checkpoint with the
+    same step size. Croce & Hein (2020), https://arxiv.org/abs/2003.01690, algorithm 1.
+    Momentum is restored along with the best point; otherwise it would lead back to the
+    points just abandoned.
 
-    For L1, steps go along the signs of the largest coordinates of the gradient alone.
-    Their share is that of the coordinates in which the best point differs from the
-    features, divided by 1.5; the step goes back to epsilon where this number falls,
-    and is divided by 1.5 otherwise. Croce & Hein (2021),
+    Under L1, steps follow the signs of only the largest gradient coordinates. Their
+    share is the share of coordinates in which the best point differs from the features,
+    divided by 1.5. At checkpoints, the step size returns to epsilon if that number has
+    decreased, and is divided by 1.5 otherwise. Croce & Hein (2021),
     https://arxiv.org/abs/2103.01208, algorithm 1.
 
-    With `large_radii`, 3 of 10 steps are made within 3 epsilon, 3 within 2 epsilon and
-    the others within epsilon. Each time the search begins anew from the best point so
-    far, projected onto the smaller ball; under L1 as sparse as that is. Only points
-    within epsilon count as successes. Croce & Hein (2021) have it for L1.
+    With `large_radii`, the first 30% of the steps are within 3 epsilon, the next 30%
+    within 2 epsilon, and the rest within epsilon. At each change of radius the search
+    restarts from the best point so far, projected onto the smaller ball; under L1 with
+    its sparsity. Only points within epsilon count as adversarial. Croce & Hein (2021)
+    use it for L1.
 
     `AutoPGD(objective='dlr', target_classes=9)` is the targeted attack of AutoAttack.
 
     Attributes:
-      target_classes: If not 0, each restart is made for so many wrong classes, from
-        the likeliest on, with each of them as target. It succeeds with any wrong
-        class.
-      random_start: Whether attempts start at a random point of the ball.
-      large_radii: Whether the search first goes beyond epsilon, and comes back.
+      target_classes: If not 0, the number of wrong classes to target, likeliest first;
+        each restart attacks each of them. Any wrong class counts as success.
+      random_start: Whether to start at a random point of the ball.
+      large_radii: Whether to search larger balls first.
+
+    The other attributes are those of `FixedRadius`.
     """
 
     steps: int = attrs.field(default=100, validator=attrs.validators.ge(1))
@@ -111,26 +115,26 @@ class AutoPGD(FixedRadius):
     large_radii: bool = False
 
     def attempts(self, classes: int) -> int:
-        """Returns how often the attack is made: for each class, if it has targets."""
+        """Returns the number of restarts times that of target classes."""
         return self.restarts * max(1, min(self.target_classes, classes - 1))
 
     def targets(
         self, logits: Callable[[], np.ndarray], labels: np.ndarray, attempt: int
     ) -> np.ndarray | None:
-        """Returns the wrong class whose turn it is."""
+        """Returns the wrong class that an attempt targets."""
         if not self.target_classes:
             return super().targets(logits, labels, attempt)
         return likeliest_wrong(logits(), labels, attempt // self.restarts)
 
     def problem_settings(self) -> dict[str, Any]:
-        """Returns those of any attack; where each class has its turn, any will do."""
+        """Returns those of `FixedRadius`, and whether any wrong class counts."""
         return {**super().problem_settings(), "any_class": self.target_classes > 0}
 
     def step_counts(self) -> list[int]:
-        """Returns after how many steps fallen examples leave."""
+        """Returns the step counts between which fooled examples drop out."""
         if not (self.early_stop and self.large_radii):
             return super().step_counts()
-        # None falls before the last radius.
+        # No example counts as fooled before the last radius.
         before = int(np.sum(self._schedule().factors > 1.0))
         counts = [before, *doubling(self.steps - before, self.steps)]
         return [count for count in counts if count]
@@ -139,8 +143,8 @@ class AutoPGD(FixedRadius):
         """Starts at a random point, or at the features."""
         factor, point = float(self._schedule().factors[0]), problem.none
         if self.random_start and self._sparse and self.large_radii:
-            # Noise as wide as the ball loses most coordinates on its way into it, so
-            # that the first steps go along few. A point drawn uniformly has them all.
+            # Projecting noise as wide as the ball zeroes most coordinates, so the
+            # first steps are sparse. A uniformly drawn point has no zeros.
             shape, seed = tf.shape(point), problem.seed()
             drawn = tf.random.stateless_normal(shape, seed, dtype=problem.dtype)
             drawn = problem.masked(factor * problem.radius * drawn)
@@ -150,7 +154,7 @@ class AutoPGD(FixedRadius):
         return self._start_stage(problem, point, factor)
 
     def _start_stage(self, problem: Problem, point: tf.Tensor, factor: Any) -> State:
-        """Returns the state in which steps within `factor` times epsilon begin."""
+        """Returns the initial state for steps within `factor` times epsilon."""
         radius, zero = factor * problem.radius[:, 0], point[:, 0] * 0
         if self._sparse:
             coordinates = tf.cast(tf.shape(point)[1], problem.dtype)
@@ -178,13 +182,13 @@ class AutoPGD(FixedRadius):
         )
 
     def step(self, problem: Problem, state: Any) -> State:
-        """Evaluates the present point, checks the step size and moves on."""
+        """Evaluates the current point, adapts the step size and takes a step."""
         values, fooled, gradient = problem.gradient(state.perturbation)
         schedule, factor = self._schedule(), 1.0
         if self.large_radii:
             factors = tf.constant(schedule.factors, problem.dtype)
             factor = factors[state.i]
-            # Only what is within epsilon counts.
+            # Only points within epsilon count.
             fooled &= factor <= 1.0
         better = state.is_better(values, fooled)[:, None]
         state = attrs.evolve(
@@ -193,7 +197,7 @@ class AutoPGD(FixedRadius):
         )
         waits = tf.constant(schedule.waits, problem.dtype)[state.i]
 
-        def go_on() -> State:
+        def continue_stage() -> State:
             if self._sparse:
                 return self._sparse_step(problem, state, gradient, waits > 0, factor)
             previous = tf.where(better, state.previous, state.best_previous)
@@ -206,15 +210,16 @@ class AutoPGD(FixedRadius):
                 factor,
             )
 
-        def go_over() -> State:
+        def next_stage() -> State:
             following = factors[tf.minimum(state.i + 1, self.steps - 1)]
             point = problem.project(state.best, following)
             fresh = self._start_stage(problem, point, following)
             return attrs.evolve(fresh, i=state.i + 1)
 
         if not self.large_radii:
-            return go_on()
-        return tf.cond(tf.constant(schedule.leaves)[state.i], go_over, go_on)
+            return continue_stage()
+        ends_stage = tf.constant(schedule.leaves)[state.i]
+        return tf.cond(ends_stage, next_stage, continue_stage)
 
     def _momentum_step(
         self,
@@ -236,8 +241,8 @@ class AutoPGD(FixedRadius):
         previous = tf.where(back, state.best_previous, state.previous)
         gradient = tf.where(back, state.best_gradient, gradient)
         direction = problem.norm.steepest_step(gradient)
-        # In the nearest allowed point, coordinates that reached a bound stay there and
-        # use up the ball; taking all of them along, fewer examples are robust.
+        # Projecting onto ball and box at once would keep coordinates at their bounds,
+        # where they use up the radius; clipping first fools more examples.
         ahead = point + length[:, None] * direction
         ahead = problem.clip_and_project(ahead, factor)
         share = tf.where(is_first, tf.constant(1.0, problem.dtype), _MOMENTUM)
@@ -298,7 +303,7 @@ class AutoPGD(FixedRadius):
             large = [int(round(share * self.steps, 6)) for share in _LARGE_SHARES]
             stages = [*zip(_LARGE_RADII, large, strict=True)]
             stages += [(1.0, self.steps - sum(large))]
-        # Few steps are all within epsilon.
+        # With few steps, all are within epsilon.
         factors, counts = zip(*[stage for stage in stages if stage[1]], strict=True)
         waits = _sparse_waits if self._sparse else _waits
         repeated = np.repeat(factors, counts)
@@ -315,15 +320,15 @@ def _support(rows: tf.Tensor) -> tf.Tensor:
 
 
 def _sparse_waits(steps: int) -> list[int]:
-    """Returns the same as `_waits` for L1, where checkpoints are as far apart."""
+    """Returns `_waits` for L1, where checkpoints are equally spaced."""
     wait = max(1, int(_L1_WAIT * steps))
     return [wait if i and i % wait == 0 else 0 for i in range(steps + 1)]
 
 
 def _waits(steps: int) -> list[int]:
-    """Returns for each step the number of steps since the last checkpoint.
+    """Returns the number of steps since the last checkpoint for each step.
 
-    It is 0 for a step that is no checkpoint itself.
+    It is 0 for steps that are not checkpoints.
     """
     waits = [0] * (steps + 1)
     last, at, wait = 0, _FIRST_CHECK, _FIRST_CHECK

@@ -1,4 +1,4 @@
-"""Columns of records, and the values that they may be replaced by."""
+"""Columns of records, and the values that may replace theirs."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -10,23 +10,24 @@ import tensorflow as tf
 from nsl.attacks.examples import Examples
 from nsl.lib import features as feature_structures
 
-# One object, so that keys of records with missing numbers are equal.
+# A single object, so that keys with missing numbers compare equal.
 _NAN = float("nan")
 
 
 @attrs.frozen(eq=False)
 class Column:
-    """A column, or a group of them that is replaced together.
+    """A column, or a group of columns that are replaced together.
 
     Records with equal values share a code; each code has its own replacements.
 
     Attributes:
-      name: Its key, as a user gave it.
-      cells: The leaf and the place in it of each column of the group.
-      values: All replacements, an array for each column of the group.
+      name: The key of the column in `replacements`.
+      cells: The leaf and the position in it of each column of the group.
+      values: All replacement values, one array for each column of the group.
       codes: The code of each record, of shape [records].
-      choices: The positions in `values` of the replacements, of shape [codes, most].
-      sizes: How many of them there are, of shape [codes].
+      choices: The positions in `values` of each code's replacements, padded, of shape
+        [codes, max replacements].
+      sizes: The number of replacements of each code, of shape [codes].
       positions: The position in `values` of each replacement.
     """
 
@@ -40,15 +41,15 @@ class Column:
 
     @property
     def counts(self) -> np.ndarray:
-        """How many replacements each record has, of shape [records]."""
+        """The number of replacements of each record, of shape [records]."""
         return self.sizes[self.codes]
 
     def choice(self, records: np.ndarray, rank: np.ndarray) -> np.ndarray:
-        """Returns the positions in `values` of some replacements, by their rank."""
+        """Returns positions in `values` of the replacements of a given rank."""
         return self.choices[self.codes[records], rank]
 
     def replace(self, leaves: list[np.ndarray], chosen: np.ndarray) -> None:
-        """Puts the values at the positions `chosen` into leaves; -1 leaves a row."""
+        """Writes `values[chosen]` into the leaves. -1 keeps a record's value."""
         rows = np.flatnonzero(chosen >= 0)
         for (leaf, place), values in zip(self.cells, self.values, strict=True):
             wide = leaves[leaf].dtype
@@ -61,7 +62,10 @@ class Column:
     def allowed(
         self, before: Examples, after: Examples
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Tells which records differ here, and which may, bool of shape [records]."""
+        """Returns which records differ in this column, and which may have their value.
+
+        Both are bool arrays of shape [records].
+        """
         keys = _present(self.cells, after)
         pairs = zip(_present(self.cells, before), keys, strict=True)
         differs = np.array([one != other for one, other in pairs])
@@ -72,14 +76,15 @@ class Column:
 
 
 def lists_of_values(replacements: Any) -> dict[Any, Any]:
-    """Returns replacements with lists in place of ranges, sets, arrays and iterators.
+    """Converts the ranges, sets, arrays and iterators in replacements to lists.
 
-    Raises TypeError if they are no dict.
+    Raises:
+      TypeError: If the replacements are not a dict.
     """
     if not isinstance(replacements, Mapping):
         raise TypeError(
-            "replacements must be a dict from the name of a column to the values that "
-            f"it may take, but received {replacements!r}."
+            "replacements must be a dict from column names to lists of values, but "
+            f"received {replacements!r}."
         )
 
     def listed(values: Any) -> Any:
@@ -91,10 +96,11 @@ def lists_of_values(replacements: Any) -> dict[Any, Any]:
 
 
 def read_columns(replacements: Mapping[Any, Any], examples: Examples) -> list[Column]:
-    """Returns the columns of `nsl.attacks.Substitution.replacements`.
+    """Returns the columns for `nsl.attacks.Substitution.replacements`.
 
-    Raises ValueError if a column does not exist or is named twice, TypeError if a
-    value is not of its column's type.
+    Raises:
+      ValueError: If a column does not exist or is named twice.
+      TypeError: If a value does not have its column's type.
     """
     columns = [
         _column(name, cells, given, examples)
@@ -125,7 +131,7 @@ def _entries(
             if not isinstance(place, int | np.integer) or not 0 <= place < widths[leaf]:
                 raise ValueError(
                     f"replacements names column {place!r} of {where}, whose columns "
-                    f"are 0 to {widths[leaf] - 1}. For columns by name give x as a "
+                    f"are 0 to {widths[leaf] - 1}. To use column names, pass x as a "
                     "dict of columns, such as dict(frame) of a DataFrame."
                 )
         return [(leaf, int(place)) for place in places]
@@ -140,8 +146,8 @@ def _entries(
         unknown = [name for name in names if name not in keys]
         if unknown or not names:
             raise ValueError(
-                f"replacements names features {unknown} that there are not: the "
-                f"features are {keys}."
+                f"replacements names unknown features {unknown}: the features are "
+                f"{keys}."
             )
         found = [keys.index(name) for name in names]
         if len(found) == 1 and widths[found[0]] > 1 and isinstance(given, Mapping):
@@ -166,7 +172,7 @@ def _column(
         parts = (value,) if len(cells) == 1 else value
         if not _is_list(parts) or len(parts) != len(cells):
             raise ValueError(
-                f"Replacements of {name!r} must be tuples of {len(cells)} values, one "
+                f"replacements of {name!r} must be tuples of {len(cells)} values, one "
                 f"for each of its columns, but received {value!r}."
             )
         return tuple(reader(part) for reader, part in zip(readers, parts, strict=True))
@@ -174,8 +180,8 @@ def _column(
     def read_all(values: Any) -> dict[tuple[Any, ...], None]:
         if not _is_list(values):
             raise TypeError(
-                f"replacements of {name!r} must be a list of values, or a dict from a "
-                f"present value to such a list, but received {values!r}."
+                f"replacements of {name!r} must be a list of values, or a dict from "
+                f"current values to such lists, but received {values!r}."
             )
         return dict.fromkeys(map(read, values))
 
@@ -200,7 +206,7 @@ def _column(
 
 
 def _present(cells: list[tuple[int, int]], examples: Examples) -> list[tuple[Any, ...]]:
-    """Returns the values of some cells of each record, as keys."""
+    """Returns the values of some cells of each record, as dict keys."""
     parts = []
     for leaf, place in cells:
         column = examples.leaves[leaf].reshape(examples.count, -1)[:, place]
@@ -209,7 +215,7 @@ def _present(cells: list[tuple[int, int]], examples: Examples) -> list[tuple[Any
 
 
 class _Reader:
-    """Reads values as those of a column are; TypeError if they are of another kind."""
+    """Converts values to the type of a column; raises TypeError if they do not fit."""
 
     def __init__(self, leaf: np.ndarray, present: list[Any], name: Any) -> None:
         self._dtype, self._name = leaf.dtype, name
@@ -233,7 +239,7 @@ class _Reader:
         return _NAN if _is_nan(value) else value
 
     def array(self, values: list[Any]) -> np.ndarray:
-        """Returns values that were read, as an array that goes into the column."""
+        """Returns converted values as an array that can be written into the column."""
         texts = self._dtype.kind in "SU"
         return np.array(values, self._dtype.kind if texts else self._dtype)
 
@@ -248,7 +254,7 @@ class _Reader:
 
     def _error(self, value: Any, expected: str) -> TypeError:
         return TypeError(
-            f"Replacements of {self._name!r} must be of the column's type, {expected}, "
+            f"replacements of {self._name!r} must have the column's type, {expected}, "
             f"but received {value!r} ({type(value).__name__})."
         )
 

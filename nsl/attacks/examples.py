@@ -1,4 +1,4 @@
-"""Examples on the host, with all that is given for them, handed out in batches."""
+"""Examples on the host, with their labels and limits, in batches."""
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,24 +18,25 @@ from nsl.lib.norms import Norm
 _INFINITE = -1
 _SHORTER = 1e-12
 _MOST_REACHED = 0.9
-# What rounding may add to a distance, a coordinate, and a multiple of the grid.
+# Tolerances for rounding errors: of a distance, a coordinate, and a grid value.
 _RELATIVE, _ABSOLUTE, _GRID_SLACK = 1e-4, 1e-5, 1e-2
 
 
 @attrs.frozen
 class Limits:
-    """How far examples may be perturbed.
+    """The allowed perturbations of the examples.
 
-    Each field but `radius` has an entry for each leaf of the features: an array that
-    broadcasts to it, whose first axis is that of the examples or 1, or None.
+    Each field except `radius` has an entry for each leaf of the features: None, or an
+    array that broadcasts to the leaf and whose first axis has size 1 or the number of
+    examples.
 
     Attributes:
       radius: The radius of the ball, of shape [examples, 1].
-      scale: What a coordinate's perturbation is divided by before the norm is taken.
+      scale: The divisor of each coordinate's perturbation before the norm is computed.
       low: The lower bound.
       high: The upper bound.
-      mask: Factors of the gradient; where one is 0 the feature stays.
-      grid: The distance of the values that there are, multiples of it.
+      mask: Factors of the gradient; a feature with factor 0 is not perturbed.
+      grid: The spacing of valid values, which are its multiples.
     """
 
     radius: np.ndarray
@@ -48,14 +49,14 @@ class Limits:
 
 @attrs.frozen
 class Batch:
-    """Some of the examples.
+    """A batch of examples.
 
     Attributes:
       features: Their features.
       labels: Their labels.
-      targets: The classes to reach, or None.
-      limits: How far they may be perturbed.
-      memory: What the variables start from that a call of the model changes.
+      targets: Their target classes, or None.
+      limits: Their allowed perturbations.
+      memory: The initial values of the variables that a call of the model changes.
     """
 
     features: Any
@@ -65,7 +66,7 @@ class Batch:
     memory: list[Any]
 
     def distance(self, features: Any, norm: configs.NormType | Norm) -> np.ndarray:
-        """Returns the norm of what features differ by from these, a float64 column."""
+        """Returns the norm of the change from these features, a float64 column."""
         changes = []
         for before, after, scale in self._leaves(features, self.limits.scale):
             if is_perturbable(before):
@@ -76,10 +77,10 @@ class Batch:
         return Norm.of(norm).length(tf.convert_to_tensor(rows)).numpy()
 
     def inside(self, features: Any, norm: configs.NormType | Norm) -> Any:
-        """Returns perturbed features that are inside the ball in their own dtypes.
+        """Moves perturbed features into the ball, in their own dtypes.
 
-        Rounding to the dtype of a feature can lead out of the ball. Then the
-        perturbation is shortened to the radius and rounded towards the clean features.
+        Rounding to the dtype of a feature can leave the ball. Such perturbations are
+        scaled down to the radius and rounded towards the clean features.
         """
         length, radius = self.distance(features, norm), self.limits.radius
         outside = length > radius
@@ -91,10 +92,11 @@ class Batch:
         return tf.nest.map_structure(shortened, self.features, features)
 
     def allows(self, features: Any, norm: configs.NormType | Norm) -> np.ndarray:
-        """Tells which perturbed features an attack may give, bool of shape [batch].
+        """Returns which perturbed features are allowed, bool of shape [batch].
 
-        Those are finite, inside ball and bounds, on the grid, and unchanged where they
-        may not be perturbed, up to rounding (1e-4 of the radius, 1e-5 of a coordinate).
+        These are finite, within ball and bounds, on the grid, and unchanged where the
+        mask or the dtype forbids a perturbation; with tolerances of 1e-4 of the radius
+        and 1e-5 of a coordinate for rounding errors.
         """
         limits = self.limits
         largest = limits.radius * (1 + _RELATIVE) + _ABSOLUTE
@@ -108,7 +110,7 @@ class Batch:
             before, after = before.astype(np.float64), after.astype(np.float64)
             slack = _ABSOLUTE * (1 + np.abs(before))
             fine = np.isfinite(after)
-            # An example that is out of bounds itself may stay where it is.
+            # An example outside its bounds may stay where it is.
             if low is not None:
                 fine &= after >= np.minimum(before, low) - slack
             if high is not None:
@@ -123,33 +125,34 @@ class Batch:
         return ok
 
     def _leaves(self, features: Any, *given: list[Any]) -> Iterator[tuple[Any, ...]]:
-        """Yields each clean feature, another one, and what else is given for it."""
+        """Yields the clean and another value of each feature, with its limits."""
         found = map(np.asarray, tf.nest.flatten(features))
         return zip(tf.nest.flatten(self.features), found, *given, strict=True)
 
 
 class Examples:
-    """Features and labels as arrays, and what an attack may do to them.
-
-    Raises ValueError if there are no examples, no feature can be perturbed, numbers of
-    examples differ, or bounds, mask or grid do not fit.
+    """Features and labels as arrays, and the allowed perturbations.
 
     Args:
-      x: Arrays or tensors with the examples as first axis, or a structure of them; or
-        batches: a tf.data.Dataset, a `keras.utils.PyDataset`, any other iterable.
-        Batches of the form (x, y) or (x, y, sample_weight) hold the labels.
-      y: The labels, unless the batches hold them; None if there are none.
-      bounds: Lower and upper bound, numbers or structures of arrays, or None.
+      x: Arrays or tensors of shape [examples, ...], or a structure of them; or batches:
+        a tf.data.Dataset, a `keras.utils.PyDataset`, or another iterable. Batches of
+        the form (x, y) or (x, y, sample_weight) include the labels.
+      y: The labels, unless the batches include them; None if there are none.
+      bounds: The lower and upper bound, numbers or structures of arrays, or None.
       feature_mask: A number or a structure of arrays, or None.
-      grid: The distance of valid values, a number or a structure of arrays, or None.
-      perturbed: Whether floating features are to be perturbed. If not, any values of
-        any dtype will do.
+      grid: The spacing of valid values, a number or a structure of arrays, or None.
+      perturbed: Whether floating features are perturbed. If not, any values of any
+        dtype are allowed.
 
     Attributes:
       x, y: The features and labels, structures of arrays; y may be None.
-      leaves: The features in a list.
+      leaves: A list of the features.
       count: The number of examples.
-      limits: What was given, with a radius of 0.
+      limits: The limits given, with a radius of 0.
+
+    Raises:
+      ValueError: If there are no examples, no feature can be perturbed, the numbers of
+        examples differ, or bounds, mask or grid do not fit.
     """
 
     def __init__(
@@ -169,8 +172,8 @@ class Examples:
         counts = {len(leaf) if leaf.ndim else 0 for leaf in self.leaves}
         if len(counts) != 1 or counts == {0}:
             raise ValueError(
-                "x must hold at least one example, with the examples as first axis of "
-                "every feature, but received shapes "
+                "x must contain at least one example, and features of shape "
+                "[examples, ...], but received shapes "
                 f"{[leaf.shape for leaf in self.leaves]}."
             )
         [self.count] = counts
@@ -214,7 +217,7 @@ class Examples:
                 raise ValueError(f"grid must be greater than 0, but received {grid!r}.")
 
     def check_count(self, values: Any, what: str) -> None:
-        """Raises ValueError unless there is one entry for each example."""
+        """Raises ValueError unless there is one entry per example."""
         shape = np.shape(values)
         if not shape or shape[0] != self.count:
             raise ValueError(
@@ -225,15 +228,15 @@ class Examples:
     def labels_and_targets(
         self, classes: int, logits: Callable[[], np.ndarray], target: Any
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Returns true classes and classes to reach, int32 of shape [examples].
+        """Returns the true and the target classes, int32 of shape [examples].
 
         Args:
           classes: The number of classes.
-          logits: Computes the clean logits, whose classes count where there is no y.
-          target: The classes to reach as they were given, or None.
+          logits: Computes the clean logits, whose classes are used if there is no y.
+          target: The target classes as given, or None.
 
         Raises:
-          ValueError: If they are no classes, or nearly all targets are the labels.
+          ValueError: If they are not classes, or nearly all targets equal the labels.
         """
         if self.y is None:
             labels = logits().argmax(axis=1).astype(np.int32)
@@ -245,27 +248,29 @@ class Examples:
         targets = read_classes(target, classes, "target")
         if np.mean(targets == labels) > _MOST_REACHED:
             raise ValueError(
-                "target must be the classes to reach, but nearly all of them are "
-                "those that the examples have. Give the true classes as y."
+                "target must be the target classes, but nearly all of them equal the "
+                "labels of the examples. Pass the true classes as y."
             )
         return labels, targets
 
     def first(self, count: int) -> Any:
-        """Returns the features of the first `count` examples, repeated if need be."""
+        """Returns the features of the first `count` examples, with repetition."""
         rows = np.arange(count) % self.count
         return tf.nest.map_structure(lambda leaf: leaf[rows], self.x)
 
     def limits_of(self, epsilon: Any) -> tuple[list[Limits], bool]:
-        """Returns the limits for each of several radii, and whether several were given.
+        """Returns the limits for each radius, and whether a list of radii was given.
 
-        A radius is a number; an array of shape [examples]; or one for each coordinate:
-        a dict by feature, or an array of the shape of a feature. Several are a list or
-        tuple. Raises ValueError if one is negative, not finite, or fits no feature.
+        Args:
+          epsilon: A radius: a number, an array of shape [examples], or a radius per
+            coordinate (a dict by feature, or an array of the shape of a feature). Or a
+            list or tuple of them.
+
+        Raises:
+          ValueError: If a radius is negative, not finite, or fits no feature.
         """
         is_list = isinstance(epsilon, list | tuple)
-        return [self._limits_of(one) for one in (epsilon if is_list else [epsilon])], (
-            is_list
-        )
+        return [*map(self._limits_of, epsilon if is_list else [epsilon])], is_list
 
     def batch(
         self,
@@ -275,13 +280,13 @@ class Examples:
         targets: Any = None,
         memory: Iterable[Any] = (),
     ) -> Batch:
-        """Returns some of the examples, by ascending indices, as a `Batch`."""
+        """Returns a `Batch` of the examples with these ascending indices."""
         given = (self.x, labels, targets, limits)
         x, labels, targets, limits = self.take(given, indices)
         return Batch(x, labels, targets, limits, list(memory))
 
     def take(self, values: Any, indices: np.ndarray) -> Any:
-        """Returns the entries of some examples; what is the same for all stays."""
+        """Indexes what has an entry per example; keeps what all examples share."""
         count = len(indices)
         piece: Any = indices
         if count and indices[-1] - indices[0] == count - 1:
@@ -293,9 +298,10 @@ class Examples:
         return tf.nest.map_structure(taken, values)
 
     def arguments(self, indices: np.ndarray, epsilon: Any) -> dict[str, Any]:
-        """Returns what an attack has to be called with for some examples, by name.
+        """Returns the arguments of an attack on some of the examples, by name.
 
-        `epsilon` is a radius or a list of them; `grid` is there only if there is one.
+        `epsilon` is a radius or a list of them. The result has `grid` only if one was
+        given.
         """
         limits = self.take(self.limits, indices)
         spread = {
@@ -317,17 +323,18 @@ class Examples:
         }
 
     def excess(self) -> float:
-        """Returns by how much a feature lies out of the bounds at most, at least 0."""
+        """Returns the largest distance of a feature outside its bounds, at least 0."""
         return max(
             max(float(np.max(low - leaf)), float(np.max(leaf - high)), 0.0)
             for leaf, low, high in self._boxes()
         )
 
     def reach(self, norm: configs.NormType | Norm) -> float | None:
-        """Returns a radius that reaches from any example to any other.
+        """Returns a radius with which every example can reach every other one.
 
-        That is the norm of the box around all examples and bounds; None where mask,
-        bounds or features that are no floats keep an example from becoming another.
+        This is the norm of the box around all examples and bounds. Returns None if
+        masks, bounds or features that are not floating keep an example from becoming
+        another.
         """
         fixed = not all(map(is_perturbable, self.leaves))
         if fixed or any(m is not None and not np.all(m > 0) for m in self.limits.mask):
@@ -346,7 +353,7 @@ class Examples:
         return float(Norm.of(norm).length(box)[0, 0])
 
     def _boxes(self) -> Iterator[tuple[np.ndarray, Any, Any]]:
-        """Yields each feature that can be perturbed and its bounds, in float64."""
+        """Yields each perturbable feature and its bounds, in float64."""
         for leaf, low, high in zip(
             self.leaves, self.limits.low, self.limits.high, strict=True
         ):
@@ -373,8 +380,8 @@ class Examples:
         )
         if shape == (self.count,) == shapes[0] and len(shapes) == 1:
             raise ValueError(
-                f"epsilon of shape {shape} may be one radius for each example or for "
-                f"each column: give it the shape {(self.count, 1)} or {(1, *shape)}."
+                f"epsilon of shape {shape} could be a radius per example or per "
+                f"column. Reshape it to {(self.count, 1)} or {(1, *shape)}."
             )
         if isinstance(epsilon, Mapping) or (of_feature and shape not in whole - {()}):
             return self._per_coordinate(epsilon)
@@ -384,13 +391,13 @@ class Examples:
             raise ValueError(
                 "epsilon must be a number of at least 0, an array with one for each "
                 f"of the {self.count} examples, one for each coordinate (a dict by "
-                "feature, or an array of a feature's shape), or a list of those, but "
+                "feature, or an array of a feature's shape), or a list of these, but "
                 f"received {epsilon!r}."
             )
         return self._with_radius(radius.reshape([-1, 1]))
 
     def _per_coordinate(self, epsilon: Any) -> Limits:
-        """Returns limits with a ball of radius 1, scaled in each coordinate."""
+        """Returns limits with a ball of radius 1 that is scaled in each coordinate."""
         scale = self._spread(epsilon, "epsilon")
         for name, leaf, part in zip(
             feature_structures.names(self.x), self.leaves, scale, strict=True
@@ -400,25 +407,22 @@ class Examples:
             if part is None or not np.all(np.isfinite(part) & (part >= 0)):
                 found = "no entry" if part is None else f"{part!r}"
                 raise ValueError(
-                    "epsilon must give each feature a radius of at least 0, but has "
-                    f"{found} for {name or 'the feature'!r}. With 0 it stays."
+                    "epsilon must have a radius of at least 0 for each feature, but "
+                    f"has {found} for {name or 'the feature'!r}. With 0, a feature is "
+                    "not perturbed."
                 )
-        pairs = zip(self.limits.mask, scale, strict=True)
-        masks_ = [
+        mask = [
             m if s is None else (s > 0) * (np.float32(1) if m is None else m)
-            for m, s in pairs
+            for m, s in zip(self.limits.mask, scale, strict=True)
         ]
         scale = [
             None if s is None else np.where(s > 0, s, 1).astype(s.dtype) for s in scale
         ]
-        return attrs.evolve(
-            self._with_radius(np.ones([1, 1])), scale=scale, mask=masks_
-        )
+        return self._with_radius(np.ones([1, 1]), scale=scale, mask=mask)
 
-    def _with_radius(self, radius: np.ndarray) -> Limits:
-        return attrs.evolve(
-            self.limits, radius=np.broadcast_to(radius, (self.count, 1))
-        )
+    def _with_radius(self, radius: np.ndarray, **limits: list[Any]) -> Limits:
+        radius = np.broadcast_to(radius, (self.count, 1))
+        return attrs.evolve(self.limits, radius=radius, **limits)
 
     def _spread(self, value: Any, what: str) -> list[Any]:
         dtypes = [
@@ -426,15 +430,11 @@ class Examples:
             for leaf in self.leaves
         ]
         parts = feature_structures.spread_tensors(value, self.x, what, dtypes)
-        spread: list[Any] = []
-        for part, leaf in zip(parts, self.leaves, strict=True):
-            if part is None:
-                spread.append(None)
-                continue
-            array = part.numpy()
-            ahead = (1,) * (leaf.ndim - array.ndim)
-            spread.append(array.reshape(ahead + array.shape))
-        return spread
+        ranks = [leaf.ndim for leaf in self.leaves]
+        return [
+            part if part is None else part.numpy()[(None,) * (rank - part.shape.rank)]
+            for part, rank in zip(parts, ranks, strict=True)
+        ]
 
 
 def _flat(values: np.ndarray) -> np.ndarray:
@@ -442,7 +442,7 @@ def _flat(values: np.ndarray) -> np.ndarray:
 
 
 def _shortened(before: np.ndarray, after: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """Returns a share of the change of each example, rounded towards the clean one."""
+    """Scales the change of each example and rounds it towards the clean example."""
     if not is_perturbable(before):
         return after
     share = share.reshape((len(before), *[1] * (before.ndim - 1)))
@@ -455,17 +455,17 @@ def _shortened(before: np.ndarray, after: np.ndarray, share: np.ndarray) -> np.n
 
 
 def split(count: int, size: int) -> list[slice]:
-    """Cuts a range into pieces of at most `size`."""
+    """Splits a range into slices of at most `size`."""
     return [slice(i, min(i + size, count)) for i in range(0, count, size)]
 
 
 def _collected(x: Any, y: Any) -> tuple[Any, Any]:
-    """Returns features and labels of what may be batches."""
+    """Returns features and labels as structures of arrays, without batches."""
     if not _is_batches(x):
         return numbers_as_array(x), numbers_as_array(y)
     batches = list(_batches(x))
     if not batches:
-        raise ValueError("x must hold at least one example, but it has no batches.")
+        raise ValueError("x must contain at least one example, but has no batches.")
     if isinstance(batches[0], tuple):
         if y is None and len(batches[0]) > 1:
             y = _joined([batch[1] for batch in batches])
@@ -489,7 +489,8 @@ def _batches(x: Any) -> Iterator[Any]:
     endless = hasattr(x, "cardinality") and int(x.cardinality()) == _INFINITE
     if endless or (hasattr(x, "num_batches") and x.num_batches is None):
         raise ValueError(
-            "x must end, but it repeats without end: take a part, as dataset.take(10)."
+            "x must have finitely many batches, but it repeats forever. Use a part, "
+            "such as dataset.take(10)."
         )
     if hasattr(x, "num_batches"):
         return (x[i] for i in range(x.num_batches))
@@ -501,14 +502,14 @@ def _joined(batches: list[Any]) -> Any:
         arrays = [_on_host(part) for part in parts]
         if not arrays[0].ndim:
             raise ValueError(
-                "x must hold batches, with the examples as first axis, but an element "
-                "is a single number: batch it, as dataset.batch(32)."
+                "x must contain batches of shape [batch, ...], but an element is a "
+                "scalar. Batch it, such as by dataset.batch(32)."
             )
         if len({array.shape[1:] for array in arrays}) > 1:
             raise ValueError(
-                "x must hold batches of one shape but for their size, but received "
+                "x must contain batches that differ only in size, but received shapes "
                 f"{sorted({array.shape for array in arrays})}. Pad all to one length, "
-                "as by dataset.padded_batch(32, padded_shapes=...)."
+                "such as by dataset.padded_batch(32, padded_shapes=...)."
             )
         return np.concatenate(arrays)
 
@@ -518,13 +519,13 @@ def _joined(batches: list[Any]) -> Any:
 def _on_host(leaf: Any) -> np.ndarray:
     if isinstance(leaf, tf.RaggedTensor | tf.SparseTensor):
         raise ValueError(
-            f"Attacks take dense features, but received a {type(leaf).__name__}. "
+            f"Attacks need dense features, but received a {type(leaf).__name__}. "
             "Convert it with to_tensor() or tf.sparse.to_dense."
         )
     if tf.is_tensor(leaf) and not hasattr(leaf, "numpy"):
         raise ValueError(
-            "Attacks run on the host and cannot be called within a tf.function or "
-            "Dataset.map. Call them outside, or use nsl.lib.gen_adv_neighbor there."
+            "Attacks run on the host and cannot be called inside a tf.function or "
+            "Dataset.map. Call them outside, or use nsl.lib.gen_adv_neighbor inside."
         )
     return leaf.numpy() if tf.is_tensor(leaf) else np.asarray(leaf)
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from nsl.attacks.attack import MinimumNorm, State
 from nsl.attacks.labels import likeliest_wrong
-from nsl.attacks.objectives import likeliest_other
+from nsl.attacks.objectives import margin
 from nsl.attacks.problem import Problem
 from nsl.lib.hyperplane import shortest_move
 
@@ -21,7 +21,7 @@ _FINAL_STEPS = 3
 def _lead(
     logits: tf.Tensor, labels: tf.Tensor, targets: tf.Tensor | None = None
 ) -> tf.Tensor:
-    """Returns by how much the target leads the true class, z_t - z_y."""
+    """Returns how far the target is ahead of the true class, z_t - z_y."""
     assert targets is not None
     return tf.gather(logits, targets, axis=1, batch_dims=1) - tf.gather(
         logits, labels, axis=1, batch_dims=1
@@ -30,20 +30,20 @@ def _lead(
 
 @attrs.frozen(kw_only=True)
 class FAB(MinimumNorm):
-    """Searches the smallest perturbation that changes the class, in any norm.
+    """Searches for the smallest perturbation that changes the class, in any norm.
 
     Croce & Hein (2020), "Minimally distorted adversarial examples with a fast adaptive
     boundary attack", https://arxiv.org/abs/1907.02044, targeted as in AutoAttack
-    (https://arxiv.org/abs/2003.01690): for each of the likeliest wrong classes t in
-    turn, from x_0 = x, with the linear model of z_t - z_y at x_i,
+    (https://arxiv.org/abs/2003.01690). For each of the likeliest wrong classes t,
+    starting at x_0 = x, and with z_t - z_y linearized at x_i,
 
-        d_i  the shortest move from x_i to where that is zero, within the bounds,
+        d_i  the smallest perturbation from x_i to its zero, within the bounds,
         d_x  the same from x,
         a    = min(|d_i| / (|d_i| + |d_x|), alpha_max),
-        x_{i+1} = clip((1 - a) (x_i + eta d_i) + a (x + eta d_x)),
+        x_{i+1} = clip((1 - a) (x_i + eta d_i) + a (x + eta d_x)).
 
-    and where that is misclassified, x_{i+1} goes back to x + beta (x_{i+1} - x). In the
-    end the way from x to the smallest misclassified perturbation is searched for a
+    If x_{i+1} is misclassified, it moves back to x + beta (x_{i+1} - x). Finally, a
+    line search from x towards the smallest misclassified perturbation looks for a
     smaller one.
 
     ```python
@@ -52,12 +52,13 @@ class FAB(MinimumNorm):
     ```
 
     Attributes:
-      target_classes: How many of the likeliest wrong classes are tried; all of them if
-        there are fewer.
-      alpha_max: The largest share a.
-      eta: By how much moves overshoot.
-      beta: What remains of the perturbation after a step back.
-      All others are those of `MinimumNorm`.
+      target_classes: The number of wrong classes to target, likeliest first; all of
+        them if there are fewer.
+      alpha_max: The upper limit of a.
+      eta: The factor by which steps overshoot.
+      beta: The share of the perturbation that remains after a step back.
+
+    The other attributes are those of `MinimumNorm`.
     """
 
     steps: int = attrs.field(default=100, validator=attrs.validators.ge(1))
@@ -71,27 +72,27 @@ class FAB(MinimumNorm):
     )
 
     def attempts(self, classes: int) -> int:
-        """Returns the number of wrong classes that are tried."""
+        """Returns the number of wrong classes to target."""
         return min(self.target_classes, classes - 1)
 
     def targets(
         self, logits: Callable[[], np.ndarray], labels: np.ndarray, attempt: int
     ) -> np.ndarray:
-        """Returns the wrong class that an attempt moves towards."""
+        """Returns the wrong class that an attempt targets."""
         return likeliest_wrong(logits(), labels, attempt)
 
     def problem_settings(self) -> dict[str, Any]:
-        """Returns norm and objective; any wrong class is a success."""
+        """Returns the norm and the objective; any wrong class is a success."""
         return {"norm": self.norm, "objective": _lead, "any_class": True}
 
     def start(self, problem: Problem) -> State:
-        """Starts at the examples; one that is misclassified needs no perturbation."""
+        """Starts at the features; misclassified examples need no perturbation."""
         _, fooled = problem.evaluate(problem.none)
         state = State.at(problem.none)
         return self.keep_nearest(problem, state, problem.none, fooled)
 
     def step(self, problem: Problem, state: State) -> State:
-        """Moves to the linear boundary, and back if the class changes."""
+        """Moves to the linearized boundary, and back if the class changes."""
         here = state.perturbation
         lead, _, normal = problem.gradient(here)
         lead = lead[:, tf.newaxis]
@@ -112,12 +113,11 @@ class FAB(MinimumNorm):
         return state.next(tf.where(fooled[:, tf.newaxis], self.beta * moved, moved))
 
     def finish(self, problem: Problem, state: State) -> State:
-        """Searches the way to the best point by the rule of false position."""
+        """Searches the line to the best point by the method of false position."""
 
         def margin_at(perturbation: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             logits = problem.logits(perturbation)
-            own = tf.gather(logits, problem.labels, axis=1, batch_dims=1)
-            value = likeliest_other(logits, problem.labels) - own
+            value = margin(logits, problem.labels)
             predicted = tf.argmax(logits, axis=1, output_type=tf.int32)
             fooled = predicted != problem.labels
             return tf.cast(value, problem.dtype)[:, tf.newaxis], fooled

@@ -10,13 +10,13 @@ from nsl.attacks.problem import Problem
 
 @attrs.frozen(kw_only=True)
 class FGSM(FixedRadius):
-    """The fast gradient sign method, and its like for L1 and L2.
+    """The fast gradient sign method, and its analogues for L1 and L2.
 
         x_adv = x + argmax <gradient, delta>
 
-    over all delta of norm at most epsilon within the bounds: epsilon times the sign
-    of the gradient, clipped, for the infinity norm. Goodfellow et al. (2015),
-    https://arxiv.org/abs/1412.6572. For a linear model nothing is worse.
+    over all delta of norm at most epsilon within the bounds; for L-infinity, epsilon
+    times the sign of the gradient, clipped. Goodfellow et al. (2015),
+    https://arxiv.org/abs/1412.6572. Optimal for linear models.
     """
 
     _keeps_last: ClassVar[bool] = True
@@ -29,7 +29,7 @@ class FGSM(FixedRadius):
         return State.at(problem.none)
 
     def step(self, problem: Problem, state: State) -> State:
-        """Goes along the gradient as far as epsilon."""
+        """Takes the steepest-ascent step of length epsilon."""
         _, _, gradient = problem.gradient(state.perturbation)
         step = problem.norm.steepest_step_with_bounds(
             gradient, problem.radius, problem.low, problem.high

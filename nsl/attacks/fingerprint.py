@@ -1,4 +1,4 @@
-"""Fingerprints of Python values: to see that a model or a setting has changed."""
+"""Fingerprints of Python values, to detect changes of a model or a setting."""
 
 import enum
 import functools
@@ -16,19 +16,25 @@ from nsl.lib import keras_internals
 _DEEPEST = 8
 _LONGEST = 1000
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
-# What Keras itself changes in a model that is trained.
+# Attributes that Keras itself changes during training.
 _VOLATILE = ("stop_training", "built", "history", "name", "_function")
 
 
 def fingerprint(value: Any, other: Callable[[Any], Any] = id) -> Any:
-    """Returns nested tuples that are equal for values that behave alike.
+    """Returns nested tuples that are equal for values with equal behavior.
 
-    Numbers, strings, arrays and structures of them count by value, functions by their
-    code, what they close over and the globals they name, objects by their class and
-    attributes. A Keras layer counts as the object that it is, with its public
-    attributes, and so do the layers within it; their weights do not count. `other`
-    gives what stands for anything else, such as a tensor: with the default, the result
-    is only of use in this process, as long as the value lives.
+    Numbers, strings, arrays and structures of them are compared by value; functions by
+    their code, closure and the globals they use; objects by class and attributes. Keras
+    layers, and the layers nested in them, are compared by identity and public
+    attributes, without their weights.
+
+    Args:
+      value: Any Python value.
+      other: Replaces anything else, such as tensors. With the default, the result is
+        only valid in this process, and only while the value exists.
+
+    Returns:
+      Nested tuples.
     """
     return _of(value, other, frozenset())
 
@@ -54,7 +60,9 @@ def _of(value: Any, other: Callable[[Any], Any], above: frozenset[int]) -> Any:
     if isinstance(value, types.MethodType):
         return (inner(value.__self__), inner(value.__func__))
     if isinstance(value, types.FunctionType):
-        return _name(value) if _is_foreign(value) else _of_function(value, inner)
+        if _is_foreign(value):
+            return f"{value.__module__}.{value.__qualname__}"
+        return _of_function(value, inner)
     if isinstance(value, types.CodeType):
         consts = tuple(map(inner, value.co_consts))
         return (value.co_code, value.co_names, consts)
@@ -76,7 +84,7 @@ def _of(value: Any, other: Callable[[Any], Any], above: frozenset[int]) -> Any:
 
 
 def _of_class(kind: type, inner: Callable[[Any], Any]) -> Any:
-    """Returns the name of a class and, if it is the user's, the code of its methods."""
+    """Returns the name of a class and, for classes outside nsl, its methods' code."""
     if kind.__module__.split(".")[0] == "nsl":
         return kind.__qualname__
     methods = [m for m in vars(kind).values() if isinstance(m, types.FunctionType)]
@@ -108,10 +116,6 @@ def _public(layer: Any, inner: Callable[[Any], Any]) -> Any:
 
 
 def _is_foreign(value: Any) -> bool:
-    """Tells whether a function or object is a matter of TensorFlow, Keras or NumPy."""
+    """Returns whether a function or object belongs to TensorFlow, Keras or NumPy."""
     kind = value if isinstance(value, types.FunctionType) else type(value)
     return str(kind.__module__).split(".")[0] in ("tensorflow", "keras", "numpy")
-
-
-def _name(value: Any) -> str:
-    return f"{value.__module__}.{value.__qualname__}"

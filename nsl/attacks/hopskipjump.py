@@ -1,4 +1,4 @@
-"""HopSkipJump: a walk along the boundary that needs decisions alone."""
+"""HopSkipJump: a search along the decision boundary that needs only class labels."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -20,18 +20,18 @@ _FIRST_SHARE = 0.1
 
 @attrs.frozen(kw_only=True)
 class HopSkipJump(MinimumNorm):
-    """Minimizes the perturbation of a model that tells nothing but labels.
+    """Minimizes the perturbation of a model that outputs only class labels.
 
-    From a misclassified point, another example of the batch or a random one, each step
-    goes to the boundary by bisection, estimates there by `samples` * sqrt(t)
-    random directions u with decisions phi = +-1 which way it faces,
+    It starts at a misclassified point: another example of the batch, or a random one.
+    Each step t bisects to the boundary and estimates its normal there, from `samples` *
+    sqrt(t) random directions u with decisions phi = +-1,
 
         v = mean((phi - mean(phi)) u),
 
-    moves along v (under L-infinity its signs) by |delta| / sqrt(t), halved until the
-    point is misclassified, and bisects again. Chen et al. (2020), "HopSkipJumpAttack:
-    a query-efficient decision-based attack", https://arxiv.org/abs/1904.02144,
-    algorithm 2.
+    then moves along v (under L-infinity along its signs) by |delta| / sqrt(t), halved
+    until the point is misclassified, and bisects again. Chen et al. (2020),
+    "HopSkipJumpAttack: a query-efficient decision-based attack",
+    https://arxiv.org/abs/1904.02144, algorithm 2.
 
     ```python
     attack = nsl.attacks.HopSkipJump(norm="l2")
@@ -40,8 +40,12 @@ class HopSkipJump(MinimumNorm):
 
     Attributes:
       norm: 'l2' or 'infinity'.
-      samples: The number of directions in the first step.
-      All others are those of `MinimumNorm`.
+      samples: The number of random directions in the first step.
+
+    The other attributes are those of `MinimumNorm`.
+
+    Raises:
+      ValueError: If the norm is another one.
     """
 
     black_box: ClassVar[bool] = True
@@ -58,16 +62,16 @@ class HopSkipJump(MinimumNorm):
         del attribute
         if value not in (configs.NormType.L2, configs.NormType.INFINITY):
             raise ValueError(
-                "HopSkipJump is of the norms 'l2' and 'infinity', but received "
-                f"{value.value!r}. For scores, nsl.attacks.Square takes any."
+                "HopSkipJump supports the norms 'l2' and 'infinity', but received "
+                f"{value.value!r}. For scores, nsl.attacks.Square supports any norm."
             )
 
     def problem_settings(self) -> dict[str, Any]:
-        """Returns norm and objective, whose value is of no account."""
+        """Returns the norm and an objective, whose value is not used."""
         return {"norm": self.norm, "objective": margin}
 
     def start(self, problem: Problem) -> State:
-        """Looks for a misclassified point, and goes from it to the boundary."""
+        """Finds a misclassified point and bisects from it to the boundary."""
         none, seed = problem.none, problem.seed()
         far = tf.fill(tf.shape(none)[:1], problem.dtype.max)
 
@@ -86,12 +90,12 @@ class HopSkipJump(MinimumNorm):
         return self.keep_nearest(problem, State.at(point), point, length < far)
 
     def step(self, problem: Problem, state: State) -> State:
-        """Estimates which way the boundary faces, moves, and bisects."""
+        """Estimates the normal of the boundary, moves along it, and bisects."""
         here = state.perturbation
-        misled = state.value > state.value.dtype.min
+        has_point = state.value > state.value.dtype.min
         length = problem.norm.length(here)
-        time = tf.sqrt(tf.cast(state.i + 1, problem.dtype))
-        direction = self._direction(problem, here, length, time, state.i)
+        root_t = tf.sqrt(tf.cast(state.i + 1, problem.dtype))
+        direction = self._direction(problem, here, length, root_t, state.i)
 
         def moved(size: tf.Tensor) -> tf.Tensor:
             return tf.clip_by_value(here + size * direction, problem.low, problem.high)
@@ -101,16 +105,16 @@ class HopSkipJump(MinimumNorm):
             done |= fooled[:, None]
             return i + 1, tf.where(done, size, size / 2), done
 
-        start = (tf.constant(0), length / time, tf.zeros_like(length, tf.bool))
+        start = (tf.constant(0), length / root_t, tf.zeros_like(length, tf.bool))
         _, size, done = _loop(
             lambda i, _, done: (i < _HALVINGS) & ~tf.reduce_all(done), halve, start
         )
-        point = tf.where(done & misled[:, None], moved(size), here)
+        point = tf.where(done & has_point[:, None], moved(size), here)
         point = self._to_boundary(problem, point)
-        return self.keep_nearest(problem, state, point, misled).next(point)
+        return self.keep_nearest(problem, state, point, has_point).next(point)
 
     def finish(self, problem: Problem, state: State) -> State:
-        """Returns the state, for every point has been judged."""
+        """Returns the state unchanged, because every point has been evaluated."""
         del problem
         return state
 
@@ -122,7 +126,7 @@ class HopSkipJump(MinimumNorm):
         drawn = tf.random.stateless_uniform(
             tf.shape(centers), seed, dtype=problem.dtype
         )
-        # Without bounds, ever further away.
+        # Without bounds, move farther out with each attempt.
         scale = tf.reduce_max(tf.abs(other), axis=1, keepdims=True) + problem.radius
         scale *= _WIDER ** tf.cast(i, problem.dtype)
         low = tf.where(tf.math.is_finite(problem.low), problem.low, -scale)
@@ -135,14 +139,14 @@ class HopSkipJump(MinimumNorm):
         problem: Problem,
         here: tf.Tensor,
         length: tf.Tensor,
-        time: tf.Tensor,
+        root_t: tf.Tensor,
         i: tf.Tensor,
     ) -> tf.Tensor:
-        """Estimates the normal of the boundary by random directions."""
+        """Estimates the normal of the boundary from random directions."""
         columns = tf.cast(tf.shape(here)[1], problem.dtype)
         share = tf.where(i == 0, tf.constant(_FIRST_SHARE, problem.dtype), 1 / columns)
         radius = tf.maximum(share * length, 1e-6)
-        count = tf.cast(self.samples * time, tf.int32)
+        count = tf.cast(self.samples * root_t, tf.int32)
         seed = problem.seed(i + 1)
 
         def draw(k: tf.Tensor, faced: tf.Tensor, drawn: tf.Tensor, phis: Any) -> Any:

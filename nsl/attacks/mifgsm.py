@@ -22,13 +22,15 @@ class MIFGSM(PGD):
         g <- decay * g + gradient / |gradient|_1
         delta <- project(delta + step)
 
-    from the features, with the steepest step of norm epsilon / steps along g. Dong et
-    al. (2018), https://arxiv.org/abs/1710.06081, equations 6 and 7; for other norms,
-    equation 9.
-    Adversarial examples found so transfer better to other models.
+    starting at the features, where the step is the steepest-ascent step of norm epsilon
+    / steps along g. Dong et al. (2018), https://arxiv.org/abs/1710.06081, equations 6
+    and 7; for other norms, equation 9. Its adversarial examples transfer better to
+    other models.
 
     Attributes:
-      decay: The share of the direction so far that is kept (mu in the paper).
+      decay: The decay factor of the momentum (mu in the paper).
+
+    The other attributes are those of `PGD`.
     """
 
     steps: int = attrs.field(default=10, validator=attrs.validators.ge(1))
@@ -36,14 +38,14 @@ class MIFGSM(PGD):
     decay: float = attrs.field(default=1.0, validator=attrs.validators.ge(0))
 
     def start(self, problem: Problem) -> _State:
-        """Starts without momentum."""
+        """Starts with zero momentum."""
         point = super().start(problem).perturbation
         return _State.at(point, momentum=problem.none)
 
     def direction(
         self, state: State, gradient: tf.Tensor
     ) -> tuple[tf.Tensor, dict[str, Any]]:
-        """Returns the decayed sum of the gradients so far."""
+        """Returns the momentum."""
         assert isinstance(state, _State)
         length = tf.reduce_sum(tf.abs(gradient), axis=1, keepdims=True)
         momentum = self.decay * state.momentum

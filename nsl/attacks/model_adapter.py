@@ -1,4 +1,4 @@
-"""A model as attacks and evaluations see it, whatever kind of callable it is."""
+"""One interface for attacks and evaluations to any kind of model."""
 
 import contextlib
 import functools
@@ -25,30 +25,30 @@ _adapters: dict[int, "OrderedDict[Hashable, ModelAdapter]"] = {}
 
 
 class ModelAdapter:
-    """A model that is called for inference and left as it was.
+    """Calls a model for inference and restores its state.
 
     The model may be a Keras model, any callable of tensors, the `predict` method of a
-    Keras model (which is taken for the model), or a function of NumPy arrays, such as
-    scikit-learn's `predict_proba`. The last kind has no gradients. The model is
-    referred to weakly: whoever calls has to hold it.
+    Keras model (which is replaced by the model), or a function of NumPy arrays, such as
+    scikit-learn's `predict_proba`, which has no gradients. The adapter holds a weak
+    reference; callers must keep the model alive.
 
     Args:
       model: A callable from features to outputs. If it takes `training`, that is False.
-      output: Which of several outputs counts: a key, a position, or a function of all
-        outputs. None takes the only one there is.
-      from_logits: Whether outputs are logits. None finds out, see `examine`.
+      output: The output to use: a key, a position, or a function of all outputs. None
+        uses the only one.
+      from_logits: Whether outputs are logits. None detects it, see `examine`.
 
     Attributes:
-      from_logits: Whether outputs are taken for logits, once the model was called.
-      classes: The number of classes; 0 where outputs are not of shape
-        [batch, classes], [batch, 1] or [batch].
+      from_logits: Whether outputs are treated as logits, after the first call.
+      classes: The number of classes; 0 if outputs are not of shape [batch, classes],
+        [batch, 1] or [batch].
       decisions: Whether outputs are class labels: integers or, from a function of NumPy
         arrays, whole numbers or one-hot rows.
-      is_native: Whether the model works on tensors, so that it may have gradients.
-      traces: How often the model was called by Python, as when a graph is traced.
-      assumptions: What was assumed of the outputs, in sentences.
-      guessed: Whether logits or probabilities was a guess that the outputs seen do not
-        settle.
+      is_native: Whether the model takes tensors, so that it may have gradients.
+      traces: The number of times Python called the model, such as to trace a graph.
+      assumptions: Sentences about what was assumed of the outputs.
+      guessed: Whether the choice between logits and probabilities is a guess that the
+        outputs do not settle.
 
     Raises:
       TypeError: If the model is not callable.
@@ -89,28 +89,33 @@ class ModelAdapter:
 
     @property
     def passes(self) -> int:
-        """How many examples have gone through the model."""
+        """The number of examples that have passed through the model."""
         return int(self._passes.numpy())
 
     @property
     def batch_size(self) -> int | None:
-        """The only batch size that the model takes, if its inputs name one."""
+        """The batch size, if the model's inputs fix one."""
         inputs = tf.nest.flatten(getattr(self.model, "inputs", None) or [])
         shapes = [tuple(getattr(tensor, "shape", None) or ()) for tensor in inputs]
         sizes = {shape[0] for shape in shapes if shape} - {None}
         return sizes.pop() if len(sizes) == 1 else None
 
     def __getattr__(self, name: str) -> Any:
-        # An attack of the user's own may look at the model.
+        # Custom attacks may access attributes of the model.
         if name.startswith("_"):
             raise AttributeError(name)
         return getattr(self.model, name)
 
     def __call__(self, x: Any, memory: Iterable[tf.Tensor] = (), **kwargs: Any) -> Any:
-        """Calls the model for inference, whatever `kwargs` say, and counts examples.
+        """Calls the model for inference, ignoring `kwargs`, and counts the examples.
 
-        With what `memory` returned, the call starts from that state. Returns the output
-        that counts; all of them if there are several and none was chosen.
+        Args:
+          x: The features.
+          memory: The result of `memory`, to start from that state.
+          **kwargs: Ignored.
+
+        Returns:
+          The chosen output; all outputs if there are several and none was chosen.
         """
         for i, value in zip(self._memory, memory, strict=False):
             kept_variables(self.model)[i].assign(value)
@@ -121,23 +126,25 @@ class ModelAdapter:
         return self.chosen(self.call_uncounted(x))
 
     def logits(self, x: Any, memory: Iterable[tf.Tensor] = ()) -> tf.Tensor:
-        """Returns logits of shape [batch, classes], at least float32.
+        """Returns logits of shape [batch, classes], float32 or wider.
 
-        Probabilities become their logarithms; a single output per example, logit or
-        probability of the second of two classes, becomes logits of both; labels become
-        one-hot rows. Raises ValueError if the outputs are of another shape.
+        Converts probabilities to logarithms, a single logit or probability of the
+        second of two classes to logits of both, and class labels to one-hot rows.
+
+        Raises:
+          ValueError: If the outputs have another shape.
         """
         outputs = self.check_classes(self(x, memory))
         if outputs.shape.rank == 1:
             outputs = outputs[:, None]
         if self.decisions and outputs.shape[1] == 1:
-            # One column more, for classes that were never seen.
+            # The last column stands for classes not seen before.
             labels = tf.cast(outputs[:, 0], tf.int32)
             return tf.one_hot(tf.minimum(labels, self.classes), self.classes + 1)
         wide = tf.float64 if outputs.dtype == tf.float64 else tf.float32
         if not self.from_logits:
-            # Keras keeps what went into its softmax or sigmoid: exact, where the
-            # logarithm of a probability that was rounded to 0 or 1 has no gradient.
+            # Keras keeps the inputs of its softmax or sigmoid. They are exact, while
+            # the logarithm of a probability that rounds to 0 or 1 has no gradient.
             logits = keras_internals.logits_of(outputs)
             if logits is None or logits.shape != outputs.shape:
                 return _log_probabilities(tf.cast(outputs, wide))
@@ -148,20 +155,29 @@ class ModelAdapter:
         return outputs
 
     def examine(self, x: Any, labels: Any = None) -> Any:
-        """Calls the model outside of any graph, notes what it is like, returns outputs.
+        """Calls the model outside any graph, and records what its outputs are.
 
-        Builds a model that is not yet built. Finds out which variables a call changes
-        in spite of `training=False` (states of recurrent layers), what kind of outputs
-        there are (`labels` tell of more classes, where these are labels), and, unless
-        it was given, whether they are logits: probabilities are within [0, 1] and their
-        rows sum to 1 within 1e-3. Where a single output per example leaves that open,
-        the last activation and the compiled loss decide. Raises ValueError if `output`
-        names no output.
+        Builds the model if needed. Detects which variables a call changes despite
+        `training=False` (such as states of recurrent layers), the kind of outputs and,
+        unless given, whether they are logits: probabilities lie in [0, 1] and their
+        rows sum to 1 within 1e-3. If a single output per example leaves that open, the
+        last activation and the compiled loss decide.
+
+        Args:
+          x: The features of a few examples.
+          labels: Their labels, which may contain more classes than outputs that are
+            class labels.
+
+        Returns:
+          The chosen output.
+
+        Raises:
+          ValueError: If `output` does not exist.
         """
         self.is_examined = True
         with self.state_kept():
             outputs = self._first_call(x)
-        # Only now, for the first call may have made the variables.
+        # Only now, because the first call may create the variables.
         variables = kept_variables(self.model)
         before = [tf.identity(v).numpy() for v in variables]
         with self.state_kept():
@@ -171,7 +187,8 @@ class ModelAdapter:
         self._memory = [
             i
             for i, (old, new) in enumerate(zip(before, after, strict=True))
-            # Counters of random numbers should go on: noise is meant to differ.
+            # Random-generator states advance, because noise should differ between
+            # calls.
             if old.dtype.kind == "f" and not np.array_equal(old, new)
         ]
         chosen = self.chosen(outputs)
@@ -179,10 +196,10 @@ class ModelAdapter:
         return chosen
 
     def predict(self, x: Any, size: int, as_logits: bool = False) -> Any:
-        """Returns the outputs or logits of many examples, arrays, `size` at once."""
+        """Returns the outputs or logits of many examples, arrays, batch by batch."""
         count = len(tf.nest.flatten(x)[0])
         size, fixed = self.batch_size or size, self.batch_size is not None
-        # A partial of its own: TensorFlow warns of frequent tracing by code.
+        # A new partial: TensorFlow warns about repeated tracing of the same function.
         function: Any = functools.partial(self.logits if as_logits else self.__call__)
         if self.is_native:
             eager, key = function, ("predict", as_logits, self.classes)
@@ -203,21 +220,21 @@ class ModelAdapter:
         )
 
     def forget_if_changed(self) -> None:
-        """Forgets what was compiled of a model that is another than it was at `note`.
+        """Discards compiled functions if the model has changed since `note`.
 
-        Seen are layers that were added or taken away, attributes of the model and its
-        layers, and what a function closes over. Weights may change.
+        Detects added or removed layers, changed attributes of the model and its layers,
+        and changes of what a function closes over. Changed weights do not matter.
         """
         if self._noted is not None and self._noted != fingerprint(self.model):
             self._noted, self.is_examined = None, False
             self._programs.clear()
 
     def note(self) -> None:
-        """Notes what the model is like, and that what is compiled is of it."""
+        """Records the model's fingerprint for `forget_if_changed`."""
         self._noted = fingerprint(self.model)
 
     def memory(self) -> list[tf.Tensor]:
-        """Returns what the variables hold that a call of the model changes."""
+        """Returns the values of the variables that a call of the model changes."""
         if not self._memory:
             return []
         variables = kept_variables(self.model)
@@ -225,7 +242,7 @@ class ModelAdapter:
 
     @contextlib.contextmanager
     def state_kept(self) -> Iterator[None]:
-        """Undoes what the body changes in the variables that are not trained."""
+        """Restores the variables that are not trainable after the body."""
         before = [(v, tf.identity(v)) for v in kept_variables(self.model)]
         try:
             yield
@@ -234,15 +251,15 @@ class ModelAdapter:
                 variable.assign(value)
 
     def compiled(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """Returns what was made for a key; the last 16 that can be hashed are kept."""
+        """Returns the result of `make` for a key, caching the last 16 hashable keys."""
         return _recent(self._programs, key, make, _KEPT_PROGRAMS)
 
     def call_uncounted(self, x: Any) -> Any:
-        """Returns the outputs of the model itself, tensors."""
+        """Returns the model's own outputs, tensors, without counting the examples."""
         if self.is_native:
             x = tf.nest.map_structure(tf.convert_to_tensor, x)
         if self._narrows:
-            x = tf.nest.map_structure(_narrowed, x)
+            x = tf.nest.map_structure(_to_float32, x)
         if self.is_native:
             return self.model(x, **self._kwargs)
 
@@ -271,11 +288,12 @@ class ModelAdapter:
         return tf.nest.pack_sequence_as(self._kinds, shaped)
 
     def _first_call(self, x: Any) -> Any:
-        """Finds out whether the model takes tensors, float64 too, or NumPy arrays."""
+        """Detects whether the model takes tensors, also float64, or NumPy arrays."""
         kinds = [(True, False)]
         if any(leaf.dtype == tf.float64 for leaf in tf.nest.flatten(x)):
             kinds.append((True, True))
-        if not _is_of_tensors(self.model):
+        is_tensorflow = isinstance(self.model, tf.Module)
+        if not (is_tensorflow or hasattr(self.model, "get_concrete_function")):
             kinds.append((False, False))
         errors = []
         for self.is_native, self._narrows in kinds:
@@ -285,7 +303,7 @@ class ModelAdapter:
                 errors.append(error)
                 continue
             if self.is_native and not all(map(tf.is_tensor, tf.nest.flatten(outputs))):
-                # Texts are bytes in a tensor, and may be others to the function.
+                # Strings become bytes in a tensor, but the function may need strings.
                 self.is_native = False
                 outputs = numbers_as_array(self.call_uncounted(x))
             outputs = tf.nest.map_structure(tf.convert_to_tensor, outputs)
@@ -294,7 +312,7 @@ class ModelAdapter:
         raise errors[0]
 
     def chosen(self, outputs: Any) -> Any:
-        """Returns the output that counts; all of them if none was chosen."""
+        """Returns the chosen output; all of them if none was chosen."""
         if callable(self.output):
             return self.output(outputs)
         leaves = tf.nest.flatten(outputs)
@@ -307,11 +325,11 @@ class ModelAdapter:
             return outputs[self.output]
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise ValueError(
-                f"output={self.output!r} is none of the model's outputs {names}."
+                f"output={self.output!r} is not among the model's outputs {names}."
             ) from error
 
     def check_classes(self, outputs: Any) -> tf.Tensor:
-        """Returns outputs after checking that they have the shape of logits."""
+        """Checks that outputs have the shape of logits, and returns them."""
         leaves = tf.nest.flatten(outputs)
         if (
             len(leaves) == 1
@@ -323,12 +341,12 @@ class ModelAdapter:
         found = (
             f"its outputs are {names}: choose one with output="
             if names
-            else f"its output is of shape {getattr(outputs, 'shape', None)}"
+            else f"its output has shape {getattr(outputs, 'shape', None)}"
         )
         raise ValueError(
             "The model must return one tensor of shape [batch, classes], but "
-            f"{found}. For any other output give loss_fn, a function of (y, outputs) "
-            "that returns one loss per example (evaluate_robustness: loss)."
+            f"{found}. For other outputs, pass loss_fn (in evaluate_robustness: loss), "
+            "a function of (y, outputs) that returns one loss per example."
         )
 
     def _describe(self, outputs: Any, labels: Any) -> None:
@@ -347,8 +365,8 @@ class ModelAdapter:
         if self.decisions and column:
             if values.dtype.kind in "OSU" or np.any(values < 0):
                 raise ValueError(
-                    "The model gives class labels, which must be numbers from 0 on, "
-                    f"but it gave {values.ravel()[:3].tolist()}. Map them, as in "
+                    "The model outputs class labels, which must be integers from 0, "
+                    f"but received {values.ravel()[:3].tolist()}. Map them, such as by "
                     "lambda x: np.searchsorted(classes, model.predict(x))."
                 )
             known = np.asarray(labels)
@@ -364,7 +382,7 @@ class ModelAdapter:
             self.from_logits = True
 
     def _are_decisions(self, values: np.ndarray, column: bool) -> bool:
-        """Tells whether outputs are class labels."""
+        """Returns whether outputs are class labels."""
         if values.dtype.kind in "iubOSU" and column:
             return True
         if self.is_native:
@@ -380,26 +398,26 @@ class ModelAdapter:
             self.from_logits, why = False, "the model ends in a softmax or sigmoid"
         elif not are_probabilities(values):
             self.from_logits = True
-            why = "they leave [0, 1]" if column else "rows do not sum to 1"
+            why = "some lie outside [0, 1]" if column else "rows do not sum to 1"
         elif not column:
             self.from_logits, why = False, "every row sums to 1"
         else:
-            known = _declared(self.model)
+            known = _declares_logits(self.model)
             self.guessed = known is None
             self.from_logits = bool(known)
             why = (
-                f"all of the {len(values)} that were seen lie in [0, 1]"
+                f"all {len(values)} that were checked lie in [0, 1]"
                 if known is None
                 else "the model's last activation or compiled loss says so"
             )
         kind = "logits" if self.from_logits else "probabilities"
-        self.assumptions.append(f"The outputs are taken for {kind}: {why}.")
+        self.assumptions.append(f"The outputs are treated as {kind}: {why}.")
 
 
 def adapt(
     model: Callable[..., Any], *, output: Any = None, from_logits: bool | None = None
 ) -> ModelAdapter:
-    """Returns the adapter of a model, the same one as long as the model lives."""
+    """Returns the adapter of a model; the same one for the lifetime of the model."""
     if isinstance(model, ModelAdapter):
         return model
     owner = getattr(model, "__self__", model)
@@ -410,7 +428,7 @@ def adapt(
     if id(owner) not in _adapters:
         try:
             weakref.finalize(owner, _adapters.pop, id(owner), None)
-        except TypeError:  # It cannot be referred to weakly.
+        except TypeError:  # No weak references.
             return make()
         _adapters[id(owner)] = OrderedDict()
     key = (getattr(model, "__func__", None), output, from_logits)
@@ -418,16 +436,16 @@ def adapt(
 
 
 def any_batch_size(leaf: Any) -> tf.TensorSpec:
-    """Returns the type of an array with any number of examples; a number's own."""
+    """Returns the TensorSpec of an array with any batch size; scalars stay scalars."""
     shape = [None, *leaf.shape[1:]] if len(leaf.shape) else []
     return tf.TensorSpec(shape, tf.as_dtype(leaf.dtype))
 
 
 def are_probabilities(values: np.ndarray) -> bool:
-    """Tells whether outputs of shape [batch] or [batch, classes] may be probabilities.
+    """Returns whether outputs of shape [batch] or [batch, classes] are probabilities.
 
-    All are in [0, 1] and, of several classes, rows sum to 1 within 1e-3 (1e-2 for
-    dtypes of 16 bits).
+    All must lie in [0, 1] and, with several classes, rows must sum to 1 within 1e-3
+    (1e-2 for 16-bit dtypes).
     """
     tolerance = _HALF_SUM_TOLERANCE if values.dtype.itemsize == 2 else _SUM_TOLERANCE
     values = np.asarray(values, np.float64)
@@ -439,7 +457,7 @@ def are_probabilities(values: np.ndarray) -> bool:
 
 
 def output_names(model: Any, outputs: Any) -> list[Any]:
-    """Returns what to call each output: its key, its Keras name, or its position."""
+    """Returns the name of each output: its key, its Keras name, or its position."""
     if isinstance(outputs, Mapping):
         return sorted(outputs)
     names = list(getattr(model, "output_names", None) or ())
@@ -448,10 +466,10 @@ def output_names(model: Any, outputs: Any) -> list[Any]:
 
 
 def kept_variables(model: Any) -> list[Any]:
-    """Lists the variables of a model that an attack has to leave as they were.
+    """Lists the variables of a model that attacks must restore.
 
-    These are the ones that are not trainable, and the states of recurrent layers,
-    which Keras does not count among the variables.
+    These are the variables that are not trainable, and the states of recurrent layers,
+    which Keras does not list as variables.
     """
     variables = getattr(model, "variables", None) or ()
     kept = [v for v in variables if not getattr(v, "trainable", True)]
@@ -474,7 +492,7 @@ def _recent(
     try:
         if key not in kept:
             kept[key] = make()
-    except TypeError:  # It cannot be hashed.
+    except TypeError:  # Not hashable.
         return make()
     kept.move_to_end(key)
     while len(kept) > most:
@@ -483,7 +501,11 @@ def _recent(
 
 
 def owner_of_predict(model: Any) -> Any:
-    """Returns the Keras model for its `predict`, which is not differentiable."""
+    """Returns the Keras model of a `predict` method, which is not differentiable.
+
+    Raises:
+      TypeError: If the model is not callable.
+    """
     owner = getattr(model, "__self__", None)
     name = getattr(model, "__name__", "")
     is_keras = hasattr(owner, "trainable_variables") and callable(owner)
@@ -516,17 +538,12 @@ def _takes_training(model: Callable[..., Any]) -> bool:
         return False
 
 
-def _narrowed(leaf: Any) -> Any:
+def _to_float32(leaf: Any) -> Any:
     return tf.cast(leaf, tf.float32) if leaf.dtype == tf.float64 else leaf
 
 
-def _is_of_tensors(model: Any) -> bool:
-    """Tells whether a model is TensorFlow's or Keras's, so no function of arrays."""
-    return isinstance(model, tf.Module) or hasattr(model, "get_concrete_function")
-
-
-def _declared(model: Any) -> bool | None:
-    """Returns whether a Keras model's last activation or loss speaks of logits."""
+def _declares_logits(model: Any) -> bool | None:
+    """Returns whether a Keras model's last activation or loss implies logits."""
     layer = model
     while layers := getattr(layer, "layers", None):
         layer = layers[-1]

@@ -1,8 +1,8 @@
-"""What white-box attacks maximize: functions of logits, one value per example.
+"""Objectives that white-box attacks maximize: one value per example.
 
-Each takes logits z of shape [batch, classes] and the true classes y of shape [batch],
-and returns a tensor of shape [batch] that grows as y becomes less likely. Given
-targets t of shape [batch], what it returns grows as t becomes more likely.
+An objective takes logits z of shape [batch, classes] and the true classes y of shape
+[batch]. It returns a tensor of shape [batch] that grows as y becomes less likely. Given
+target classes t of shape [batch], it grows as t becomes more likely.
 """
 
 from collections.abc import Callable
@@ -18,12 +18,12 @@ Objective: TypeAlias = Callable[[tf.Tensor, tf.Tensor, tf.Tensor | None], tf.Ten
 def cross_entropy(
     logits: tf.Tensor, labels: tf.Tensor, targets: tf.Tensor | None = None
 ) -> tf.Tensor:
-    """Computes the cross-entropy of the true class, or minus that of the target.
+    """Computes the cross-entropy of the true class, or the negative one of the target.
 
     Args:
       logits: A floating tensor of shape [batch, classes].
       labels: The true classes, an integer tensor of shape [batch].
-      targets: The classes to reach, an integer tensor of shape [batch], or None.
+      targets: The target classes, an integer tensor of shape [batch], or None.
 
     Returns:
       -log softmax(z)_y, or log softmax(z)_t; a tensor of shape [batch].
@@ -36,14 +36,14 @@ def cross_entropy(
 def margin(
     logits: tf.Tensor, labels: tf.Tensor, targets: tf.Tensor | None = None
 ) -> tf.Tensor:
-    """Computes by how much the likeliest wrong class leads, or the target does.
+    """Computes the margin of the likeliest wrong class, or of the target.
 
-    Carlini & Wagner (2017), https://arxiv.org/abs/1608.04644, f_6 without its cap.
-    Arguments are as in `cross_entropy`.
+    Carlini & Wagner (2017), https://arxiv.org/abs/1608.04644, f_6 without its upper
+    limit. Arguments as in `cross_entropy`.
 
     Returns:
-      max_{j != y} z_j - z_y, or z_t - max_{j != t} z_j; positive where the attack
-      has succeeded.
+      max_{j != y} z_j - z_y, or z_t - max_{j != t} z_j, of shape [batch]; positive if
+      the attack has succeeded.
     """
     if targets is None:
         return likeliest_other(logits, labels) - _at(logits, labels)
@@ -53,12 +53,12 @@ def margin(
 def dlr(
     logits: tf.Tensor, labels: tf.Tensor, targets: tf.Tensor | None = None
 ) -> tf.Tensor:
-    """Computes the difference of logits ratio loss.
+    """Computes the difference of logits ratio (DLR) loss.
 
-    It changes neither with the scale nor with the offset of the logits, so that its
-    gradient does not vanish where a model is overly sure. Croce & Hein (2020),
-    https://arxiv.org/abs/2003.01690, equations 6 and 7; pi sorts the logits
-    descending. Arguments are as in `cross_entropy`.
+    The loss is invariant to the scale and offset of the logits, so its gradient does
+    not vanish for overconfident models. Croce & Hein (2020),
+    https://arxiv.org/abs/2003.01690, equations 6 and 7; pi sorts the logits in
+    descending order. Arguments as in `cross_entropy`.
 
     Returns:
       -(z_y - max_{j != y} z_j) / (z_pi1 - z_pi3), or
@@ -72,7 +72,7 @@ def dlr(
     if classes is not None and classes < needed:
         raise ValueError(
             f"The objective 'dlr' needs at least {needed} classes"
-            f"{'' if targets is None else ' where it has targets'}, but the model has "
+            f"{'' if targets is None else ' with targets'}, but the model has "
             f"{classes}. Use 'margin' or 'cross_entropy'."
         )
     largest = tf.math.top_k(logits, k=needed).values
@@ -86,7 +86,7 @@ def dlr(
 
 
 def likeliest_other(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
-    """Returns the largest logit besides that of a given class, of shape [batch]."""
+    """Returns the largest logit of all other classes, of shape [batch]."""
     taken = _one_hot(logits, classes)
     lowest = tf.fill(tf.shape(logits), logits.dtype.min)
     return tf.reduce_max(tf.where(taken, lowest, logits), axis=1)
@@ -104,15 +104,16 @@ def _one_hot(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
 OBJECTIVES: Registry[Objective] = Registry(
     "objective",
     "objectives",
-    "Or give a function of (logits, labels, targets) that returns a value per example.",
+    "Or pass a function of (logits, labels, targets) that returns a value per example.",
 )
 for _objective in (cross_entropy, margin, dlr):
     OBJECTIVES.add(_objective.__name__, _objective)
 
 
 def objective_of(name: str | Objective) -> Objective:
-    """Returns the objective of a name, or a function as it is.
+    """Returns the objective with a name; returns a function unchanged.
 
-    Raises ValueError, with those there are, if there is no such objective.
+    Raises:
+      ValueError: If the name is unknown; the message lists the known ones.
     """
     return name if callable(name) else OBJECTIVES[name]

@@ -1,4 +1,4 @@
-"""Projected gradient descent (on minus the objective)."""
+"""Projected gradient descent (on the negative objective)."""
 
 from typing import Any
 
@@ -11,28 +11,31 @@ from nsl.attacks.problem import Problem
 
 @attrs.frozen(kw_only=True)
 class PGD(FixedRadius):
-    """Projected gradient descent, on minus the objective.
+    """Projected gradient descent, on the negative objective.
 
-    From a random point of the ball,
+    Starting at a random point of the ball,
 
         delta <- project(delta + step)
 
-    onto ball and box at once, where the neighbors of training (`nsl.lib`) are projected
-    onto the ball and then clipped, as in NSL 1.4. Madry et al. (2018), https://arxiv.org/abs/1706.06083.
-    Each step takes one forward and one backward pass; the last point takes a forward
+    where the projection is onto the intersection of ball and box. (The neighbors of
+    adversarial regularization, in `nsl.lib`, are projected onto the ball and then
+    clipped, as in NSL 1.4.) Madry et al. (2018), https://arxiv.org/abs/1706.06083. Each
+    step takes one forward and one backward pass; the last point takes one more forward
     pass.
 
-    The step is the steepest one, of norm `step_size` in those coordinates that can
-    still move along it. Were the others counted, most of an L2 step on images would be
-    for nothing, for it goes where pixels are black or white already. The steepest step
-    of the L1 norm goes along one coordinate: here it fills up what is left to the
-    bounds, the coordinate of largest gradient first.
+    The step is the steepest-ascent step, whose norm is `step_size` over the coordinates
+    that can still move along it. If the others counted, most of an L2 step on images
+    would be lost on pixels that are already black or white. The steepest-ascent step of
+    the L1 norm moves a single coordinate; here it moves coordinates up to their bounds,
+    in descending order of the gradient, until the norm is used up.
 
     Attributes:
-      step_size: The length of a step. None: 2.5 epsilon / steps, with which a point
-        can reach the border of the ball and move along it.
-      random_start: Whether attempts start at a random point of the ball instead of at
-        the features.
+      step_size: The norm of a step. None uses 2.5 epsilon / steps, which lets a point
+        reach the boundary of the ball and move along it.
+      random_start: Whether to start at a random point of the ball instead of the
+        features.
+
+    The other attributes are those of `FixedRadius`.
     """
 
     step_size: float | None = None
@@ -45,7 +48,7 @@ class PGD(FixedRadius):
         return State.at(problem.none)
 
     def step(self, problem: Problem, state: State) -> State:
-        """Evaluates the present point and moves on along the gradient."""
+        """Evaluates the current point and takes a step along the gradient."""
         here = state.perturbation
         values, fooled, gradient = problem.gradient(here)
         direction, more = self.direction(state, gradient)
@@ -58,12 +61,12 @@ class PGD(FixedRadius):
     def direction(
         self, state: State, gradient: tf.Tensor
     ) -> tuple[tf.Tensor, dict[str, Any]]:
-        """Returns rows to step along, of any norm, and fields of the next state."""
+        """Returns the direction of a step, rows of any norm, and new state fields."""
         del state
         return gradient, {}
 
     def length(self, problem: Problem) -> tf.Tensor:
-        """Returns the length of a step, a tensor that broadcasts to a column."""
+        """Returns the norm of a step, a tensor that broadcasts to a column."""
         if self.step_size is None:
             return 2.5 / self.steps * problem.radius
         return tf.constant(self.step_size, problem.dtype)

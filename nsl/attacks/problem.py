@@ -1,4 +1,4 @@
-"""One batch of an attack: what is perturbed, how far, and what is maximized."""
+"""The maximization problem that an attack solves on one batch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,9 +16,9 @@ from nsl.lib.threat_model import ThreatModel
 
 Loss = Callable[[Any, Any], Any]
 
-# What rounding may add to a multiple of the grid.
+# Tolerance for rounding errors in multiples of the grid spacing.
 _GRID_SLACK = 1e-3
-# Up to which share the radius is reduced by what rounding adds.
+# The radius shrinks by the rounding error if that is at most this share of it.
 _ROUNDING = 1e-5
 
 
@@ -27,34 +27,36 @@ class NoGradientError(ValueError):
 
 
 class Problem:
-    """Maximizes an objective over the perturbations of a batch that are allowed.
+    """Maximizes an objective over the allowed perturbations of a batch.
 
-    Perturbations are rows: one row holds the coordinates of all features of an example
-    that can be perturbed, divided by the radius of each coordinate where there is one.
-    Allowed are those inside the ball and the box at once.
+    Perturbations are rows: a row holds the coordinates of all perturbable features of
+    an example, divided by the radius of each coordinate if there are such radii.
+    Allowed are the perturbations in the intersection of ball and box.
 
     Attributes:
       batch: The examples.
-      norm: The geometry of the norm, see `nsl.lib.norms.Norm`.
+      threat: The ball, the bounds and the mask.
+      norm: The norm, a `nsl.lib.Norm`.
       radius: The radius of each example's ball, a column.
-      low: Lower bounds of a perturbation, at most 0; they broadcast to the rows.
-      high: Upper bounds of a perturbation, at least 0.
-      labels: The true classes, of shape [batch]; with `loss_fn`, whatever that takes.
-      targets: The classes to reach, of shape [batch], or None.
+      low: The lower bounds of a perturbation, at most 0; they broadcast to the rows.
+      high: The upper bounds of a perturbation, at least 0; they broadcast to the rows.
+      labels: The true classes, of shape [batch]; with `loss_fn`, any structure it
+        takes.
+      targets: The target classes, of shape [batch], or None.
       dtype: The dtype of the rows, float32 or float64.
-      none: The perturbation of zeros.
+      none: The zero perturbation; rows.
 
     Args:
       model: The model.
       batch: The examples.
       norm: The norm of the ball.
-      seed: Two integers that determine all that is random.
-      objective: What is maximized, of logits, labels and targets.
-      loss_fn: Maximized instead if given: a function of labels and outputs.
-      criterion: With `loss_fn`, tells of labels and outputs which examples are right;
-        without it, none ever counts as fooled.
-      any_class: Whether any wrong class is a success, whatever the targets are.
-      samples: How many draws of a random model a gradient is averaged over.
+      seed: Two integers that determine all random numbers.
+      objective: The function of logits, labels and targets to maximize.
+      loss_fn: A function of labels and outputs to maximize instead.
+      criterion: With `loss_fn`, a function of labels and outputs that returns whether
+        each example is correct. Without it, no example counts as fooled.
+      any_class: Whether any wrong class is a success, whatever the targets.
+      samples: The number of forward passes through a randomized model per gradient.
     """
 
     def __init__(
@@ -83,8 +85,8 @@ class Problem:
         self.threat = ThreatModel(
             features,
             norm,
-            low=_reaching(tf.minimum, limits.low, leaves),
-            high=_reaching(tf.maximum, limits.high, leaves),
+            low=_including(tf.minimum, limits.low, leaves),
+            high=_including(tf.maximum, limits.high, leaves),
             mask=limits.mask,
         )
         self.norm = self.threat.norm
@@ -93,34 +95,34 @@ class Problem:
         self._scale = self.threat.spread(limits.scale, 1.0)
         self._grid = self.threat.spread(limits.grid, 0.0)
         self.radius = tf.cast(limits.radius, self.dtype)
-        # Of a grid, the last step would be lost.
+        # On a grid, a smaller radius would exclude the outermost values.
         self.radius -= self._rounding() if self._grid is None else 0.0
         low, high = self.threat.box()
         self.low, self.high = self._per_scale(low), self._per_scale(high)
 
     def seed(self, i: tf.Tensor | None = None) -> tf.Tensor:
-        """Returns two integers that determine what is random, others for each i."""
+        """Returns two integers that seed random numbers, different ones for each i."""
         if i is None:
             return self._seed
         return tf.random.experimental.stateless_fold_in(self._seed, i)
 
     def project(self, perturbation: tf.Tensor, factor: Any = 1.0) -> tf.Tensor:
-        """Returns the nearest perturbation in the box and `factor` times the radius."""
+        """Projects onto the box and the ball of `factor` radii at once; rows."""
         return self.norm.project_with_bounds(
             perturbation, factor * self.radius, self.low, self.high
         )
 
     def clip_and_project(self, perturbation: tf.Tensor, factor: Any = 1.0) -> tf.Tensor:
-        """Returns an allowed perturbation: clipped to the box, then projected.
+        """Clips to the box, then projects onto the ball of `factor` radii; rows.
 
-        Under L1 and L2 it is not the nearest one, for on the way into the ball
-        coordinates come off the bounds of the box.
+        The result is allowed. Under L1 and L2 it is not the nearest allowed point,
+        because the projection moves coordinates off the bounds of the box.
         """
         clipped = tf.clip_by_value(perturbation, self.low, self.high)
         return self.norm.project(clipped, factor * self.radius)
 
     def random_start(self, seed: tf.Tensor, factor: Any = 1.0) -> tf.Tensor:
-        """Draws perturbations uniformly from `factor` balls and projects them; rows."""
+        """Draws uniformly from the ball of `factor` radii, then projects; rows."""
         shape, radius = tf.shape(self.none), factor * self.radius
         drawn = self.norm.random_start(shape, radius, seed, self.dtype)
         return self.project(self.masked(drawn), factor)
@@ -138,7 +140,7 @@ class Problem:
         return self.threat.restore(point)
 
     def from_point(self, point: tf.Tensor) -> tf.Tensor:
-        """Returns the perturbation that leads to a point, whatever is allowed; rows."""
+        """Returns the perturbation that leads to a point, allowed or not; rows."""
         return self._per_scale(point - self.threat.centers)
 
     def logits(self, perturbation: tf.Tensor) -> tf.Tensor:
@@ -146,25 +148,26 @@ class Problem:
         return self._model.logits(self.features(perturbation), self.batch.memory)
 
     def evaluate(self, perturbation: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Runs the model forward once.
+        """Runs one forward pass.
 
         Returns:
           The objective, of shape [batch] and the dtype of the rows, and whether the
-          attack has succeeded, of shape [batch].
+          perturbation fools the model, bool of shape [batch].
         """
         return self._values(self.features(perturbation))
 
     def gradient(
         self, perturbation: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Runs the model forward and backward, once for each sample.
+        """Runs one forward and one backward pass for each sample.
 
         Returns:
-          As `evaluate`, and the gradient of the objective, masked; rows. With several
-          samples, values and gradients are means, and success is that of the last.
+          The results of `evaluate`, and the masked gradient of the objective; rows.
+          With several samples, values and gradients are means, and `fooled` is that of
+          the last sample.
 
         Raises:
-          ValueError: If there is no gradient with respect to any feature.
+          ValueError: If no feature has a gradient.
         """
         x = self.features(perturbation)
         values, fooled, gradient = self._gradient(x)
@@ -184,18 +187,18 @@ class Problem:
         return values, fooled, gradient
 
     def raw_gradient(self, perturbation: tf.Tensor) -> tf.Tensor:
-        """Returns the gradient as the model gives it, whether finite or not; rows."""
+        """Returns the gradient including its non-finite values; rows."""
         return self._gradient(self.features(perturbation), finite=False)[2]
 
     def movable(self, gradient: tf.Tensor, perturbation: tf.Tensor) -> tf.Tensor:
-        """Returns a gradient with zeros where it would leave the box; rows."""
+        """Zeroes gradient components that would leave the box; rows."""
         blocked = ((gradient > 0) & (perturbation >= self.high)) | (
             (gradient < 0) & (perturbation <= self.low)
         )
         return tf.where(blocked, tf.zeros_like(gradient), gradient)
 
     def length(self, perturbation: tf.Tensor) -> tf.Tensor:
-        """Returns the norm of each perturbation, as it is on the grid; a column."""
+        """Returns the norm of each perturbation, rounded to the grid; a column."""
         if self._grid is None:
             return self.norm.length(perturbation)
         moved = self.threat.rows(self.features(perturbation)) - self.threat.centers
@@ -214,9 +217,9 @@ class Problem:
         if all(gradient is None for gradient in gradients):
             raise NoGradientError(
                 "The model's outputs have no gradient with respect to any of the "
-                f"features: {described(x)}. Give the model with all of its operations "
-                "differentiable, or use an attack that needs none: nsl.attacks.Square "
-                "for scores, nsl.attacks.HopSkipJump for labels."
+                f"features: {described(x)}. Make all operations of the model "
+                "differentiable, or use an attack without gradients: "
+                "nsl.attacks.Square for scores, nsl.attacks.HopSkipJump for labels."
             )
         gradient = self.threat.masked(self.threat.rows(gradients, finite))
         if self._scale is not None:
@@ -242,7 +245,7 @@ class Problem:
         return tf.cast(per_example(values), self.dtype), fooled
 
     def _rounding(self) -> tf.Tensor:
-        """Returns what rounding may add to the radius, if that is next to nothing."""
+        """Returns the rounding error of a point, or 0 if it is not negligible."""
         size = self.norm.length(self._per_scale(tf.abs(self.threat.centers)))
         added = np.finfo(self.dtype.as_numpy_dtype).eps * (size + self.radius)
         return tf.where(added < _ROUNDING * self.radius, added, 0.0)
@@ -251,11 +254,11 @@ class Problem:
         return rows if self._scale is None else rows / self._scale
 
     def _on_grid(self, point: tf.Tensor) -> tf.Tensor:
-        """Returns the values of the grid nearest to a point, inside box and ball.
+        """Returns the nearest grid values to a point, within box and ball.
 
-        Coordinates are rounded towards the clean example, but for those whose share of
-        a step is above a threshold: the smallest one from 0.5 on that the ball allows.
-        A coordinate that does not move need not be on the grid.
+        Coordinates round towards the clean example, except those whose fraction of a
+        grid step exceeds a threshold: the smallest one, from 0.5 up, with which the
+        point stays in the ball. Coordinates that do not move need not be on the grid.
         """
         grid, center = self._grid, self.threat.centers
         assert grid is not None
@@ -283,15 +286,18 @@ class Problem:
 
 
 def per_example(loss: Any) -> tf.Tensor:
-    """Returns a loss as one value per example, of shape [batch].
+    """Reduces a loss to one value per example, of shape [batch].
 
-    Means are taken over all axes but the first. Raises ValueError for a scalar.
+    Takes the mean over all axes but the first.
+
+    Raises:
+      ValueError: If the loss is a scalar.
     """
     loss = tf.convert_to_tensor(loss)
     if loss.shape.rank == 0:
         raise ValueError(
             "The loss of an attack must be one value per example, but received a "
-            "scalar. Give a loss without reduction, such as "
+            "scalar. Use a loss without reduction, such as "
             "keras.losses.MeanSquaredError(reduction=None)."
         )
     if loss.shape.rank == 1:
@@ -299,10 +305,10 @@ def per_example(loss: Any) -> tf.Tensor:
     return tf.reduce_mean(loss, axis=list(range(1, loss.shape.rank)))
 
 
-def _reaching(
+def _including(
     extreme: Callable[[Any, Any], tf.Tensor], bounds: list[Any], leaves: list[Any]
 ) -> list[Any]:
-    """Returns bounds that the clean features are within."""
+    """Widens bounds to include the clean features."""
     return [
         None if bound is None else extreme(bound, tf.cast(leaf, bound.dtype))
         for bound, leaf in zip(bounds, leaves, strict=True)

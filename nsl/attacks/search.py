@@ -1,4 +1,4 @@
-"""One call of an attack: all radii, attempts and batches."""
+"""Runs one call of an attack: all radii, attempts and batches."""
 
 from __future__ import annotations
 
@@ -25,10 +25,13 @@ _SMALLEST_BATCH = 16
 
 @attrs.frozen
 class Best:
-    """The best points that have been found within some limits of all examples.
+    """The best points found within some limits, for all examples.
 
-    `leaves` are the features that can be perturbed; the objective `value` and `fooled`,
-    whether the attack has succeeded, are of shape [count].
+    Attributes:
+      limits: The limits.
+      leaves: The perturbable features, a list of arrays.
+      value: The objective, of shape [examples].
+      fooled: Whether the attack has succeeded, bool of shape [examples].
     """
 
     limits: Limits
@@ -43,7 +46,7 @@ class Best:
         value: np.ndarray,
         fooled: np.ndarray,
     ) -> None:
-        """Keeps what is better than what there is: has succeeded, or larger."""
+        """Keeps points that are better: those that fool, then by objective."""
         larger = value > self.value[indices]
         better = np.where(fooled == self.fooled[indices], larger, fooled)
         for own, new in zip(
@@ -57,7 +60,7 @@ class Best:
                 own[indices[better]] = new[better]
 
     def keep_all(self, smaller: list[Best]) -> None:
-        """Keeps what was found within radii that are no larger."""
+        """Keeps the points found within smaller or equal radii."""
         for one in smaller:
             at = np.flatnonzero(one.limits.radius <= self.limits.radius)
             leaves = [leaf[at] for leaf in one.leaves]
@@ -65,10 +68,12 @@ class Best:
 
 
 class Search:
-    """Runs an attack on all examples of a call.
+    """Runs an attack on all examples.
 
-    Raises ValueError if labels or targets do not fit the model's outputs. The arguments
-    are those of `Attack.__call__`.
+    The arguments are those of `Attack.__call__`.
+
+    Raises:
+      ValueError: If labels or targets do not fit the model's outputs.
     """
 
     def __init__(
@@ -90,35 +95,31 @@ class Search:
         if jit_compile is None:
             jit_compile = bool(tf.config.list_physical_devices("GPU"))
         self._jit_compile = jit_compile and model.is_native
-        # Batches are padded to few sizes where each of them would be compiled.
+        # Pad batches to a few sizes if each size would be compiled.
         self._pads = self._jit_compile or model.batch_size is not None
         self._attempts = attack.attempts(model.classes)
         self._memory = model.memory()
         self._function, self._traced = self._compiled()
-        self._labels: Any = None
-        self._targets: Any = None
         self._given_targets = target is not None
-        self._read_labels(target)
-
-    def _read_labels(self, target: Any) -> None:
-        if self._loss_fn is not None:
-            y = self._examples.y
-            self._labels = self._clean if y is None else y
-            return
-        self._labels, self._targets = self._examples.labels_and_targets(
-            self._model.classes, lambda: self._clean, target
-        )
+        self._labels: Any = examples.y
+        self._targets: Any = None
+        if loss_fn is None:
+            self._labels, self._targets = examples.labels_and_targets(
+                model.classes, lambda: self._clean, target
+            )
+        elif examples.y is None:
+            self._labels = self._clean
 
     def run(self, limits: list[Limits], verbose: bool) -> list[Any]:
-        """Searches within each of several limits of all examples.
+        """Searches within each of several limits.
 
-        Returns the features that were found, arrays in the structure and dtypes of the
-        examples, inside ball and bounds in that dtype.
+        Returns the adversarial features, one structure of arrays for each, in the
+        dtypes of the examples and within ball and bounds in these dtypes.
         """
         attack, examples = self._attack, self._examples
         searched = limits
         if attack.minimizes and all(one.scale is limits[0].scale for one in limits):
-            # The nearest point is looked for once.
+            # One search for the nearest points serves all radii.
             radius = np.minimum.reduce([one.radius for one in limits])
             searched = [attrs.evolve(limits[0], radius=radius)]
         found = [
@@ -145,29 +146,28 @@ class Search:
         return [self._features(*one) for one in zip(found, limits, strict=True)]
 
     def _turns(self, found: list[Best]) -> Iterator[tuple[Best, int]]:
-        """Yields what is found in each attempt, within the smallest radius first."""
-        # Without a criterion, there is no telling that an attack has succeeded.
-        judges = self._loss_fn is None or self._criterion is not None
+        """Yields results and the attempt to make next, smallest radius first."""
+        # Without a criterion, success is unknown.
+        knows_success = self._loss_fn is None or self._criterion is not None
         done: list[Best] = []
         for best in sorted(found, key=lambda one: one.limits.radius.mean()):
             smaller = [one for one in done if one.limits.scale is best.limits.scale]
-            if judges:
+            if knows_success:
                 best.keep_all(smaller)
             for attempt in range(self._attempts):
                 yield best, attempt
-            if not judges:
+            if not knows_success:
                 best.keep_all(smaller)
             done.append(best)
 
     def _chunks(self, radii: int) -> list[tuple[int, list[tuple[str, ...]]]]:
-        """Returns numbers of steps, and what to call for them."""
+        """Returns step counts, and the parts of the attack to call for each."""
         attack = self._attack
         counts = attack.step_counts()
         ending = ("finish",) if radii > 1 or not attack._keeps_last else ()
         if len(counts) == 1:
             return [(counts[0], [("start", "steps", *ending)])]
-        # Where fallen examples leave in between, parts in all combinations would have
-        # to be traced.
+        # With drop-outs in between, every combination of parts would be traced.
         chunks: list[tuple[int, list[tuple[str, ...]]]]
         chunks = [(count, [("steps",)]) for count in counts]
         chunks[0][1].insert(0, ("start",))
@@ -177,30 +177,32 @@ class Search:
     def _search(
         self, best: Best, attempt: int, chunks: list[Any], progress: Progress
     ) -> None:
-        """Makes an attempt on the examples that have not fallen."""
+        """Makes an attempt on the examples that are still robust."""
         if not self._given_targets and self._loss_fn is None:
             self._targets = self._attack.targets(
                 lambda: self._clean, self._labels, attempt
             )
-        robust, state, made = np.flatnonzero(~best.fooled), None, 0
-        for steps, chain in chunks:
-            after = []
+        robust, state, done = np.flatnonzero(~best.fooled), None, 0
+        for steps, calls in chunks:
+            results = []
             for b, piece in enumerate(split(len(robust), self._size)):
-                sequence = np.random.SeedSequence([self._seed, attempt, made, b])
+                sequence = np.random.SeedSequence([self._seed, attempt, done, b])
                 seed = sequence.generate_state(2).astype(np.int32)
-                end = np.int32(made + steps)
-                now = self._advance(
-                    robust[piece], best.limits, _rows(state, piece), seed, end, chain
+                end = np.int32(done + steps)
+                result = self._advance(
+                    robust[piece], best.limits, _rows(state, piece), seed, end, calls
                 )
-                after.append(now)
+                results.append(result)
                 progress.advance(steps * len(robust[piece]))
-            if not after:
+            if not results:
                 return
-            made += steps
-            leaves, state = tf.nest.map_structure(_concatenated, *after)
-            ended = state.fooled | (made == self._attack.steps)
-            best.keep(robust[ended], *_rows((leaves, state.value, state.fooled), ended))
-            robust, state = robust[~ended], _rows(state, ~ended)
+            done += steps
+            leaves, state = tf.nest.map_structure(_concatenated, *results)
+            finished = state.fooled | (done == self._attack.steps)
+            best.keep(
+                robust[finished], *_rows((leaves, state.value, state.fooled), finished)
+            )
+            robust, state = robust[~finished], _rows(state, ~finished)
 
     def _advance(
         self,
@@ -209,27 +211,28 @@ class Search:
         state: Any,
         seed: np.ndarray,
         end: np.int32,
-        chain: list[tuple[str, ...]],
+        calls: list[tuple[str, ...]],
     ) -> Any:
-        """Returns leaves and state of some examples after parts of the attack."""
-        batch, leaves = self._batch(index, limits), None
-        for parts in chain:
+        """Runs parts of the attack on some examples; returns their leaves and state."""
+        given = self._labels, self._targets, self._memory
+        batch, leaves = self._examples.batch(index, limits, *given), None
+        for parts in calls:
             if not self._pads:
                 self._trace(limits, state, seed, end, parts)
             padded = self._padded(batch, state)
             leaves, state = self._function(*padded, seed, end, parts)
-        now = tf.nest.map_structure(np.asarray, (leaves, state))
-        return _rows(now, slice(len(index)))
+        result = tf.nest.map_structure(np.asarray, (leaves, state))
+        return _rows(result, slice(len(index)))
 
     def _features(self, best: Best, limits: Limits) -> Any:
-        """Returns the features that were found within limits."""
+        """Returns the features found within limits."""
         examples, moved = self._examples, iter(best.leaves)
         leaves = [
             next(moved) if is_perturbable(leaf) else leaf.copy()
             for leaf in examples.leaves
         ]
         if self._attack.minimizes:
-            # What is too far for one radius may do for another.
+            # A point outside this radius may be within another.
             near = -best.value <= limits.radius[:, 0]
             leaves = [
                 np.where(near.reshape([-1] + [1] * (leaf.ndim - 1)), leaf, clean)
@@ -243,7 +246,7 @@ class Search:
         return tf.nest.map_structure(_concatenated, *parts)
 
     def _compiled(self) -> tuple[Any, set[Any]]:
-        """Returns the compiled attack, and for what it was traced."""
+        """Returns the compiled attack, and the set of signatures it was traced for."""
         attack, model = self._attack, self._model
         loss_fn, criterion = self._loss_fn, self._criterion
 
@@ -274,7 +277,8 @@ class Search:
             return [leaf for leaf in leaves if is_perturbable(leaf)], state
 
         def make() -> Any:
-            # A partial of its own: TensorFlow warns of frequent tracing by code.
+            # A new partial: TensorFlow warns about repeated tracing of the same
+            # function.
             return tf.function(
                 functools.partial(run), autograph=False, jit_compile=self._jit_compile
             ), set()
@@ -284,19 +288,14 @@ class Search:
 
     @functools.cached_property
     def _clean(self) -> Any:
-        """The clean logits; outputs, with `loss_fn`."""
+        """The clean logits, or the outputs if there is a `loss_fn`."""
         x, as_logits = self._examples.x, self._loss_fn is None
         return self._model.predict(x, self._size, as_logits=as_logits)
-
-    def _batch(self, indices: np.ndarray, limits: Limits) -> Batch:
-        return self._examples.batch(
-            indices, limits, self._labels, self._targets, self._memory
-        )
 
     def _trace(
         self, limits: Limits, state: Any, seed: Any, end: Any, parts: tuple[str, ...]
     ) -> None:
-        """Has parts traced for any batch size, unless they are."""
+        """Traces parts of the attack for any batch size, unless already traced."""
         x, count = self._examples.x, self._examples.count
 
         def spec(leaf: Any) -> Any:
@@ -315,7 +314,7 @@ class Search:
             self._traced.add(key)
 
     def _padded(self, batch: Batch, state: Any) -> tuple[Batch, Any]:
-        """Returns the arguments with examples repeated up to a compiled size."""
+        """Returns the arguments, padded with repeated examples to a compiled size."""
         count = len(tf.nest.flatten(batch.features)[0])
         size = self._size
         if not self._pads:
@@ -336,12 +335,12 @@ class Search:
 
 
 def _shaped(state: Any, like: Any) -> Any:
-    """Returns a state with the static shapes of another, which a step may have lost."""
+    """Returns a state with the static shapes of another, which a step may lose."""
     return tf.nest.map_structure(lambda a, b: tf.ensure_shape(a, b.shape), state, like)
 
 
 def _rows(state: Any, rows: Any) -> Any:
-    """Returns some rows of a state, or None of None."""
+    """Indexes the rows of a state; None stays None."""
     if state is None:
         return None
     return tf.nest.map_structure(lambda leaf: leaf[rows] if leaf.ndim else leaf, state)

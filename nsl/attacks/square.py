@@ -1,4 +1,4 @@
-"""The Square attack: random search by windows, without gradients."""
+"""The Square attack: random search over windows, without gradients."""
 
 from __future__ import annotations
 
@@ -20,29 +20,31 @@ _MOST_QUERIES_AT_ONCE = 250
 
 @attrs.frozen(kw_only=True)
 class Square(FixedRadius):
-    """Changes one square window after the other, and keeps what helps.
+    """Perturbs one square window at a time, and keeps it if the objective grows.
 
     Andriushchenko et al. (2020), "Square attack: a query-efficient black-box
-    adversarial attack via random search", https://arxiv.org/abs/1912.00049. It sees
-    the outputs of the model alone, so that it also works where gradients mislead.
+    adversarial attack via random search", https://arxiv.org/abs/1912.00049. It uses
+    only the model's outputs, so it also works when gradients are masked.
 
-    Under L-infinity the attack starts from vertical stripes of +-epsilon, and each
-    query sets a window to +-epsilon, of one sign a channel. Under L2 it starts from a
-    grid of bumps, and each query adds a bump to a window, of which the mass comes from
-    a second one. L1 is as L2, with the masses in that norm. The windows' area shrinks
-    on the schedule of the paper, which is stretched to the number of queries.
+    Under L-infinity it starts with vertical stripes of +-epsilon, and each query sets a
+    window to +-epsilon, with one sign per channel. Under L2 it starts with a grid of
+    bumps, and each query adds a bump to a window and takes its mass from a second
+    window. L1 works like L2, with masses in the L1 norm. The area of the windows
+    shrinks on the schedule of the paper, stretched to the number of queries.
 
-    Windows need a place for each coordinate. One floating feature of shape (height,
-    width, channels), channels last, or (height, width) is an image. Anything else
-    (vectors, several features) is a row of all coordinates that can be changed, and
+    Windows need a position for each coordinate. A single floating feature of shape
+    (height, width, channels) or (height, width) is an image, channels last. Anything
+    else (vectors, several features) is a row of all perturbable coordinates, and
     windows are segments of it.
 
     Attributes:
       norm: The norm of the ball.
-      steps: The number of queries for each example, besides that of the start.
-      initial_share: The share of all pixels that the first windows cover.
-      objective: What is raised, see `Attack`; the paper has the margin.
-      early_stop: Whether an example that has fallen gets no further queries.
+      steps: The number of queries per example, in addition to that at the start.
+      initial_share: The share of all pixels in the first windows.
+      objective: The objective, see `FixedRadius`; the paper uses the margin.
+      early_stop: Whether fooled examples get no further queries.
+
+    The other attributes are those of `FixedRadius`.
     """
 
     black_box: ClassVar[bool] = True
@@ -56,12 +58,12 @@ class Square(FixedRadius):
     )
 
     def step_counts(self) -> list[int]:
-        """Returns how many queries are made before fallen examples leave."""
+        """Returns the numbers of queries between which fooled examples drop out."""
         most = _MOST_QUERIES_AT_ONCE
         return doubling(self.steps, most) if self.early_stop else [self.steps]
 
     def start(self, problem: Problem) -> State:
-        """Starts from stripes or, under L2 and L1, from a grid of bumps."""
+        """Starts with stripes or, under L2 and L1, with a grid of bumps."""
         canvas, seed = _Canvas(problem), problem.seed()
         if self.norm == configs.NormType.INFINITY:
             stripes = [canvas.batch, 1, canvas.width, canvas.channels]
@@ -86,12 +88,12 @@ class Square(FixedRadius):
         return state.next(point).keep_best(values, fooled)
 
     def finish(self, problem: Problem, state: State) -> State:
-        """Returns the state, for every point has been evaluated."""
+        """Returns the state unchanged, because every point has been evaluated."""
         del problem
         return state
 
     def _fit(self, problem: Problem, canvas: _Canvas, drawn: tf.Tensor) -> tf.Tensor:
-        """Returns what was drawn at the size of the ball, clipped to the bounds."""
+        """Scales what was drawn to the radius and clips it to the bounds."""
         rows = problem.threat.masked(canvas.rows(drawn))
         if self.norm == configs.NormType.INFINITY:
             rows = tf.clip_by_value(rows, -problem.radius, problem.radius)
@@ -125,7 +127,7 @@ class Square(FixedRadius):
     def _move_mass(
         self, canvas: _Canvas, level: tf.Tensor, before: tf.Tensor, seed: tf.Tensor
     ) -> tf.Tensor:
-        """Adds a bump to a window, of the mass of another: algorithm 3 of the paper."""
+        """Adds a bump with the mass of another window: algorithm 3 of the paper."""
         windows = Windows(canvas.height, canvas.width, self.initial_share, bumps=True)
         power = 1.0 if self.norm == configs.NormType.L1 else 2.0
 
@@ -159,7 +161,7 @@ class Square(FixedRadius):
 class _Canvas:
     """The rows of a batch as images of shape [batch, height, width, channels].
 
-    Where the coordinates are no image, the height is 1. The radius is of shape
+    If the coordinates are not an image, the height is 1. The radius has shape
     [batch, 1, 1, 1].
     """
 
@@ -177,11 +179,11 @@ class _Canvas:
             self.height, self.width, self.channels = 1, none.shape[1], 1
 
     def images(self, rows: tf.Tensor) -> tf.Tensor:
-        """Returns rows as images."""
+        """Reshapes rows to images."""
         return tf.reshape(rows, [-1, self.height, self.width, self.channels])
 
     def rows(self, images: tf.Tensor) -> tf.Tensor:
-        """Returns images as rows."""
+        """Reshapes images to rows."""
         rows = tf.reshape(
             images, [self.batch, self.height * self.width * self.channels]
         )

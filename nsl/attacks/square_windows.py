@@ -1,15 +1,15 @@
-"""The windows that the Square attack changes: their sizes, and what goes into them."""
+"""The windows of the Square attack: their sizes and patterns."""
 
 import numpy as np
 import tensorflow as tf
 
-# The queries, of 10,000 in the paper, after which the changed area halves.
+# The shares of the queries after which the changed area halves, as in the paper.
 _HALVINGS = np.array([10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000]) / 10_000
 _TILES = 5
 
 
 def level(query: tf.Tensor, num_queries: int) -> tf.Tensor:
-    """Returns how often the changed area was halved by a query, int32, at most 9."""
+    """Returns how often the area has been halved before a query, int32, at most 9."""
     limits = tf.constant(_HALVINGS * num_queries, tf.float32)
     passed = tf.cast(query, tf.float32)[..., tf.newaxis] > limits
     return tf.reduce_sum(tf.cast(passed, tf.int32), axis=-1)
@@ -18,15 +18,15 @@ def level(query: tf.Tensor, num_queries: int) -> tf.Tensor:
 class Windows:
     """The windows of each level on a canvas of `height` by `width`.
 
-    On a canvas of height or width 1 a window is a segment. With `bumps` (L2, L1),
-    windows hold bumps rather than constants, are of odd size, and at least 3 wide
-    where the canvas is.
+    On a canvas of height or width 1, windows are segments. With `bumps` (L2, L1),
+    windows contain bumps instead of constants, have odd size, and are at least 3 wide
+    if the canvas is.
 
     Attributes:
-      heights, widths: The size of the window of each level, int arrays.
+      heights, widths: The size of the window of each level, int32 arrays.
       areas: Canvases with ones in a window at the top left, of shape [levels, height,
         width].
-      bumps: The same with the two patterns of `bump`, of shape
+      bumps: Canvases with the two patterns of `bump` there, of shape
         [2 * levels, height, width]; empty without `bumps`.
     """
 
@@ -57,12 +57,12 @@ class Windows:
 def bump(height: int, width: int) -> np.ndarray:
     """Returns the pattern eta: a hill in one half of a window, a pit in the other.
 
-    A float32 array of shape [height, width] and L2 norm 1; the height is halved.
-    Andriushchenko et al. (2020), equation 2 and section 3.3. Heights fall with the
-    distance from the middle of the half in the maximum norm.
+    A float32 array of shape [height, width] and L2 norm 1, split along the height.
+    Andriushchenko et al. (2020), equation 2 and section 3.3. Elevations decrease with
+    the L-infinity distance from the center of the half.
     """
     if height == 1:
-        # Nothing to halve: the segment is halved along its width.
+        # A segment is split along its width.
         return np.ones((1, 1), np.float32) if width == 1 else bump(width, 1).T
     upper = height // 2
     pattern = np.concatenate([_hill(upper, width), -_hill(height - upper, width)])
@@ -71,7 +71,7 @@ def bump(height: int, width: int) -> np.ndarray:
 
 def _hill(height: int, width: int) -> np.ndarray:
     peak = max(height // 2, width // 2) + 1
-    # Sum of 1 / k^2 for k from the distance + 1 to the peak's.
+    # Elevation is the sum of 1 / k^2 for k from distance + 1 to the peak.
     sums = np.append(0.0, np.cumsum(1.0 / np.arange(1, peak + 1) ** 2))
     rows = np.abs(np.arange(height) - height // 2)
     columns = np.abs(np.arange(width) - width // 2)
@@ -81,11 +81,12 @@ def _hill(height: int, width: int) -> np.ndarray:
 
 
 def tiling(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the grid of bumps that the L2 attack starts from.
+    """Returns the grid of bumps that the L2 attack starts with.
 
-    Which tile each pixel belongs to, an int32 array of shape [height, width] with
-    numbers from 0, and the bumps of all tiles both ways, float32 of shape
-    [2, height, width], with zeros where the grid does not reach.
+    Returns:
+      The tile of each pixel, numbered from 0, int32 of shape [height, width]; and the
+      bumps of all tiles in both orientations, float32 of shape [2, height, width], zero
+      outside the grid.
     """
     tile_height, tile_width = max(height // _TILES, 1), max(width // _TILES, 1)
     grid_height, grid_width = height // tile_height, width // tile_width
@@ -109,12 +110,13 @@ def draw(
     level: tf.Tensor,
     uniform: tf.Tensor,
 ) -> tf.Tensor:
-    """Puts a window of each example's choice anywhere on its canvas.
+    """Places a window of each example's choice at random on its canvas.
 
     Args:
       windows: The windows, for their sizes.
-      patterns: What they hold at the top left, of shape [count, height, width].
-      chosen: Which of the patterns each example takes, int32 of shape [batch].
+      patterns: Canvases with the windows at the top left, of shape [count, height,
+        width].
+      chosen: The index of each example's pattern, int32 of shape [batch].
       level: The level of all of these, an int32 scalar.
       uniform: Numbers drawn from [0, 1), of shape [batch, 2].
 
@@ -126,7 +128,7 @@ def draw(
         [tf.gather(windows.heights, level), tf.gather(windows.widths, level)]
     )
     last = tf.constant([height, width]) - sizes
-    # Rounding may bring the product up to the number of places.
+    # Rounding may increase the product to the number of positions.
     places = tf.cast(last + 1, uniform.dtype)
     corner = tf.minimum(tf.cast(uniform * places, tf.int32), last)
     return place(tf.constant(patterns), chosen, corner[:, 0], corner[:, 1])
@@ -135,10 +137,16 @@ def draw(
 def place(
     canvases: tf.Tensor, chosen: tf.Tensor, top: tf.Tensor, left: tf.Tensor
 ) -> tf.Tensor:
-    """Moves a canvas of each example's choice down and to the right.
+    """Shifts a canvas of each example's choice down and to the right, cyclically.
 
-    Canvases are of shape [count, height, width], the others int32 of shape [batch];
-    the result is of shape [batch, height, width, 1].
+    Args:
+      canvases: A tensor of shape [count, height, width].
+      chosen: The index of each example's canvas, int32 of shape [batch].
+      top: The shift down, int32 of shape [batch].
+      left: The shift to the right, int32 of shape [batch].
+
+    Returns:
+      A tensor of shape [batch, height, width, 1].
     """
     height, width = canvases.shape[1:]
     rows = tf.math.floormod(tf.range(height) - top[:, tf.newaxis], height)

@@ -1,4 +1,4 @@
-"""Substitution: the worst case over replaced categories, by trying all of them."""
+"""Exhaustive search for the worst-case replacement of categories."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from nsl.configs import fields
 from nsl.progress import Progress
 
 _BATCH_SIZE = 4096
-# How many counts of candidates, one for each record and set of columns, are held.
+# The maximum number of candidate counts (record by set of columns) in memory.
 _MOST_COUNTS = 1_000_000
 
 
@@ -31,9 +31,10 @@ class Substitution:
     """Tries all replacements of at most k columns: the exact worst case.
 
     The worst case of a record is the candidate that changes the decision with the
-    fewest replaced columns; of several, and where none does, the one of largest
-    objective. No candidate is left out, so that a record that stands withstands all of
-    them. One pass of the model for each candidate, and no gradients.
+    fewest replaced columns; among several, or if there is none, the one of largest
+    objective. The search is exhaustive, so a record that stays robust is certified
+    against all candidates. Each candidate takes one forward pass, and no gradients are
+    needed.
 
     ```python
     attack = nsl.attacks.Substitution(
@@ -43,21 +44,21 @@ class Substitution:
     print(attack.report(model, x, y))
     ```
 
-    `nsl.evaluate_robustness` takes it with `norm="l0"`: an epsilon is then a number of
+    Use it in `nsl.evaluate_robustness` with `norm="l0"`, where epsilon is the number of
     columns.
 
     Attributes:
-      replacements: The values that each column may take, by the feature's name; columns
-        without an entry stay. Of a matrix they are keyed by the column's index; of a
-        matrix in a structure that is one level down: `{"codes": {0: [1, 2]}}`. A tuple
-        of keys is a group of columns that are replaced together and count as one
-        change, each value a tuple: `{(3, 4): [(1, 0), (0, 1)]}` for a one-hot block.
-        Instead of a list, a dict from a present value to its replacements allows only
-        those; other present values stay.
-      max_changes: The largest number of columns replaced in a record, k.
-      objective: What is largest in the worst case: 'margin', 'cross_entropy', 'dlr',
-        or a function like those of `nsl.attacks.objectives`.
-      max_candidates: The largest number of candidates of a record that is not an error.
+      replacements: The allowed values of each column, by feature name. Columns without
+        an entry are not replaced. For a matrix, keys are column indices; for a matrix
+        within a structure, one level down: `{"codes": {0: [1, 2]}}`. A tuple of keys is
+        a group of columns that are replaced together and count as one change, each
+        value a tuple: `{(3, 4): [(1, 0), (0, 1)]}` for a one-hot block. Instead of a
+        list, a dict from a current value to its replacements; other current values are
+        not replaced.
+      max_changes: The maximum number of columns replaced in a record, k.
+      objective: The objective of the worst case: 'margin', 'cross_entropy', 'dlr', or a
+        function like those in `nsl.attacks.objectives`.
+      max_candidates: The maximum number of candidates per record; more are an error.
     """
 
     black_box: ClassVar[bool] = True
@@ -94,17 +95,18 @@ class Substitution:
         """Returns the worst case of each record.
 
         Args:
-          model: As for `nsl.attacks.Attack`: a callable from features to logits or
-            probabilities of shape [batch, classes] or [batch, 1], or to labels.
-          x: Features, an array or a structure of arrays of any dtype, with the records
-            as first axis; or batches. Missing values (NaN, None) are values.
-          y: The true classes, integers of shape [records] or one-hot; with `loss_fn`
-            whatever that takes. None takes those of the batches or, if there are none,
-            what the model says of the records.
-          epsilon: `max_changes`, if another; a list of them gives a list of results.
-          bounds: None, for the replacements say what may be changed.
-          feature_mask: None, as `bounds`.
-          seed: Of no account: nothing is random.
+          model: As in `nsl.attacks.Attack`: a callable from features to logits or
+            probabilities of shape [batch, classes] or [batch, 1], or to class labels.
+          x: Features, an array or a structure of arrays of any dtype, of shape
+            [records, ...]; or batches of them. Missing values (NaN, None) are values
+            like any other.
+          y: The true classes, integers of shape [records] or one-hot; with `loss_fn`,
+            any structure that it takes. None uses the labels in the batches or, if
+            there are none, the model's predictions.
+          epsilon: Replaces `max_changes`; a list gives a list of results.
+          bounds: Must be None, because the replacements determine the allowed values.
+          feature_mask: Must be None, like `bounds`.
+          seed: Ignored, because nothing is random.
           **options: Those of `report`.
 
         Returns:
@@ -112,21 +114,22 @@ class Substitution:
 
         Raises:
           ValueError: If arguments do not fit each other or the outputs of the model, a
-            column does not exist, or a record has more than `max_candidates`.
-          TypeError: If the model is not callable, or a value is not of its column's
+            column does not exist, or a record has more than `max_candidates`
+            candidates.
+          TypeError: If the model is not callable, or a value does not have its column's
             type.
         """
         del seed
         if bounds is not None or feature_mask is not None or "grid" in options:
             raise ValueError(
-                "Substitution takes neither bounds, feature_mask nor grid: its "
-                "replacements say which columns may change, and what they may be."
+                "Substitution supports none of bounds, feature_mask and grid: its "
+                "replacements determine the allowed values."
             )
-        several = isinstance(epsilon, list | tuple)
-        changes = [self._changes(e) for e in (epsilon if several else [epsilon])]
+        is_list = isinstance(epsilon, list | tuple)
+        changes = [self._changes(e) for e in (epsilon if is_list else [epsilon])]
         search = self._searched(model, x, y, max(changes), **options)
-        found = [search.features(k) for k in changes]
-        return found if several else found[0]
+        results = [search.features(k) for k in changes]
+        return results if is_list else results[0]
 
     def report(
         self,
@@ -142,30 +145,30 @@ class Substitution:
         batch_size: int | None = None,
         verbose: bool = True,
     ) -> SubstitutionReport:
-        """Returns the worst case of each record, and which columns change decisions.
+        """Reports the worst case of each record, and which columns change decisions.
 
         Args:
           model: As in a call.
           x: As in a call.
           y: As in a call.
-          target: The classes to reach, integers of shape [records]; None for any but
-            the true one.
-          from_logits: Whether the model gives logits. None finds out.
+          target: The target classes, integers of shape [records]; None for an
+            untargeted search.
+          from_logits: Whether the model outputs logits. None detects it.
           output: Which of several outputs to attack: a key, a position, or a function
             of all outputs.
-          loss_fn: For any other output: a function of (y, outputs) that returns one
-            loss per record, which is maximized instead of the objective.
-          criterion: With `loss_fn`: a function of (y, outputs) that tells which records
-            are right. Without it, no decision counts as changed.
-          batch_size: How many candidates go through the model at once.
-          verbose: Whether progress is shown on a terminal.
+          loss_fn: For models of anything but class scores: a function of (y, outputs)
+            that returns one loss per record, which replaces the objective.
+          criterion: With `loss_fn`: a function of (y, outputs) that returns whether
+            each record is correct. Without it, no decision counts as changed.
+          batch_size: The number of candidates per batch; 4096 by default.
+          verbose: Whether to show progress on a terminal.
 
         Returns:
           The report.
 
         Raises:
-          ValueError: As a call.
-          TypeError: As a call.
+          ValueError: As in a call.
+          TypeError: As in a call.
         """
         search = self._searched(
             model,
@@ -191,16 +194,29 @@ class Substitution:
         )
 
     def allows(self, x: Any, found: Any, epsilon: Any) -> np.ndarray:
-        """Tells which features are those of candidates, bool of shape [records].
+        """Returns which records are valid candidates, bool of shape [records].
 
         Args:
           x: The features, a structure of arrays.
           found: Other features of the same structure and shapes.
-          epsilon: The largest number of replaced columns.
+          epsilon: The maximum number of replaced columns.
         """
         before, after = (Examples(part, perturbed=False) for part in (x, found))
-        columns = read_columns(self.replacements, before)
-        return _allowed(columns, before, after, self._changes(epsilon))
+        ok = np.ones(before.count, bool)
+        replaced = np.zeros(before.count, int)
+        leaves = [
+            [leaf.reshape(before.count, -1) for leaf in examples.leaves]
+            for examples in (before, after)
+        ]
+        same = [(a == b) | ((a != a) & (b != b)) for a, b in zip(*leaves, strict=True)]
+        for column in read_columns(self.replacements, before):
+            differs, allowed = column.allowed(before, after)
+            ok &= allowed
+            replaced += differs
+            for leaf, place in column.cells:
+                same[leaf][:, place] = True
+        unchanged = np.all([part.all(axis=1) for part in same], 0)
+        return ok & unchanged & (replaced <= self._changes(epsilon))
 
     def _changes(self, epsilon: Any) -> int:
         if epsilon is None:
@@ -208,8 +224,8 @@ class Substitution:
         is_number = isinstance(epsilon, numbers.Real)
         if not is_number or not float(epsilon).is_integer() or epsilon < 0:
             raise ValueError(
-                "epsilon is the largest number of replaced columns, a whole number of "
-                f"at least 0 or a list of them, but received {epsilon!r}."
+                "epsilon must be the maximum number of replaced columns, an integer "
+                f"of at least 0 or a list of them, but received {epsilon!r}."
             )
         return int(epsilon)
 
@@ -234,7 +250,7 @@ class Substitution:
             raise ValueError(
                 f"Record {most} has {candidates[most]:,.0f} candidates, with up to "
                 f"{changes} of {len(columns)} columns replaced, but max_candidates is "
-                f"{self.max_candidates:,} ({candidates.sum():,.0f} passes in all). "
+                f"{self.max_candidates:,} ({candidates.sum():,.0f} passes in total). "
                 "Lower max_changes, list fewer replacements, or raise max_candidates."
             )
         with adapted(
@@ -244,29 +260,29 @@ class Substitution:
             output=output,
             from_logits=from_logits,
         ) as (adapter, size):
-            judge = _Judge(
-                adapter, examples, size, objective_of(self.objective), **options
+            objective = objective_of(self.objective)
+            search = _Search(
+                adapter, examples, size, columns, candidates, objective, **options
             )
-            search = _Search(judge, examples, columns, candidates, size)
             search.run(changes, verbose)
         return search
 
 
 @attrs.frozen(eq=False)
 class SubstitutionReport:
-    """Which decisions at most k replaced columns can change. Exact, and printable.
+    """The decisions that at most k replaced columns can change. Exact, and printable.
 
     Attributes:
-      columns: The keys of the columns that may be replaced.
+      columns: The keys of the replaceable columns.
       features: The worst case of each record, in the structure and dtypes of `x`.
-      max_changes: The largest number of replaced columns, k.
-      fallen: Whether the worst case is decided otherwise, bool of shape [records];
-        where `changes` is 0, the record itself is.
-      changes: How many columns are replaced in the worst case, of shape [records].
-      alone: Whether replacing that one column can change the decision, bool of shape
-        [records, columns]; False where the record itself is decided otherwise, and
-        throughout if `max_changes` is 0.
-      candidates: How many candidates each record has, of shape [records].
+      max_changes: The maximum number of replaced columns, k.
+      fallen: Whether the worst case changes the decision, bool of shape [records]. If
+        `changes` is 0, the record itself is misclassified.
+      changes: The number of replaced columns in the worst case, of shape [records].
+      alone: Whether replacing only that column can change the decision, bool of shape
+        [records, columns]. False for records that are misclassified unchanged, and
+        everywhere if `max_changes` is 0.
+      candidates: The number of candidates of each record, of shape [records].
     """
 
     columns: tuple[Any, ...]
@@ -279,7 +295,7 @@ class SubstitutionReport:
 
     @property
     def by_changes(self) -> dict[int, float]:
-        """The share of records decided otherwise with at most so many changes."""
+        """The share of misclassified records, by the maximum number of changes."""
         return {
             k: float(np.mean(self.fallen & (self.changes <= k)))
             for k in range(self.max_changes + 1)
@@ -287,16 +303,16 @@ class SubstitutionReport:
 
     @property
     def by_column(self) -> dict[Any, float]:
-        """The share of records of which replacing that column alone is enough."""
+        """The share of records whose decision that column alone can change."""
         shares = map(float, self.alone.mean(axis=0))
         return dict(zip(self.columns, shares, strict=True))
 
     def __str__(self) -> str:
         lines = [
-            f"Decisions of {len(self.fallen):,} records against all of "
+            f"Share misclassified of {len(self.fallen):,} records, over all "
             f"{self.candidates.sum():,} candidates"
         ]
-        rows = [("wrong without any change", self.by_changes[0])]
+        rows = [("no column replaced", self.by_changes[0])]
         for k in range(1, self.max_changes + 1):
             noun = "column" if k == 1 else "columns"
             rows.append((f"at most {k} {noun} replaced", self.by_changes[k]))
@@ -308,22 +324,33 @@ class SubstitutionReport:
         return "\n".join(lines)
 
 
-class _Judge:
-    """Tells of candidates how large the objective is, and whether they succeed."""
+class _Search:
+    """Evaluates candidates, in ascending order of replaced columns.
+
+    Attributes:
+      columns: The replaceable columns.
+      candidates: The number of candidates of each record, of shape [records].
+      fallen: Whether a candidate has succeeded, of shape [records].
+      alone: Whether one with a single replaced column has, of shape [records, columns].
+      chosen: The best candidates with up to 0, 1, ... replaced columns: for each column
+        the position of its value, -1 if not replaced; of shape [records, columns].
+    """
 
     def __init__(
         self,
         model: ModelAdapter,
         examples: Examples,
         size: int,
+        columns: list[Column],
+        candidates: np.ndarray,
         objective: Objective,
         *,
         target: Any = None,
         loss_fn: Loss | None = None,
         criterion: Loss | None = None,
     ) -> None:
-        self._model, self._size, self._objective = model, size, objective
-        self._loss_fn, self._criterion = loss_fn, criterion
+        self._model, self._examples, self._size = model, examples, size
+        self._objective, self._loss_fn, self._criterion = objective, loss_fn, criterion
         self._labels: Any = examples.y
         self._targets: Any = None
         if loss_fn is None:
@@ -331,58 +358,9 @@ class _Judge:
                 model.classes, lambda: self._outputs(examples.x), target
             )
         elif target is not None:
-            raise ValueError("With loss_fn there is no target: have it in the loss.")
+            raise ValueError("loss_fn excludes target: include the target in the loss.")
         elif examples.y is None:
             self._labels = self._outputs(examples.x)
-
-    def __call__(self, x: Any, records: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns objective and success, of shape [candidates]."""
-        labels, targets = tf.nest.map_structure(
-            lambda leaf: None if leaf is None else leaf[records],
-            (self._labels, self._targets),
-        )
-        outputs = self._outputs(x)
-        if self._loss_fn is not None:
-            values = per_example(self._loss_fn(labels, outputs))
-            right = np.ones(len(records), bool)
-            if self._criterion is not None:
-                right = np.asarray(self._criterion(labels, outputs), bool)
-            fooled = ~right
-        else:
-            values = self._objective(tf.constant(outputs), labels, targets)
-            # Scores that are no numbers are no decision.
-            none, decision = np.isnan(outputs).any(axis=1), outputs.argmax(axis=1)
-            fooled = (decision != labels) | none
-            if targets is not None:
-                fooled = (decision == targets) & ~none
-        values = np.asarray(values, np.float64)
-        return np.where(np.isnan(values), -np.inf, values), fooled
-
-    def _outputs(self, x: Any) -> Any:
-        return self._model.predict(x, self._size, as_logits=self._loss_fn is None)
-
-
-class _Search:
-    """Tries candidates, those with fewest replaced columns first.
-
-    Attributes:
-      columns: The columns that may be replaced.
-      candidates: How many candidates each record has, of shape [records].
-      fallen: Whether a candidate has succeeded, of shape [records].
-      alone: Whether one of a single column has, of shape [records, columns].
-      chosen: For 0, 1, ... replaced columns the best candidates: the position of the
-        value of each column, -1 where it stays; of shape [records, columns].
-    """
-
-    def __init__(
-        self,
-        judge: _Judge,
-        examples: Examples,
-        columns: list[Column],
-        candidates: np.ndarray,
-        size: int,
-    ) -> None:
-        self._judge, self._examples, self._size = judge, examples, size
         self.columns, self.candidates = columns, candidates
         self._counts = np.stack([column.counts for column in columns], axis=1)
         self._value = np.full(examples.count, -np.inf)
@@ -391,7 +369,7 @@ class _Search:
         self.chosen: list[np.ndarray] = []
 
     def run(self, changes: int, verbose: bool) -> None:
-        """Tries all candidates with up to so many replaced columns."""
+        """Tries all candidates with at most so many replaced columns."""
         best = np.full(self.alone.shape, -1)
         with Progress(
             f"Substitution (at most {changes} of {len(self.columns)} columns)",
@@ -407,7 +385,7 @@ class _Search:
                 self.chosen.append(best.copy())
 
     def features(self, changes: int) -> Any:
-        """Returns the worst cases with up to so many replaced columns."""
+        """Returns the worst cases with at most so many replaced columns."""
         return self._replaced(np.arange(self._examples.count), self.chosen[changes])
 
     def _batches(
@@ -415,8 +393,8 @@ class _Search:
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields records and choices of all candidates with k replaced columns.
 
-        Candidates are numbered through, by set of columns and then record by record,
-        so that few columns differ within a batch.
+        Candidates are enumerated by set of columns, then by record, so that few columns
+        differ within a batch.
         """
         found = [*itertools.combinations(range(len(self.columns)), k)]
         sets = np.array(found, np.int64).reshape(len(found), k)
@@ -443,10 +421,10 @@ class _Search:
     def _keep_best(
         self, best: np.ndarray, records: np.ndarray, chosen: np.ndarray, single: bool
     ) -> None:
-        value, fooled = self._judge(self._replaced(records, chosen), records)
+        value, fooled = self._evaluate(records, self._replaced(records, chosen))
         if single:
             self.alone[records[fooled], np.argmax(chosen[fooled], axis=1)] = True
-        # The best of each record in this batch, of equals the first.
+        # The best candidate of each record in this batch; the first one if tied.
         order = np.lexsort((-value, ~fooled, records))
         records, first = np.unique(records[order], return_index=True)
         at = order[first]
@@ -457,6 +435,31 @@ class _Search:
         best[rows] = chosen[at[better]]
         self._value[rows], self.fallen[rows] = value[better], fooled[better]
 
+    def _evaluate(self, records: np.ndarray, x: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the objective and the success, both of shape [candidates]."""
+        labels, targets = tf.nest.map_structure(
+            lambda leaf: None if leaf is None else leaf[records],
+            (self._labels, self._targets),
+        )
+        outputs = self._outputs(x)
+        if self._loss_fn is not None:
+            values = per_example(self._loss_fn(labels, outputs))
+            fooled = np.zeros(len(records), bool)
+            if self._criterion is not None:
+                fooled = ~np.asarray(self._criterion(labels, outputs), bool)
+        else:
+            values = self._objective(tf.constant(outputs), labels, targets)
+            # NaN scores are no decision.
+            none, decision = np.isnan(outputs).any(axis=1), outputs.argmax(axis=1)
+            fooled = (decision != labels) | none
+            if targets is not None:
+                fooled = (decision == targets) & ~none
+        values = np.asarray(values, np.float64)
+        return np.where(np.isnan(values), -np.inf, values), fooled
+
+    def _outputs(self, x: Any) -> Any:
+        return self._model.predict(x, self._size, as_logits=self._loss_fn is None)
+
     def _replaced(self, records: np.ndarray, chosen: np.ndarray) -> Any:
         """Returns the features of candidates."""
         leaves = [leaf[records] for leaf in self._examples.leaves]
@@ -466,9 +469,9 @@ class _Search:
 
 
 def _candidates(columns: list[Column], count: int, changes: int) -> np.ndarray:
-    """Returns how many candidates each record has, float64 of shape [records].
+    """Returns the number of candidates of each record, float64 of shape [records].
 
-    That is, with n_c replacements of column c, the sum of the elementary symmetric
+    With n_c replacements of column c, this is the sum of the elementary symmetric
     polynomials of n of degrees 1 to k.
     """
     sums = np.zeros([changes + 1, count])
@@ -476,23 +479,3 @@ def _candidates(columns: list[Column], count: int, changes: int) -> np.ndarray:
     for column in columns:
         sums[1:] += sums[:-1] * column.counts
     return sums[1:].sum(axis=0)
-
-
-def _allowed(
-    columns: list[Column], before: Examples, after: Examples, changes: int
-) -> np.ndarray:
-    """Tells which features are those of candidates, bool of shape [records]."""
-    ok = np.ones(before.count, bool)
-    replaced = np.zeros(before.count, int)
-    leaves = [leaf.reshape(before.count, -1) for leaf in before.leaves]
-    others = [leaf.reshape(before.count, -1) for leaf in after.leaves]
-    same = [
-        (a == b) | ((a != a) & (b != b)) for a, b in zip(leaves, others, strict=True)
-    ]
-    for column in columns:
-        differs, may = column.allowed(before, after)
-        ok &= may
-        replaced += differs
-        for leaf, place in column.cells:
-            same[leaf][:, place] = True
-    return ok & (replaced <= changes) & np.all([part.all(axis=1) for part in same], 0)

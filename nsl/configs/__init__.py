@@ -1,4 +1,4 @@
-"""What the user chooses: typed settings of every part of nsl."""
+"""Typed settings of every part of nsl."""
 
 from nsl.configs.adversarial import (
     DEFAULT_ADVERSARIAL_PARAMS,

@@ -1,4 +1,4 @@
-"""Settings of adversarial neighbors and of the losses built on them."""
+"""Settings of adversarial neighbors and adversarial regularization."""
 
 import numbers
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ class NormType(Choice):
     INFINITY = "infinity"
 
 
-# Settings of `AdvNeighborConfig` that need `embedding_layer`.
+# Settings of `AdvNeighborConfig` that require `embedding_layer`.
 _OF_LAYERS = ("perturb_features", "standardize_layers", "clip_to_layer_range")
 
 
@@ -29,60 +29,62 @@ def _to_names(value: Any) -> Any:
 
 @attrs.define
 class AdvNeighborConfig:
-    """How the adversarial neighbor of a sample is found.
+    """How to find the adversarial neighbor of a sample.
 
     `feature_mask`, the two clip values, the step size and the radius may each be a
-    number, an array, or a structure of them keyed by feature; a feature without an
-    entry is left unmasked or unbounded. In the wrappers of `nsl.keras`, step size and
-    radius may also be a schedule: a callable from the number of optimizer updates to
-    the value, as those in `keras.optimizers.schedules`.
+    number, an array, or a structure of them keyed by feature. A feature without an
+    entry is not masked or not bounded. In the wrappers of `nsl.keras`, step size and
+    radius may also be schedules: callables from the number of optimizer updates to the
+    value, such as those in `keras.optimizers.schedules`.
 
     One step is the fast gradient (sign) method of Goodfellow et al. (2015,
-    https://arxiv.org/abs/1412.6572); several are projected gradient ascent as in
+    https://arxiv.org/abs/1412.6572); several steps are projected gradient ascent as in
     Madry et al. (2018, https://arxiv.org/abs/1706.06083).
 
     Attributes:
       feature_mask: Factors in [0, 1] of the gradient, broadcastable to the features.
         None masks nothing.
-      adv_step_size: The norm of the perturbation that one step adds.
-      adv_grad_norm: The norm of the step and of the ball, a `NormType` or its value.
-      clip_value_min: Lower bound of the perturbed features. None sets no bound, as
-        minus infinity does.
-      clip_value_max: Upper bound of the perturbed features. None sets no bound, as
-        infinity does.
-      pgd_iterations: The number of ascent steps. With 0 a random start is all that
-        perturbs the features; without one, the first step is taken even so, as in NSL
-        1.4.
-      pgd_epsilon: The radius of the ball around the original features that the
-        perturbed ones stay in. None sets no bound, as infinity does.
-      random_init: Whether the ascent starts at a random point of that ball, of radius
-        `adv_step_size` where `pgd_epsilon` is None, instead of at the features.
-      random_init_radius: The radius of the ball of random starts, if it is another one.
-        One step of norm epsilon from a start in a ball of radius 2 epsilon, without
+      adv_step_size: The norm of each step.
+      adv_grad_norm: The norm of the steps and of the ball, a `NormType` or its value.
+      clip_value_min: The lower bound of the perturbed features. None or minus infinity
+        sets no bound.
+      clip_value_max: The upper bound of the perturbed features. None or infinity sets
+        no bound.
+      pgd_iterations: The number of ascent steps. With 0, a random start is returned as
+        it is; without a random start, one step is taken, as in NSL 1.4.
+      pgd_epsilon: The radius of the ball around the original features. None or infinity
+        sets no bound.
+      random_init: Whether to start at a random point of that ball instead of at the
+        features. If `pgd_epsilon` is None, the radius of the start is `adv_step_size`.
+      random_init_radius: The radius of random starts, if it differs from the above. One
+        step of norm epsilon from a start within radius 2 epsilon, without
         `pgd_epsilon`, is N-FGSM (de Jorge et al., 2022,
         https://arxiv.org/abs/2202.01181); see `nsl.keras.presets.fast`.
-      embedding_layer: The layer of the model at whose outputs the neighbor is searched,
-        instead of at the features, or several; they may stand in a nested model. Where
-        several have one name, put that of the nested model in front, as in
-        'query_tower/embedding'. This is how a model of token ids, strings or
-        categories, which have no gradient, is perturbed (Miyato et al., 2017,
-        https://arxiv.org/abs/1605.07725). Values per feature are then keyed by the name
-        of the layer. Positions that the layer masks as padding are not perturbed and do
-        not count in the norm.
-      perturb_features: Whether the features are perturbed together with the outputs of
+      embedding_layer: The name of a layer, or several, whose outputs to perturb instead
+        of the features. Layers may be nested in other models; if a name is ambiguous,
+        prefix it with the nested model's, as in 'query_tower/embedding'. This perturbs
+        models of token ids, strings or categories, which have no gradient (Miyato et
+        al., 2017, https://arxiv.org/abs/1605.07725). Values per feature are then keyed
+        by layer name. Positions that the layer masks as padding are not perturbed and
+        do not count in the norm.
+      perturb_features: Whether to perturb the features as well as the outputs of
         `embedding_layer`, in one joint norm.
       norm_per_position: Whether each position of a feature or output of shape
-        `[batch, ..., d]`, as each token of a text, has a norm and a ball of its own.
-        If not, the norm is that of all positions of a sample together.
-      standardize_layers: Whether step size, radius and clip values of
-        `embedding_layer` count in standard deviations of its outputs, and clip values
-        from their mean: for each coordinate of the last axis, over all positions of the
-        batch. The same settings then fit any scale of the embeddings, and a model does
-        not escape the perturbation by making them large.
-      clip_to_layer_range: Whether perturbed outputs of `embedding_layer` stay within
-        the range of each coordinate of the last axis: over all entries of an
-        `Embedding` layer, from 0 to 1 for one-hot and multi-hot encodings, over all
-        positions of the batch for other layers.
+        [batch, ..., d], such as each token of a text, has its own norm and ball.
+        Otherwise all positions of a sample have one joint norm.
+      standardize_layers: Whether step size, radius and clip values of `embedding_layer`
+        are in units of the standard deviation of its outputs, and clip values relative
+        to their mean. Both are computed for each coordinate of the last axis, over all
+        positions of the batch. The same settings then fit embeddings of any scale, and
+        a model cannot evade the perturbation by growing its embeddings.
+      clip_to_layer_range: Whether to clip perturbed outputs of `embedding_layer` to the
+        range of each coordinate of the last axis: over all entries of an `Embedding`
+        layer, 0 to 1 for one-hot and multi-hot encodings, over all positions of the
+        batch for other layers.
+
+    Raises:
+      TypeError: If a value has the wrong type.
+      ValueError: If a value is out of range, or settings contradict each other.
     """
 
     feature_mask: Any = attrs.field(
@@ -133,15 +135,15 @@ class AdvNeighborConfig:
             for name in _OF_LAYERS:
                 if getattr(self, name):
                     raise ValueError(
-                        f"AdvNeighborConfig({name}=True) is about the outputs of "
+                        f"AdvNeighborConfig({name}=True) applies to the outputs of "
                         "embedding_layer, but received embedding_layer="
-                        f"{self.embedding_layer!r}. Name a layer, or leave {name} out."
+                        f"{self.embedding_layer!r}. Name a layer, or omit {name}."
                     )
         if self.random_init_radius is not None and not self.random_init:
             raise ValueError(
                 "AdvNeighborConfig.random_init_radius is the radius of random starts, "
                 f"but received {self.random_init_radius!r} and random_init=False. Set "
-                "random_init=True, or leave the radius out."
+                "random_init=True, or omit the radius."
             )
         low, high = self.clip_value_min, self.clip_value_max
         plain = isinstance(low, numbers.Real) and isinstance(high, numbers.Real)
@@ -153,14 +155,15 @@ class AdvNeighborConfig:
 
 
 class AdvMode(Choice):
-    """What becomes of the labeled loss at the samples themselves.
+    """How adversarial training uses the labeled loss at the clean samples.
 
     Attributes:
-      ADD: The adversarial loss is added to it (Goodfellow et al., 2015).
-      REPLACE: The adversarial loss takes its place (Madry et al., 2018).
-      FREE: So it does, and the weights are updated after each step of the ascent, by
-        the same backward pass (Shafahi et al., 2019,
-        https://arxiv.org/abs/1904.12843).
+      ADD: Adds the adversarial loss to it (Goodfellow et al., 2015,
+        https://arxiv.org/abs/1412.6572).
+      REPLACE: Replaces it by the adversarial loss (Madry et al., 2018,
+        https://arxiv.org/abs/1706.06083).
+      FREE: Replaces it, and updates the weights after each ascent step, from the same
+        backward pass (Shafahi et al., 2019, https://arxiv.org/abs/1904.12843).
     """
 
     ADD = "add"
@@ -169,22 +172,22 @@ class AdvMode(Choice):
 
 
 class AdvObjective(Choice):
-    """What is minimized at the adversarial neighbors.
+    """The loss to minimize at the adversarial neighbors.
 
     Attributes:
       LABELED: The labeled loss.
-      TRADES: The divergence of the predictions from those at the samples (Zhang et al.,
-        2019, https://arxiv.org/abs/1901.08573).
-      MART: A crossentropy with a margin, and the divergence weighted by how likely a
-        sample is misclassified (Wang et al., 2020,
+      TRADES: The divergence between the predictions at the neighbors and at the samples
+        (Zhang et al., 2019, https://arxiv.org/abs/1901.08573).
+      MART: A crossentropy with a margin, plus the divergence weighted by the
+        probability of misclassification (Wang et al., 2020,
         https://openreview.net/forum?id=rklOg6EFwS).
-      LOGIT_PAIRING: The labeled loss and the distance of the logits (Kannan et al.,
-        2018, https://arxiv.org/abs/1803.06373).
-      VIRTUAL: The divergence, of unlabeled samples too (Miyato et al., 2018,
+      LOGIT_PAIRING: The labeled loss, plus the distance between the logits (Kannan et
+        al., 2018, https://arxiv.org/abs/1803.06373).
+      VIRTUAL: The divergence, on unlabeled samples too (Miyato et al., 2018,
         https://arxiv.org/abs/1704.03976).
-      INTERVAL_BOUNDS: The labeled loss at outputs that are at least as bad as those of
-        any point of the ball. No neighbor is searched; what withstands this is
-        certified (Gowal et al., 2018, https://arxiv.org/abs/1810.12715).
+      INTERVAL_BOUNDS: The labeled loss at worst-case outputs over the whole ball,
+        without a search for neighbors. It trains certified robustness (Gowal et al.,
+        2018, https://arxiv.org/abs/1810.12715).
     """
 
     LABELED = "labeled"
@@ -204,35 +207,37 @@ class AdvRegConfig:
     """Settings of adversarial regularization.
 
     Attributes:
-      multiplier: Factor of the adversarial loss in the total loss, at least 0, or a
-        schedule: a callable from the number of optimizer updates to the factor. With
-        `mode='replace'` it is not used, but by the objective 'interval_bounds'.
-      adv_neighbor_config: How the adversarial neighbors are found.
-      mode: An `AdvMode` or its value. With 'replace' the labeled loss at the
-        adversarial neighbors is all that is minimized, as in equation 2.1 of Madry et
-        al. (2018, https://arxiv.org/abs/1706.06083), and a training step makes no pass
-        over the samples but those that search the neighbors. It goes with the objective
-        'labeled', and with 'interval_bounds', which is then added to the labeled loss
-        at the neighbors instead of the samples; other objectives define their own clean
-        term.
-      objective: An `AdvObjective` or its value, or the name of an objective that was
-        registered with `nsl.keras.AdversarialObjective`. Those but 'labeled' need a
-        model of class scores. 'interval_bounds' needs a sequential or functional model
-        of common layers, see `nsl.lib.interval_bounds`, with a crossentropy, squared or
-        absolute error as loss; of the neighbor's settings the radius, masks and clip
-        values count. 'mart' and 'logit_pairing' have a labeled loss of their own in the
-        place of the compiled one.
-      from_logits: Whether the outputs of the model are logits or probabilities, for the
-        objectives that need to know. None asks the compiled loss.
-      start_epoch: The epoch of `fit`, counted from 0, from which on the term takes part
-        in training. Until then training is as without it.
-      weight_perturbation: By how much the weights are perturbed as well, in units of
-        their own norm, or a schedule. Each weight of two axes or more is moved by this
-        factor times its norm along the gradient of the whole loss, and the gradient
-        there, at the same adversarial neighbors, is what updates the weights. This is
-        the adversarial weight perturbation of Wu et al. (2020,
-        https://arxiv.org/abs/2004.05884), who take 0.01 with PGD training and 0.005
-        with TRADES. It costs one more forward and backward pass, and none with 0.
+      multiplier: The factor of the adversarial loss in the total loss, at least 0, or a
+        schedule: a callable from the number of optimizer updates to the factor. Ignored
+        with `mode='replace'`, except by the objective 'interval_bounds'.
+      adv_neighbor_config: How to find the adversarial neighbors.
+      mode: An `AdvMode` or its value. With 'replace', training minimizes only the
+        labeled loss at the adversarial neighbors, as in equation 2.1 of Madry et al.
+        (2018, https://arxiv.org/abs/1706.06083), and a training step passes over the
+        clean samples only to search the neighbors. It supports the objective 'labeled',
+        and 'interval_bounds', which is then added to the labeled loss at the neighbors
+        instead of the samples. The other objectives define their own clean term.
+      objective: An `AdvObjective` or its value, or the name of an objective registered
+        with `nsl.keras.AdversarialObjective`. All but 'labeled' need a model of class
+        scores. 'interval_bounds' needs a sequential or functional model of common
+        layers, see `nsl.lib.interval_bounds`, and a crossentropy, squared or absolute
+        error as loss; it uses only the radius, masks and clip values of the neighbor
+        settings. 'mart' and 'logit_pairing' replace the compiled loss by a labeled loss
+        of their own.
+      from_logits: Whether the model outputs logits instead of probabilities, for
+        objectives that depend on it. None takes it from the compiled loss.
+      start_epoch: The first epoch of `fit`, counted from 0, that uses the term. Earlier
+        epochs train without it.
+      weight_perturbation: The size of an adversarial weight perturbation, relative to
+        the norm of each weight, or a schedule. Each weight of two axes or more moves by
+        this factor times its norm along the gradient of the total loss. The gradient at
+        the moved weights, with the same adversarial neighbors, updates the weights: Wu
+        et al. (2020, https://arxiv.org/abs/2004.05884), who use 0.01 with PGD training
+        and 0.005 with TRADES. Costs one more forward and backward pass; 0 disables it.
+
+    Raises:
+      TypeError: If a value has the wrong type.
+      ValueError: If a value is out of range, or settings contradict each other.
     """
 
     multiplier: float | fields.Schedule = attrs.field(
@@ -263,25 +268,25 @@ class AdvRegConfig:
             alone = self.mode is AdvMode.REPLACE
         if self.mode is not AdvMode.ADD and not alone:
             raise ValueError(
-                f"AdvRegConfig(mode={self.mode.value!r}) trains on the labeled loss at "
-                "the adversarial neighbors and nothing else, but received objective="
-                f"{self.objective!r}, which says itself what it is added to. Leave one "
-                "of them out."
+                f"AdvRegConfig(mode={self.mode.value!r}) trains only on the labeled "
+                "loss at the adversarial neighbors, but received objective="
+                f"{self.objective!r}, which defines its own clean term. Omit one of "
+                "them."
             )
         if self.mode is AdvMode.FREE and self.start_epoch:
             raise ValueError(
                 "AdvRegConfig(mode='free') trains on each batch several times from the "
-                f"first epoch on, but received start_epoch={self.start_epoch!r}. Leave "
-                "it out, or take mode='replace'."
+                f"first epoch on, but received start_epoch={self.start_epoch!r}. Omit "
+                "it, or set mode='replace'."
             )
         if self.mode is AdvMode.FREE and not self.adv_neighbor_config.pgd_iterations:
             raise ValueError(
                 "AdvRegConfig(mode='free') trains pgd_iterations times on each batch, "
-                "but received pgd_iterations=0. Give how often, such as 8."
+                "but received pgd_iterations=0. Set it to at least 1, such as 8."
             )
 
     def _check_box(self) -> None:
-        """Checks that interval bounds have a box, which is of the features."""
+        """Checks that the settings describe a box of the features."""
         neighbor = self.adv_neighbor_config
         norm, layer = neighbor.adv_grad_norm, neighbor.embedding_layer
         if norm is not NormType.INFINITY or neighbor.pgd_epsilon is None or layer:
@@ -319,29 +324,34 @@ def make_adv_reg_config(
 
     Args:
       multiplier: See `AdvRegConfig`.
-      feature_mask: See `AdvNeighborConfig`, as for all that follow.
-      adv_step_size: The norm of the perturbation that one step adds.
-      adv_grad_norm: The norm of the step and of the ball.
-      clip_value_min: Lower bound of the perturbed features.
-      clip_value_max: Upper bound of the perturbed features.
+      feature_mask: See `AdvNeighborConfig`, as for the next eight.
+      adv_step_size: The norm of each step.
+      adv_grad_norm: The norm of the steps and of the ball.
+      clip_value_min: The lower bound of the perturbed features.
+      clip_value_max: The upper bound of the perturbed features.
       pgd_iterations: The number of ascent steps.
       pgd_epsilon: The radius of the ball around the original features.
-      random_init: Whether the ascent starts at a random point of that ball.
-      mode: See `AdvRegConfig`, as for all that follow.
-      objective: What is minimized at the adversarial neighbors.
-      from_logits: Whether the outputs of the model are logits.
-      start_epoch: The epoch from which on the term takes part in training.
-      embedding_layer: See `AdvNeighborConfig`, as for all that follow. The layer at
-        whose outputs the neighbors are searched, or several.
-      perturb_features: Whether the features are perturbed together with these.
-      norm_per_position: Whether each position has a norm of its own.
-      standardize_layers: Whether settings count in standard deviations of the outputs.
-      clip_to_layer_range: Whether perturbed outputs stay within their range.
-      random_init_radius: The radius of the ball of random starts.
-      weight_perturbation: See `AdvRegConfig`. How far the weights are perturbed.
+      random_init: Whether to start at a random point of that ball.
+      mode: See `AdvRegConfig`, as for the next three.
+      objective: The loss to minimize at the adversarial neighbors.
+      from_logits: Whether the model outputs logits.
+      start_epoch: The first epoch that uses the term.
+      embedding_layer: See `AdvNeighborConfig`, as for the next five. The layer whose
+        outputs to perturb, or several.
+      perturb_features: Whether to perturb the features too.
+      norm_per_position: Whether each position has its own norm.
+      standardize_layers: Whether settings are in standard deviations of the outputs.
+      clip_to_layer_range: Whether to clip perturbed outputs to their range.
+      random_init_radius: The radius of random starts.
+      weight_perturbation: See `AdvRegConfig`. The relative size of a weight
+        perturbation.
 
     Returns:
       The config.
+
+    Raises:
+      TypeError: If a value has the wrong type.
+      ValueError: If a value is out of range, or settings contradict each other.
     """
     return AdvRegConfig(
         multiplier=multiplier,
@@ -373,7 +383,7 @@ _SEED: float | None = 0.0
 
 
 class AdvTargetType(Choice):
-    """Which class an attack is aimed at."""
+    """The target class of an attack."""
 
     SECOND = "second"
     LEAST = "least"
@@ -383,13 +393,13 @@ class AdvTargetType(Choice):
 
 @attrs.define
 class AdvTargetConfig:
-    """How the class an attack is aimed at is chosen.
+    """How to choose the target class of an attack.
 
     Attributes:
       target_method: The second most likely class, the least likely, a random one, or
         the true label; an `AdvTargetType` or its value.
-      random_seed: Seed of the random choice. With None `tf.random.set_seed` alone
-        governs it; attacks take None as 0.
+      random_seed: The seed of the random choice. None leaves it to
+        `tf.random.set_seed`; attacks use 0 instead of None.
     """
 
     target_method: AdvTargetType = attrs.field(
@@ -407,12 +417,12 @@ class VirtualAdvConfig:
     Miyato et al. (2018), https://arxiv.org/abs/1704.03976.
 
     Attributes:
-      adv_neighbor_config: Norm and length of the perturbation.
+      adv_neighbor_config: The norm, size and mask of the perturbation.
       distance_config: The distance between clean and perturbed outputs.
-      num_approx_steps: Number of power iterations that approximate the direction of
+      num_approx_steps: The number of power iterations that approximate the direction of
         largest change. With 0 the direction stays random.
-      approx_difference: Length of the finite difference that approximates the
-        Hessian's product with a vector (xi in equation 12).
+      approx_difference: The step of the finite difference that approximates products of
+        the Hessian with vectors (xi in equation 12).
     """
 
     adv_neighbor_config: AdvNeighborConfig = attrs.field(

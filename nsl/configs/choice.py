@@ -1,11 +1,11 @@
-"""Enumerations that the user may also name by string."""
+"""Enumerations whose members can also be given by value."""
 
 import enum
 from typing import NoReturn, Self
 
 
 class Choice(enum.Enum):
-    """An enumeration that can be called with a value and lists what is allowed."""
+    """An enumeration whose errors list the allowed values."""
 
     @classmethod
     def all(cls) -> list[Self]:

@@ -1,4 +1,4 @@
-"""Settings of a value that decays over the steps of training."""
+"""Settings of values that decay during training."""
 
 import attrs
 
@@ -7,7 +7,7 @@ from nsl.configs.choice import Choice
 
 
 class DecayType(Choice):
-    """The curve of a decay."""
+    """The formula of a decay."""
 
     EXPONENTIAL_DECAY = "exponential_decay"
     INVERSE_TIME_DECAY = "inverse_time_decay"
@@ -19,11 +19,12 @@ class DecayConfig:
     """How a value decays.
 
     Attributes:
-      decay_steps: The number of steps over which `decay_rate` is applied once; more
-        than 0.
+      decay_steps: The number of steps after which `decay_rate` has been applied once;
+        greater than 0.
       decay_rate: The rate of decay.
-      min_value: The value never falls below this.
-      decay_type: The curve, a `DecayType` or its value.
+      min_value: The smallest value.
+      decay_type: The formula, a `DecayType` or its value; see
+        `nsl.lib.decay_over_time`.
     """
 
     decay_steps: float = attrs.field(validator=fields.number(0, exclusive=True))

@@ -1,4 +1,4 @@
-"""Settings of the distance between two samples."""
+"""Settings of the distance between two tensors."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ _REDUCTIONS = (
 
 
 class TransformType(Choice):
-    """What is applied to both sides before their distance is taken."""
+    """The transform of both tensors before their distance is computed."""
 
     SOFTMAX = "softmax"
     NONE = "none"
@@ -48,18 +48,17 @@ def _validate_reduction(
 
 @attrs.define
 class DistanceConfig:
-    """How the distance between pairs of tensors is computed.
+    """How to compute the distance between pairs of tensors.
 
     Attributes:
       distance_type: The distance, a `DistanceType` or its value. L2 is the squared
         difference.
-      reduction: How the distances become one number, a value of
+      reduction: How distances are reduced to a scalar, a value of
         `tf.compat.v1.losses.Reduction`.
-      sum_over_axis: The axis along which differences are summed, so that the distance
-        is one of vectors. Cosine and the divergences need it. None takes each element
-        as a distance of its own.
-      transform_fn: What is applied to both sides first, a `TransformType` or its
-        value.
+      sum_over_axis: The axis along which differences are summed, so that each vector
+        along it gives one distance. Required for cosine and the divergences. With None,
+        each element gives one.
+      transform_fn: The transform of both tensors, a `TransformType` or its value.
     """
 
     distance_type: DistanceType = attrs.field(

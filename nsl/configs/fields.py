@@ -1,4 +1,4 @@
-"""What several configs demand of their fields: allowed values and clear errors."""
+"""Validators of config fields."""
 
 import enum
 import math
@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-# From the number of optimizer updates to a value, as `keras.optimizers.schedules`.
+# Maps the number of optimizer updates to a value, like `keras.optimizers.schedules`.
 Schedule = Callable[[Any], Any]
 
 _Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
@@ -27,13 +27,13 @@ def _check_bounds(
     where: str,
     minimum: float | None,
     maximum: float | None,
-    open_: bool,
+    exclusive: bool,
     infinite: bool = False,
 ) -> None:
     if math.isnan(value) or not (infinite or math.isfinite(value)):
         raise ValueError(f"{where} must be a finite number, but received {value!r}.")
-    if minimum is not None and (value < minimum or (open_ and value == minimum)):
-        relation = "greater than" if open_ else "at least"
+    if minimum is not None and (value < minimum or (exclusive and value == minimum)):
+        relation = "greater than" if exclusive else "at least"
         raise ValueError(f"{where} must be {relation} {minimum}, received {value!r}.")
     if maximum is not None and value > maximum:
         raise ValueError(f"{where} must be at most {maximum}, received {value!r}.")
@@ -46,19 +46,19 @@ def number(
     exclusive: bool = False,
     schedule: bool = False,
 ) -> _Validator:
-    """Returns a validator of one finite number.
+    """Returns a validator of a finite number.
 
-    Tensors and variables pass unchecked, for their value may not be known yet.
+    Tensors and variables are not checked, because their value may not be known yet.
 
     Args:
-      minimum: The smallest allowed value, if there is one.
-      maximum: The largest allowed value, if there is one.
-      exclusive: Whether `minimum` itself is refused.
-      schedule: Whether a callable from step to number passes too.
+      minimum: The smallest allowed value, if any.
+      maximum: The largest allowed value, if any.
+      exclusive: Whether `minimum` itself is not allowed.
+      schedule: Whether a callable from step to number is allowed too.
 
     Returns:
-      An attrs validator that raises TypeError for what is no number and ValueError
-      for a number out of bounds.
+      An attrs validator that raises TypeError for anything but a number, and ValueError
+      for a number out of range.
     """
 
     def validate(instance: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
@@ -76,14 +76,14 @@ def number(
 
 
 def integer(minimum: int | None = None) -> _Validator:
-    """Returns a validator of one integer of at least `minimum`.
+    """Returns a validator of an integer of at least `minimum`.
 
     Args:
-      minimum: The smallest allowed value, if there is one.
+      minimum: The smallest allowed value, if any.
 
     Returns:
-      An attrs validator that raises TypeError for what is no integer and ValueError
-      for one that is too small.
+      An attrs validator that raises TypeError for anything but an integer, and
+      ValueError for one that is too small.
     """
 
     def validate(instance: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
@@ -106,17 +106,17 @@ def per_feature(
 ) -> _Validator:
     """Returns a validator of a value given once or per feature.
 
-    Plain numbers are checked wherever they stand. Arrays and tensors, whose shape
-    only the features can judge, pass.
+    Numbers are checked at any depth. Arrays and tensors are not: their shapes depend on
+    the features.
 
     Args:
-      minimum: The smallest allowed number, if there is one.
-      maximum: The largest allowed number, if there is one.
-      infinite: Whether infinity is a number here.
+      minimum: The smallest allowed number, if any.
+      maximum: The largest allowed number, if any.
+      infinite: Whether infinity is allowed.
 
     Returns:
-      An attrs validator that raises TypeError for strings and ValueError for a
-      number out of bounds.
+      An attrs validator that raises TypeError for strings and ValueError for a number
+      out of range.
     """
 
     def validate_at(value: Any, where: str) -> None:
@@ -147,8 +147,8 @@ def string(*, empty: bool = True) -> _Validator:
       empty: Whether the empty string is allowed.
 
     Returns:
-      An attrs validator that raises TypeError for what is no string and ValueError
-      for an empty one that is not allowed.
+      An attrs validator that raises TypeError for anything but a string, and ValueError
+      for an empty string if that is not allowed.
     """
 
     def validate(instance: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
@@ -162,11 +162,11 @@ def string(*, empty: bool = True) -> _Validator:
 
 
 def names(instance: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
-    """Validates None, a name, or a tuple of different names.
+    """Validates None, a name, or a tuple of distinct names.
 
     Raises:
       TypeError: If the value is something else.
-      ValueError: If a name is empty or stands twice, or there is none.
+      ValueError: If the tuple is empty, or a name is empty or repeated.
     """
     if value is None:
         return
@@ -175,33 +175,33 @@ def names(instance: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
         string(empty=False)(instance, attribute, name)
     if not several or len(set(several)) < len(several):
         raise ValueError(
-            f"{_where(instance, attribute)} must be a name or several different ones, "
+            f"{_where(instance, attribute)} must be a name or several distinct ones, "
             f"but received {value!r}."
         )
 
 
 def to_choice(kind: type[enum.Enum], value: Any) -> Any:
-    """Converts a field that is open to names registered elsewhere.
+    """Converts a field that also takes names registered elsewhere.
 
     Args:
-      kind: The choices there are from the beginning.
-      value: What was given.
+      kind: The built-in choices.
+      value: The value of the field.
 
     Returns:
-      The member of that value; anything else as it came.
+      The member with that value; anything else unchanged.
     """
     return kind(value) if value in [member.value for member in kind] else value
 
 
 def choice_or_name(kind: type[enum.Enum]) -> _Validator:
-    """Returns a validator of a choice that is open to names registered elsewhere.
+    """Returns a validator of a choice that also takes names registered elsewhere.
 
     Args:
-      kind: The choices there are from the beginning.
+      kind: The built-in choices.
 
     Returns:
-      An attrs validator that raises TypeError for what is neither a member nor a
-      string, and ValueError for the empty string.
+      An attrs validator that raises TypeError for anything but a member or a string,
+      and ValueError for the empty string.
     """
 
     def validate(instance: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
@@ -212,7 +212,7 @@ def choice_or_name(kind: type[enum.Enum]) -> _Validator:
 
 
 def instance_of(kind: type) -> _Validator:
-    """Returns a validator of an instance of a config class.
+    """Returns a validator of an instance of a class.
 
     Args:
       kind: The class.
@@ -232,16 +232,16 @@ def instance_of(kind: type) -> _Validator:
 
 
 def comparable(value: Any) -> Any:
-    """Returns a form of a field's value that `==` compares to one boolean.
+    """Returns a form of a field's value that `==` compares to a single bool.
 
-    Arrays and tensors compare element by element, so two configs that hold them
-    could not be compared without this.
+    Arrays and tensors compare elementwise, so configs that contain them could not be
+    compared otherwise.
 
     Args:
       value: A number, an array, or a structure of them.
 
     Returns:
-      The same with arrays as (type, shape, values).
+      The value, with arrays as tuples of dtype, shape and values.
     """
     if isinstance(value, Mapping):
         return {key: comparable(item) for key, item in value.items()}

@@ -11,16 +11,16 @@ from nsl.configs.distance import DistanceConfig, DistanceType, TransformType
 
 @attrs.define
 class GraphNeighborConfig:
-    """Where a batch holds the neighbors of its samples.
+    """The naming scheme of neighbor features in a batch.
 
-    With the defaults, feature `x` of the first neighbor is `NL_nbr_0_x` and the
-    weight of the edge to it `NL_nbr_0_weight`.
+    With the defaults, feature `x` of the first neighbor is `NL_nbr_0_x`, and its edge
+    weight is `NL_nbr_0_weight`.
 
     Attributes:
-      prefix: What the names of neighbor features and weights begin with.
-      weight_suffix: What the names of neighbor weights end with.
-      max_neighbors: How many neighbors each sample has in the batch. 0 turns graph
-        regularization off.
+      prefix: The prefix of the names of neighbor features and weights.
+      weight_suffix: The suffix of the names of neighbor weights.
+      max_neighbors: The number of neighbors per sample in the batch. 0 disables graph
+        regularization.
     """
 
     prefix: str = attrs.field(default="NL_nbr_", validator=fields.string(empty=False))
@@ -31,16 +31,16 @@ class GraphNeighborConfig:
 
 
 class GraphObjective(Choice):
-    """What graph regularization minimizes.
+    """The loss that graph regularization minimizes.
 
     Attributes:
       DISTANCE: The distance between each sample and its neighbors.
-      CONTRASTIVE: How much nearer the rest of the batch is than the neighbors.
-      CONSISTENCY: The divergence of each sample's prediction from what its neighbors
-        predict together. By itself it is content with one class for all: it needs
-        labels enough to hold against it.
-      PROPAGATION: The labeled loss of what the neighbors predict together, so that a
-        label teaches all neighbors of its sample, and consistency with that.
+      CONTRASTIVE: The contrastive loss of samples against their neighbors.
+      CONSISTENCY: The divergence between each sample's prediction and the mean
+        prediction of its neighbors. It has a trivial minimum, one class for all
+        samples, so it needs enough labels.
+      PROPAGATION: The labeled loss of the neighbors' mean prediction, which trains all
+        neighbors of a sample on its label, plus consistency with that prediction.
     """
 
     DISTANCE = "distance"
@@ -58,28 +58,33 @@ class GraphRegConfig:
     """Settings of graph regularization.
 
     Attributes:
-      neighbor_config: Where a batch holds the neighbors.
-      multiplier: Factor of the graph loss in the total loss, at least 0, or a schedule:
-        a callable from the number of optimizer updates to the factor, as those in
-        `keras.optimizers.schedules`.
-      distance_config: The distance between a sample and its neighbor. Of the other
-        objectives, those of predictions ask its `transform_fn` whether outputs are
-        logits, beside the compiled loss.
-      output_name: The output of the model that is compared; None compares all.
-      embedding_layer: The layer of the model whose outputs are compared, instead of
-        those of the model. It may stand in a nested model.
-      objective: A `GraphObjective` or its value, or the name of a graph loss that was
-        registered with `nsl.keras.GraphLoss`.
-      temperature: What 'contrastive' divides cosine similarities by. Greater than 0.
+      neighbor_config: The naming scheme of neighbor features.
+      multiplier: The factor of the graph loss in the total loss, at least 0, or a
+        schedule: a callable from the number of optimizer updates to the factor, such as
+        those in `keras.optimizers.schedules`.
+      distance_config: The distance between a sample and its neighbor. Its
+        `transform_fn` also tells the objectives that use predictions whether outputs
+        are logits, as the compiled loss does.
+      output_name: The model output to compare; None compares all.
+      embedding_layer: The layer whose outputs to compare, instead of the model's. It
+        may be nested in another model.
+      objective: A `GraphObjective` or its value, or the name of a graph loss registered
+        with `nsl.keras.GraphLoss`.
+      temperature: The divisor of cosine similarities in 'contrastive'. Greater than 0.
       sharpening_temperature: 'consistency' and 'propagation' raise the neighbors' mean
-        prediction to the power 1 / this: 1 leaves it as it is, less sharpens it.
+        prediction to the power of its inverse: 1 does not sharpen, smaller values do.
         Greater than 0.
-      start_epoch: The epoch of `fit`, counted from 0, from which on the loss counts.
+      start_epoch: The first epoch of `fit`, counted from 0, that uses the loss.
         Neighbors go through the model before too.
-      distribution_alignment: How much 'consistency' and 'propagation' hold back a class
-        that the neighbors' predictions in a batch have too often, so that it does not
-        win all samples where labels are few: from 0, not at all, to 1, until all
-        classes are predicted equally often.
+      distribution_alignment: How strongly 'consistency' and 'propagation' align the
+        predicted class shares of a batch towards uniform, so that no class takes over
+        when labels are few: from 0, not at all, to 1, where all classes are predicted
+        about equally often.
+
+    Raises:
+      TypeError: If a value has the wrong type.
+      ValueError: If a value is out of range, or both `output_name` and
+        `embedding_layer` are given.
     """
 
     neighbor_config: GraphNeighborConfig = attrs.field(
@@ -118,9 +123,9 @@ class GraphRegConfig:
     def __attrs_post_init__(self) -> None:
         if self.output_name is not None and self.embedding_layer is not None:
             raise ValueError(
-                "GraphRegConfig compares an output of the model or a layer of it, but "
+                "GraphRegConfig compares either an output of the model or a layer, but "
                 f"received output_name={self.output_name!r} and "
-                f"embedding_layer={self.embedding_layer!r}. Leave one of them None."
+                f"embedding_layer={self.embedding_layer!r}. Set one of them to None."
             )
 
 
@@ -148,20 +153,25 @@ def make_graph_reg_config(
       neighbor_weight_suffix: `GraphNeighborConfig.weight_suffix`.
       max_neighbors: `GraphNeighborConfig.max_neighbors`.
       multiplier: `GraphRegConfig.multiplier`.
-      distance_type: See `DistanceConfig`, as for all that follow.
-      reduction: How the distances become one number.
+      distance_type: See `DistanceConfig`, as for the next three.
+      reduction: How distances are reduced to a scalar.
       sum_over_axis: The axis along which differences are summed.
-      transform_fn: What is applied to both sides first.
+      transform_fn: The transform of both tensors.
       output_name: See `GraphRegConfig`, as for all that follow.
-      embedding_layer: The layer whose outputs are compared.
-      objective: What is minimized.
-      temperature: What similarities are divided by.
-      sharpening_temperature: The smaller, the sharper are predictions to learn from.
-      start_epoch: The epoch from which on the loss counts.
-      distribution_alignment: How much a class that wins too often is held back.
+      embedding_layer: The layer whose outputs to compare.
+      objective: The loss to minimize.
+      temperature: The divisor of similarities.
+      sharpening_temperature: Smaller values sharpen the targets more.
+      start_epoch: The first epoch that uses the loss.
+      distribution_alignment: How strongly to align class shares towards uniform.
 
     Returns:
       The config.
+
+    Raises:
+      TypeError: If a value has the wrong type.
+      ValueError: If a value is out of range, or both `output_name` and
+        `embedding_layer` are given.
     """
     return GraphRegConfig(
         neighbor_config=GraphNeighborConfig(

@@ -29,13 +29,12 @@ def _validate_mutual(
 
 
 class SearchIndex(Choice):
-    """How similar embeddings are searched.
+    """How to search similar embeddings.
 
     Attributes:
-      EXACT: Every pair is compared, or with `lsh_splits` every pair within a bucket.
-      IVF: Only vectors around a few near centroids are compared (inverted lists, by
-        faiss: `pip install 'nsl[ann]'`).
-      AUTO: Exact where that is as quick, or faiss is missing; otherwise inverted lists.
+      EXACT: Compares every pair, or with `lsh_splits` every pair within a bucket.
+      IVF: Compares only vectors near a few centroids (inverted lists).
+      AUTO: Exact if that is as fast, otherwise inverted lists.
     """
 
     EXACT = "exact"
@@ -51,31 +50,35 @@ def _validate_index(
     if instance.lsh_splits > 0 and value is not SearchIndex.EXACT:
         raise ValueError(
             f"GraphBuilderConfig.index is {value.value!r}, but lsh_splits="
-            f"{instance.lsh_splits} asks for hashing, which is another way to compare "
-            "fewer pairs. Leave one of them out."
+            f"{instance.lsh_splits} selects hashing, another way to compare fewer "
+            "pairs. Omit one of them."
         )
 
 
 @attrs.define
 class GraphBuilderConfig:
-    """Which pairs of embeddings become edges, and how pairs are searched.
+    """Which pairs of embeddings become edges, and how to search them.
 
     Attributes:
       id_feature_name: The feature that holds an example's id.
       embedding_feature_name: The feature that holds its embedding.
-      similarity_threshold: Pairs of at least this cosine similarity become edges.
-      lsh_splits: The number of random hyperplanes that split the examples into
-        buckets (locality-sensitive hashing); only pairs within a bucket are compared.
-        0 compares every pair.
-      lsh_rounds: How often the splitting is repeated with new hyperplanes.
-      random_seed: Seed of the hyperplanes. None draws a new one.
-      num_neighbors: The most neighbors an example keeps: the most similar ones, at
-        or above the threshold. None keeps all.
-      mutual: With `num_neighbors`, whether an edge is kept only if each of its ends
-        has chosen the other.
+      similarity_threshold: The smallest cosine similarity of an edge.
+      lsh_splits: The number of random hyperplanes that split the examples into buckets
+        (locality-sensitive hashing). Only pairs within a bucket are compared. 0
+        compares every pair.
+      lsh_rounds: The number of times the split is repeated with new hyperplanes.
+      random_seed: The seed of the hyperplanes. None draws a new one.
+      num_neighbors: The maximum number of neighbors per example: the most similar ones
+        at or above the threshold. None keeps all.
+      mutual: With `num_neighbors`, whether to keep an edge only if each end is among
+        the other's neighbors.
       index: A `SearchIndex` or its value.
-      recall: With inverted lists, the share of the edges that are to be found: as few
-        lists are searched as find this share for a sample of examples.
+      recall: With inverted lists, the share of the edges to find. The search visits as
+        few lists as reach this share on a sample of examples.
+
+    Raises:
+      TypeError: If a value has the wrong type.
+      ValueError: If a value is out of range, or settings contradict each other.
     """
 
     id_feature_name: str = attrs.field(

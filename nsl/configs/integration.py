@@ -1,4 +1,4 @@
-"""Settings of the fusion of several modalities."""
+"""Settings of the fusion of modalities."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +18,7 @@ class IntegrationType(Choice):
 
 
 def _tanh() -> Any:
-    import tensorflow as tf  # Late, so that importing the configs stays quick.
+    import tensorflow as tf  # Late, to keep importing the configs fast.
 
     return tf.nn.tanh
 
@@ -33,12 +33,11 @@ def _validate_dims(
 
 @attrs.define
 class IntegrationConfig:
-    """How several modalities are fused into one representation.
+    """How to fuse several modalities into one representation.
 
     Attributes:
-      integration_type: The way to fuse, an `IntegrationType` or its value.
-      hidden_dims: The size, or sizes, of the fully connected layers before the
-        output.
+      integration_type: The method, an `IntegrationType` or its value.
+      hidden_dims: The size, or sizes, of the fully connected layers before the output.
       activation_fn: The activation of those layers; `tf.nn.tanh` by default.
     """
 

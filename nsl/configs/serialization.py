@@ -1,4 +1,4 @@
-"""Configs as plain dicts that JSON can hold, and back."""
+"""Conversion of configs to and from dicts that JSON can represent."""
 
 import enum
 import typing
@@ -15,21 +15,21 @@ _OBJECT = "__object__"
 
 
 def to_dict(config: Any, encode: Callable[[Any], Any] | None = None) -> dict[str, Any]:
-    """Returns a config as a dict of values that JSON can hold.
+    """Converts a config to a dict that JSON can represent.
 
-    Enums become their value, nested configs dicts, arrays and tensors nested lists
-    with their dtype, so that `from_dict` restores an equal config.
+    Enums become their values, nested configs become dicts, and arrays and tensors
+    become nested lists with their dtype, so that `from_dict` restores an equal config.
 
     Args:
-      config: An instance of one of the classes in `nsl.configs`.
-      encode: Writes a callable, as a schedule, in a form that JSON can hold. By default
-        there is no such form.
+      config: An instance of a class in `nsl.configs`.
+      encode: Converts a callable, such as a schedule, to a form that JSON can
+        represent. If None, callables cannot be saved.
 
     Returns:
       A dict from field name to value.
 
     Raises:
-      TypeError: If a field holds what cannot be written.
+      TypeError: If a field holds a value that cannot be saved.
     """
     if not attrs.has(type(config)) or isinstance(config, type):
         raise TypeError(
@@ -47,18 +47,18 @@ def from_dict(
     data: Mapping[str, Any],
     decode: Callable[[Any], Any] | None = None,
 ) -> _ConfigT:
-    """Makes a config from what `to_dict` returned.
+    """Restores a config from the result of `to_dict`.
 
     Args:
       cls: The class of the config.
-      data: Field values by name. A field that is missing takes its default.
-      decode: Reads what `encode` wrote.
+      data: Field values by name. Missing fields take their defaults.
+      decode: Inverts `encode`.
 
     Returns:
       An instance of `cls`.
 
     Raises:
-      ValueError: If `data` holds a name that is no field of `cls`.
+      ValueError: If `data` has a name that is not a field of `cls`.
     """
     known = attrs.fields_dict(typing.cast(Any, cls))
     unknown = sorted(set(data) - set(known))

@@ -1,4 +1,4 @@
-"""Keras models and layers that train with a structured signal."""
+"""Keras models, layers and callbacks for training with structured signals."""
 
 import keras as _keras
 
@@ -10,7 +10,7 @@ if _keras.backend.backend() != "tensorflow":
         '"backend": "tensorflow" in ~/.keras/keras.json.'
     )
 
-from nsl.keras import callbacks, layers, presets
+from nsl.keras import callbacks, few_labels, layers, presets
 from nsl.keras.adversarial_loss import adversarial_loss
 from nsl.keras.adversarial_regularization import AdversarialRegularization
 from nsl.keras.graph_regularization import GraphRegularization
@@ -36,6 +36,7 @@ __all__ = [
     "Term",
     "adversarial_loss",
     "callbacks",
+    "few_labels",
     "layers",
     "presets",
 ]

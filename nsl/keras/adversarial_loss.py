@@ -1,4 +1,4 @@
-"""The adversarial loss as a function, for custom training loops."""
+"""The adversarial loss for custom training loops."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from nsl.configs import AdvMode, AdvObjective, AdvRegConfig
+from nsl.configs import AdvObjective, AdvRegConfig
+from nsl.keras.terms import AdversarialTerm
 from nsl.lib.adversarial_neighbor import gen_adv_neighbor, is_perturbable
 
 
@@ -24,10 +25,10 @@ def adversarial_loss(
     gradient_tape: tf.GradientTape | None = None,
     model_kwargs: Mapping[str, Any] | None = None,
 ) -> tf.Tensor:
-    """Computes the loss of a model at the adversarial neighbors of its samples.
+    """Computes the loss of a model at the adversarial neighbors of samples.
 
-    What has been computed already can be handed in: `predictions`, or the whole
-    `labeled_loss`, together with the tape that recorded it and watches `features`.
+    To avoid a second pass over the samples, pass `predictions` or `labeled_loss`,
+    together with the tape that recorded them and watches `features`.
 
     ```python
     with tf.GradientTape() as tape:
@@ -42,50 +43,43 @@ def adversarial_loss(
     ```
 
     Args:
-      features: A tensor or nested structure of tensors, the batch first.
+      features: A tensor or structure of tensors with the batch as first axis. Dense
+        floating tensors are perturbed.
       labels: Labels, as `loss_fn` takes them.
-      model: A callable from features to predictions, as a Keras model.
-      loss_fn: A callable from `(labels, predictions, sample_weights)` to a loss, as a
-        `keras.losses.Loss`; without weights `(labels, predictions)` is enough.
-      sample_weights: Weights of the samples, of shape `[batch_size]`, or None.
-      adv_config: Settings of the adversarial neighbor; the multiplier is not applied,
-        and the objective must be 'labeled'.
+      model: A callable from features to predictions, such as a Keras model.
+      loss_fn: A callable from `(labels, predictions, sample_weights)` to a loss, such
+        as a `keras.losses.Loss`; without weights, from `(labels, predictions)`.
+      sample_weights: Sample weights of shape `[batch_size]`, or None.
+      adv_config: The settings, by default `AdvRegConfig()`. The objective must be
+        'labeled'. The multiplier is ignored.
       predictions: `model(features)`, if known.
       labeled_loss: `loss_fn(labels, model(features))`, if known.
       gradient_tape: The tape that recorded `predictions` or `labeled_loss` and watched
-        `features`. In graph mode it is not needed.
-      model_kwargs: Further arguments of each call of `model`. If `training` is among
-        them, the iterations that search the neighbors run with `training=False`.
+        `features`. Optional in graph mode.
+      model_kwargs: Further arguments of `model`. If `training` is one of them, the
+        attack runs with `training=False`.
 
     Returns:
-      `loss_fn` at the adversarial neighbors. No gradient flows through the choice of
-      the neighbors.
+      The result of `loss_fn` at the adversarial neighbors. The neighbors are constants:
+      no gradients flow through the attack.
 
     Raises:
-      ValueError: If the objective is another one, or the config says how weights are
-        updated.
+      ValueError: If the config has another objective than 'labeled', `mode='free'` or
+        a `weight_perturbation`.
     """
     if adv_config is None:
         adv_config = AdvRegConfig()
     if adv_config.objective is not AdvObjective.LABELED:
         raise ValueError(
             "adversarial_loss computes the labeled loss at adversarial neighbors, but "
-            f"received AdvRegConfig(objective={adv_config.objective!r}). Other "
-            "objectives are trained with nsl.keras.AdversarialRegularization."
+            f"received AdvRegConfig(objective={adv_config.objective!r}). Use "
+            "nsl.keras.AdversarialRegularization for other objectives."
         )
-    if adv_config.mode is AdvMode.FREE or adv_config.weight_perturbation != 0:
-        setting = (
-            "mode='free'" if adv_config.mode is AdvMode.FREE else "weight_perturbation"
-        )
-        raise ValueError(
-            f"adversarial_loss does not update weights, but received {setting}, which "
-            "says how to. Leave it out, or train with "
-            "nsl.keras.AdversarialRegularization."
-        )
+    AdversarialTerm(adv_config).check_plain_update("adversarial_loss")
     model_kwargs = dict(model_kwargs or {})
-    # Searching the neighbors must not move batch statistics or drop units.
-    searched = {"training": False} if "training" in model_kwargs else {}
-    search_model = functools.partial(model, **{**model_kwargs, **searched})
+    # The attack must not update batch statistics or apply dropout.
+    attack_kwargs = {"training": False} if "training" in model_kwargs else {}
+    attacked_model = functools.partial(model, **{**model_kwargs, **attack_kwargs})
     model = functools.partial(model, **model_kwargs)
 
     def weighted_loss(y_true: Any, y_pred: Any) -> tf.Tensor:
@@ -107,7 +101,7 @@ def adversarial_loss(
         labeled_loss,
         config=adv_config.adv_neighbor_config,
         gradient_tape=gradient_tape,
-        pgd_model_fn=search_model,
+        pgd_model_fn=attacked_model,
         pgd_loss_fn=weighted_loss,
         pgd_labels=labels,
     )

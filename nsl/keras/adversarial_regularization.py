@@ -15,13 +15,13 @@ import tensorflow as tf
 from nsl.configs import AdvNeighborConfig, AdvRegConfig
 from nsl.keras.base_model import input_names
 from nsl.keras.batches import describe, to_tensor
+from nsl.keras.clean_pass import CleanPass, Perturbations, Point
 from nsl.keras.config_attribute import ConfigAttribute
-from nsl.keras.passes import CleanPass, Moves
 from nsl.keras.regularized_model import RegularizedModel
 from nsl.keras.schedules import at_step
 from nsl.keras.terms import AdversarialTerm
 
-# Where a file of weights has the state of the random-start generator.
+# The name of the random-start generator's state in a file of weights.
 _SEED = "nsl_random_start"
 
 
@@ -35,14 +35,13 @@ class AdversarialRegularization(RegularizedModel):
     https://arxiv.org/abs/1706.06083). Training and evaluation log
     `scaled_adversarial_loss`. Prediction and export need no labels.
 
-    With `mode='replace'` the loss is the labeled loss at the neighbors alone. Metrics
-    in training are then those of the neighbors, which alone pass through the model in
-    training mode; metrics of evaluation are those of the samples, as always. Other
-    losses at the neighbors, as TRADES, are chosen with `objective`.
+    With `mode='replace'`, the loss is the labeled loss at the neighbors alone. Training
+    metrics are then those of the neighbors, since only the neighbors run in training
+    mode. Evaluation metrics are always those of the samples. `objective` selects other
+    losses at the neighbors, such as TRADES. Both are fields of `AdvRegConfig`.
 
-    Data comes as in any Keras model. One dict that holds features and labels, as in
-    NSL 1.4, is understood too: then `label_keys` tells which of its entries are the
-    labels.
+    Data has the form that any Keras model takes, or that of NSL 1.4: one dict of
+    features and labels, where `label_keys` names the labels.
 
     ```python
     adv_config = nsl.configs.make_adv_reg_config(multiplier=0.2, adv_step_size=0.05)
@@ -53,20 +52,23 @@ class AdversarialRegularization(RegularizedModel):
     ```
 
     Args:
-      base_model: The model to regularize, a sequential, functional or subclassed
-        `keras.Model`. It shares its weights with the wrapper.
-      label_keys: Keys of the labels in a batch that is one dict, in the order of the
-        outputs. Features of these names are never perturbed. A config in this place
-        is taken as `adv_config`.
-      sample_weight_key: Key of the sample weights in a dict batch, or None.
-      adv_config: A `nsl.configs.AdvRegConfig`, by default `AdvRegConfig()`.
-      base_with_labels_in_features: Whether a subclassed base model gets the labels
-        of a dict batch among its features. A functional one gets them if it has an
-        input of that name.
-      **kwargs: Arguments of `keras.Model`, as `name`.
+      base_model: The model to regularize: a sequential, functional or subclassed
+        `keras.Model`, or another wrapper. Shares its weights with the wrapper.
+      label_keys: The keys of the labels in a dict batch, in the order of the outputs.
+        Features with these names are never perturbed. A config in this position is
+        used as `adv_config`.
+      sample_weight_key: The key of the sample weights in a dict batch, or None.
+      adv_config: The settings, by default `AdvRegConfig()`.
+      base_with_labels_in_features: Whether a subclassed base model receives the labels
+        of a dict batch among its features. A functional model receives them if it has
+        an input of that name.
+      **kwargs: Arguments of `keras.Model`, such as `name`.
 
     Raises:
-      TypeError: If an argument is of the wrong type.
+      TypeError: If an argument has the wrong type.
+      ValueError: If the objective is not registered, or the base model has no
+        `embedding_layer`. For an unbuilt base model, the first training step checks the
+        latter.
     """
 
     adv_config = ConfigAttribute(AdvRegConfig, maker="make_adv_reg_config")
@@ -88,7 +90,7 @@ class AdversarialRegularization(RegularizedModel):
         if not isinstance(sample_weight_key, str | None):
             raise TypeError(
                 "sample_weight_key must be a string or None, but received "
-                f"{sample_weight_key!r}. A config is passed as adv_config=..."
+                f"{sample_weight_key!r}. Pass a config as adv_config=..."
             )
         kwargs.setdefault("name", "AdversarialRegularization")
         super().__init__(base_model, **kwargs)
@@ -100,7 +102,7 @@ class AdversarialRegularization(RegularizedModel):
         self._prepare_terms()
 
     def own_terms(self) -> list[AdversarialTerm]:
-        """Returns the loss at the neighbors, with the config that holds now."""
+        """Returns the adversarial loss with the current config."""
         return [AdversarialTerm(self.adv_config, self._keys(), self._seed_generator)]
 
     def _keys(self) -> list[str]:
@@ -109,7 +111,7 @@ class AdversarialRegularization(RegularizedModel):
         return [*self.label_keys, *weights]
 
     def unpack(self, data: Any) -> tuple[Any, Any, Any]:
-        """Splits a batch, in Keras's form or one dict, into x, y and weights."""
+        """Splits a batch, in Keras's form or a dict, into x, y and sample weights."""
         x, y, sample_weight = super().unpack(data)
         if not isinstance(x, Mapping):
             return x, y, sample_weight
@@ -132,29 +134,35 @@ class AdversarialRegularization(RegularizedModel):
         All passes run with `training=False` and change no state of the model.
 
         Args:
-          x: The features, or one dict that holds the labels too, or, without `y`, a
-            tuple `(x, y)` or `(x, y, sample_weight)` as the batches of `fit`.
-          y: The labels, if `x` does not hold them.
-          sample_weight: Weights of the samples. They do not change the direction in
-            which a sample is perturbed, but one of weight 0 stays as it is.
-          **config_kwargs: Fields of `AdvNeighborConfig` that differ from the wrapper's
-            config for this call; None leaves the config's value.
+          x: The features; or a dict of features and labels; or, without `y`, a tuple
+            `(x, y)` or `(x, y, sample_weight)`, as the batches of `fit`.
+          y: The labels, unless `x` holds them.
+          sample_weight: The sample weights, of shape `[batch_size]`. They do not change
+            the direction in which a sample is perturbed, but a sample of weight 0 is
+            not perturbed.
+          **config_kwargs: Fields of `AdvNeighborConfig` that override the wrapper's
+            config in this call. None keeps the value of the config.
 
         Returns:
-          The perturbed features in the structure of `x`, as NumPy arrays; features
-          that cannot be perturbed are returned as they came. Labels and weights that
-          are inside of a dict are returned as tensors, as by NSL 1.4; those of a tuple
-          are not returned. If the base model has a preprocessor, the features are those
-          that come out of it. With an `embedding_layer`: the perturbed outputs of the
-          layers by name, a list where a layer returns several, and with
-          `perturb_features` the features by name beside them, or under 'x'.
+          The perturbed features in the structure of `x`, as NumPy arrays. Features that
+          cannot be perturbed are returned unchanged. Labels and weights of a dict are
+          returned as tensors, as in NSL 1.4; those of a tuple are not returned. If the
+          base model has a preprocessor, the features are its outputs.
+
+          With an `embedding_layer`, a dict: for each layer its perturbed outputs, a
+          list if there are several. With `perturb_features`, the dict holds the
+          features too, under their names or 'x'.
 
         Raises:
-          TypeError: If the config has no such field.
-          ValueError: If the labels are missing or no feature can be perturbed.
+          TypeError: If `AdvNeighborConfig` has no such field.
+          ValueError: If the model is not compiled, labels are missing, or no feature
+            can be perturbed.
         """
         if not self.compiled:
-            raise ValueError("Call compile() before perturb_on_batch().")
+            raise ValueError(
+                "perturb_on_batch maximizes the compiled loss, but the model is not "
+                "compiled. Call compile() first."
+            )
         config = at_step(self._neighbor_config(config_kwargs), self._step())
         if isinstance(x, tuple) and y is None:
             x, y, of_tuple = keras.utils.unpack_x_y_sample_weight(x)
@@ -165,40 +173,42 @@ class AdversarialRegularization(RegularizedModel):
         batch = dict(zip(names, self.unpack((x, y, sample_weight)), strict=True))
         batch = self._preprocessed("perturb_on_batch", batch)
         x = batch["x"]
-        features, y, sample_weight = self._tensors(tuple(batch[name] for name in names))
+        data = tuple(batch[name] for name in names)
+        features, y, sample_weight = self._unpacked_tensors(data)
         clean = CleanPass(self.strip(features), y, sample_weight, training=False)
         [term] = self.own_terms()
         passes = self._passes([term])
-        perturbed, moves = term.perturb(passes, passes.begin(clean), config)
-        if moves:
-            return self._moved_layers(passes.centers(clean), moves, perturbed, config)
+        point = term.perturb(passes, passes.save_states(clean), config)
+        if point.perturbations:
+            return self._perturbed_layers(passes.centers(clean), point, config)
+        perturbed = point.x
         perturbed = keras.tree.map_structure(_to_numpy, perturbed, self.strip(x))
         return {**x, **labels, **perturbed} if isinstance(x, Mapping) else perturbed
 
-    def _moved_layers(
-        self, centers: Moves, moves: Moves, perturbed: Any, config: AdvNeighborConfig
+    def _perturbed_layers(
+        self, centers: Perturbations, point: Point, config: AdvNeighborConfig
     ) -> dict[str, Any]:
-        """Returns perturbed outputs of layers by name, and perturbed features."""
+        """Returns the perturbed outputs of layers by name, with perturbed features."""
         found: dict[str, Any] = {}
-        for name, added in moves.items():
-            moved = [
-                (tf.cast(center, move.dtype) + move).numpy()
-                for center, move in zip(centers[name], added, strict=True)
+        for name, added in point.perturbations.items():
+            outputs = [
+                (tf.cast(center, perturbation.dtype) + perturbation).numpy()
+                for center, perturbation in zip(centers[name], added, strict=True)
             ]
-            found[name] = moved[0] if len(moved) == 1 else moved
+            found[name] = outputs[0] if len(outputs) == 1 else outputs
         if config.perturb_features:
-            features = keras.tree.map_structure(_to_numpy, perturbed, perturbed)
+            features = keras.tree.map_structure(_to_numpy, point.x, point.x)
             found |= features if isinstance(features, Mapping) else {"x": features}
         return found
 
     def save_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
-        """Saves the weights as the base model does, which can load the file too.
+        """Saves the weights in the base model's format, which both can load.
 
-        The state of the random-start generator stands beside them, so that training
-        goes on from the file as it would have.
+        The file also holds the state of the random-start generator, so that training
+        can resume from it exactly.
 
         Args:
-          filepath: Where to, as in `keras.Model.save_weights`.
+          filepath: The path of the file, as in `keras.Model.save_weights`.
           *args: Further arguments of `keras.Model.save_weights`.
           **kwargs: Further arguments of `keras.Model.save_weights`.
         """
@@ -208,10 +218,10 @@ class AdversarialRegularization(RegularizedModel):
                 file[_SEED] = np.asarray(self._seed_generator.state)
 
     def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
-        """Loads weights that this model, or the base model, has saved.
+        """Loads weights that this model or its base model saved.
 
         Args:
-          filepath: A file, as in `keras.Model.load_weights`.
+          filepath: The path of the file, as in `keras.Model.load_weights`.
           *args: Further arguments of `keras.Model.load_weights`.
           **kwargs: Further arguments of `keras.Model.load_weights`.
         """
@@ -232,18 +242,18 @@ class AdversarialRegularization(RegularizedModel):
             self._seed_generator.state.assign(store["seed"])
 
     def _neighbor_config(self, changes: dict[str, Any]) -> AdvNeighborConfig:
-        """Returns the wrapper's config with other values in some fields."""
+        """Returns the wrapper's `AdvNeighborConfig` with changed fields."""
         changes = {key: v for key, v in changes.items() if v is not None}
         unknown = changes.keys() - attrs.fields_dict(AdvNeighborConfig).keys()
         if unknown:
             raise TypeError(
-                f"AdvNeighborConfig has no field {sorted(unknown)}, but has "
+                f"AdvNeighborConfig has no fields {sorted(unknown)}. Its fields are "
                 f"{list(attrs.fields_dict(AdvNeighborConfig))}."
             )
         return attrs.evolve(self.adv_config.adv_neighbor_config, **changes)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what `from_config` needs: the base model and all arguments."""
+        """Returns the arguments of the constructor, serialized."""
         return {
             **super().get_config(),
             "label_keys": list(self.label_keys),
@@ -267,7 +277,7 @@ class AdversarialRegularization(RegularizedModel):
         return {key: feature for key, feature in x.items() if key not in dropped}
 
     def _labels(self, x: Mapping[str, Any]) -> Any:
-        """The labels of a dict batch in the structure of the outputs."""
+        """Returns the labels of a dict batch in the structure of the outputs."""
         if len(self.label_keys) == 1:
             return x[self.label_keys[0]]
         if set(self.label_keys) == set(getattr(self._core, "output_names", ())):
@@ -278,8 +288,8 @@ class AdversarialRegularization(RegularizedModel):
         super()._check_training(x, sample_weight)
         if self.sample_weight_key and sample_weight is None:
             raise ValueError(
-                f"No sample weights to train with: expected the key "
-                f"'{self.sample_weight_key}' in a dict batch or sample_weight, but "
+                "Sample weights are missing: expected the key "
+                f"'{self.sample_weight_key}' in a dict batch, or sample_weight, but "
                 f"received x = {describe(x)}."
             )
 
@@ -299,6 +309,6 @@ def _checked_keys(label_keys: Any) -> tuple[str, ...]:
 
 def _to_numpy(value: Any, given: Any) -> Any:
     if getattr(value, "dtype", None) == tf.string:
-        return given  # Keras takes arrays of str, and would not take those of bytes.
+        return given  # Keras takes arrays of str, but not of bytes.
     dense = isinstance(value, tf.Tensor) and hasattr(value, "numpy")
     return value.numpy() if dense else value

@@ -1,4 +1,4 @@
-"""What a base model may be, and what it is called with."""
+"""Checks of a base model, and its inputs."""
 
 import sys
 import warnings
@@ -14,19 +14,19 @@ def check_base_model(base_model: Any) -> None:
     """Checks that a base model is a Keras 3 model.
 
     Args:
-      base_model: What is to be wrapped.
+      base_model: The argument of a wrapper.
 
     Raises:
-      TypeError: If it is not.
+      TypeError: If it is not a Keras 3 model.
     """
     kind = type(base_model)
     if isinstance(base_model, keras.Model):
         return
     if any(base.__module__.startswith("tf_keras") for base in kind.__mro__):
         raise TypeError(
-            "The base model comes from the legacy package tf_keras (Keras 2), but nsl "
-            "works with Keras 3. Build the model with `import keras`, and unset the "
-            "environment variable TF_USE_LEGACY_KERAS if tf.keras is Keras 2."
+            "Expected a Keras 3 model, but the base model comes from the legacy "
+            "package tf_keras (Keras 2). Build the model with `import keras`, and "
+            "unset the environment variable TF_USE_LEGACY_KERAS if tf.keras is Keras 2."
         )
     raise TypeError(
         f"base_model must be a keras.Model, but received {base_model!r} "
@@ -35,10 +35,10 @@ def check_base_model(base_model: Any) -> None:
 
 
 def warn_of_unused_overrides(base_model: keras.Model) -> None:
-    """Warns of steps that a base model overrides and a wrapper does not run.
+    """Warns if a base model overrides methods that wrappers do not call.
 
     Args:
-      base_model: What is wrapped.
+      base_model: A Keras model.
     """
     kind = type(base_model)
     unused = [
@@ -48,14 +48,14 @@ def warn_of_unused_overrides(base_model: keras.Model) -> None:
     ]
     if unused:
         warnings.warn(
-            f"The {' and '.join(unused)} of {kind.__name__} will not be used: the "
+            f"The {' and '.join(unused)} of {kind.__name__} will not be used: a "
             "wrapper has its own. Override compute_loss to change the labeled loss.",
-            stacklevel=_frames_of_nsl(),
+            stacklevel=_caller_stacklevel(),
         )
 
 
-def _frames_of_nsl() -> int:
-    """Returns the `stacklevel` of the line that called nsl, for a warning."""
+def _caller_stacklevel() -> int:
+    """Returns the `stacklevel` at which a warning names the line that called nsl."""
     frame, level = sys._getframe(1), 1
     while frame.f_back and frame.f_globals.get("__name__", "").startswith("nsl."):
         frame, level = frame.f_back, level + 1
@@ -63,14 +63,14 @@ def _frames_of_nsl() -> int:
 
 
 def input_names(base_model: keras.Model) -> list[str]:
-    """Lists the names under which a base model takes its inputs.
+    """Lists the names of a base model's inputs.
 
     Args:
       base_model: A Keras model.
 
     Returns:
-      The keys of a dict input, or else the names of the inputs; an empty list for a
-      model that does not know them, as a subclassed one.
+      The keys if the input is a dict, else the names of the inputs. Empty for a
+      subclassed model, whose inputs are unknown.
     """
     structure = keras_internals.input_structure(base_model)
     if structure is None:
@@ -81,10 +81,10 @@ def input_names(base_model: keras.Model) -> list[str]:
 
 
 def to_base_inputs(base_model: keras.Model, features: Any) -> Any:
-    """Arranges features the way a base model takes them.
+    """Arranges features in the structure of a base model's inputs.
 
-    A dict is matched with the inputs of a functional model by name, or, where model
-    and dict hold one feature only, without. All else is handed on as it is.
+    A dict is matched with the inputs of a functional model by name. If there is one
+    input and one feature, the names may differ. Anything else is returned unchanged.
 
     Args:
       base_model: A Keras model.
@@ -94,14 +94,14 @@ def to_base_inputs(base_model: keras.Model, features: Any) -> Any:
       The inputs of the model.
 
     Raises:
-      KeyError: If the dict lacks an input; the message lists both sides.
+      KeyError: If an input is missing from the dict.
     """
     if not isinstance(features, Mapping):
         return features
     values = list(features.values())
     structure = keras_internals.input_structure(base_model)
     if structure is None:
-        # A sequential model takes one tensor; only a subclassed one may take a dict.
+        # A sequential model takes one tensor. A subclassed model may take a dict.
         if isinstance(base_model, keras.Sequential) and len(values) == 1:
             return values[0]
         return features
@@ -119,34 +119,60 @@ def to_base_inputs(base_model: keras.Model, features: Any) -> Any:
     return keras.tree.pack_sequence_as(structure, values)
 
 
+def run_base(
+    base_model: keras.Model, x: Any, training: bool | None, **keywords: Any
+) -> Any:
+    """Runs a base model on features in the structure of the batch.
+
+    Args:
+      base_model: The base model.
+      x: The features of a batch.
+      training: Whether layers such as Dropout run in training mode.
+      **keywords: Further arguments of the base model's `call`.
+
+    Returns:
+      The outputs of the base model.
+    """
+    inputs = to_base_inputs(base_model, x)
+    if keras_internals.takes_training(base_model):
+        keywords["training"] = training
+    return base_model(inputs, **keywords)
+
+
 def checked_keywords(
     base_model: keras.Model, keywords: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Checks that a base model's `call` makes use of keywords.
+    """Checks the keywords that a base model is called with.
 
     Args:
       base_model: A Keras model.
-      keywords: What a wrapper is called with besides the inputs and `training`.
+      keywords: Arguments of a wrapper's `call` other than the inputs and `training`.
 
     Returns:
-      The keywords. Masks by the names of features are arranged like the inputs.
+      The keywords, without those that are None and that the base model does not take.
+      A dict of masks is arranged like the inputs.
 
     Raises:
-      TypeError: If `call` does not take one of them; lists those it does.
+      TypeError: If the base model's `call` does not take a keyword that is not None.
     """
     known = keras_internals.keywords_of_call(base_model)
-    unknown = [] if known is None else sorted(keywords.keys() - known)
+    taken = {
+        name: value
+        for name, value in keywords.items()
+        if known is None or name in known or value is not None
+    }
+    unknown = [] if known is None else sorted(taken.keys() - known)
     if known is not None and unknown:
         raise TypeError(
             f"The base model '{base_model.name}' ({type(base_model).__name__}) was "
             f"called with the keywords {unknown}, but its call takes only "
-            f"{sorted(known)}. Leave them out, or add them to that call."
+            f"{sorted(known)}. Leave them out, or add them to its call."
         )
-    if "mask" not in keywords:
-        return dict(keywords)
-    return {**keywords, "mask": to_base_inputs(base_model, keywords["mask"])}
+    if "mask" in taken:
+        taken["mask"] = to_base_inputs(base_model, taken["mask"])
+    return taken
 
 
 def computes_loss(base_model: keras.Model) -> bool:
-    """Tells whether a base model overrides `compute_loss`."""
+    """Returns whether a base model overrides `compute_loss`."""
     return type(base_model).compute_loss is not keras.Model.compute_loss

@@ -1,4 +1,4 @@
-"""Batches: the forms in which data comes, and the structure of its features."""
+"""The forms of batches, and the structure of their features."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Unpack: TypeAlias = Callable[[Any], tuple[Any, Any, Any]]
 
 
 def to_tensor(value: Any) -> Any:
-    """Makes a tensor of a value, unless it is one, of any kind, or None."""
+    """Converts a value to a tensor, unless it is None or a tensor of any kind."""
     if value is None or tf.is_tensor(value):
         return value
     return tf.convert_to_tensor(value)
@@ -28,12 +28,12 @@ def perturbable(x: Any) -> list[tf.Tensor]:
 
 
 def are_dense(x: Any) -> bool:
-    """Tells whether all features are dense tensors."""
+    """Returns whether all features are dense tensors."""
     return all(isinstance(feature, tf.Tensor) for feature in tf.nest.flatten(x))
 
 
 def batch_size(x: Any) -> tf.Tensor:
-    """Returns the number of samples, a scalar tensor."""
+    """Returns the number of samples in a batch, an integer scalar."""
     first = next(feature for feature in tf.nest.flatten(x) if feature is not None)
     if isinstance(first, tf.RaggedTensor):
         return first.nrows()
@@ -43,7 +43,7 @@ def batch_size(x: Any) -> tf.Tensor:
 
 
 def describe(x: Any) -> Any:
-    """Puts the dtype and shape of each feature in its place, for messages."""
+    """Replaces each tensor of a structure by its dtype and shape, for messages."""
 
     def described(value: Any) -> str:
         if not hasattr(value, "shape"):
@@ -57,37 +57,42 @@ def describe(x: Any) -> Any:
 def named_arguments(
     method: Callable[..., Any], args: Any, kwargs: Any
 ) -> dict[str, Any]:
-    """Names the arguments of a call.
+    """Returns the arguments of a call by name.
 
     Args:
-      method: What is called.
-      args: Positional arguments.
-      kwargs: Keyword arguments.
+      method: The function or method that is called.
+      args: The positional arguments.
+      kwargs: The keyword arguments.
 
     Returns:
-      All arguments by name.
+      All arguments by name, without defaults.
+
+    Raises:
+      TypeError: If `method` does not take the arguments.
     """
     bound = inspect.signature(method).bind(*args, **kwargs).arguments
     rest = bound.pop("kwargs", {})
     return {**bound, **rest}
 
 
-def where_keras_looks(
+def unpacked_arguments(
     method: Callable[..., Any], args: Any, kwargs: Any, unpack: Unpack
 ) -> dict[str, Any]:
-    """Moves labels and sample weights that are inside of `x` to where Keras looks.
+    """Moves labels and sample weights from `x` to `y` and `sample_weight`.
 
-    Keras takes them from `y` and `sample_weight` alone when it splits off validation
-    data or multiplies class weights.
+    Keras needs them there to split off validation data and to apply class weights.
 
     Args:
       method: `fit`, `evaluate`, `train_on_batch` or `test_on_batch` of `keras.Model`.
       args: Its positional arguments.
       kwargs: Its keyword arguments.
-      unpack: Splits a batch into features, labels and weights.
+      unpack: Splits a batch into features, labels and sample weights.
 
     Returns:
-      Its arguments by name.
+      The arguments by name.
+
+    Raises:
+      ValueError: If `class_weight` is given, and `x` is a `PyDataset` of dicts.
     """
     given = named_arguments(method, args, kwargs)
     x, y, weight = given.get("x"), given.get("y"), given.get("sample_weight")
@@ -105,18 +110,18 @@ def where_keras_looks(
     elif weighted and isinstance(x, keras.utils.PyDataset):
         _refuse_dict_batches(x)
     else:
-        given["x"] = as_tuples(x)
+        given["x"] = dicts_to_tuples(x)
     if "validation_data" in given:
         data = given["validation_data"]
         first = data[0] if isinstance(data, list | tuple) and data else data
         if isinstance(first, Mapping):
             data = labeled(data) if first is data else labeled(*data)
-        given["validation_data"] = as_tuples(data)
+        given["validation_data"] = dicts_to_tuples(data)
     return given
 
 
-def as_tuples(x: Any) -> Any:
-    """Makes the dicts that a generator yields tuples, which Keras insists on."""
+def dicts_to_tuples(x: Any) -> Any:
+    """Wraps the dicts that a generator yields in tuples, as Keras expects."""
     if not isinstance(x, types.GeneratorType):
         return x
     return ((batch,) if isinstance(batch, Mapping) else batch for batch in x)
@@ -127,5 +132,6 @@ def _refuse_dict_batches(batches: keras.utils.PyDataset) -> None:
     if isinstance(first, Mapping):
         raise ValueError(
             "class_weight needs a PyDataset that returns (x, y), but this one returns "
-            f"one dict with the keys {sorted(first)}."
+            f"a dict with the keys {sorted(first)}. Return the labels as y, or the "
+            "class weights as sample_weight."
         )

@@ -1,4 +1,4 @@
-"""The compiled loss of each output, and the distribution that it takes it for."""
+"""The compiled loss of each output, and what it implies about the output."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _OF_ERRORS = ("huber", "log_cosh", "mean_absolute_error", "mean_squared_error")
 
 @dataclasses.dataclass(frozen=True)
 class OutputLoss:
-    """The loss that was compiled for one output.
+    """The compiled loss of one output.
 
     Attributes:
       loss: The loss.
-      labels: The labels of this output.
-      sample_weight: The weights of the samples in this output, of shape [batch], or
-        None if all are 1.
-      binary: Whether each element of the output is a distribution of its own, of yes
-        and no, instead of one class of several; None if that is not known.
-      from_logits: Whether the output holds logits instead of probabilities; None if
-        that is not known.
+      labels: The labels of the output, as passed to `fit`.
+      sample_weight: The sample weights of the output, float32 of shape [batch], or None
+        if all are 1.
+      binary: Whether each element of the output is a binary classification of its own,
+        instead of one class of several. None if unknown.
+      from_logits: Whether the output holds logits instead of probabilities. None if
+        unknown.
     """
 
     loss: keras.losses.Loss
@@ -45,18 +45,18 @@ class OutputLoss:
     from_logits: bool | None
 
     def worst_output(self, interval: Interval) -> tf.Tensor:
-        """Chooses what makes the loss largest within bounds of the output.
+        """Computes the output within bounds at which the loss is largest.
 
         Args:
-          interval: The bounds.
+          interval: The bounds of the output.
 
         Returns:
-          An output as the loss takes it: the farther end for errors; for
-          crossentropies logits, or their probabilities, that are no better for the
-          labels than any within the bounds.
+          An output as the loss takes it. For regression losses, the bound farther from
+          the label; for crossentropies, worst-case logits, or their probabilities if
+          the loss takes those.
 
         Raises:
-          ValueError: If it is not known where the loss is largest, or the loss takes
+          ValueError: If the maximum of the loss is not known, or the loss takes
             probabilities and the bounds have no logits.
         """
         if keras_internals.function_of_loss(self.loss)[0] in _OF_ERRORS:
@@ -65,18 +65,18 @@ class OutputLoss:
             return tf.where(farther, interval.lower, interval.upper)
         if self.binary is None:
             raise ValueError(
-                "The objective 'interval_bounds' needs a compiled loss of which it is "
-                "known where it is largest: a crossentropy of Keras, or an error such "
-                f"as 'mse'. But received {self.loss!r}."
+                "The objective 'interval_bounds' needs a compiled loss whose maximum "
+                "over an interval is known: expected a crossentropy of Keras or a "
+                f"regression loss such as 'mse', but received {self.loss!r}."
             )
         logits = interval.worst_case_logits(self.labels, self.binary)
         if self.from_logits:
             return logits
         if interval.scores is None:
             raise ValueError(
-                "The objective 'interval_bounds' bounds logits: expected a model that "
-                f"ends with its softmax or sigmoid, as {self.loss!r} takes "
-                "probabilities. Or let the model give logits, and compile with "
+                "The objective 'interval_bounds' bounds logits, but "
+                f"{self.loss!r} takes probabilities: expected a model that ends with "
+                "its softmax or sigmoid. Or return logits, and compile with "
                 "from_logits=True."
             )
         activation = tf.sigmoid if self.binary else tf.nn.softmax
@@ -85,14 +85,15 @@ class OutputLoss:
         return output
 
     def per_sample(self, output: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
-        """Computes the loss of an output that takes the place of the model's.
+        """Computes the loss of each sample for another output than the model's.
 
         Args:
-          output: Of the same shape, [batch, ...].
-          mask: The positions that count, bool of shape [batch, ...], or None.
+          output: An output with the shape of the model's, [batch, ...].
+          mask: False for positions that are left out of the mean over a sample, bool of
+            shape [batch, ...], or None.
 
         Returns:
-          The losses before weights and reduction, of shape [batch].
+          The losses of shape [batch], without sample weights.
         """
         labels = keras.ops.convert_to_tensor(self.labels, dtype=self.loss.dtype)
         values = self.loss.call(labels, output)
@@ -114,20 +115,20 @@ def output_losses(
     """Finds the compiled loss of each output.
 
     Args:
-      known: Losses by the path or the name of their output, as compiled.
-      names: The names of the outputs, or none.
+      known: The compiled losses by the path or the name of their output.
+      names: The names of the outputs; may be empty.
       y: The labels.
       y_pred: The outputs.
-      sample_weight: The weights of the samples, or None.
+      sample_weight: The sample weights, or None.
 
     Returns:
-      For each output, in the order of `keras.tree.flatten`, its loss, or None if it has
-      none.
+      The loss of each output, in the order of `keras.tree.flatten`, or None for an
+      output without a loss.
     """
     paths = [path for path, _ in keras.tree.flatten_with_path(y_pred)]
     found: list[OutputLoss | None] = []
     for i, path in enumerate(paths):
-        # A loss given by the name of the output is found under the name.
+        # Keras may store a loss under the name of its output instead of the path.
         name = names[i] if len(names) == len(paths) else None
         loss = known.get(path, known.get((name,)))
         if loss is None:
@@ -145,7 +146,7 @@ def output_losses(
 
 
 def _of_output(values: Any, i: int, keys: tuple[Any, ...]) -> Any:
-    """Picks what belongs to an output from a structure, by name or by place."""
+    """Picks the labels or weights of one output, by name or by position."""
     if not keras.tree.is_nested(values):
         return values
     if isinstance(values, Mapping):
@@ -155,7 +156,7 @@ def _of_output(values: Any, i: int, keys: tuple[Any, ...]) -> Any:
 
 
 def _distribution(loss: keras.losses.Loss) -> tuple[bool | None, bool | None]:
-    """Reads what a loss object takes; Keras wraps plain functions in one."""
+    """Returns `binary` and `from_logits` of a loss object, None if unknown."""
     name, settings = keras_internals.function_of_loss(loss)
     if name not in _BINARY + _CATEGORICAL:
         return None, None

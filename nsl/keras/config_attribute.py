@@ -1,4 +1,4 @@
-"""The configs of a wrapper as attributes that can be set."""
+"""The config of a wrapper as an attribute that can be set."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ Config = TypeVar("Config")
 class ConfigAttribute(Generic[Config]):
     """An attribute of a model that holds a config of one class.
 
-    One that is set, or changed in place, holds from then on, in compiled steps, too.
+    The next call of `fit` or `evaluate` uses a new config, and also changes made to the
+    fields of a config.
 
     Args:
-      kind: The class, one of `nsl.configs`.
-      maker: The name of the function in `nsl.configs` that makes one from flat fields.
+      kind: The class of the config.
+      maker: The name of the function in `nsl.configs` that makes a config from flat
+        arguments, for errors.
     """
 
     def __init__(self, kind: type[Config], maker: str) -> None:
@@ -43,13 +45,13 @@ class ConfigAttribute(Generic[Config]):
 
 
 def config_attributes(model_class: type) -> dict[str, ConfigAttribute[Any]]:
-    """Lists the attributes of a class that are configs.
+    """Lists the config attributes of a wrapper's class and its bases.
 
     Args:
-      model_class: The class of a wrapper.
+      model_class: The class.
 
     Returns:
-      By name, those of the class and of its bases.
+      The attributes by name.
     """
     return {
         name: attribute

@@ -22,12 +22,12 @@ class GraphRegularization(RegularizedModel):
 
     The loss is the labeled loss plus `multiplier` times the distance between the
     outputs of each sample and of its neighbors (Bui et al., 2018,
-    https://research.google/pubs/pub46568), or another graph loss that the config names
-    as its `objective`. Training batches hold the features of the
-    neighbors and the weights of the edges beside those of the samples, as
-    `nsl.tools.pack_nbrs` writes them; a weight of 0 masks a neighbor that is not
-    there. Evaluation, prediction and export need no neighbors and compute no graph
-    loss. Training logs `scaled_graph_loss`.
+    https://research.google/pubs/pub46568), or another graph loss, chosen by
+    `GraphRegConfig.objective`. Training batches hold the features of the samples, the
+    features of their neighbors and the edge weights, as `nsl.tools.pack_nbrs` writes
+    them. An edge weight of 0 marks a missing neighbor. Evaluation, prediction and
+    export need no neighbors and compute no graph loss. Training logs
+    `scaled_graph_loss`.
 
     ```python
     graph_config = nsl.configs.make_graph_reg_config(max_neighbors=1, multiplier=0.1)
@@ -38,17 +38,18 @@ class GraphRegularization(RegularizedModel):
     ```
 
     Args:
-      base_model: The model to regularize, a sequential, functional or subclassed
-        `keras.Model`. It shares its weights with the wrapper.
-      graph_reg_config: A `nsl.configs.GraphRegConfig`. The default has no neighbors.
-      **kwargs: Arguments of `keras.Model`, as `name`.
+      base_model: The model to regularize: a sequential, functional or subclassed
+        `keras.Model`, or another wrapper. Shares its weights with the wrapper.
+      graph_reg_config: The settings. The default is `GraphRegConfig()`, which has no
+        neighbors.
+      **kwargs: Arguments of `keras.Model`, such as `name`.
 
     Raises:
-      TypeError: If `base_model` is no Keras model or `graph_reg_config` no
+      TypeError: If `base_model` is not a Keras model, or `graph_reg_config` is not a
         `GraphRegConfig`.
-      ValueError: If the distance is not reduced to one number, the objective is not
-        known, or the base model has no `embedding_layer`; if layers are not known yet,
-        the last is raised by the first training step.
+      ValueError: If the distance has reduction 'none', the objective is not registered,
+        or the base model has no `embedding_layer`. For an unbuilt base model, the first
+        training step checks the latter.
     """
 
     graph_reg_config = ConfigAttribute(GraphRegConfig, maker="make_graph_reg_config")
@@ -67,11 +68,11 @@ class GraphRegularization(RegularizedModel):
         self._prepare_terms()
 
     def own_terms(self) -> list[GraphTerm]:
-        """Returns the graph loss, with the config that holds now."""
+        """Returns the graph loss with the current config."""
         return [GraphTerm(self.graph_reg_config)]
 
     def strip(self, x: Any) -> Any:
-        """Removes the features and weights of neighbors."""
+        """Removes the features of neighbors and the edge weights."""
         if isinstance(x, Mapping):
             x = strip_neighbor_features(x, self.graph_reg_config.neighbor_config)
             if NUM_NEIGHBORS not in input_names(self._core):
@@ -79,24 +80,24 @@ class GraphRegularization(RegularizedModel):
         return super().strip(x)
 
     def _preprocess(self, x: Any, y: Any = None, sample_weight: Any = None) -> Any:
-        """Preprocesses samples and neighbors, each as the base model's input."""
+        """Preprocesses samples and neighbors, each as inputs of the base model."""
         config = self.graph_reg_config.neighbor_config
         if not GraphTerm(self.graph_reg_config).applies(x, y):
             return super()._preprocess(x, y, sample_weight)
         samples, neighbors, weights = split_neighbors(x, config)
-        batch = super()._preprocess(_alone(samples), y, sample_weight)
+        batch = super()._preprocess(_unwrap(samples), y, sample_weight)
         features, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
         made = _named(features)
         for i, (neighbor, weight) in enumerate(zip(neighbors, weights, strict=True)):
             prefix = f"{config.prefix}{i}"
-            features = _named(super()._preprocess(_alone(neighbor)))
+            features = _named(super()._preprocess(_unwrap(neighbor)))
             made |= {f"{prefix}_{name}": value for name, value in features.items()}
             made[f"{prefix}{config.weight_suffix}"] = weight
         return keras.utils.pack_x_y_sample_weight(made, y, sample_weight)
 
 
-def _alone(features: Mapping[str, Any]) -> Any:
-    """Returns a feature without its name if there is one alone."""
+def _unwrap(features: Mapping[str, Any]) -> Any:
+    """Returns the only feature of a dict, or a dict of several as it is."""
     return next(iter(features.values())) if len(features) == 1 else features
 
 

@@ -1,135 +1,44 @@
-"""The passes of a step through the base model: over samples, over neighbors."""
+"""The passes of a step through the base model: over samples and over neighbors."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import functools
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from nsl.keras.base_model import computes_loss, to_base_inputs
+from nsl.keras.base_model import computes_loss, run_base, to_base_inputs
 from nsl.keras.batches import are_dense, batch_size, describe, perturbable
+from nsl.keras.clean_pass import CleanPass, PassOutputs, Perturbations, Point
 from nsl.keras.compiled_losses import OutputLoss, output_losses
+from nsl.keras.layer_changes import (
+    Changes,
+    adding,
+    replacing,
+    target_layer,
+    watching,
+)
 from nsl.keras.shared_pass import has_fixed_batch_size, may_share_pass, recurrent_states
+from nsl.keras.side_branches import SideBranches
 from nsl.lib import keras_internals
 from nsl.lib.features import is_perturbable
 from nsl.lib.interval_bounds import interval_bounds
-from nsl.lib.layer_outputs import Change, checked, find_layer, recorded_outputs
-
-
-@dataclasses.dataclass(frozen=True)
-class Neighbors:
-    """Neighbors that a batch holds beside its samples.
-
-    Attributes:
-      features: For each neighbor of the samples, its features.
-      weights: For each neighbor, the weights of the edges to it, of shape
-        `[batch_size, 1]`.
-      differentiable: Whether the loss has a gradient through them. If not, the clean
-        pass leaves them out, and the term runs them when it prepares its loss.
-    """
-
-    features: list[Any]
-    weights: list[tf.Tensor]
-    differentiable: bool = True
-
-
-# By layer name, what is added to the layer's outputs, in float32 or float64.
-Moves: TypeAlias = dict[str, list[tf.Tensor]]
-
-
-class Point(NamedTuple):
-    """What a base model is run on.
-
-    Attributes:
-      x: Features, in the structure that the user chose.
-      moves: What is added to the outputs of layers.
-    """
-
-    x: Any
-    moves: Moves
-
-
-class PassOutputs(NamedTuple):
-    """What one pass through the base model gave.
-
-    Attributes:
-      model: The outputs of the base model.
-      layers: By layer name, the outputs of the layers that terms chose.
-    """
-
-    model: Any
-    layers: dict[str, Any]
-
-    def of(self, layer: str | None) -> Any:
-        """Returns the outputs of a layer, or for None those of the model."""
-        return self.model if layer is None else self.layers[layer]
-
-
-_NOTHING = PassOutputs(None, {})
-# By layer name, what becomes of the layer's outputs.
-_Changes: TypeAlias = dict[str, Change] | None
-
-
-@dataclasses.dataclass
-class CleanPass:
-    """The samples of a batch, and what the pass over them gave.
-
-    Attributes:
-      x: The features of the samples, in the structure that the user chose.
-      y: The labels, or None.
-      sample_weight: The weights of the samples, or None.
-      training: Whether this is a training step.
-      moves: What the pass over the samples adds to the outputs of layers: nothing but
-        where adversarial neighbors replace the samples.
-      neighbors: By term name, the neighbors that the term took out of the batch.
-      states: The state of stateful recurrent layers before the pass.
-      outputs: The outputs of the base model and of the layers that terms chose.
-      neighbor_outputs: By term name, the outputs for each neighbor, if the neighbors
-        went through the model together with the samples.
-      labeled_loss: The compiled loss, without the base model's own losses.
-      input_gradient: The gradient of `labeled_loss` in the structure of `x`, None for
-        a feature without one. Known to terms that ask for it.
-      layer_gradients: The same for the outputs of the layers that terms perturb.
-      centers: By layer name, the outputs that perturbations of the layer start from.
-    """
-
-    x: Any
-    y: Any
-    sample_weight: Any
-    training: bool
-    moves: Moves = dataclasses.field(default_factory=dict)
-    neighbors: dict[str, Neighbors] = dataclasses.field(default_factory=dict)
-    states: list[tf.Tensor] = dataclasses.field(default_factory=list)
-    outputs: PassOutputs = _NOTHING
-    neighbor_outputs: dict[str, list[PassOutputs]] = dataclasses.field(
-        default_factory=dict
-    )
-    labeled_loss: tf.Tensor | None = None
-    input_gradient: Any = None
-    layer_gradients: dict[str, Any] | None = None
-    centers: dict[str, list[tf.Tensor]] = dataclasses.field(default_factory=dict)
-
-    @property
-    def y_pred(self) -> Any:
-        """The outputs of the base model; None before the pass."""
-        return self.outputs.model
+from nsl.lib.layer_outputs import checked, recorded_outputs
 
 
 class Passes:
-    """Runs a base model. This is all that a term may ask for.
+    """Runs a base model on behalf of terms.
 
     Args:
       wrapper: The compiled model around the base model.
       base_model: The base model.
-      layers: The names of the layers whose outputs terms compare.
-      perturbed: The names of the layers whose outputs terms perturb.
+      layers: Names of the layers whose outputs terms compare.
+      perturbed: Names of the layers whose outputs terms perturb.
       perturbs_features: Whether terms perturb the features.
-      keywords: Further arguments of the base model's `call`, the same in every pass.
+      keywords: Further arguments of the base model's `call`, for every pass. None
+        outside of a call of the wrapper.
     """
 
     def __init__(
@@ -147,101 +56,105 @@ class Passes:
         self._perturbed = sorted(set(perturbed))
         self._perturbs_features = perturbs_features
         self._keywords = dict(keywords or {})
-        # What the pass over the samples gave at the perturbed layers, with the rows of
-        # the neighbors that went through the model together with them.
-        self._joined: dict[str, list[tf.Tensor]] = {}
+        self._in_call = keywords is not None
+        self._side_branches: SideBranches | None = None
+        # Outputs of the perturbed layers in the pass over the samples, with the rows of
+        # neighbors that shared it.
+        self._perturbed_rows: dict[str, list[tf.Tensor]] = {}
 
     def run_base(self, x: Any, training: bool | None) -> Any:
-        """Runs the base model on features in the structure the user chose."""
+        """Runs the base model on features in the structure of the batch."""
         return run_base(self._base_model, x, training, **self._keywords)
 
-    def begin(self, clean: CleanPass) -> CleanPass:
-        """Notes the recurrent state that the passes of a batch start from."""
+    def save_states(self, clean: CleanPass) -> CleanPass:
+        """Stores the recurrent states before a batch in its clean pass."""
         if not self._base_model.built:
-            # Not in a pass that leaves all state alone, variables being state.
+            # A stateless pass cannot create variables.
             self.run_base(clean.x, training=False)
         clean.states = self._states()
         return clean
 
-    def begin_again(self, clean: CleanPass) -> None:
-        """Puts recurrent state back to where the passes of a batch start from."""
-        for state, value in self._before(clean):
+    def restore_states(self, clean: CleanPass) -> None:
+        """Resets the recurrent states to their values before the batch."""
+        for state, value in self._states_before(clean):
             state.assign(value)
 
     def run_samples(
         self, clean: CleanPass, tape: tf.GradientTape | None = None
     ) -> CleanPass:
-        """Runs the samples, with their neighbors where nothing changes, and the loss.
+        """Runs the clean pass and computes the labeled loss.
+
+        Neighbors share the pass if that does not change the result.
 
         Args:
-          clean: The samples, which gets the outputs and the labeled loss.
-          tape: The tape that will differentiate the loss with respect to `sources`, if
-            that is wanted.
+          clean: The samples. Receives the outputs and the labeled loss.
+          tape: The tape that will differentiate the loss with respect to
+            `attacked_inputs`, if any.
 
         Returns:
-          The same.
+          `clean`.
         """
         clean.states = self._states()
-        joining = {
+        sharing = {
             name: neighbors.features
             for name, neighbors in clean.neighbors.items()
             if neighbors.differentiable
         }
-        batches = [clean.x, *(batch for part in joining.values() for batch in part)]
-        if not self._may_join(batches) or not may_share_pass(self._base_model):
-            batches, joining = [clean.x], {}
-        changes: _Changes = None
-        if clean.moves:
-            changes = _additions(clean.moves)
+        batches = [clean.x, *(batch for part in sharing.values() for batch in part)]
+        if not self._can_concatenate(batches) or not may_share_pass(self._base_model):
+            batches, sharing = [clean.x], {}
+        changes: Changes | None = None
+        if clean.perturbations:
+            changes = adding(clean.perturbations)
             if tape is not None:
-                tape.watch(tf.nest.flatten(clean.moves))
+                tape.watch(tf.nest.flatten(clean.perturbations))
         elif tape is not None:
-            watched = functools.partial(_watched, tape)
-            changes = dict.fromkeys(self._perturbed, watched)
+            changes = watching(tape, self._perturbed)
         if tape is not None and self._perturbs_features:
             tape.watch(perturbable(clean.x))
-        outputs = self._run_as_one(batches, clean.training, changes)
-        self._joined = {name: outputs.layers[name] for name in self._perturbed}
-        clean.outputs, *rest = _parted(outputs, batches)
-        for name, features in joining.items():
+        outputs = self._run_concatenated(batches, clean.training, changes)
+        self._perturbed_rows = {name: outputs.layers[name] for name in self._perturbed}
+        clean.outputs, *rest = _split_outputs(outputs, batches)
+        for name, features in sharing.items():
             clean.neighbor_outputs[name] = rest[: len(features)]
             rest = rest[len(features) :]
         if clean.y is None and self._wrapper.loss is not None:
-            # A custom loop has the labels, and a loss of its own.
+            # A custom loop holds the labels and computes the labeled loss itself.
             return clean
-        # A loss that the base model computes itself includes its own losses.
+        # An overridden compute_loss of the base model includes its own losses.
         hidden = [] if computes_loss(self._base_model) else [self._wrapper]
         with keras_internals.losses_hidden(*hidden):
             clean.labeled_loss = self._compiled_loss(clean, clean.x, clean.y_pred)
         return clean
 
-    def sources(self, clean: CleanPass) -> list[tf.Tensor]:
-        """Lists what the labeled loss is differentiated with respect to, for the terms.
+    def attacked_inputs(self, clean: CleanPass) -> list[tf.Tensor]:
+        """Lists the tensors that terms perturb.
 
         Args:
-          clean: The samples, after `run_samples`.
+          clean: The clean pass, after `run_samples`.
 
         Returns:
-          The features that can be perturbed, and the outputs of the perturbed layers.
+          The perturbable features, and the outputs of the perturbed layers.
         """
         features = perturbable(clean.x) if self._perturbs_features else []
-        return [*features, *tf.nest.flatten(self._joined)]
+        return [*features, *tf.nest.flatten(self._perturbed_rows)]
 
-    def note_gradients(
+    def set_gradients(
         self, clean: CleanPass, gradients: list[tf.Tensor | None]
     ) -> None:
-        """Hands the gradients with respect to `sources` to the terms.
+        """Stores the gradients of the labeled loss in the clean pass.
 
         Args:
-          clean: The samples, which gets the gradients.
-          gradients: Of the scaled labeled loss.
+          clean: The clean pass. Receives `input_gradient` and `layer_gradients`.
+          gradients: The gradients of the scaled labeled loss with respect to
+            `attacked_inputs`.
         """
-        layers = tf.nest.flatten(self._joined)
+        layers = tf.nest.flatten(self._perturbed_rows)
         count = len(gradients) - len(layers)
         if self._perturbs_features:
             clean.input_gradient = self.unscaled(clean.x, gradients[:count])
         if layers:
-            # Neighbors in the same pass have no part in the labeled loss.
+            # The rows of neighbors do not enter the labeled loss.
             rows = [
                 tf.shape(output)[0] for output in tf.nest.flatten(self.centers(clean))
             ]
@@ -249,19 +162,19 @@ class Passes:
                 None if gradient is None else gradient[:n]
                 for gradient, n in zip(gradients[count:], rows, strict=True)
             ]
-            clean.layer_gradients = self.unscaled(self._joined, of_samples)
+            clean.layer_gradients = self.unscaled(self._perturbed_rows, of_samples)
 
     def centers(self, clean: CleanPass) -> dict[str, list[tf.Tensor]]:
-        """Returns the outputs that perturbations of layers start from.
+        """Returns the unperturbed outputs of the perturbed layers.
 
-        These are the outputs of the clean pass. Before it, they are computed with
-        `training=False`, and no state changes.
+        These are the outputs of the clean pass. Before the clean pass, they are
+        computed with `training=False` and without changing any state.
 
         Args:
-          clean: The samples, which keeps what is returned.
+          clean: The clean pass. Caches the result.
 
         Returns:
-          By name of each perturbed layer, its outputs; nothing if no layer is.
+          By name of each perturbed layer, its outputs. Empty if no layer is perturbed.
         """
         if self._perturbed and not clean.centers:
             if clean.y_pred is None:
@@ -271,10 +184,10 @@ class Passes:
         return clean.centers
 
     def evaluate_samples(self, clean: CleanPass) -> Any:
-        """Runs the samples with `training=False`, and starts perturbations from there.
+        """Runs the samples with `training=False` and without changing any state.
 
         Args:
-          clean: The samples, which gets the outputs of perturbed layers.
+          clean: The samples. Receives `centers`, the outputs of perturbed layers.
 
         Returns:
           The outputs of the base model.
@@ -285,18 +198,18 @@ class Passes:
         return outputs.model
 
     def tables(self) -> dict[str, tf.Tensor]:
-        """Returns the vectors among which perturbed layers choose, by layer name.
+        """Returns the possible output vectors of perturbed layers, by layer name.
 
-        They are the entries of `Embedding` layers, as the layer returns them, without
-        that of padding, of shape `[entries, d]`; and for layers that encode as one-hot
-        or multi-hot, 0 and 1 of shape `[2, 1]`.
+        For an `Embedding` layer, these are its entries as the layer returns them,
+        without the padding entry, of shape `[entries, d]`; for a layer with a one-hot
+        or multi-hot encoding, 0 and 1, of shape `[2, 1]`. Other layers have none.
         """
         found = {}
         for name in self._perturbed:
-            layer = find_layer(self._base_model, name)
+            layer = target_layer(self._base_model, name)
             if isinstance(layer, keras.layers.Embedding):
                 entries = tf.range(int(layer.mask_zero), layer.input_dim)
-                # Not through Keras, which would add losses of activities.
+                # `__call__` would add activity regularization losses.
                 found[name] = tf.stop_gradient(layer.call(entries[tf.newaxis])[0])
             elif getattr(layer, "output_mode", None) in ("one_hot", "multi_hot"):
                 found[name] = tf.constant([[0.0], [1.0]])
@@ -309,43 +222,45 @@ class Passes:
                 raise ValueError(
                     f"embedding_layer is '{name}', whose outputs cannot be perturbed: "
                     f"expected dense floating tensors, but it returns "
-                    f"{describe(tensors)}. Choose a layer behind it."
+                    f"{describe(tensors)}. Choose a later layer."
                 )
         return found
 
     def run_perturbed(self, point: Point, clean: CleanPass) -> Any:
         """Runs the base model on adversarial neighbors, in the mode of the clean pass.
 
-        Moves are added to what a layer returns in this pass, so that gradients reach
-        the weights below it.
+        Perturbations are added to what a layer returns in this pass, so that gradients
+        reach the weights below the layer.
 
         Args:
-          point: The neighbors.
+          point: The adversarial neighbors.
           clean: The clean pass.
 
         Returns:
           The outputs of the base model.
         """
-        changes = _additions(point.moves)
-        [outputs] = self._run_beside(clean, [[point.x]], clean.training, changes)
+        changes = adding(point.perturbations)
+        [outputs] = self._run_isolated(clean, [[point.x]], clean.training, changes)
         return outputs.model
 
     def worst_outputs(self, lower: Any, upper: Any, clean: CleanPass) -> Any:
-        """Bounds the outputs of the base model by the worst ones over a box.
+        """Computes outputs whose loss bounds the loss of all points of a box.
+
+        See `nsl.lib.interval_bounds`.
 
         Args:
-          lower: The lower bounds of features, in the structure of `clean.x`.
-          upper: The upper bounds.
+          lower: Lower bounds of the features, in the structure of `clean.x`.
+          upper: Upper bounds of the features.
           clean: The clean pass, for the labels.
 
         Returns:
-          Outputs in the structure of the model's: logits or, if the compiled loss takes
-          them, probabilities that are no better for the labels than any in the box.
-          Outputs without a loss are those of the samples.
+          Outputs in the structure of the model's: logits, or probabilities if the
+          compiled loss takes those, with a loss at least as large as anywhere in the
+          box. Outputs without a loss are those of the samples.
 
         Raises:
-          ValueError: If a compiled loss is no crossentropy of Keras, or nothing is
-            known of a layer.
+          ValueError: If the worst case of a compiled loss or the bounds of a layer are
+            not known.
         """
         inputs = [to_base_inputs(self._base_model, x) for x in (lower, upper)]
         intervals = interval_bounds(self._base_model, *inputs)
@@ -369,42 +284,43 @@ class Passes:
         training: bool | None = None,
         layer: str | None = None,
     ) -> list[Any]:
-        """Runs the base model on neighbors of the samples of the clean pass.
+        """Runs the base model on neighbors of the samples.
 
-        Stateful recurrent layers begin where the clean pass began, and the next batch
-        goes on where the clean pass ended.
+        Stateful recurrent layers start from their states before the clean pass, and
+        keep those after it for the next batch.
 
         Args:
-          neighbors: Features of neighbors, one structure like `clean.x` for each
-            neighbor of the samples.
+          neighbors: The features of the i-th neighbor of every sample, in the structure
+            of `clean.x`, for each i.
           clean: The clean pass.
           training: Whether layers such as Dropout run in training mode; by default as
-            in the clean pass. If not, no state of the model changes.
+            in the clean pass. With False, the model's state does not change.
           layer: The name of a layer.
 
         Returns:
-          For each neighbor, the outputs of the base model or, if one is named, of the
-          layer.
+          For each neighbor, the outputs of the layer, or of the base model if none is
+          named.
         """
         training = clean.training if training is None else training
-        if has_fixed_batch_size(self._base_model) or not self._may_join(neighbors):
-            batches = [[neighbor] for neighbor in neighbors]
-        else:
+        concatenated = self._can_concatenate(neighbors)
+        if concatenated and not has_fixed_batch_size(self._base_model):
             batches = [neighbors]
-        outputs = self._run_beside(clean, batches, training)
+        else:
+            batches = [[neighbor] for neighbor in neighbors]
+        outputs = self._run_isolated(clean, batches, training)
         return [output.of(layer) for output in outputs]
 
-    def _run_beside(
+    def _run_isolated(
         self,
         clean: CleanPass,
         batches: list[list[Any]],
         training: bool,
-        changes: _Changes = None,
+        changes: Changes | None = None,
     ) -> list[PassOutputs]:
-        """Runs batches that leave the state of the model as the clean pass left it."""
+        """Runs batches without changing the state that the clean pass left."""
         outputs: list[PassOutputs] = []
         for batch in batches:
-            # Evaluation must not even draw a random number more than plain Keras.
+            # In evaluation, seed generators must not advance either.
             with self._restored(clean) if training else self._stateless(clean):
                 outputs += self._run(batch, training, changes)
         return outputs
@@ -415,52 +331,76 @@ class Passes:
         clean: CleanPass,
         loss_fn: Callable[[Any], tf.Tensor] | None = None,
     ) -> Point:
-        """Differentiates a loss with respect to features and outputs of layers.
+        """Computes the gradient of a loss with respect to features and perturbations.
 
-        The pass runs with `training=False`, changes no state and is seen by no tape
-        but its own.
+        The pass runs with `training=False` and changes no state.
 
         Args:
           point: Where the gradient is taken.
-          clean: The clean pass, for labels, sample weights and what layers returned.
+          clean: The clean pass, for labels, sample weights and outputs of layers.
           loss_fn: A loss of the outputs of the base model, by default the labeled loss.
 
         Returns:
-          The gradients in the structure of `point`, in float32 or float64; None for
-          what has none, as features that no term perturbs.
+          The gradients in the structure of `point`, in float32 or float64; None where
+          there is no gradient, such as for features that no term perturbs.
         """
         if loss_fn is None:
             self.check_loss()
-        x, moves = point
+        x, perturbations = point
         features = perturbable(x) if self._perturbs_features else []
-        added = tf.nest.flatten(moves)
+        added = tf.nest.flatten(perturbations)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([features, added])
             with self._stateless(clean):
-                [outputs] = self._run([x], False, self._placed(moves, clean))
+                [outputs] = self._run([x], False, self._changes(perturbations, clean))
             if loss_fn is None:
                 loss = self.labeled_loss(x, outputs.model, clean, training=False)
             else:
                 loss = loss_fn(outputs.model)
             target = self.scaled(loss)
-        of_features, of_moves = tape.gradient(target, (features, added))
+        of_features, of_added = tape.gradient(target, (features, added))
         return Point(
             self.unscaled(x, of_features) if self._perturbs_features else None,
-            self.unscaled(moves, of_moves),
+            self.unscaled(perturbations, of_added),
         )
 
-    def _placed(self, moves: Moves, clean: CleanPass) -> _Changes:
-        """Makes the model go on from moved outputs of layers.
+    @contextlib.contextmanager
+    def sharing_side_branches(self, clean: CleanPass) -> Iterator[None]:
+        """Makes all calls of `input_gradient` in the body share parts of their passes.
 
-        What the clean pass gave takes the place of the outputs of a layer that nothing
-        below moves, so that nothing below has to run.
+        In a functional model, layers that do not depend on the perturbed layers run
+        only once.
+
+        Args:
+          clean: The samples.
         """
-        if len(moves) == 1 and not self._perturbs_features:
-            [(name, added)] = moves.items()
+        model = self._base_model
+        functional = keras_internals.is_functional(model)
+        chain = isinstance(model, keras.Sequential)
+        # Within a call of the wrapper, layers would inherit its `training`.
+        if functional and not (chain or self._perturbs_features or self._in_call):
+            layers = [target_layer(model, name) for name in self._perturbed]
+            branches = SideBranches(model, layers)
+            if branches.exist:
+                with self._stateless(clean):
+                    branches.run_once(to_base_inputs(model, clean.x))
+                self._side_branches = branches
+        try:
+            yield
+        finally:
+            self._side_branches = None
+
+    def _changes(self, perturbations: Perturbations, clean: CleanPass) -> Changes:
+        """Perturbs layers, and replaces the output of one that alone is perturbed.
+
+        An ascent then runs only what lies above the layer.
+        """
+        if len(perturbations) == 1 and not self._perturbs_features:
+            [(name, added)] = perturbations.items()
             if len(added) == 1:
                 [center] = self.centers(clean)[name]
-                return {name: functools.partial(_replaced, center, added[0])}
-        return _additions(moves)
+                return replacing(name, center, added[0])
+        return adding(perturbations)
 
     def labeled_loss(
         self, x: Any, y_pred: Any, clean: CleanPass, training: bool | None = None
@@ -471,31 +411,30 @@ class Passes:
           x: Features.
           y_pred: Outputs of the base model at `x`.
           clean: The clean pass, for labels and sample weights.
-          training: Whether this is a training step; by default as the clean pass.
+          training: Whether this is a training step; by default as in the clean pass.
 
         Returns:
-          The loss, reduced as compiled.
+          The loss, with the reduction it was compiled with.
         """
-        # Whatever the loss writes down, as the loss of each output, it has written
-        # down for the clean pass.
+        # Metrics such as the loss of each output count the clean pass only.
         models = (self._wrapper, self._base_model)
         with keras_internals.losses_hidden(*models), keras.StatelessScope():
             return self._compiled_loss(clean, x, y_pred, training)
 
     def output_losses(self, clean: CleanPass) -> list[OutputLoss | None]:
         """Returns the compiled loss of each output; see `compiled_losses`."""
-        # A base model that computes its loss itself has been compiled like its wrapper.
+        # A base model that overrides compute_loss was compiled along with its wrapper.
         known = keras_internals.losses_by_output(self._wrapper)
         known = known or keras_internals.losses_by_output(self._base_model)
         names, weight = self.output_names, clean.sample_weight
         return output_losses(known, names, clean.y, clean.y_pred, weight)
 
     @property
-    def may_branch(self) -> bool:
-        """Whether some passes may be left out where a tensor says so.
+    def can_branch(self) -> bool:
+        """Whether `tf.cond` may skip passes.
 
-        Several replicas must stay in step, and XLA compiles no recurrent layer inside
-        of a branch.
+        Replicas must run the same collective operations, and XLA cannot compile a
+        recurrent layer inside of a branch.
         """
         if tf.distribute.get_strategy().num_replicas_in_sync > 1:
             return False
@@ -506,8 +445,27 @@ class Passes:
 
     @property
     def output_names(self) -> list[str]:
-        """The names of the base model's outputs; none where it does not know them."""
+        """The names of the base model's outputs; empty for a subclassed model."""
         return list(getattr(self._base_model, "output_names", None) or [])
+
+    @property
+    def trainable_weights(self) -> list[keras.Variable]:
+        """The trainable weights of the model."""
+        return list(self._wrapper.trainable_weights)
+
+    def own_losses(self) -> list[tf.Tensor]:
+        """Returns the base model's own losses of the latest pass, as scalars.
+
+        These are the losses of weight and activity regularizers and of `add_loss`.
+        Empty if the base model overrides `compute_loss`, which includes them.
+        """
+        if computes_loss(self._base_model):
+            return []
+        floats = [
+            loss if loss.dtype.is_floating else tf.cast(loss, keras.config.floatx())
+            for loss in map(tf.convert_to_tensor, self._wrapper.losses)
+        ]
+        return [tf.reduce_sum(loss) for loss in floats]
 
     @property
     def has_loss(self) -> bool:
@@ -515,25 +473,34 @@ class Passes:
         return self._wrapper.loss is not None or computes_loss(self._base_model)
 
     def check_loss(self) -> None:
-        """Raises ValueError if there is no labeled loss to climb."""
+        """Raises ValueError if there is no labeled loss to maximize."""
         if not self.has_loss:
             raise ValueError(
-                "Adversarial neighbors are found by the gradient of the compiled loss, "
-                "but compile() received no loss."
+                "The search for adversarial neighbors follows the gradient of the "
+                "compiled loss, but compile() received no loss. Compile with a loss."
             )
 
     @property
-    def compiled_with(self) -> Any:
-        """What `compile` received as loss."""
+    def loss_argument(self) -> Any:
+        """The `loss` that `compile` received."""
         return self._wrapper.loss
 
     def scaled(self, loss: tf.Tensor) -> tf.Tensor:
-        """Scales a loss so that half-precision gradients do not vanish."""
+        """Scales a loss as the optimizer does against underflow of half precision."""
         optimizer = self._wrapper.optimizer
         return loss if optimizer is None else optimizer.scale_loss(loss)
 
     def unscaled(self, x: Any, gradients: list[tf.Tensor | None]) -> Any:
-        """Puts unscaled gradients of the perturbable features in the structure of x."""
+        """Undoes the scaling of gradients, and arranges them like the features `x`.
+
+        Args:
+          x: Features.
+          gradients: The scaled gradients of the perturbable features.
+
+        Returns:
+          The gradients in float32 or float64, in the structure of `x`; None for
+          features that are not perturbable.
+        """
         scale = self.scaled(tf.ones([]))
         remaining = iter(gradients)
 
@@ -551,74 +518,89 @@ class Passes:
         self, clean: CleanPass, x: Any, y_pred: Any, training: bool | None = None
     ) -> tf.Tensor:
         if not self.has_loss:
-            # Terms alone, as for samples without labels.
+            # The terms alone are minimized.
             return tf.zeros([])
         training = clean.training if training is None else training
         return keras_internals.compiled_loss(
             self._wrapper, x, clean.y, y_pred, clean.sample_weight, training
         )
 
-    def _run_as_one(
-        self, batches: list[Any], training: bool | None, changes: _Changes = None
+    def _run_concatenated(
+        self,
+        batches: list[Any],
+        training: bool | None,
+        changes: Changes | None = None,
     ) -> PassOutputs:
-        """Runs the rows of all batches together."""
+        """Runs batches as one batch."""
         changes = changes or {}
         x = batches[0]
         if len(batches) > 1:
             x = tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *batches)
-        layers = {name: find_layer(self._base_model, name) for name in self._layers}
+        layers = {name: target_layer(self._base_model, name) for name in self._layers}
         with contextlib.ExitStack() as stack:
             recorded = {
                 name: stack.enter_context(recorded_outputs(layer, changes.get(name)))
                 for name, layer in layers.items()
             }
-            y_pred = self.run_base(x, training)
+            if self._side_branches is None:
+                y_pred = self.run_base(x, training)
+            else:
+                inputs = to_base_inputs(self._base_model, x)
+                y_pred = self._side_branches.run_rest(inputs)
         return PassOutputs(
             y_pred,
             {name: checked(recorded[name], layer) for name, layer in layers.items()},
         )
 
     def _run(
-        self, batches: list[Any], training: bool | None, changes: _Changes = None
+        self,
+        batches: list[Any],
+        training: bool | None,
+        changes: Changes | None = None,
     ) -> list[PassOutputs]:
-        """Runs batches as one and returns the outputs of each."""
-        return _parted(self._run_as_one(batches, training, changes), batches)
+        """Runs batches as one batch, and returns the outputs of each."""
+        outputs = self._run_concatenated(batches, training, changes)
+        return _split_outputs(outputs, batches)
 
-    def _may_join(self, batches: list[Any]) -> bool:
-        """Tells whether batches can be run as one; keywords may be of one batch."""
+    def _can_concatenate(self, batches: list[Any]) -> bool:
+        """Returns whether batches can be run as one batch.
+
+        Keywords such as `mask` hold values of the samples alone.
+        """
         return not self._keywords and are_dense(batches)
 
     def _states(self) -> list[tf.Tensor]:
-        """Copies the recurrent states as they are now."""
+        """Copies the current recurrent states."""
         return [tf.identity(state) for state in recurrent_states(self._base_model)]
 
-    def _before(self, clean: CleanPass) -> list[tuple[keras.Variable, tf.Tensor]]:
+    def _states_before(
+        self, clean: CleanPass
+    ) -> list[tuple[keras.Variable, tf.Tensor]]:
         """Pairs each recurrent state with its value before the batch."""
         states = recurrent_states(self._base_model)
-        # A model that the clean pass has just built started from zeros.
+        # The states of a model that the clean pass built were zeros.
         values = clean.states or [tf.zeros_like(state) for state in states]
         return list(zip(states, values, strict=True))
 
     def _stateless(self, clean: CleanPass) -> keras.StatelessScope:
-        """Runs the body from the state before the batch, and changes no state."""
-        return keras.StatelessScope(state_mapping=self._before(clean))
+        """Runs the body from the states before the batch, without changing any."""
+        return keras.StatelessScope(state_mapping=self._states_before(clean))
 
     @contextlib.contextmanager
     def _restored(self, clean: CleanPass) -> Iterator[None]:
-        """Runs the body from the state before the batch, and then undoes its changes.
+        """Runs the body from the states before the batch, and undoes its changes.
 
-        A stateful layer hands the state at the end of a batch on to the next one. All
-        passes over neighbors belong to the same batch.
+        The next batch continues from the states after the clean pass.
         """
         states, after = recurrent_states(self._base_model), self._states()
-        self.begin_again(clean)
+        self.restore_states(clean)
         yield
         for state, value in zip(states, after, strict=True):
             state.assign(value)
 
 
-def _parted(outputs: PassOutputs, batches: list[Any]) -> list[PassOutputs]:
-    """Splits the outputs of a pass over several batches."""
+def _split_outputs(outputs: PassOutputs, batches: list[Any]) -> list[PassOutputs]:
+    """Splits the outputs of a pass over several batches into those of each batch."""
     if len(batches) == 1:
         return [outputs]
     sizes = [batch_size(batch) for batch in batches]
@@ -628,68 +610,10 @@ def _parted(outputs: PassOutputs, batches: list[Any]) -> list[PassOutputs]:
     ]
 
 
-def _watched(tape: tf.GradientTape, position: int, output: tf.Tensor) -> tf.Tensor:
-    """Lets a tape watch an output of a layer."""
-    del position
-    if is_perturbable(output):
-        tape.watch(output)
-    return output
-
-
-def _replaced(
-    center: tf.Tensor, move: tf.Tensor, position: int, output: tf.Tensor
-) -> tf.Tensor:
-    """Puts a known output and what is added to it in the place of an output."""
-    del position
-    point = tf.cast(tf.stop_gradient(center), move.dtype) + move
-    return tf.ensure_shape(tf.cast(point, output.dtype), output.shape)
-
-
-def _additions(moves: Moves) -> _Changes:
-    return {
-        name: functools.partial(_added, name, added) for name, added in moves.items()
-    }
-
-
-def _added(
-    name: str, moves: list[tf.Tensor], position: int, output: tf.Tensor
-) -> tf.Tensor:
-    """Adds a move to an output of a layer, of which the first rows are samples."""
-    if position >= len(moves):
-        raise ValueError(
-            f"embedding_layer '{name}' ran more often than in the clean pass, where it "
-            f"returned {len(moves)} outputs. Choose a layer that every pass runs alike."
-        )
-    move = tf.cast(moves[position], output.dtype)
-    rest = tf.shape(output)[0] - tf.shape(move)[0]
-    paddings = [[0, rest], *[[0, 0]] * (output.shape.rank - 1)]
-    return output + tf.ensure_shape(tf.pad(move, paddings), output.shape)
-
-
 def _split(output: tf.Tensor, sizes: list[tf.Tensor]) -> list[tf.Tensor]:
-    """Splits an output along the batch, its mask too."""
+    """Splits an output and its padding mask along the batch axis."""
     parts, mask = tf.split(output, sizes), keras_internals.mask_of(output)
     if mask is not None:
         for part, kept in zip(parts, tf.split(mask, sizes), strict=True):
             keras_internals.keep_mask(part, kept)
     return parts
-
-
-def run_base(
-    base_model: keras.Model, x: Any, training: bool | None, **keywords: Any
-) -> Any:
-    """Runs a base model on features in the structure the user chose.
-
-    Args:
-      base_model: The base model.
-      x: Features of a batch.
-      training: Whether layers such as Dropout run in training mode.
-      **keywords: Further arguments of the base model's `call`.
-
-    Returns:
-      The outputs of the base model.
-    """
-    inputs = to_base_inputs(base_model, x)
-    if keras_internals.takes_training(base_model):
-        keywords["training"] = training
-    return base_model(inputs, **keywords)

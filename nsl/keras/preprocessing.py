@@ -1,4 +1,4 @@
-"""The preprocessor of a base model that has one, as tasks of keras-hub."""
+"""Preprocessing by the base model, as in tasks of keras-hub."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ _BATCH_SIZE = 32
 
 
 def has_preprocessor(base_model: keras.Model) -> bool:
-    """Tells whether `fit` of a base model preprocesses what it is given."""
+    """Returns whether a base model has a preprocessor, which its `fit` applies."""
     return hasattr(base_model, "preprocess_samples")
 
 
 def preprocessed(
     preprocess: Preprocess, method: str, given: dict[str, Any]
 ) -> dict[str, Any]:
-    """Preprocesses the data that a method of `keras.Model` receives.
+    """Preprocesses the data among the arguments of a method of `keras.Model`.
 
     Args:
-      preprocess: Takes and returns `x`, `(x, y)` or `(x, y, sample_weight)`.
+      preprocess: A function that takes and returns `x`, `(x, y)` or
+        `(x, y, sample_weight)`.
       method: The name of the method.
       given: Its arguments by name.
 
     Returns:
-      Arguments by name. Data of `fit`, `evaluate` and `predict` is in batches, which
-      are preprocessed as they are drawn; arrays are shuffled where `fit` would.
+      The arguments by name. For `fit`, `evaluate` and `predict`, data becomes batches
+      that are preprocessed on the fly. Arrays are shuffled if `fit` would do so.
     """
     if method.endswith("_on_batch"):
         parts = _packed(given["x"], given.get("y"), given.get("sample_weight"))
@@ -39,7 +40,7 @@ def preprocessed(
         made = zip(("x", "y", "sample_weight"), unpacked, strict=True)
         return {**given, **{name: part for name, part in made if part is not None}}
     if given.get("_use_cached_eval_dataset"):
-        # `fit` has preprocessed the validation data that it calls `evaluate` with.
+        # `fit` calls `evaluate` with validation data that is preprocessed already.
         return given
     given = dict(given)
     data = _packed(
@@ -70,7 +71,7 @@ def _packed(x: Any, y: Any, sample_weight: Any) -> tuple[Any, ...]:
 def _mapped(
     preprocess: Preprocess, parts: tuple[Any, ...], batch_size: int, shuffle: bool
 ) -> Any:
-    """Returns batches of arrays, or the batches that were given, preprocessed."""
+    """Returns preprocessed batches of arrays, or of batches."""
     x = parts[0]
     if isinstance(x, tf.data.Dataset):
         return x.map(preprocess, tf.data.AUTOTUNE)

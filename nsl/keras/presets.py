@@ -1,8 +1,8 @@
-"""Recipes of adversarial training, each as it was published.
+"""Published methods of adversarial training as configs.
 
-A recipe is an `AdvRegConfig` to pass to `nsl.keras.AdversarialRegularization`, for
-robustness within a ball of radius `epsilon` around each sample.
-`docs/guides/robust_training.md` says which to choose.
+Each function returns an `AdvRegConfig` for `nsl.keras.AdversarialRegularization` that
+trains for robustness within a ball of radius `epsilon` around each sample.
+`docs/guides/robust_training.md` compares the methods.
 """
 
 import numbers
@@ -15,7 +15,7 @@ from nsl.configs import AdvRegConfig, NormType, fields, make_adv_reg_config
 
 Bounds = tuple[Any, Any]
 
-# Of a ball's radius, how long all steps of an ascent are together.
+# The total length of all steps of an attack, in units of the radius.
 _STEPS_PER_RADIUS = 2.5
 
 
@@ -27,24 +27,29 @@ def pgd(
     weight_perturbation: float | fields.Schedule = 0.0,
     warmup_steps: int = 0,
 ) -> AdvRegConfig:
-    """Trains on attacked samples alone: PGD training.
+    """PGD training: trains on adversarial examples only.
 
-    Madry et al. (2018), https://arxiv.org/abs/1706.06083. Their 40 steps on MNIST
-    are 7 on CIFAR-10; a step is 2.5 * epsilon / steps, as in their appendix on L2.
+    Madry et al. (2018), https://arxiv.org/abs/1706.06083. They take 40 steps on MNIST
+    and 7 on CIFAR-10. The step size is 2.5 * epsilon / steps, as in their appendix on
+    the L2 norm.
 
     Args:
-      epsilon: The radius of the ball, or one for each feature.
+      epsilon: The radius of the ball, or a structure with one radius per feature.
       norm: The norm of the ball, a `NormType` or its value.
-      bounds: `(low, high)`, the range of valid features. None sets no bounds.
-      steps: The number of ascent steps, each a forward and a backward pass.
-      weight_perturbation: See `AdvRegConfig`.
-      warmup_steps: The number of optimizer updates in which the radius grows from 0,
-        steadily. Where it is a large part of the range of the features, as 0.3 is on
-        MNIST, a network that meets all of it at once may learn nothing. Needs one
+      bounds: `(low, high)`, the range of valid features. None for no bounds.
+      steps: The number of attack steps, each with a forward and a backward pass.
+      weight_perturbation: The size of the weight perturbation; see `AdvRegConfig`.
+      warmup_steps: The number of optimizer updates in which the radius grows linearly
+        from 0 to `epsilon`. A network may fail to learn if it starts with a radius that
+        is large compared to the range of the features, such as 0.3 on MNIST. Needs a
         number as `epsilon`.
 
     Returns:
       The config.
+
+    Raises:
+      TypeError: If `epsilon` is a callable, or is not a number and `warmup_steps` is
+        not 0.
     """
     return make_adv_reg_config(
         mode="replace",
@@ -62,23 +67,26 @@ def trades(
     weight_perturbation: float | fields.Schedule = 0.0,
     warmup_steps: int = 0,
 ) -> AdvRegConfig:
-    """Trains on the samples, and on equal predictions for their neighbors: TRADES.
+    """TRADES: trains on the samples, and for equal predictions at their neighbors.
 
-    Zhang et al. (2019), https://arxiv.org/abs/1901.08573, with `beta` 6 on CIFAR-10
-    and 1 on MNIST, where they took 40 steps. A larger one gives up clean accuracy for
-    robust accuracy.
+    Zhang et al. (2019), https://arxiv.org/abs/1901.08573. They take `beta` = 6 on
+    CIFAR-10, and `beta` = 1 with 40 steps on MNIST. A larger `beta` trades clean
+    accuracy for robust accuracy.
 
     Args:
-      epsilon: See `pgd`, as for all but `beta`.
+      epsilon: See `pgd`, also for the other arguments but `beta`.
       norm: The norm of the ball.
       bounds: The range of valid features.
-      steps: The number of ascent steps.
-      beta: Factor of the divergence, 1 / lambda in the paper.
-      weight_perturbation: See `AdvRegConfig`.
+      steps: The number of attack steps.
+      beta: The factor of the KL divergence, 1 / lambda in the paper.
+      weight_perturbation: The size of the weight perturbation.
       warmup_steps: The number of updates in which the radius grows.
 
     Returns:
       The config.
+
+    Raises:
+      TypeError: See `pgd`.
     """
     return make_adv_reg_config(
         multiplier=beta,
@@ -94,21 +102,25 @@ def fast(
     bounds: Bounds | None = (0.0, 1.0),
     warmup_steps: int = 0,
 ) -> AdvRegConfig:
-    """Trains on samples attacked with one step from noise: N-FGSM.
+    """N-FGSM: trains on one attack step from a noisy start.
 
     De Jorge et al. (2022), https://arxiv.org/abs/2202.01181: noise of radius
-    2 * epsilon, a step of epsilon from there, and no projection onto the ball. At radii
-    such as 16/255 of images that keeps one-step training from collapsing, where a
-    network withstands the one step and nothing else. Watch it with `RobustAccuracy`.
+    2 * epsilon, one step of size epsilon, and no projection onto the ball. Up to radii
+    such as 16/255 on images, the noise prevents catastrophic overfitting, where a
+    network is robust to single-step attacks only. The callback `RobustAccuracy` warns
+    of it.
 
     Args:
-      epsilon: See `pgd`, as for all.
+      epsilon: See `pgd`, also for the other arguments.
       norm: The norm of the ball.
       bounds: The range of valid features.
       warmup_steps: The number of updates in which the radius grows.
 
     Returns:
       The config.
+
+    Raises:
+      TypeError: See `pgd`.
     """
     return make_adv_reg_config(
         mode="replace",
@@ -127,20 +139,24 @@ def free(
     replays: int = 8,
     warmup_steps: int = 0,
 ) -> AdvRegConfig:
-    """Trains several times on each batch, which moves on after each: free training.
+    """Free training: updates weights and perturbations by the same backward pass.
 
-    Shafahi et al. (2019), https://arxiv.org/abs/1904.12843. A step is as long as the
-    radius. Train for `replays` times fewer epochs than otherwise.
+    Shafahi et al. (2019), https://arxiv.org/abs/1904.12843. Trains `replays` times on
+    each batch, with one attack step of size epsilon in between. Divide the number of
+    epochs by `replays`.
 
     Args:
-      epsilon: See `pgd`, as for all but `replays`.
+      epsilon: See `pgd`, also for the other arguments but `replays`.
       norm: The norm of the ball.
       bounds: The range of valid features.
-      replays: How often each batch is trained on, m in the paper.
+      replays: The number of updates per batch, m in the paper.
       warmup_steps: The number of updates in which the radius grows.
 
     Returns:
       The config.
+
+    Raises:
+      TypeError: See `pgd`.
     """
     return make_adv_reg_config(
         mode="free",
@@ -155,28 +171,33 @@ def interval_bounds(
     steps: int = 0,
     warmup_steps: int = 0,
 ) -> AdvRegConfig:
-    """Trains on bounds of the outputs over the whole ball, of norm L-infinity.
+    """Interval bound propagation: trains on bounds of the outputs over a whole ball.
 
-    What withstands them is certified: no attack can do anything. With `steps=0` the
-    bounds are added to the loss at the samples (Gowal et al., 2018,
-    https://arxiv.org/abs/1810.12715, kappa 1/2). Otherwise they are added to that at
-    attacked samples (MTL-IBP: De Palma et al., 2024, https://arxiv.org/abs/2305.13991,
-    where alpha is multiplier / (1 + multiplier)): a multiplier such as 0.1 certifies
-    less, and withstands more attacks, at a higher clean accuracy. The bounds keep
-    even training with one step from collapsing.
+    The norm is L-infinity. Samples whose bounds classify them correctly are certified:
+    no attack within the ball can succeed. With `steps=0`, the loss at the bounds is
+    added to the loss at the samples (Gowal et al., 2018,
+    https://arxiv.org/abs/1810.12715, with kappa = 1/2). Otherwise it is added to the
+    loss at adversarial examples (MTL-IBP: De Palma et al., 2024,
+    https://arxiv.org/abs/2305.13991, where alpha is multiplier / (1 + multiplier)). A
+    small multiplier such as 0.1 then lowers the certified accuracy, and raises clean
+    and robust accuracy. The bounds prevent catastrophic overfitting even with one step.
 
     Args:
       epsilon: See `pgd`.
       bounds: The range of valid features.
-      multiplier: Factor of the loss at the bounds.
-      steps: The number of steps that attack the samples.
-      warmup_steps: The number of updates in which the radius grows. It takes many, such
-        as a third of all: with all of the radius at once a network learns nothing.
+      multiplier: The factor of the loss at the bounds.
+      steps: The number of attack steps.
+      warmup_steps: The number of updates in which the radius grows. Use many, such as a
+        third of all updates: a network does not learn if it starts with the full
+        radius.
 
     Returns:
       The config.
+
+    Raises:
+      TypeError: See `pgd`.
     """
-    # One step is half as long as those of PGD together: Wong et al. (2020).
+    # A single step has size 1.25 * epsilon, as in Wong et al. (2020).
     step = _STEPS_PER_RADIUS / max(steps, 2)
     return make_adv_reg_config(
         multiplier=multiplier,
@@ -197,7 +218,7 @@ def _ball(
     warmup_steps: int,
     step: float | None = None,
 ) -> dict[str, Any]:
-    """Returns the settings of an ascent in a ball; `step` is in units of epsilon."""
+    """Returns the settings of an attack in a ball, with `step` in units of epsilon."""
     step = _STEPS_PER_RADIUS / steps if step is None else step
     return {
         "adv_step_size": _radius(epsilon, step, warmup_steps),
@@ -215,13 +236,13 @@ def _within(bounds: Bounds | None) -> dict[str, Any]:
 
 
 def _radius(epsilon: Any, factor: float, warmup_steps: int) -> Any:
-    """Multiplies a radius, or each in a structure of them; growing, if asked for."""
+    """Multiplies a radius, or a structure of radii, and schedules its warmup."""
     if callable(epsilon) or (warmup_steps and not isinstance(epsilon, numbers.Real)):
         raise TypeError(
-            "A preset takes epsilon as a number, or without warmup_steps an array or a "
-            f"structure of them, but received {epsilon!r} and warmup_steps="
-            f"{warmup_steps!r}. Set adv_step_size and pgd_epsilon in "
-            "make_adv_reg_config."
+            "Presets expect a number as epsilon, or, without warmup_steps, also an "
+            f"array or a structure of them, but received {epsilon!r} and "
+            f"warmup_steps={warmup_steps!r}. For other schedules, set adv_step_size "
+            "and pgd_epsilon in make_adv_reg_config."
         )
     if warmup_steps:
         return keras.optimizers.schedules.PolynomialDecay(

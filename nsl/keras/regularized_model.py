@@ -1,4 +1,4 @@
-"""The base class of the wrappers: a Keras model whose loss has further terms."""
+"""The base class of the wrappers: a Keras model with regularization terms."""
 
 from __future__ import annotations
 
@@ -18,59 +18,61 @@ from nsl.keras.base_model import (
     checked_keywords,
     computes_loss,
     input_names,
+    run_base,
     warn_of_unused_overrides,
 )
 from nsl.keras.batches import (
-    as_tuples,
     batch_size,
     describe,
+    dicts_to_tuples,
     named_arguments,
     to_tensor,
-    where_keras_looks,
+    unpacked_arguments,
 )
+from nsl.keras.clean_pass import CleanPass
 from nsl.keras.config_attribute import config_attributes
-from nsl.keras.passes import CleanPass, Passes, run_base
-from nsl.keras.preprocessing import (
-    has_preprocessor,
-    preprocessed,
-)
+from nsl.keras.layer_changes import target_layer
+from nsl.keras.passes import Passes
+from nsl.keras.preprocessing import has_preprocessor, preprocessed
 from nsl.keras.replicas import of_global_batch
 from nsl.keras.schedules import EpochCounter, snapshot
-from nsl.keras.step_losses import StepLosses, summed_gradients
+from nsl.keras.step import Step
 from nsl.keras.terms.term import Term
 from nsl.keras.weight_perturbation import perturbed_weights
 from nsl.lib import keras_internals
-from nsl.lib.layer_outputs import find_layer
 
 
 class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
     """A Keras model whose loss is a base model's loss plus regularization terms.
 
-    It owns no weights but the base model's, and predicts, saves and serves as that
-    does. Loss, metrics and sample weights are handled by Keras as for any model; this
-    class adds the terms. Wrapping a `RegularizedModel` adds to its terms.
+    The wrapper shares the weights of the base model, and predicts, saves and exports as
+    the base model does. Keras handles the loss, metrics and sample weights as for any
+    model; this class adds the terms. A wrapper around a wrapper has the terms of both.
 
-    A batch goes through a training step as follows: `unpack` splits it into features,
-    labels and weights, terms take their neighbors out of the features, one pass runs
-    the samples, terms run their neighbors and compute their losses, and the optimizer
-    applies the gradients of all losses.
+    `train_step` processes a batch as follows:
 
-    Where a batch with neighbors (labels) is called outside of a step, as in a custom
-    loop, the losses of the terms are in `losses` until the next call, as in NSL 1.4;
-    with labels inside of the batch the labeled loss is the first of them. That is left
-    out with `training=False`. A subclass may override `call`: `fit` then runs it.
+    1. `unpack` splits it into features, labels and sample weights.
+    2. Terms take their neighbors out of the features.
+    3. The clean pass runs the samples.
+    4. Terms run their neighbors and compute their losses.
+    5. The optimizer applies the gradients of the sum of all losses.
+
+    In a custom loop, call the model on a batch that holds neighbors or labels: the
+    losses of the terms are then in `losses` until the next call, as in NSL 1.4. If the
+    batch holds labels, the labeled loss comes first. With `training=False`, `losses`
+    does not include the terms. A subclass may override `call`, which `fit` then uses.
 
     Args:
-      base_model: The model to train, a sequential, functional or subclassed
+      base_model: The model to train: a sequential, functional or subclassed
         `keras.Model`, or another wrapper.
-      terms: The terms that are added to the labeled loss. A subclass that makes its
-        term from a config overrides `own_terms` instead, and calls `_prepare_terms`
-        once it has the config.
-      **kwargs: Arguments of `keras.Model`, as `name`.
+      terms: The regularization terms. A subclass that makes its terms from a config
+        overrides `own_terms` instead, and calls `_prepare_terms` once the config is
+        set.
+      **kwargs: Arguments of `keras.Model`, such as `name`.
 
     Raises:
-      TypeError: If `base_model` is no Keras model.
-      ValueError: If it has a term of the same name already.
+      TypeError: If `base_model` is not a Keras model.
+      ValueError: If a wrapped wrapper has a term of the same name.
     """
 
     def __init__(
@@ -78,9 +80,10 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
     ) -> None:
         check_base_model(base_model)
         kwargs.setdefault("dtype", base_model.dtype_policy)
-        # The base model casts its inputs itself. Cast here, labels would suffer too.
+        # The base model casts its inputs. Autocasting would cast labels as well.
         super().__init__(autocast=False, **kwargs)
         self.base_model = base_model
+        # The base model inside of all wrappers.
         self._core: keras.Model = getattr(base_model, "_core", base_model)
         if self._core is base_model:
             warn_of_unused_overrides(base_model)
@@ -93,75 +96,76 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
             self._prepare_terms()
 
     def own_terms(self) -> Sequence[Term]:
-        """Returns the terms that this wrapper adds to those of its base model."""
+        """Returns the terms of this wrapper, without those of a wrapped wrapper."""
         return self._terms
 
     def terms(self) -> list[Term]:
-        """Returns all terms, those of wrapped wrappers first."""
-        inner = self.base_model
-        of_inner = inner.terms() if isinstance(inner, RegularizedModel) else []
-        return [*of_inner, *self.own_terms()]
+        """Returns all terms, starting with those of the innermost wrapper."""
+        wrapped = self.base_model
+        terms = wrapped.terms() if isinstance(wrapped, RegularizedModel) else []
+        return [*terms, *self.own_terms()]
 
     def unpack(self, data: Any) -> tuple[Any, Any, Any]:
-        """Splits a batch into features, labels and weights of its samples.
+        """Splits a batch into features, labels and sample weights.
 
         Args:
           data: `x`, `(x,)`, `(x, y)` or `(x, y, sample_weight)`.
 
         Returns:
-          `(x, y, sample_weight)`, where y and sample_weight may be None.
+          `(x, y, sample_weight)`, where `y` and `sample_weight` may be None.
         """
         if isinstance(self.base_model, RegularizedModel):
             return self.base_model.unpack(data)
         return keras.utils.unpack_x_y_sample_weight(data)
 
     def strip(self, x: Any) -> Any:
-        """Removes what only training uses from features, as those of neighbors.
+        """Removes features that only training uses, such as those of neighbors.
 
         Args:
-          x: Features as `predict` and `evaluate` receive them.
+          x: The features of a batch.
 
         Returns:
-          The features of the samples themselves.
+          The features that the base model takes.
         """
         if isinstance(self.base_model, RegularizedModel):
             return self.base_model.strip(x)
         return x
 
-    # --- what Keras calls
+    # --- Training, evaluation and prediction
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
-        """Trains the model; takes the arguments of `keras.Model.fit`."""
-        arguments = self._arguments(super().fit, args, kwargs)
+        """Trains the model, with the arguments of `keras.Model.fit`."""
+        arguments = self._prepared_arguments(super().fit, args, kwargs)
         if self._epoch is not None:
             counter = EpochCounter(self._epoch)
-            arguments["callbacks"] = counter.among(arguments.get("callbacks"))
+            arguments["callbacks"] = counter.added_to(arguments.get("callbacks"))
         try:
             return super().fit(**arguments)
         except Exception:
-            # TensorFlow would not let a step that failed as it was compiled make the
-            # optimizer's variables, once the data is right.
+            # A tf.function whose tracing failed cannot create the variables of the
+            # optimizer when it is called again.
             self.train_function = None
             raise
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        """Evaluates the model; takes the arguments of `keras.Model.evaluate`."""
-        return super().evaluate(**self._arguments(super().evaluate, args, kwargs))
+        """Evaluates the model, with the arguments of `keras.Model.evaluate`."""
+        arguments = self._prepared_arguments(super().evaluate, args, kwargs)
+        return super().evaluate(**arguments)
 
     def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
-        """Trains on one batch; takes the arguments of `keras.Model.train_on_batch`."""
-        arguments = self._arguments(super().train_on_batch, args, kwargs)
+        """Trains on one batch, as `keras.Model.train_on_batch` does."""
+        arguments = self._prepared_arguments(super().train_on_batch, args, kwargs)
         return super().train_on_batch(**arguments)
 
     def test_on_batch(self, *args: Any, **kwargs: Any) -> Any:
-        """Evaluates one batch; takes the arguments of `keras.Model.test_on_batch`."""
-        arguments = self._arguments(super().test_on_batch, args, kwargs)
+        """Evaluates one batch, as `keras.Model.test_on_batch` does."""
+        arguments = self._prepared_arguments(super().test_on_batch, args, kwargs)
         return super().test_on_batch(**arguments)
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
-        """Predicts; takes the arguments of `keras.Model.predict`."""
+        """Predicts, with the arguments of `keras.Model.predict`."""
         arguments = named_arguments(super().predict, args, kwargs)
-        arguments["x"] = as_tuples(arguments["x"])
+        arguments["x"] = dicts_to_tuples(arguments["x"])
         return super().predict(**self._preprocessed("predict", arguments))
 
     def predict_on_batch(self, x: Any) -> Any:
@@ -170,189 +174,117 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
             **self._preprocessed("predict_on_batch", {"x": x})
         )
 
-    # TensorFlow would rewrite all that a step calls in a custom loop, seconds of work,
-    # for branches and loops over tensors that are not there.
+    # Steps use no Python control flow on tensors. AutoGraph would spend seconds on
+    # converting everything that they call.
     @tf.autograph.experimental.do_not_convert
     def train_step(self, data: Any) -> dict[str, Any]:
-        """Runs the clean pass, the terms' own passes and one optimizer update."""
-        x, y, sample_weight = self._tensors(data)
+        """Runs the clean pass, the passes of all terms, and the optimizer update."""
+        x, y, sample_weight = self._unpacked_tensors(data)
         self._check_training(x, sample_weight)
         if self._overrides_call:
-            return self._step_of_keras(super().train_step, data, y, sample_weight)
-        terms = self._terms_at_step(training=True)
+            return self._keras_step(super().train_step, data, y, sample_weight)
+        terms = self._active_terms(training=True)
         passes = self._passes(terms)
-        clean = self._samples(terms, x, y, sample_weight, training=True)
+        clean = self._without_neighbors(terms, x, y, sample_weight, training=True)
         if any(t.needs_input_gradient or t.replaces_labeled_loss for t in terms):
             passes.check_loss()
         if any(term.replaces_labeled_loss for term in terms):
-            passes.begin(clean)
+            passes.save_states(clean)
         logs = {}
         for update in range(max((term.updates for term in terms), default=1)):
             if update:
-                passes.begin_again(clean)
+                passes.restore_states(clean)
             for term in terms:
-                clean.x, clean.moves = term.samples(passes, clean)
-            logs = self._update(terms, passes, clean)
+                clean.x, clean.perturbations = term.samples(passes, clean)
+            self._update_weights(terms, passes, clean)
+            logs = self.compute_metrics(
+                clean.x, y, clean.y_pred, sample_weight=sample_weight
+            )
         return logs
 
-    def _update(
+    def _update_weights(
         self, terms: list[Term], passes: Passes, clean: CleanPass
-    ) -> dict[str, Any]:
-        """Runs the passes of one update of the weights, and the update."""
-        losses = StepLosses()
-        gradients = self._gradients(terms, passes, clean, losses)
+    ) -> None:
+        """Computes the gradients of all losses and applies them."""
+        step = Step(terms, passes, clean)
+        gradients = step.gradients()
+        self._mark_built(clean.x)
         weights = self.trainable_weights
-        self._track_losses(losses, clean)
-        factors = [term.weight_perturbation for term in terms if term.perturbs_weights]
-        if weights and factors:
-            again = dataclasses.replace(clean)
-            with perturbed_weights(weights, gradients, sum(factors)) as perturbed:
-                gradients = self._gradients(
-                    terms, passes, again, StepLosses(losses.prepared), perturbed
-                )
-        if weights:
-            self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
-        else:
+        self._track_losses(step, clean)
+        if not weights:
             warnings.warn(
                 "The model does not have any trainable weights.", stacklevel=2
             )
-        return self.compute_metrics(
-            clean.x, clean.y, clean.y_pred, sample_weight=clean.sample_weight
-        )
-
-    def _gradients(
-        self,
-        terms: list[Term],
-        passes: Passes,
-        clean: CleanPass,
-        losses: StepLosses,
-        perturbed: list[tf.Tensor] | None = None,
-    ) -> list[Any]:
-        """Runs the samples and the terms, and differentiates the sum of all losses.
-
-        Args:
-          terms: The terms.
-          passes: Runs the base model.
-          clean: The samples, which gets what the pass over them gives.
-          losses: Gets the losses.
-          perturbed: What stands in the place of the trainable weights, if anything.
-
-        Returns:
-          The gradients, scaled as the optimizer wants them.
-        """
-        # At perturbed weights the neighbors stay where they are.
-        climbed = not perturbed and any(t.needs_input_gradient for t in terms)
-        # The samples' own loss comes first, which terms climb.
-        terms = sorted(terms, key=lambda term: not term.replaces_samples)
-        first = [t for t in terms if t.replaces_samples or not t.needs_input_gradient]
-        late = [term for term in terms if term not in first]
-        with tf.GradientTape(persistent=climbed) as tape:
-            tape.watch(perturbed or [])
-            passes.run_samples(clean, tape if climbed else None)
-            self._note_built(clean.x)
-            own = self._own_losses()
-            if not any(term.replaces_labeled_loss for term in terms):
-                losses.all.append(clean.labeled_loss)
-            for term in first:
-                losses.add(term, passes, clean, tape)
-            losses.all += own
-            targets = [passes.scaled(loss) for loss in losses.all]
-        weights = perturbed or self.trainable_weights
-        if climbed:
-            # One backward pass gives the gradient of the weights and of the input.
-            # The losses besides the labeled one must not bend the attack.
-            gradients, of_sources = tape.gradient(
-                targets[0], (weights, passes.sources(clean))
-            )
-            passes.note_gradients(clean, of_sources)
-            if targets[1:]:
-                gradients = summed_gradients(
-                    gradients, tape.gradient(targets[1:], weights)
-                )
-        else:
-            gradients = tape.gradient(targets, weights)
-        del tape
-        for term in late:
-            with tf.GradientTape() as tape:
-                tape.watch(perturbed or [])
-                loss = losses.add(term, passes, clean, tape)
-                target = passes.scaled(loss)
-            gradients = summed_gradients(gradients, tape.gradient(target, weights))
-        return gradients
+            return
+        factors = [term.weight_perturbation for term in terms if term.perturbs_weights]
+        if factors:
+            again = Step(terms, passes, dataclasses.replace(clean), step.prepared)
+            with perturbed_weights(weights, gradients, sum(factors)) as perturbed:
+                gradients = again.gradients(perturbed)
+        self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
 
     @tf.autograph.experimental.do_not_convert
     def test_step(self, data: Any) -> dict[str, Any]:
-        """Runs the clean pass and the passes of terms that count in evaluation."""
-        x, y, sample_weight = self._tensors(data)
+        """Runs the clean pass and the passes of terms that are part of evaluation."""
+        x, y, sample_weight = self._unpacked_tensors(data)
         if self._overrides_call:
-            logs = self._step_of_keras(super().test_step, data, y, sample_weight)
-            return self._without_idle_terms(logs)
-        terms = self._terms_at_step(training=False)
+            logs = self._keras_step(super().test_step, data, y, sample_weight)
+            return self._without_training_terms(logs)
+        terms = self._active_terms(training=False)
         passes = self._passes(terms)
         clean = CleanPass(self.strip(x), y, sample_weight, training=False)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            passes.run_samples(clean, tape if terms else None)
-            self._note_built(clean.x)
-            losses = StepLosses()
-            losses.all += [clean.labeled_loss, *self._own_losses()]
-            if any(term.replaces_labeled_loss for term in terms):
-                # What a base model adds to a loss that it computes itself remains.
-                losses.all[0] -= passes.labeled_loss(clean.x, clean.y_pred, clean)
-            target = passes.scaled(clean.labeled_loss)
-        if terms:
-            of_sources = tape.gradient(target, passes.sources(clean))
-            passes.note_gradients(clean, of_sources)
-        for term in terms:
-            losses.add(term, passes, clean)
-        self._track_losses(losses, clean)
+        step = Step(terms, passes, clean)
+        step.evaluate()
+        self._mark_built(clean.x)
+        self._track_losses(step, clean)
         logs = self.compute_metrics(
             clean.x, y, clean.y_pred, sample_weight=sample_weight
         )
-        return self._without_idle_terms(logs)
+        return self._without_training_terms(logs)
 
     def call(self, inputs: Any, training: bool | None = None, **kwargs: Any) -> Any:
-        """Runs the base model; labels and neighbor features are not needed.
+        """Runs the base model. Labels and neighbors are optional.
 
         Args:
-          inputs: Features, with neighbors and labels or without.
+          inputs: Features, with or without neighbors and labels.
           training: Whether layers such as Dropout run in training mode. Unless it is
-            False, losses of terms whose neighbors or labels are there are added.
-          **kwargs: Further arguments of the base model's `call`, such as `mask`. The
-            passes of terms get the same.
+            False, the losses of terms whose neighbors or labels are in `inputs` are
+            added to `losses`.
+          **kwargs: Further arguments of the base model's `call`, such as `mask`, which
+            the passes of terms receive too. Those that are None are optional.
 
         Returns:
           The outputs of the base model.
 
         Raises:
-          TypeError: If the base model's `call` takes no such argument.
-          ValueError: If a `mask` comes with samples whose neighbors are to be run.
+          TypeError: If the base model's `call` does not take an argument.
+          ValueError: If `inputs` hold neighbors and a `mask` is passed.
         """
         keywords = keras_internals.keywords_received(kwargs)
         if keywords:
             keywords = checked_keywords(self._core, keywords)
         samples = self.strip(inputs)
-        step = _STEP.get()
+        run = functools.partial(run_base, self._core, samples, training, **keywords)
+        step = _KERAS_STEP.get()
         in_step = step is not None and step.wrapper is self
         symbolic = any(map(keras.backend.is_keras_tensor, tf.nest.flatten(inputs)))
         if symbolic or (training is False and not in_step) or not self.compiled:
-            return run_base(self._core, samples, training, **keywords)
+            return run()
         x, y, sample_weight = self.unpack(inputs)
-        inside = y is not None
-        plain = not inside and len(tf.nest.flatten(samples)) == len(
-            tf.nest.flatten(inputs)
-        )
-        if training is None and plain and not in_step:
-            return run_base(self._core, samples, training, **keywords)
+        holds_labels = y is not None
+        holds_more = len(tf.nest.flatten(samples)) < len(tf.nest.flatten(inputs))
+        if training is None and not (holds_labels or holds_more or in_step):
+            return run()
         if step is not None and in_step:
             y, sample_weight = step.y, step.sample_weight
         x, y, sample_weight = keras.tree.map_structure(to_tensor, (x, y, sample_weight))
-        terms = self._terms_at_step(training=training is not False)
+        terms = self._active_terms(training=training is not False)
         terms = [term for term in terms if term.applies(x, y)]
         if not terms:
-            return run_base(self._core, samples, training, **keywords)
-        clean = self._samples(terms, x, y, sample_weight, bool(training))
-        losses = self._regularized(terms, clean, keywords)
-        if inside and not in_step and not terms[-1].replaces_labeled_loss:
+            return run()
+        clean = self._without_neighbors(terms, x, y, sample_weight, bool(training))
+        losses = self._losses_of_call(terms, clean, keywords)
+        if holds_labels and not in_step and not terms[-1].replaces_labeled_loss:
             losses = [clean.labeled_loss, *losses]
         self.add_loss(losses)
         return clean.y_pred
@@ -365,7 +297,7 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         sample_weight: Any = None,
         training: bool = True,
     ) -> tf.Tensor:
-        """Computes the loss of one pass as the base model computes it."""
+        """Computes the loss of one pass, by `compute_loss` of the base model if any."""
         if computes_loss(self._core):
             return keras_internals.compiled_loss(
                 self._core, x, y, y_pred, sample_weight, training
@@ -373,84 +305,88 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Configures training; takes the arguments of `keras.Model.compile`.
+        """Configures training, with the arguments of `keras.Model.compile`.
 
-        The base model is compiled alike, with the same optimizer and with metrics of
-        its own, so that it can be evaluated and trained by itself. Metrics that cannot
-        be made anew from their config are the wrapper's alone.
+        Compiles the base model too, so that it can be trained and evaluated by itself.
+        Both share the optimizer. The base model gets copies of the metrics, or none if
+        a metric cannot be copied through its config.
         """
         super().compile(*args, **kwargs)
         given = named_arguments(super().compile, args, kwargs)
         given |= {"optimizer": self.optimizer}
         for name in ("metrics", "weighted_metrics"):
             if given.get(name) is not None:
-                given[name] = _copied_metrics(given[name])
+                given[name] = _copy_metrics(given[name])
         self.base_model.compile(**given)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compiles a loaded model as it was compiled when saved."""
+        """Compiles a loaded model with the arguments it was saved with."""
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built:
             self.optimizer.build(self.trainable_variables)
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        """All metrics, those that the base model updates itself included."""
-        # Keras passes over the metrics of models inside of a model.
+        """All metrics, including those that the base model's own code updates."""
+        # Keras does not collect the metrics of nested models.
         return [*super().metrics, *keras_internals.own_metrics(self._core)]
 
     @property
     def output_names(self) -> list[str]:
-        """Names of the outputs, where the base model knows them."""
+        """The names of the base model's outputs."""
         return self._core.output_names
 
-    # --- saving and serving, which are the base model's
+    # --- Saving and export
 
     @keras_internals.default_build
     def build(self, input_shape: Any) -> None:
-        """Makes the weights of the base model, as its own `build` does."""
+        """Creates the weights of the base model.
+
+        Args:
+          input_shape: As in `build` of the base model.
+        """
         if not self._core.built:
             self._core.build(input_shape)
         self.built = self._core.built
 
     def get_build_config(self) -> dict[str, Any]:
-        """Returns what `build_from_config` needs, which is the base model's."""
+        """Returns the argument of `build_from_config`, that of the base model."""
         return self._core.get_build_config() or {}
 
     def build_from_config(self, config: dict[str, Any]) -> None:
-        """Restores the built state, which is that of the base model."""
+        """Builds the base model from its build config."""
         if config and not self._core.built:
             self._core.build_from_config(config)
         self.built = self._core.built
 
     def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
-        """Saves the base model, so that serving needs no nsl.
+        """Saves the base model, which can be loaded without nsl.
 
-        `keras.saving.save_model(model, path)` saves the whole wrapper instead; where
-        that is loaded, `nsl` must have been imported.
+        To save the wrapper with its config and the optimizer state, use
+        `keras.saving.save_model(model, path)`. Import `nsl` before loading it.
 
         Args:
-          filepath: Where to, as in `keras.Model.save`.
+          filepath: The path of the file, as in `keras.Model.save`.
           *args: Further arguments of `keras.Model.save`.
           **kwargs: Further arguments of `keras.Model.save`.
         """
         self._core.save(filepath, *args, **kwargs)
 
     def save_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
-        """Saves the weights as the base model does, which can load the file too.
+        """Saves the weights in the base model's format, which both can load.
 
         Args:
-          filepath: Where to, as in `keras.Model.save_weights`.
+          filepath: The path of the file, as in `keras.Model.save_weights`.
           *args: Further arguments of `keras.Model.save_weights`.
           **kwargs: Further arguments of `keras.Model.save_weights`.
         """
         self.base_model.save_weights(filepath, *args, **kwargs)
 
     def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
-        """Loads weights that this model, or the base model, has saved.
+        """Loads weights that this model or its base model saved.
 
         Args:
-          filepath: A file, as in `keras.Model.load_weights`.
+          filepath: The path of the file, as in `keras.Model.load_weights`.
           *args: Further arguments of `keras.Model.load_weights`.
           **kwargs: Further arguments of `keras.Model.load_weights`.
         """
@@ -461,17 +397,17 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         """Exports the base model for serving, as `keras.Model.export` does.
 
         Args:
-          filepath: Where to.
+          filepath: The path of the artifact, as in `keras.Model.export`.
           *args: Further arguments of `keras.Model.export`.
           **kwargs: Further arguments of `keras.Model.export`.
 
         Returns:
-          What the export of the base model returns.
+          The result of the base model's `export`.
         """
         return self._core.export(filepath, *args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what `from_config` needs, the base model and configs included."""
+        """Returns the arguments of the constructor, serialized."""
         return {
             "name": self.name,
             "base_model": keras.saving.serialize_keras_object(self.base_model),
@@ -485,7 +421,7 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], **kwargs: Any) -> Self:
-        """Makes the wrapper from what `get_config` returned."""
+        """Creates the wrapper from the result of `get_config`."""
         decode = functools.partial(keras.saving.deserialize_keras_object, **kwargs)
         arguments = {**config, "base_model": decode(config["base_model"])}
         for name, attribute in config_attributes(cls).items():
@@ -494,23 +430,22 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
             )
         return cls(**arguments)
 
-    # --- helpers
+    # --- Helpers
 
     def _prepare_terms(self) -> None:
-        """Checks the terms and makes what they need: metrics, and the epoch."""
+        """Checks the terms, and creates their metrics and the epoch variable."""
         terms = self.terms()
         names = [term.name for term in terms]
         if len(set(names)) < len(names):
             raise ValueError(
-                f"'{self.base_model.name}' is regularized by the term '{names[-1]}' "
-                "already. Wrap its base model instead, or change its config."
+                f"'{self.base_model.name}' has the term '{names[-1]}' already. Wrap "
+                "its base model instead, or change the config of the existing term."
             )
         if self._core.built:
             for term in terms:
-                for name in filter(
-                    None, (term.embedding_layer, *term.perturbed_layers)
-                ):
-                    find_layer(self._core, name)
+                for name in (term.embedding_layer, *term.perturbed_layers):
+                    if name:
+                        target_layer(self._core, name)
         for name in names:
             if name not in self._term_metrics:
                 metric = keras.metrics.Mean(name=f"scaled_{name}_loss")
@@ -518,26 +453,39 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         if self._epoch is None and any(term.start_epoch for term in terms):
             self._epoch = tf.Variable(0, False, dtype=tf.int64)
 
-    def _arguments(self, method: Any, args: Any, kwargs: Any) -> dict[str, Any]:
-        """Follows configs that have changed, and names and preprocesses arguments."""
+    def _prepared_arguments(
+        self, method: Any, args: Any, kwargs: Any
+    ) -> dict[str, Any]:
+        """Returns the arguments of a method of `keras.Model` by name, preprocessed.
+
+        If a config has changed, steps are compiled again.
+        """
         terms = self.terms()
         configs = [snapshot(term.config) for term in terms]
         if configs != self._traced_configs:
             self._prepare_terms()
             self.train_function = self.test_function = None
             self._traced_configs = configs
-        given = where_keras_looks(method, args, kwargs, self.unpack)
+        given = unpacked_arguments(method, args, kwargs, self.unpack)
         return self._preprocessed(method.__name__, given)
 
     def _preprocess(self, x: Any, y: Any = None, sample_weight: Any = None) -> Any:
-        """Preprocesses a batch as a base model with a preprocessor does."""
-        inner = self.base_model
-        if isinstance(inner, RegularizedModel):
-            return inner._preprocess(x, y, sample_weight)
-        return inner.preprocess_samples(x, y, sample_weight)
+        """Preprocesses a batch by the preprocessor of the base model."""
+        base_model = self.base_model
+        if isinstance(base_model, RegularizedModel):
+            return base_model._preprocess(x, y, sample_weight)
+        return base_model.preprocess_samples(x, y, sample_weight)
 
     def _preprocessed(self, method: str, given: dict[str, Any]) -> dict[str, Any]:
-        """Preprocesses the data of a method if the base model does so."""
+        """Preprocesses the data among arguments if the base model has a preprocessor.
+
+        Args:
+          method: The name of a method of `keras.Model`.
+          given: Its arguments by name.
+
+        Returns:
+          The arguments by name.
+        """
         if not has_preprocessor(self._core):
             return given
         return preprocessed(self._preprocess, method, given)
@@ -546,46 +494,39 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
     def _overrides_call(self) -> bool:
         return type(self).call is not RegularizedModel.call
 
-    def _step_of_keras(self, step: Any, data: Any, y: Any, sample_weight: Any) -> Any:
-        """Runs a step of Keras, in which `call` adds the losses of terms."""
+    def _keras_step(self, step: Any, data: Any, y: Any, sample_weight: Any) -> Any:
+        """Runs a step of `keras.Model`, in which `call` adds the losses of terms."""
         x = keras.utils.unpack_x_y_sample_weight(data)[0]
-        token = _STEP.set(_Step(self, y, sample_weight))
+        token = _KERAS_STEP.set(_KerasStep(self, y, sample_weight))
         try:
             return step((x, y, sample_weight))
         finally:
-            _STEP.reset(token)
+            _KERAS_STEP.reset(token)
 
-    def _regularized(
+    def _losses_of_call(
         self, terms: list[Term], clean: CleanPass, keywords: dict[str, Any]
     ) -> list[tf.Tensor]:
-        """Runs the samples and computes the losses of terms, for the caller's tape."""
+        """Runs the clean pass and computes the losses of terms, for a custom loop."""
         if clean.neighbors and "mask" in keywords:
             raise ValueError(
                 "A mask was passed with a batch that holds neighbors, which have masks "
-                "of their own. Let a layer of the base model make them (Masking, or "
-                "Embedding with mask_zero=True), or call with training=False."
+                "of their own. Let a layer of the base model make the masks (Masking, "
+                "or Embedding with mask_zero=True), or call with training=False."
             )
-        if clean.training:
-            for term in terms:
-                _refuse_updates(term)
         passes = self._passes(terms, keywords)
         if clean.training:
+            for term in terms:
+                term.check_plain_update("a call outside of train_step")
             if any(term.replaces_labeled_loss for term in terms):
-                passes.begin(clean)
+                passes.save_states(clean)
             for term in terms:
-                clean.x, clean.moves = term.samples(passes, clean)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            passes.run_samples(clean, tape)
-            target = None if clean.y is None else passes.scaled(clean.labeled_loss)
-        if any(term.needs_input_gradient for term in terms):
-            of_sources = tape.gradient(target, passes.sources(clean))
-            passes.note_gradients(clean, of_sources)
-        losses = StepLosses()
+                clean.x, clean.perturbations = term.samples(passes, clean)
+        step = Step(terms, passes, clean)
+        step.run_samples(attacked=any(term.needs_input_gradient for term in terms))
         with keras_internals.losses_kept(self._core):
-            for term in terms:
-                losses.add(term, passes, clean)
-        self._track_terms(losses, clean)
-        return losses.all
+            step.add_terms()
+        self._track_terms(step, clean)
+        return step.losses
 
     def _passes(
         self, terms: list[Term], keywords: dict[str, Any] | None = None
@@ -603,10 +544,10 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
             keywords=keywords,
         )
 
-    def _samples(
+    def _without_neighbors(
         self, terms: list[Term], x: Any, y: Any, sample_weight: Any, training: bool
     ) -> CleanPass:
-        """Takes the neighbors of terms out of the features."""
+        """Separates the samples of a batch from the neighbors that terms take."""
         neighbors = {}
         for term in terms:
             x, taken = term.take_neighbors(x, input_names(self._core))
@@ -614,8 +555,8 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
                 neighbors[term.name] = taken
         return CleanPass(self.strip(x), y, sample_weight, training, neighbors=neighbors)
 
-    def _terms_at_step(self, training: bool) -> list[Term]:
-        """Lists the terms that take part, with the settings that they have now."""
+    def _active_terms(self, training: bool) -> list[Term]:
+        """Lists the terms that take part in a step, with their schedules resolved."""
         epoch, step = self._epoch if training else None, self._step()
         return [
             term.at(step, epoch)
@@ -628,43 +569,37 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         optimizer = getattr(self, "optimizer", None)
         return 0 if optimizer is None else optimizer.iterations
 
-    def _note_built(self, x: Any) -> None:
+    def _mark_built(self, x: Any) -> None:
         self.built = True
         keras_internals.note_input_shape(self, x)
 
-    def _own_losses(self) -> list[tf.Tensor]:
-        """Returns the base model's own losses, of the pass just done."""
-        if computes_loss(self._core):
-            return []
-        floats = [
-            loss if loss.dtype.is_floating else tf.cast(loss, keras.config.floatx())
-            for loss in map(tf.convert_to_tensor, self.losses)
-        ]
-        return [tf.reduce_sum(loss) for loss in floats]
-
-    def _track_losses(self, losses: StepLosses, clean: CleanPass) -> None:
-        parts = [tf.reduce_mean(of_global_batch(loss)) for loss in losses.all]
+    def _track_losses(self, step: Step, clean: CleanPass) -> None:
+        """Updates the metric 'loss' and the metrics of terms."""
+        parts = [tf.reduce_mean(of_global_batch(loss)) for loss in step.losses]
         keras_internals.track_loss(self, tf.add_n(parts), batch_size(clean.x))
-        self._track_terms(losses, clean)
+        self._track_terms(step, clean)
 
-    def _track_terms(self, losses: StepLosses, clean: CleanPass) -> None:
-        for name, loss in losses.of_terms.items():
+    def _track_terms(self, step: Step, clean: CleanPass) -> None:
+        for name, loss in step.term_losses.items():
             self._term_metrics[name].update_state(
                 of_global_batch(loss), sample_weight=batch_size(clean.x)
             )
 
-    def _without_idle_terms(self, logs: dict[str, Any]) -> dict[str, Any]:
-        """Drops the metrics of terms that do not count in evaluation."""
-        idle = {term.name for term in self.terms() if not term.in_evaluation}
-        idle_metrics = {self._term_metrics[name].name for name in idle}
-        return {name: v for name, v in logs.items() if name not in idle_metrics}
+    def _without_training_terms(self, logs: dict[str, Any]) -> dict[str, Any]:
+        """Drops the metrics of terms that are not part of evaluation."""
+        dropped = {
+            self._term_metrics[term.name].name
+            for term in self.terms()
+            if not term.in_evaluation
+        }
+        return {name: value for name, value in logs.items() if name not in dropped}
 
     def _expected_data(self) -> str:
-        """Names, for an error, the forms in which a batch may come."""
+        """Describes the accepted forms of data, for error messages."""
         return "x and y, or batches (x, y) or (x, y, sample_weight)"
 
-    def _tensors(self, data: Any) -> tuple[Any, Any, Any]:
-        """Unpacks a batch and makes sure of tensors and labels."""
+    def _unpacked_tensors(self, data: Any) -> tuple[Any, Any, Any]:
+        """Unpacks a batch into tensors, and checks that labels are there."""
         x, y, sample_weight = self.unpack(data)
         if y is None and self.loss is not None:
             raise ValueError(
@@ -674,44 +609,32 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         return keras.tree.map_structure(to_tensor, (x, y, sample_weight))
 
     def _check_training(self, x: Any, sample_weight: Any) -> None:
-        """Checks what only a training batch must hold."""
+        """Checks what only training batches must hold."""
         if isinstance(self.base_model, RegularizedModel):
             self.base_model._check_training(x, sample_weight)
 
     def batch_to_build(self, data: Any) -> Any:
-        """Returns a batch as Keras has to unpack it under a strategy."""
+        """Returns a batch in the form from which Keras builds a distributed model."""
         x, y, sample_weight = self.unpack(data)
         return self.strip(x), y, sample_weight
 
 
-class _Step(NamedTuple):
-    """The step of Keras that runs: what `call` cannot see of the batch."""
+class _KerasStep(NamedTuple):
+    """The running step of `keras.Model`, and the parts of its batch `call` lacks."""
 
     wrapper: RegularizedModel
     y: Any
     sample_weight: Any
 
 
-# Replicas run in threads that take turns, so that an attribute would not do.
-_STEP: contextvars.ContextVar[_Step | None] = contextvars.ContextVar(
-    "step", default=None
+# A context variable, as the replicas of a strategy run in threads.
+_KERAS_STEP: contextvars.ContextVar[_KerasStep | None] = contextvars.ContextVar(
+    "keras_step", default=None
 )
 
 
-def _refuse_updates(term: Term) -> None:
-    """Raises ValueError if a term trains as only a step of `fit` does."""
-    if term.updates > 1 or term.perturbs_weights:
-        setting = "weight_perturbation" if term.perturbs_weights else "mode='free'"
-        raise ValueError(
-            f"The {term.name} term has {setting}, which updates the weights in a way "
-            "of its own, but the model was called in training mode outside of its "
-            "train_step, as by a custom loop or an overridden `call`. Train with fit "
-            "or train_on_batch, or leave the setting out."
-        )
-
-
-def _copied_metrics(metrics: Any) -> Any:
-    """Copies metrics, whose state belongs to one model; None if they do not let us."""
+def _copy_metrics(metrics: Any) -> Any:
+    """Copies metrics through their configs; None if a metric cannot be copied."""
 
     def copied(metric: Any) -> Any:
         if isinstance(metric, keras.metrics.Metric):

@@ -1,32 +1,32 @@
-"""Losses and random seeds where several replicas share a batch."""
+"""Losses and random seeds under a distribution strategy."""
 
 import keras
 import tensorflow as tf
 
 
 def of_global_batch(loss: tf.Tensor) -> tf.Tensor:
-    """Undoes the division of a loss among replicas.
+    """Estimates the loss of the global batch from a replica's share.
 
     Args:
-      loss: A replica's share of a loss, of any shape.
+      loss: The replica's share of a loss, of any shape.
 
     Returns:
-      What the loss of the global batch is if every replica has the same share.
+      The share times the number of replicas.
     """
     return loss * tf.cast(tf.distribute.get_strategy().num_replicas_in_sync, loss.dtype)
 
 
 def replica_seed(generator: keras.random.SeedGenerator) -> tf.Tensor:
-    """Draws the next seed, another one on each replica.
+    """Draws the next seed, a different one on each replica.
 
-    The state of the generator is the same on all replicas, so that without this the
-    first sample of one would get the random numbers of the first of another.
+    The state of the generator is the same on all replicas. With the same seed, the i-th
+    samples of all replicas would get the same random numbers.
 
     Args:
       generator: The generator.
 
     Returns:
-      Two integers.
+      A seed, an integer tensor of shape [2].
     """
     seed = generator.next()
     replica = tf.distribute.get_replica_context()

@@ -10,16 +10,16 @@ import tensorflow as tf
 
 
 def at_step(config: Any, step: Any) -> Any:
-    """Puts the values of a step in the place of schedules.
+    """Replaces the schedules of a config by their values at a step.
 
     Args:
-      config: A config, of which fields may hold a callable from step to value, as
-        `keras.optimizers.schedules` are.
-      step: The number of optimizer updates so far, an integer or a tensor.
+      config: A config. Its fields, and those of configs within it, may be callables
+        from step to value, such as `keras.optimizers.schedules`.
+      step: The number of optimizer updates so far, an integer or an integer scalar.
 
     Returns:
-      A config with float32 tensors in the place of schedules; `config` itself if it has
-      none.
+      A config with float32 scalars instead of schedules; `config` itself if it has no
+      schedules.
     """
     changes: dict[str, Any] = {}
     for field in attrs.fields(type(config)):
@@ -34,13 +34,13 @@ def at_step(config: Any, step: Any) -> Any:
 
 
 def snapshot(config: Any) -> Any:
-    """Copies a config and those within it, to compare it with later.
+    """Copies a config and the configs within it, to detect later changes.
 
     Args:
-      config: A config, or anything else, which is returned as it is.
+      config: A config. Any other value is returned unchanged.
 
     Returns:
-      A config that is equal as long as no field of the original changes.
+      A copy that equals the original until a field of the original changes.
     """
     if not attrs.has(type(config)):
         return config
@@ -50,10 +50,10 @@ def snapshot(config: Any) -> Any:
 
 
 class EpochCounter(keras.callbacks.Callback):
-    """Notes the epoch of `fit` where a compiled train step can read it.
+    """Writes the epoch of `fit` to a variable that compiled steps can read.
 
     Args:
-      epoch: What to write the epoch to, counted from 0 as `initial_epoch` is.
+      epoch: The variable, an integer scalar. Epochs count from 0.
     """
 
     def __init__(self, epoch: tf.Variable) -> None:
@@ -61,18 +61,18 @@ class EpochCounter(keras.callbacks.Callback):
         self._epoch = epoch
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Notes the epoch."""
+        """Writes the epoch."""
         del logs
         self._epoch.assign(epoch)
 
-    def among(self, callbacks: Any) -> Any:
-        """Adds this callback to those that `fit` received.
+    def added_to(self, callbacks: Any) -> Any:
+        """Adds this callback to the callbacks of `fit`.
 
         Args:
-          callbacks: None, a callback, several, or a `CallbackList`.
+          callbacks: None, a callback, a structure of callbacks, or a `CallbackList`.
 
         Returns:
-          What Keras is to receive.
+          A list of callbacks, or the `CallbackList`.
         """
         if isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks.callbacks.append(self)

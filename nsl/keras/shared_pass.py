@@ -1,13 +1,12 @@
-"""Whether samples and neighbors may go through a model in one pass."""
+"""Whether samples and neighbors can share one pass through a model."""
 
 import keras
 import tensorflow as tf
 
 from nsl.lib import keras_internals
 
-# Layers of Keras whose outputs or state depend on which samples share a batch, or of
-# which nothing is known. Preprocessing of this kind mixes the samples of a batch.
-# Some are newer than the oldest Keras that nsl runs on.
+# Keras layers whose outputs or state depend on the other samples of a batch, or that
+# may run any code. Not every supported release of Keras has all of them.
 _MIXING = tuple(
     getattr(keras.layers, name)
     for name in (
@@ -22,31 +21,32 @@ _MIXING = tuple(
 
 
 def may_share_pass(model: keras.Model) -> bool:
-    """Tells whether one pass over joined batches gives what a pass over each gives.
+    """Returns whether one pass over concatenated batches equals one pass per batch.
 
-    One pass is cheaper. It changes nothing where every layer treats each sample by
-    itself, which is known of Keras's own layers but for some, and where no loss is
-    added on the way, which would then be that of the neighbors too.
+    One pass is cheaper. The results are equal if each layer treats every sample
+    independently, as most layers of Keras do, and adds no losses, which would include
+    the neighbors.
 
     Args:
       model: The base model.
 
     Returns:
-      True if it is known that nothing changes.
+      True if the results are known to be equal.
     """
     return not has_fixed_batch_size(model) and all(
-        _treats_samples_alone(layer) for layer in keras_internals.all_layers(model)
+        _treats_samples_independently(layer)
+        for layer in keras_internals.all_layers(model)
     )
 
 
 def has_fixed_batch_size(model: keras.Model) -> bool:
-    """Tells whether a model takes batches of one size only.
+    """Returns whether a model takes batches of one size only.
 
     Args:
       model: The base model.
 
     Returns:
-      True if an input says so or a recurrent layer keeps the states of its samples.
+      True if an input has a fixed batch size, or a recurrent layer is stateful.
     """
     shapes = [tensor.shape for tensor in getattr(model, "inputs", None) or []]
     return bool(recurrent_states(model)) or any(
@@ -54,7 +54,7 @@ def has_fixed_batch_size(model: keras.Model) -> bool:
     )
 
 
-def _treats_samples_alone(layer: keras.layers.Layer) -> bool:
+def _treats_samples_independently(layer: keras.layers.Layer) -> bool:
     if isinstance(layer, keras.Model):
         operations = getattr(layer, "operations", layer.layers)
         return keras_internals.is_functional(layer) and all(

@@ -1,4 +1,4 @@
-"""Functions on tensors: adversarial neighbors, norm balls, distances, neighbors."""
+"""Functions on tensors: adversarial neighbors, norm balls, distances, graph losses."""
 
 from nsl.lib.abstract_gen_neighbor import GenNeighbor
 from nsl.lib.adversarial_neighbor import gen_adv_neighbor

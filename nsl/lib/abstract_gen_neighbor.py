@@ -1,4 +1,4 @@
-"""The interface of what generates neighbors of samples."""
+"""Abstract base class of neighbor generators."""
 
 import abc
 from typing import Any
@@ -15,9 +15,9 @@ class GenNeighbor(abc.ABC):
         """Generates neighbors.
 
         Args:
-          input_features: A structure of tensors with the batch as first axis.
+          input_features: A structure of tensors of shape [batch, ...].
 
         Returns:
-          The neighbors, in the structure of `input_features`, and their weights, of
-          shape [batch, 1].
+          The neighbors, in the same structure as `input_features`, and their weights,
+          of shape [batch, 1].
         """

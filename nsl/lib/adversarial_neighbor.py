@@ -1,4 +1,4 @@
-"""Adversarial neighbors: perturbations in a norm ball that raise a loss."""
+"""Adversarial neighbors: examples perturbed within a norm ball to increase a loss."""
 
 import contextlib
 import functools
@@ -37,8 +37,9 @@ def gen_adv_neighbor(
 ) -> tuple[Any, tf.Tensor]:
     """Generates the adversarial neighbor of each sample in a batch.
 
-    One iteration adds the steepest step of norm `config.adv_step_size`; further ones
-    are projected gradient ascent. See `projected_gradient_ascent` for the formula.
+    The first iteration takes one steepest-ascent step of norm `config.adv_step_size`;
+    further iterations are projected gradient ascent. `projected_gradient_ascent` gives
+    the formula.
 
     Example:
     ```python
@@ -50,61 +51,60 @@ def gen_adv_neighbor(
     ```
 
     Args:
-      input_features: A tensor or a structure of tensors, with the batch as first axis.
-        Dense floating tensors are perturbed; all else comes back as it is.
-      labeled_loss: The scalar loss at `input_features`. With `config.random_init` no
-        gradient is taken of it, so it may be None.
-      config: The norm, the step, the ball, masks and bounds.
-      raise_invalid_gradient: Whether a feature that cannot be perturbed is an error.
-        If not, it comes back as it is, and is warned of once.
-      gradient_tape: The tape that watched the way from `input_features` to
-        `labeled_loss`. Not needed where a graph is built. Nothing that happens in here
-        is recorded on it. In eager mode any other active tape does record the
-        iterations, unless it is paused (`tape.stop_recording()`).
-      pgd_model_fn: Predictions of features. Needed for more than one iteration and for
-        `config.random_init`, like `pgd_loss_fn`.
-      pgd_loss_fn: Loss of labels and predictions.
-      pgd_labels: What `pgd_loss_fn` gets as labels.
-      use_while_loop: Whether iterations run in a `tf.while_loop` instead of being
-        unrolled, which makes a smaller graph. `pgd_model_fn` must then have no Python
-        side effects.
-      regularizer_fn: A scalar of perturbations and gradients that is added to the loss
-        to be raised, as in Qin et al. (2019, https://arxiv.org/abs/1907.02610); the
-        iteration that `labeled_loss` is for goes without it. Both arguments are dicts
-        by the names of the features (by their positions in a list or tuple; by '' for
-        a single tensor): how far each floating feature is from where it was, and the
-        gradient of `pgd_loss_fn` at `input_features`, with zeros where it is not
-        finite, of those features that have one. May stand before `use_while_loop`, as
-        in the sources of NSL after release 1.4.0.
-      seed: An integer tensor of shape [2] that determines the random start. None draws
-        one, which `tf.random.set_seed` governs.
+      input_features: A tensor, or a structure of tensors, of shape [batch, ...]. Dense
+        floating tensors are perturbed; all others are returned unchanged.
+      labeled_loss: The scalar loss at `input_features`. May be None with
+        `config.random_init`, which does not use its gradient.
+      config: The norm, step size, radius, masks and bounds.
+      raise_invalid_gradient: Whether to raise an error for a feature that cannot be
+        perturbed. Otherwise it is returned unchanged, with one warning.
+      gradient_tape: The tape that recorded `labeled_loss` as a function of
+        `input_features`. Not needed inside a graph. This function records nothing on
+        it. In eager mode, other active tapes do record the iterations unless paused
+        (`tape.stop_recording()`).
+      pgd_model_fn: Maps features to predictions. Like `pgd_loss_fn`, required for more
+        than one iteration, and for `config.random_init`.
+      pgd_loss_fn: Maps labels and predictions to a loss.
+      pgd_labels: The labels passed to `pgd_loss_fn`.
+      use_while_loop: Whether to run the iterations in a `tf.while_loop` instead of
+        unrolling them, which makes a smaller graph. `pgd_model_fn` must then have no
+        Python side effects.
+      regularizer_fn: Maps perturbations and gradients to a scalar that is added to the
+        loss being maximized, as in Qin et al. (2019, https://arxiv.org/abs/1907.02610).
+        The step along the gradient of `labeled_loss` does not use it. Both arguments
+        are dicts keyed by feature name (by position for a list or tuple; by '' for a
+        single tensor): the current perturbation of each floating feature, and the
+        gradient of `pgd_loss_fn` at `input_features`, with non-finite values replaced
+        by 0, for each feature that has a gradient. It may also be passed as the
+        positional argument before `use_while_loop`, as in NSL's sources after 1.4.0.
+      seed: An integer tensor of shape [2] that determines the random start. If None,
+        the seed is drawn at random, controlled by `tf.random.set_seed`.
 
     Returns:
-      The neighbors, in the structure, shapes and dtypes of `input_features`, with no
-      gradient flowing back; and their weights, ones of shape [batch, 1], float32.
+      The neighbors, in the structure, shapes and dtypes of `input_features`, with
+      gradients stopped; and their weights, ones of shape [batch, 1], float32.
 
     Raises:
-      ValueError: If there is no feature; if `config` names an embedding layer; if a
+      ValueError: If there are no features; if `config` names an embedding layer; if a
         feature cannot be perturbed and `raise_invalid_gradient` is set; if
-        `pgd_model_fn` or `pgd_loss_fn` is missing; if a tape is missing in eager mode;
-        or if a mask or bound does not fit.
+        `pgd_model_fn` or `pgd_loss_fn` is missing; if the tape is missing in eager
+        mode; or if a mask or bound does not broadcast to its feature.
     """
     if not tf.nest.flatten(input_features):
-        raise ValueError("input_features holds no feature.")
+        raise ValueError("input_features contains no features.")
     if config.embedding_layer:
         raise ValueError(
-            "gen_adv_neighbor knows no layers, but received a config with "
+            "gen_adv_neighbor does not support "
             f"embedding_layer={config.embedding_layer!r}. Pass the layer's outputs as "
             "input_features, or use nsl.keras.AdversarialRegularization."
         )
     if callable(use_while_loop):
-        in_a_loop = bool(regularizer_fn)
-        regularizer_fn, use_while_loop = use_while_loop, in_a_loop
-    iterates = config.pgd_iterations > 1 or config.random_init
+        regularizer_fn, use_while_loop = use_while_loop, bool(regularizer_fn)
+    iterates = _needs_gradient_fn(config, config.random_init)
     if iterates and (pgd_model_fn is None or pgd_loss_fn is None):
         raise ValueError(
-            "pgd_model_fn and pgd_loss_fn are needed when pgd_iterations is greater "
-            "than 1 or random_init is set, but received "
+            "pgd_model_fn and pgd_loss_fn are needed for more than one iteration, and "
+            "for any after a random start, but received "
             f"pgd_model_fn={pgd_model_fn!r}, pgd_loss_fn={pgd_loss_fn!r}."
         )
 
@@ -127,12 +127,14 @@ def gen_adv_neighbor(
     if not config.random_init:
         gradients = _first_gradients(input_features, labeled_loss, gradient_tape)
         if raise_invalid_gradient:
-            _refuse_unperturbed(input_features, gradients)
+            _raise_if_unperturbed(input_features, gradients)
     elif raise_invalid_gradient:
-        _refuse_unperturbed(input_features, input_features)
+        _raise_if_unperturbed(input_features, input_features)
     with _paused(gradient_tape):
         if iterates and regularizer_fn is not None:
-            first_gradients = _finite(input_features, gradient_fn(input_features))
+            first_gradients = _finite_by_key(
+                input_features, gradient_fn(input_features)
+            )
         neighbor = _ascend(
             input_features,
             gradients,
@@ -142,7 +144,7 @@ def gen_adv_neighbor(
             use_while_loop=use_while_loop,
         )
     if neighbor is None:
-        _warn_of_all(feature_structures.nothing_to_perturb(input_features))
+        _warn_nothing_perturbed(feature_structures.nothing_to_perturb(input_features))
         neighbor = input_features
     [rows, *_] = map(_rows, tf.nest.flatten(input_features))
     return neighbor, tf.ones(tf.stack([rows, 1]))
@@ -157,42 +159,42 @@ def projected_gradient_ascent(
     use_while_loop: bool = False,
     start: Any = None,
 ) -> Any:
-    """Moves features towards a larger loss, within a ball around them.
+    """Maximizes a loss over a norm ball around the features.
 
-    From x, the features or a random point of the ball around them,
+    Starting with x at the features, or at a random point of the ball around them,
 
         d = step * direction(mask * gradient(x))
         x <- clip(features + project(x + d - features))
 
-    where the direction is of norm 1 over all features of an example together, or with
-    `config.norm_per_position` over each position of them. For one iteration: Goodfellow
-    et al. (2015), https://arxiv.org/abs/1412.6572; for several: Madry et al. (2018),
-    https://arxiv.org/abs/1706.06083.
+    where the direction has norm 1, measured over all features of an example together,
+    or with `config.norm_per_position` over each position separately. One iteration:
+    Goodfellow et al. (2015), https://arxiv.org/abs/1412.6572; several: Madry et al.
+    (2018), https://arxiv.org/abs/1706.06083.
 
-    Gradients, norms and perturbations are computed in float32 at least. A gradient's
-    coordinate that is not finite counts as zero. A radius given per feature scales
-    that feature's coordinates, so that the ball is one of the scaled features.
+    Gradients, norms and perturbations are computed in float32 or wider. Non-finite
+    gradient coordinates count as 0. A radius per feature scales the coordinates of that
+    feature; the ball is then a ball of the scaled features.
 
     Args:
-      features: A structure of tensors, with the batch as first axis.
-      gradients: The loss's gradients at `features`, or at `start`, in the same
-        structure; None for a leaf without a gradient. Unused if the start is random.
-      config: The norm, the step, the ball, masks and bounds.
-      gradient_fn: Gradients at other features, for the iterations after the first (with
-        `config.random_init` for all). With 0 iterations there is no step after a random
-        start, but still the first one without.
+      features: A structure of tensors of shape [batch, ...].
+      gradients: The gradients of the loss at `features`, or at `start`, in the same
+        structure; None for a leaf without a gradient. Ignored with a random start.
+      config: The norm, step size, radius, masks and bounds.
+      gradient_fn: Maps features to gradients, for the iterations after the first (with
+        a random start, for all). With 0 iterations a random start is returned as it
+        is; any other start still takes the first step.
       seed: An integer tensor of shape [2] that determines the random start.
-      use_while_loop: Whether iterations run in a `tf.while_loop`.
-      start: Where the ascent begins, in the structure of `features`, which remain the
-        center of the ball. None begins at `features` or at random.
+      use_while_loop: Whether to run the iterations in a `tf.while_loop`.
+      start: The first point of the ascent, in the structure of `features`, which remain
+        the center of the ball. If None, `features` or a random point.
 
     Returns:
-      The perturbed features, with no gradient flowing back. Leaves that cannot be
-      perturbed are the same objects as in `features`.
+      The perturbed features, with gradients stopped. Leaves that cannot be perturbed
+      are the same objects as in `features`.
 
     Raises:
       ValueError: If nothing can be perturbed, `gradient_fn` is missing, or a mask or
-        bound does not fit the features.
+        bound does not broadcast to its feature.
     """
     perturbed = _ascend(
         features, gradients, config, gradient_fn, seed, use_while_loop, start
@@ -205,10 +207,13 @@ def projected_gradient_ascent(
 def perturbation_box(
     features: Any, config: configs.AdvNeighborConfig
 ) -> tuple[Any, Any]:
-    """Returns the box that adversarial neighbors of norm L-infinity are searched in.
+    """Returns the box that contains every adversarial neighbor of the features.
+
+    For the L-infinity norm the box is the search space itself; balls of the other norms
+    lie within it.
 
     Args:
-      features: A structure of tensors, with the batch as first axis.
+      features: A structure of tensors of shape [batch, ...].
       config: The radius, masks and bounds.
 
     Returns:
@@ -216,7 +221,8 @@ def perturbation_box(
       are the same objects as in `features`.
 
     Raises:
-      ValueError: If nothing can be perturbed, or a mask or bound does not fit.
+      ValueError: If nothing can be perturbed, or a mask or bound does not broadcast to
+        its feature.
     """
     return _Ascent(features, config).threat.enclosing_box()
 
@@ -230,12 +236,12 @@ def _ascend(
     use_while_loop: bool,
     start: Any = None,
 ) -> Any:
-    """Does as `projected_gradient_ascent`, but returns None for nothing to perturb."""
+    """`projected_gradient_ascent`, but returns None if nothing can be perturbed."""
     draws = config.random_init and start is None
-    if gradient_fn is None and (draws or config.pgd_iterations > 1):
+    if gradient_fn is None and _needs_gradient_fn(config, draws):
         raise ValueError(
-            "gradient_fn is needed when pgd_iterations is greater than 1 or "
-            "random_init is set."
+            "gradient_fn is needed for more than one iteration, and for any after a "
+            "random start, but received None."
         )
     if not _perturbable_leaves(features):
         return None
@@ -243,14 +249,18 @@ def _ascend(
     threat = ascent.threat
     point = threat.centers if start is None else threat.rows(start)
     if draws:
-        assert gradient_fn is not None
         point = ascent.random_start(seed)
-        if not config.pgd_iterations:
-            return threat.restore(point, _without(features, features))
-        gradients = gradient_fn(threat.restore(point))
-    kept = _without(features, gradients)
-    if kept is None:
+        gradients = features
+        if config.pgd_iterations:
+            assert gradient_fn is not None
+            gradients = gradient_fn(threat.restore(point))
+    kept = _unperturbed(features, gradients)
+    if len(kept) == len(tf.nest.flatten(features)):
         return None
+    if kept:
+        _warn_unperturbed(tuple(kept.values()))
+    if draws and not config.pgd_iterations:
+        return threat.restore(point, kept)
     if draws and kept:
         point = threat.rows(threat.restore(point, kept))
 
@@ -274,28 +284,24 @@ def _ascend(
     return threat.restore(point, kept)
 
 
-def _without(features: Any, gradients: Any) -> frozenset[int] | None:
-    """Returns the positions of the leaves that stay as they are, warning of them.
+def _needs_gradient_fn(config: configs.AdvNeighborConfig, random_start: bool) -> bool:
+    """Returns whether gradients are needed beyond those at the features."""
+    return config.pgd_iterations > (0 if random_start else 1)
 
-    Returns None if that is all of them.
-    """
+
+def _unperturbed(features: Any, gradients: Any) -> dict[int, str]:
+    """Returns the leaves that cannot be perturbed: names by position."""
     leaves = tf.nest.flatten(features)
     found = [None] * len(leaves) if gradients is None else tf.nest.flatten(gradients)
-    moved = [
-        is_perturbable(leaf) and gradient is not None
-        for leaf, gradient in zip(leaves, found, strict=True)
-    ]
-    if not any(moved):
-        return None
-    names = feature_structures.names(features)
-    fixed = [name for name, moves in zip(names, moved, strict=True) if not moves]
-    if fixed:
-        _warn_of_fixed(tuple(fixed))
-    return frozenset(i for i, moves in enumerate(moved) if not moves)
+    return {
+        i: name
+        for i, name in enumerate(feature_structures.names(features))
+        if found[i] is None or not is_perturbable(leaves[i])
+    }
 
 
 class _Ascent:
-    """The threat model of a config, and its steps."""
+    """The threat model of a config, its random starts and its steps."""
 
     def __init__(self, features: Any, config: configs.AdvNeighborConfig) -> None:
         leaves = tf.nest.flatten(features)
@@ -311,7 +317,10 @@ class _Ascent:
             feature_structures.names(features), leaves, steps, strict=True
         ):
             if is_perturbable(leaf) and step is None:
-                raise ValueError(f"adv_step_size has no entry for feature {name!r}.")
+                raise ValueError(
+                    f"adv_step_size has no entry for feature {name!r}: every dense "
+                    "floating feature needs a step size."
+                )
         masks = [
             None if mask is None else feature_mask.in_unit_interval(mask)
             for mask in given("feature_mask")
@@ -328,7 +337,7 @@ class _Ascent:
             per_position=config.norm_per_position,
         )
         self._steps = self.threat.spread(steps, 0.0)
-        # Without a ball of its own, a feature starts as far as a step goes.
+        # A feature without a radius starts within the distance of one step.
         reach = [
             s if r is None or s is None else tf.where(tf.math.is_finite(r), r, s)
             for s, r in zip(steps, radii, strict=True)
@@ -344,7 +353,7 @@ class _Ascent:
         return self.threat.place(self.threat.masked(unit) * self._reach)
 
     def step(self, point: tf.Tensor, gradients: Any) -> tf.Tensor:
-        """Takes one steepest step and projects back onto the ball."""
+        """Takes one steepest-ascent step and projects it onto the ball."""
         direction = self.threat.steepest_step(self.threat.rows(gradients))
         perturbation = point + self._steps * direction - self.threat.centers
         return self.threat.place(self.threat.project(perturbation))
@@ -360,10 +369,13 @@ def _perturbable_leaves(features: Any) -> list[tf.Tensor]:
 
 
 def _gradients(loss: tf.Tensor, features: Any, tape: tf.GradientTape | None) -> Any:
-    """Returns the gradients of a loss in the structure of the features."""
+    """Returns the gradients of a loss, in the structure of the features."""
     leaves = tf.nest.flatten(features)
-    positions = [i for i, leaf in enumerate(leaves) if isinstance(leaf, tf.Tensor)]
-    positions = [i for i in positions if is_perturbable(leaves[i])]
+    positions = [
+        i
+        for i, leaf in enumerate(leaves)
+        if isinstance(leaf, tf.Tensor) and is_perturbable(leaf)
+    ]
     sources = [leaves[i] for i in positions]
     if tape is None:
         found = tf.gradients(loss, sources) if sources else []
@@ -378,23 +390,23 @@ def _gradients(loss: tf.Tensor, features: Any, tape: tf.GradientTape | None) -> 
 def _first_gradients(
     features: Any, loss: tf.Tensor | None, tape: tf.GradientTape | None
 ) -> Any:
-    """Returns the gradients of the given loss."""
+    """Returns the gradients of `labeled_loss`."""
     if tape is None and tf.executing_eagerly():
         raise ValueError(
-            "gradient_tape is needed in eager mode: compute labeled_loss in the "
-            "context of a tf.GradientTape that watches the features (tape.watch), and "
-            "pass that tape. Without one, call this within a tf.function."
+            "gradient_tape is needed in eager mode: compute labeled_loss inside a "
+            "tf.GradientTape that watches the features (tape.watch), and pass that "
+            "tape. Inside a tf.function none is needed."
         )
     if loss is None:
         raise ValueError("labeled_loss is needed unless random_init is set.")
-    # A tape that is not persistent is used up by taking the gradient, not paused.
+    # A tape that is not persistent cannot be paused; taking the gradient ends it.
     persistent = getattr(tape, "_persistent", False)
     with _paused(tape if persistent else None):
         return _gradients(loss, features, tape)
 
 
 def _perturbations(originals: Any, features: Any) -> dict[Any, tf.Tensor]:
-    """Returns by key how far each feature that can be perturbed is from its place."""
+    """Returns the current perturbation of each perturbable feature, by key."""
     triples = zip(
         feature_structures.keys(originals),
         tf.nest.flatten(originals),
@@ -404,8 +416,8 @@ def _perturbations(originals: Any, features: Any) -> dict[Any, tf.Tensor]:
     return {key: moved - x for key, x, moved in triples if is_perturbable(x)}
 
 
-def _finite(features: Any, gradients: Any) -> dict[Any, tf.Tensor]:
-    """Returns the gradients that there are by key, zero where they are not finite."""
+def _finite_by_key(features: Any, gradients: Any) -> dict[Any, tf.Tensor]:
+    """Returns the existing gradients by key, with non-finite values set to 0."""
     found = {}
     keys = feature_structures.keys(features)
     for key, gradient in zip(keys, tf.nest.flatten(gradients), strict=True):
@@ -417,26 +429,18 @@ def _finite(features: Any, gradients: Any) -> dict[Any, tf.Tensor]:
 
 @contextlib.contextmanager
 def _paused(tape: tf.GradientTape | None) -> Iterator[None]:
-    """Keeps a tape from recording, if it does."""
+    """Pauses the recording of a tape, if it is recording."""
     with contextlib.ExitStack() as stack:
         if tape is not None:
-            # Raised by a tape that is not recording now.
+            # A tape that is not recording raises one of these.
             with contextlib.suppress(RuntimeError, ValueError):
                 stack.enter_context(tape.stop_recording())
         yield
 
 
-def _refuse_unperturbed(features: Any, gradients: Any) -> None:
-    fixed = {
-        name: leaf
-        for name, leaf, gradient in zip(
-            feature_structures.names(features),
-            tf.nest.flatten(features),
-            tf.nest.flatten(gradients),
-            strict=True,
-        )
-        if gradient is None or not is_perturbable(leaf)
-    }
+def _raise_if_unperturbed(features: Any, gradients: Any) -> None:
+    leaves = tf.nest.flatten(features)
+    fixed = {name: leaves[i] for i, name in _unperturbed(features, gradients).items()}
     if fixed:
         raise ValueError(
             f"Cannot perturb features {feature_structures.described(fixed)}: they are "
@@ -445,7 +449,7 @@ def _refuse_unperturbed(features: Any, gradients: Any) -> None:
 
 
 @functools.cache
-def _warn_of_fixed(names: tuple[str, ...]) -> None:
+def _warn_unperturbed(names: tuple[str, ...]) -> None:
     logging.warning(
         "Features %s are not perturbed: they are not dense floating tensors, or the "
         "loss does not depend on them.",
@@ -454,8 +458,8 @@ def _warn_of_fixed(names: tuple[str, ...]) -> None:
 
 
 @functools.cache
-def _warn_of_all(message: str) -> None:
-    logging.warning("%s The features come back as they are.", message)
+def _warn_nothing_perturbed(message: str) -> None:
+    logging.warning("%s The features are returned unchanged.", message)
 
 
 def _rows(leaf: Any) -> Any:

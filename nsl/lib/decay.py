@@ -1,4 +1,4 @@
-"""Values that decay over the steps of training."""
+"""Values that decay during training."""
 
 from typing import Any
 
@@ -10,16 +10,16 @@ from nsl import configs
 def decay_over_time(
     global_step: Any, decay_config: configs.DecayConfig, init_value: Any = 1.0
 ) -> tf.Tensor:
-    """Returns what is left of `init_value` after some steps.
+    """Returns the decayed value of `init_value` at a training step.
 
-    With t = global_step / decay_steps and r = decay_rate the value is multiplied by
+    With t = global_step / decay_steps and r = decay_rate, the value is multiplied by
     r^t (exponential), 1 / (1 + r t) (inverse time) or exp(-r t) (natural exponential).
-    Works eagerly and in graphs. Taken as the weight of a loss it lets that fade; taken
-    from `init_value`, it lets a regularizer grow.
+    Works eagerly and in graphs. Use the result as the weight of a loss to fade the loss
+    out, or subtract it from `init_value` to let a regularizer grow.
 
     Args:
-      global_step: The step, a scalar.
-      decay_config: The curve, its pace and the smallest value.
+      global_step: The training step, a scalar.
+      decay_config: The type of decay, its rate and the smallest value.
       init_value: The value at step 0, a scalar.
 
     Returns:

@@ -11,7 +11,7 @@ _NEED_AXIS = (
     configs.DistanceType.JENSEN_SHANNON_DIVERGENCE,
     configs.DistanceType.KL_DIVERGENCE,
 )
-# Added to probabilities, so that the logarithm of zero is finite.
+# Added to probabilities to keep their logarithms finite.
 _EPSILON = 1e-7
 _MACHINE_EPSILON = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float64": 2.0**-52}
 _AVERAGE = "weighted_sum_by_nonzero_weights"
@@ -25,9 +25,9 @@ def pairwise_distance_wrapper(
 ) -> tf.Tensor:
     """Computes the weighted distance between `sources` and `targets`.
 
-    With `sum_over_axis` the differences along that axis are summed into one distance
-    of vectors before distances are weighted and averaged; otherwise each element is a
-    distance of its own.
+    With `sum_over_axis`, the elements along that axis are one vector, and each vector
+    gives one distance. Otherwise each element gives one. The distances are then
+    weighted and reduced.
 
     Example:
     ```python
@@ -38,15 +38,15 @@ def pairwise_distance_wrapper(
     Args:
       sources: A floating tensor of shape [batch, ...].
       targets: A tensor of the same shape.
-      weights: A number, or a tensor of the rank of the distances with sizes equal to
-        theirs or 1. Along `sum_over_axis` its size must be 1.
+      weights: A number, or a tensor of the same rank as the distances, each axis of the
+        same size or of size 1. Its size along `sum_over_axis` must be 1.
       distance_config: The distance, its axis, transform and reduction. None means
         `DistanceConfig()`.
 
     Returns:
-      The reduced distance, a scalar; 0 where all weights are 0. With the reduction
+      The reduced distance, a scalar, or 0 if all weights are 0. With the reduction
       'none', the weighted distances: of the shape of `targets` for L1 and L2, otherwise
-      with size 1 along `sum_over_axis`. At least float32, however narrow the inputs.
+      with size 1 along `sum_over_axis`. float64 if an input is, otherwise float32.
 
     Raises:
       ValueError: If shapes do not match, or if `sum_over_axis` is out of range or is
@@ -60,10 +60,10 @@ def pairwise_distance_wrapper(
 def weighted_sum_and_normalizer(
     sources: Any, targets: Any, weights: Any, distance_config: configs.DistanceConfig
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the two numbers whose ratio is `pairwise_distance_wrapper`.
+    """Returns the numerator and denominator of `pairwise_distance_wrapper`.
 
-    Each can be summed over several parts of a batch, such as replicas, before dividing.
-    With the reduction 'weighted_sum' the second is 1 and not to be summed.
+    Both can be summed over parts of a batch, such as replicas, before dividing. With
+    the reduction 'weighted_sum' the denominator is 1 and must not be summed.
 
     Args:
       sources: As in `pairwise_distance_wrapper`.
@@ -72,7 +72,7 @@ def weighted_sum_and_normalizer(
       distance_config: As in `pairwise_distance_wrapper`.
 
     Returns:
-      The weighted sum of distances and what it is divided by, two scalars.
+      The weighted sum of distances and its normalizer, two scalars.
 
     Raises:
       ValueError: As in `pairwise_distance_wrapper`, or if the reduction is 'none'.
@@ -110,8 +110,8 @@ def kl_divergence(
 
     Raises:
       ValueError: If `axis` is None or out of range, or shapes do not match.
-      tf.errors.InvalidArgumentError: If the inputs are no distributions. Under XLA this
-        is not checked.
+      tf.errors.InvalidArgumentError: If the inputs are not distributions. Not checked
+        under XLA.
     """
     with tf.name_scope(scope or "kl_divergence"):
         values = _checked_divergence(_kl, labels, predictions, axis)
@@ -147,8 +147,8 @@ def jensen_shannon_divergence(
 
     Raises:
       ValueError: If `axis` is None or out of range, or shapes do not match.
-      tf.errors.InvalidArgumentError: If the inputs are no distributions. Under XLA this
-        is not checked.
+      tf.errors.InvalidArgumentError: If the inputs are not distributions. Not checked
+        under XLA.
     """
     with tf.name_scope(scope or "jensen_shannon_divergence"):
         values = _checked_divergence(_jensen_shannon, labels, predictions, axis)
@@ -161,20 +161,21 @@ def assert_distributions(
     """Checks that a tensor holds probabilities that sum to 1.
 
     Args:
-      tensor: What is checked, of any dtype.
-      name: What an error calls it.
+      tensor: The tensor to check, of any dtype.
+      name: The name of the tensor in errors.
       axis: The axis of the classes.
-      advice: What an error says at the end.
+      advice: A sentence to end errors with.
 
     Returns:
-      The checks as control dependencies; none in eager mode, where they have run.
+      The checks as control dependencies. Empty in eager mode, where they have already
+      run.
 
     Raises:
-      tf.errors.InvalidArgumentError: If it does not. Under XLA this is not checked.
+      tf.errors.InvalidArgumentError: If a check fails. Not checked under XLA.
     """
     _check_axis(tensor, axis)
     wide = tf.cast(tensor, tf.float64 if tensor.dtype == tf.float64 else tf.float32)
-    # Rounding of many classes adds up, and the more the narrower the dtype.
+    # Rounding errors add up over many classes, more so in narrow dtypes.
     dtype = tensor.dtype if tensor.dtype.is_floating else wide.dtype
     checks = [
         tf.debugging.assert_non_negative(
@@ -192,7 +193,7 @@ def assert_distributions(
 
 
 def _distances(sources: Any, targets: Any, config: configs.DistanceConfig) -> tf.Tensor:
-    """Returns the distances that the reduction weights and averages."""
+    """Returns the distances before weighting and reduction."""
     axis = config.sum_over_axis
     kind = config.distance_type
     if axis is None and kind in _NEED_AXIS:
@@ -225,7 +226,7 @@ def _distances(sources: Any, targets: Any, config: configs.DistanceConfig) -> tf
     else:
         values = tf.math.squared_difference(sources, targets)
     if axis is None or config.reduction in ("none", "weighted_sum"):
-        # NSL leaves the axis in these two; the sum is the same with and without it.
+        # As in NSL 1.4, where these two reductions keep the axis.
         return values
     return tf.reduce_sum(values, axis=axis, keepdims=True)
 
@@ -245,11 +246,9 @@ def _jensen_shannon(
 def _checked_divergence(
     divergence: Any, labels: Any, predictions: Any, axis: int | None
 ) -> tf.Tensor:
-    """Returns a divergence after checking that its inputs are distributions."""
+    """Computes a divergence after checking that its inputs are distributions."""
     if axis is None:
-        raise ValueError(
-            "axis is needed: it is the axis along which probabilities sum to 1."
-        )
+        raise ValueError("axis is needed: the axis along which probabilities sum to 1.")
     narrow = tf.convert_to_tensor(labels), tf.convert_to_tensor(predictions)
     labels, predictions = _alike(*narrow, axis)
     checks = [
@@ -261,7 +260,7 @@ def _checked_divergence(
 
 
 def _alike(sources: Any, targets: Any, axis: int | None) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns both tensors in one dtype of at least float32, shapes checked."""
+    """Checks the shapes and casts both tensors to float64 if one is, else float32."""
     sources, targets = tf.convert_to_tensor(sources), tf.convert_to_tensor(targets)
     if not sources.shape.is_compatible_with(targets.shape):
         raise ValueError(
@@ -284,7 +283,7 @@ def _check_axis(tensor: tf.Tensor, axis: int | None) -> None:
 
 
 def _weighted(values: tf.Tensor, weights: Any) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns weighted values and the weights, both of the shape of `values`."""
+    """Returns the weighted values and the weights, both in the shape of `values`."""
     weights = tf.cast(weights, values.dtype)
     ranks = weights.shape.rank, values.shape.rank
     fits = None in ranks or (
@@ -317,7 +316,7 @@ def _sum_and_normalizer(
         normalizer = tf.math.count_nonzero(weights, dtype=values.dtype)
     else:
         raise ValueError(
-            f"The reduction {reduction!r} does not give one number: expected "
+            f"The reduction {reduction!r} does not return a scalar: expected "
             "'weighted_sum', 'weighted_mean', 'weighted_sum_over_batch_size' or "
             "'weighted_sum_by_nonzero_weights'."
         )

@@ -1,4 +1,4 @@
-"""Masks that keep parts of the features from being changed."""
+"""Masks that exclude parts of the features from perturbation."""
 
 from typing import Any
 
@@ -14,8 +14,8 @@ def apply_feature_mask(features: Any, feature_mask: Any = None) -> Any:
     Args:
       features: A floating tensor, or a structure of them.
       feature_mask: Factors in [0, 1], broadcastable to the features: a number, an
-        array, or a structure of them keyed by feature, where a feature without an
-        entry stays as it is. None masks nothing.
+        array, or a structure of them keyed by feature. A feature without an entry is
+        not masked. None masks nothing.
 
     Returns:
       A structure like `features`.
@@ -23,8 +23,8 @@ def apply_feature_mask(features: Any, feature_mask: Any = None) -> Any:
     Raises:
       ValueError: If the mask names an unknown feature or does not broadcast to its
         feature.
-      tf.errors.InvalidArgumentError: If the mask leaves [0, 1]. Where its values are
-        known before a graph runs, the error is a ValueError too.
+      tf.errors.InvalidArgumentError: If the mask has values outside [0, 1]. If they are
+        known when the graph is built, the error is also a ValueError.
     """
     if feature_mask is None:
         return features
@@ -44,7 +44,7 @@ def apply_feature_mask(features: Any, feature_mask: Any = None) -> Any:
 
 
 class _OutOfUnitInterval(ValueError, tf.errors.InvalidArgumentError):
-    """A value is wrong; the check of NSL 1.4 raised the other error."""
+    """A ValueError that code written for NSL 1.4 catches as InvalidArgumentError."""
 
     def __init__(self, message: str) -> None:
         tf.errors.InvalidArgumentError.__init__(self, None, None, message)
@@ -60,8 +60,8 @@ def in_unit_interval(mask: tf.Tensor) -> tf.Tensor:
       The mask.
 
     Raises:
-      tf.errors.InvalidArgumentError: If a value is outside. Where values are known
-        before a graph runs, the error is a ValueError too.
+      tf.errors.InvalidArgumentError: If a value is outside. If the values are known
+        when the graph is built, the error is also a ValueError.
     """
     values = tf.get_static_value(mask)
     if values is not None:

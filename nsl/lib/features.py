@@ -1,4 +1,4 @@
-"""Structures of features: names of their leaves, and values given per feature."""
+"""Structures of features: the names of their leaves, and settings given per feature."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,7 +8,7 @@ import tensorflow as tf
 
 
 def is_perturbable(tensor: Any) -> bool:
-    """Returns whether a feature can be perturbed: dense and floating.
+    """Returns whether a feature is dense and floating, so that it can be perturbed.
 
     Args:
       tensor: A tensor or NumPy array.
@@ -22,16 +22,16 @@ def is_perturbable(tensor: Any) -> bool:
 
 
 def cast_exactly(value: Any, dtype: tf.DType) -> tf.Tensor:
-    """Returns a value as a tensor of a dtype.
+    """Converts a value to a tensor of a dtype.
 
-    Unlike `tf.cast`, which would round Python numbers to float32 on the way.
+    `tf.cast` rounds Python numbers to float32 first; this does not.
 
     Args:
       value: A number, an array, or a tensor.
       dtype: A floating dtype.
 
     Returns:
-      A tensor.
+      A tensor of `dtype`.
     """
     if tf.is_tensor(value):
         return tf.cast(value, dtype)
@@ -39,14 +39,14 @@ def cast_exactly(value: Any, dtype: tf.DType) -> tf.Tensor:
 
 
 def names(features: Any) -> list[str]:
-    """Returns what to call each leaf of a structure in messages.
+    """Returns the names of the leaves of a structure, for messages.
 
     Args:
       features: A structure of tensors.
 
     Returns:
-      The keys and positions that lead to each leaf, joined by "/", in the order of
-      `tf.nest.flatten`; empty for a single tensor.
+      The path of keys and positions to each leaf, joined by "/", in the order of
+      `tf.nest.flatten`. The name of a single tensor is empty.
     """
     return list(map(str, keys(features)))
 
@@ -59,7 +59,7 @@ def keys(features: Any) -> list[Any]:
 
     Returns:
       The key or the position of each leaf, in the order of `tf.nest.flatten`; '' for a
-      single tensor. Of a nested structure, they are as in `names`.
+      single tensor. For leaves of nested structures, the path as in `names`.
     """
     return [
         path[0] if len(path) == 1 else "/".join(map(str, path))
@@ -68,23 +68,22 @@ def keys(features: Any) -> list[Any]:
 
 
 def spread(value: Any, features: Any, what: str) -> list[Any]:
-    """Returns the part of `value` that belongs to each leaf of `features`.
+    """Returns the value given for each leaf of `features`.
 
-    A number or an array belongs to every leaf. A dict gives values by name (by
-    position where the features are a list or tuple), a list or tuple by position;
-    what they leave out, or give as None, is None. Both may be nested as the features
-    are.
+    A number or an array applies to every leaf. A dict gives values by name (by position
+    if the features are a list or tuple), a list or tuple by position. Missing entries
+    are None. All of these may be nested like the features.
 
     Args:
       value: A number, an array, None, or a structure of them.
       features: A structure of tensors.
-      what: What the value is, for messages.
+      what: The name of the value, for messages.
 
     Returns:
       One value for each leaf, in the order of `tf.nest.flatten`.
 
     Raises:
-      ValueError: If `value` names a feature that there is not.
+      ValueError: If `value` names an unknown feature.
     """
     return list(_spread(value, features, what, ()))
 
@@ -97,15 +96,16 @@ def spread_tensors(
     Args:
       value: A number, an array, None, or a structure of them.
       features: A structure of tensors.
-      what: What the value is, for messages.
+      what: The name of the value, for messages.
       dtypes: The dtype to give the value of each leaf.
 
     Returns:
-      One tensor or None for each leaf, in the order of `tf.nest.flatten`.
+      One tensor or None for each leaf, in the order of `tf.nest.flatten`. None also for
+      leaves that cannot be perturbed.
 
     Raises:
-      ValueError: If `value` names a feature that there is not, or has a shape that
-        does not broadcast to its feature's.
+      ValueError: If `value` names an unknown feature, or does not broadcast to its
+        feature.
     """
     tensors: list[tf.Tensor | None] = []
     leaves = tf.nest.flatten(features)
@@ -132,15 +132,15 @@ def described(features: Any) -> str:
 
 
 def nothing_to_perturb(features: Any) -> str:
-    """Returns the message that no feature can be perturbed, and the way out."""
+    """Returns an error message for features that cannot be perturbed."""
     return (
         "None of the features can be perturbed: "
         f"{described(features)}. Only dense floating tensors that the loss depends on "
-        "can. Cast integers to float32 before the model sees them (images of uint8, "
-        "for instance: tf.cast(x, tf.float32) / 255). Of token ids and categories, "
-        "perturb the vectors: in nsl.keras name the layer that gives them, "
-        "AdvNeighborConfig(embedding_layer=...). If a feature is floating, the "
-        "tape must have watched it (tape.watch) before the model was called on it."
+        "can. Cast integers to float32 before the model sees them (uint8 images: "
+        "tf.cast(x, tf.float32) / 255). For token ids and categories, perturb their "
+        "embeddings: in nsl.keras, name the embedding layer with "
+        "AdvNeighborConfig(embedding_layer=...). If a feature is floating, call "
+        "tape.watch on it before the model runs."
     )
 
 
@@ -195,8 +195,8 @@ def _spread(
         unknown = [key for key in parts if key not in known]
         if unknown:
             raise ValueError(
-                f"{what} has entries for features {unknown} that there are not: the "
-                f"features are {known}."
+                f"{what} has entries for unknown features {unknown}: the features are "
+                f"{known}."
             )
     else:
         parts = {key: value for key, _ in children}

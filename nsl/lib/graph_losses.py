@@ -1,4 +1,4 @@
-"""Losses of samples and their neighbors in a graph, one value a sample."""
+"""Losses between samples and their graph neighbors, one value per sample."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import tensorflow as tf
 from nsl.lib.distances import assert_distributions
 from nsl.lib.replicas import gather_from_replicas, sum_over_replicas
 
-# The logarithm of a weight of 0: its exponential is 0, and nothing becomes NaN.
+# The logarithm of a weight of 0. Finite, so that no difference of two is NaN.
 _LOG_ZERO = -1e30
 _EPSILON = 1e-7
 
@@ -20,31 +20,31 @@ def neighbor_contrastive_loss(
 ) -> tf.Tensor:
     """Computes the contrastive loss of samples against their neighbors.
 
-    With s the cosine similarity, t the temperature and w the weights of the edges of
-    sample z_i, divided by their sum:
+    With the cosine similarity s, the temperature t, and the edge weights w_ik of sample
+    z_i, normalized to sum to 1:
 
         -log(sum_k w_ik exp(s(z_i, n_ik) / t) / (sum_k exp(s(z_i, n_ik) / t)
                                                  + sum_{j != i} exp(s(z_i, z_j) / t)))
 
-    where k runs over the neighbors of weight above 0 and j over the samples of the
+    where k runs over the neighbors of positive weight and j over the samples of the
     batch. This is the NContrast loss of Hu et al. (2021), "Graph-MLP",
-    https://arxiv.org/abs/2106.04051, but for a constant, which makes it independent of
-    the scale of the weights and never negative.
+    https://arxiv.org/abs/2106.04051, up to a constant; normalized weights make it
+    independent of their scale, and never negative.
 
-    Negatives are all samples of the batch but the sample itself, neighbors among them,
-    as in the paper: a neighbor that is also a sample of the batch counts in the
-    denominator twice. The neighbors of other samples are no negatives. In a replica of
-    a `tf.distribute` strategy, negatives are the samples of all replicas.
+    The negatives are all other samples of the batch, as in the paper. A neighbor that
+    is also a sample of the batch therefore appears in the denominator twice. The
+    neighbors of other samples are not negatives. In a replica of a `tf.distribute`
+    strategy, the negatives are the samples of all replicas.
 
     Args:
-      samples: Embeddings of shape [batch, ...], each taken as one vector.
-      neighbors: Those of the neighbors, of shape [batch, k, ...].
-      weights: Weights of the edges, of shape [batch, k]; one of 0 or less masks the
-        neighbor.
-      temperature: Divides the similarities, greater than 0.
+      samples: Embeddings of shape [batch, ...]; all axes but the first are flattened.
+      neighbors: Embeddings of the neighbors, of shape [batch, k, ...].
+      weights: Edge weights, of shape [batch, k]; a weight <= 0 masks the neighbor.
+      temperature: The divisor of the similarities, greater than 0.
 
     Returns:
-      The losses, of shape [batch]; 0 for a sample without neighbors. At least float32.
+      The losses, of shape [batch]; 0 for a sample without neighbors. float64 if samples
+      or neighbors are, otherwise float32.
 
     Raises:
       ValueError: If shapes do not match.
@@ -52,16 +52,19 @@ def neighbor_contrastive_loss(
     samples, neighbors, weights = _prepared(samples, neighbors, weights)
     samples = _unit(samples, 1)
     batch, first = gather_from_replicas(samples)
-    near = tf.einsum("bd,bkd->bk", samples, _unit(neighbors, 2)) / temperature
-    rest = tf.matmul(samples, batch, transpose_b=True) / temperature
+    to_neighbors = tf.einsum("bd,bkd->bk", samples, _unit(neighbors, 2)) / temperature
+    to_samples = tf.matmul(samples, batch, transpose_b=True) / temperature
     rows = first + tf.range(tf.shape(samples)[0])
-    itself = rows[:, tf.newaxis] == tf.range(tf.shape(batch)[0])
-    log_zero = tf.constant(_LOG_ZERO, near.dtype)
-    there = weights > 0
-    positive = tf.reduce_logsumexp(near + _log_shares(weights), axis=1)
-    candidates = [tf.where(there, near, log_zero), tf.where(itself, log_zero, rest)]
-    every = tf.reduce_logsumexp(tf.concat(candidates, 1), axis=1)
-    return tf.where(tf.reduce_any(there, axis=1), every - positive, 0.0)
+    is_self = rows[:, tf.newaxis] == tf.range(tf.shape(batch)[0])
+    log_zero = tf.constant(_LOG_ZERO, to_neighbors.dtype)
+    is_neighbor = weights > 0
+    log_positive = tf.reduce_logsumexp(to_neighbors + _log_shares(weights), axis=1)
+    candidates = [
+        tf.where(is_neighbor, to_neighbors, log_zero),
+        tf.where(is_self, log_zero, to_samples),
+    ]
+    log_total = tf.reduce_logsumexp(tf.concat(candidates, 1), axis=1)
+    return tf.where(tf.reduce_any(is_neighbor, axis=1), log_total - log_positive, 0.0)
 
 
 def neighbor_consistency_loss(
@@ -73,42 +76,41 @@ def neighbor_consistency_loss(
     binary: bool = False,
     distribution_alignment: float = 0.0,
 ) -> tf.Tensor:
-    """Computes the divergence from what the neighbors of each sample predict.
+    """Computes the divergence of each prediction from those of the sample's neighbors.
 
     The target is the mean of the neighbors' probabilities, weighted by the edges,
-    raised to the power 1 / `sharpening_temperature` and divided by its sum. No gradient
-    goes through it. The loss is KL(target || prediction), averaged over the positions
-    where a sample has several predictions. Sharpened means as targets are due to
-    Berthelot et al. (2019), https://arxiv.org/abs/1905.02249, and in graphs to Feng et
-    al. (2020), "GRAND", https://arxiv.org/abs/2005.11079.
+    raised to the power 1 / `sharpening_temperature` and normalized. No gradient flows
+    through it. The loss is KL(target || prediction), averaged over positions for
+    samples with several predictions. Berthelot et al. (2019),
+    https://arxiv.org/abs/1905.02249, introduced sharpened means as targets; Feng et al.
+    (2020), "GRAND", https://arxiv.org/abs/2005.11079, used them on graphs.
 
-    Sharpening lets a class that is ahead grow until all samples have it. Against this,
-    `distribution_alignment` divides each target by the share that its class has among
-    the targets of the batch, to that power, before it is divided by its sum (Berthelot
-    et al., 2020, "ReMixMatch", https://arxiv.org/abs/1911.09785; here towards equal
-    shares). In a replica of a `tf.distribute` strategy the batch is that of all.
+    Sharpening can amplify a leading class until it takes over all samples. To prevent
+    this, `distribution_alignment` divides each target by its class's share among the
+    targets of the batch, raised to that power, before normalizing (Berthelot et al.,
+    2020, "ReMixMatch", https://arxiv.org/abs/1911.09785; here towards equal shares). In
+    a replica of a `tf.distribute` strategy, the shares are those of all replicas.
 
     Args:
       outputs: Predictions of shape [batch, ..., classes].
-      neighbor_outputs: Those of the neighbors, of shape [batch, k, ..., classes].
-      weights: Weights of the edges, of shape [batch, k]; one of 0 or less masks the
-        neighbor.
-      sharpening_temperature: 1 leaves the mean as it is, less sharpens it. Greater
-        than 0.
+      neighbor_outputs: Predictions of the neighbors, of shape [batch, k, ..., classes].
+      weights: Edge weights, of shape [batch, k]; a weight <= 0 masks the neighbor.
+      sharpening_temperature: 1 does not sharpen, smaller values do. Greater than 0.
       from_logits: Whether outputs are logits instead of probabilities.
-      binary: Whether each output is the probability (or logit) of a yes by itself,
-        instead of one of several classes.
-      distribution_alignment: 0 leaves the shares of the classes as they are, 1 makes
-        them about equal. At each position of a sample that has several, the shares are
-        those there.
+      binary: Whether each output is an independent binary prediction instead of one of
+        several classes.
+      distribution_alignment: The power: 0 disables the alignment, 1 makes the shares of
+        the classes about equal. Samples with several predictions are aligned at each
+        position separately.
 
     Returns:
-      The losses, of shape [batch]; 0 for a sample without neighbors. At least float32.
+      The losses, of shape [batch]; 0 for a sample without neighbors. float64 if an
+      output is, otherwise float32.
 
     Raises:
       ValueError: If shapes do not match.
-      tf.errors.InvalidArgumentError: If outputs that should be probabilities of classes
-        do not sum to 1. Under XLA this is not checked.
+      tf.errors.InvalidArgumentError: If probabilities of classes do not sum to 1. Not
+        checked under XLA.
     """
     outputs = tf.convert_to_tensor(outputs)
     checks = [] if from_logits or binary else _check_probabilities(outputs)
@@ -117,10 +119,10 @@ def neighbor_consistency_loss(
     log_p = _log_probabilities(outputs, from_logits, binary)
     log_mean = _log_mean(neighbors, weights, from_logits, binary)
     log_target = tf.nn.log_softmax(log_mean / sharpening_temperature, axis=-1)
-    there = tf.reduce_any(weights > 0, axis=1)
+    has_neighbors = tf.reduce_any(weights > 0, axis=1)
     if distribution_alignment:
         counts = tf.einsum(
-            "b,b...->...", tf.cast(there, log_p.dtype), tf.exp(log_target)
+            "b,b...->...", tf.cast(has_neighbors, log_p.dtype), tf.exp(log_target)
         )
         shares = tf.math.log(sum_over_replicas(counts) + _EPSILON)
         log_target -= distribution_alignment * shares
@@ -130,30 +132,30 @@ def neighbor_consistency_loss(
     values = tf.reduce_mean(
         tf.reshape(divergence, [tf.shape(divergence)[0], -1]), axis=1
     )
-    return tf.where(there, values, 0.0)
+    return tf.where(has_neighbors, values, 0.0)
 
 
 def neighbor_mean_prediction(
     neighbor_outputs: Any, weights: Any, from_logits: bool = False, binary: bool = False
 ) -> tf.Tensor:
-    """Returns what the neighbors of each sample predict together.
+    """Returns the mean prediction of each sample's neighbors.
 
-    This is the mean of their probabilities, weighted by the edges. The gradient goes
-    through it: a loss between it and the label of a sample teaches the neighbors that
-    label, as in Klicpera et al. (2019), "APPNP", https://arxiv.org/abs/1810.05997.
+    This is the mean of their probabilities, weighted by the edges. Gradients flow
+    through it: a loss between it and the label of a sample trains the neighbors'
+    predictions on that label, as in Klicpera et al. (2019), "APPNP",
+    https://arxiv.org/abs/1810.05997.
 
     Args:
       neighbor_outputs: Predictions of shape [batch, k, ..., classes].
-      weights: Weights of the edges, of shape [batch, k]; one of 0 or less masks the
-        neighbor.
+      weights: Edge weights, of shape [batch, k]; a weight <= 0 masks the neighbor.
       from_logits: Whether outputs are logits instead of probabilities.
-      binary: Whether each output is the probability (or logit) of a yes by itself,
-        instead of one of several classes.
+      binary: Whether each output is an independent binary prediction instead of one of
+        several classes.
 
     Returns:
-      A tensor of shape [batch, ..., classes] in the form of the outputs: logits if they
-      are logits, otherwise probabilities. For a sample without neighbors, all classes
-      are equally likely. At least float32.
+      A tensor of shape [batch, ..., classes]: logits if the outputs are logits,
+      otherwise probabilities. A sample without neighbors gets equal probabilities.
+      float64 if the outputs are, otherwise float32.
 
     Raises:
       ValueError: If shapes do not match.
@@ -173,14 +175,14 @@ def neighbor_mean_prediction(
 
 def _check_probabilities(outputs: tf.Tensor) -> list[tf.Operation]:
     return assert_distributions(
-        outputs, "outputs", -1, "Are they logits? Then say so: transform_fn='softmax'."
+        outputs, "outputs", -1, "If they are logits, set transform_fn='softmax'."
     )
 
 
 def _prepared(
     samples: Any, neighbors: Any, weights: Any
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns all three in one dtype of at least float32, shapes checked."""
+    """Checks the shapes and casts all three to float64 if one is, else float32."""
     samples, neighbors = tf.convert_to_tensor(samples), tf.convert_to_tensor(neighbors)
     weights = tf.convert_to_tensor(weights)
     expected = tf.TensorShape([samples.shape[0], weights.shape[-1]])
@@ -200,7 +202,7 @@ def _prepared(
 
 
 def _unit(vectors: tf.Tensor, batch_axes: int) -> tf.Tensor:
-    """Flattens all but the first axes and divides each vector by its length."""
+    """Flattens all but the batch axes and divides each vector by its length."""
     shape = tf.shape(vectors)[:batch_axes]
     rows = tf.reshape(vectors, tf.concat([shape, [-1]], 0))
     return tf.math.l2_normalize(rows, axis=-1)
@@ -208,31 +210,33 @@ def _unit(vectors: tf.Tensor, batch_axes: int) -> tf.Tensor:
 
 def _log_shares(weights: tf.Tensor) -> tf.Tensor:
     """Returns the logarithm of each weight divided by the sum of its row."""
-    there = weights > 0
-    weights = tf.where(there, weights, 0.0)
+    is_neighbor = weights > 0
+    weights = tf.where(is_neighbor, weights, 0.0)
     shares = tf.math.divide_no_nan(weights, tf.reduce_sum(weights, 1, keepdims=True))
-    # Very unequal weights round to 0 beside each other.
-    there &= shares > 0
-    return tf.where(there, tf.math.log(tf.where(there, shares, 1.0)), _LOG_ZERO)
+    # A share can underflow to 0 next to a much larger weight.
+    is_neighbor &= shares > 0
+    return tf.where(
+        is_neighbor, tf.math.log(tf.where(is_neighbor, shares, 1.0)), _LOG_ZERO
+    )
 
 
 def _log_mean(
     neighbors: tf.Tensor, weights: tf.Tensor, from_logits: bool, binary: bool
 ) -> tf.Tensor:
-    """Returns the logarithm of the mean of neighbors' probabilities."""
+    """Returns the logarithm of the neighbors' mean probabilities."""
     log_p = _log_probabilities(neighbors, from_logits, binary)
     ones = tf.ones([tf.rank(log_p) - 2], tf.int32)
     log_shares = tf.reshape(
         _log_shares(weights), tf.concat([tf.shape(weights), ones], 0)
     )
     log_mean = tf.reduce_logsumexp(log_shares + log_p, axis=1)
-    there = tf.reduce_any(weights > 0, axis=1)
-    there = tf.reshape(
-        there, tf.concat([[-1], tf.ones_like(tf.shape(log_mean)[1:])], 0)
+    has_neighbors = tf.reduce_any(weights > 0, axis=1)
+    has_neighbors = tf.reshape(
+        has_neighbors, tf.concat([[-1], tf.ones_like(tf.shape(log_mean)[1:])], 0)
     )
-    # Without neighbors, all classes are equally likely.
+
     classes = tf.cast(tf.shape(log_mean)[-1], log_mean.dtype)
-    return tf.where(there, log_mean, -tf.math.log(classes))
+    return tf.where(has_neighbors, log_mean, -tf.math.log(classes))
 
 
 def _log_probabilities(

@@ -1,4 +1,4 @@
-"""The shortest way from a point to a hyperplane, within bounds."""
+"""The smallest perturbation that moves a point onto a hyperplane, within bounds."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from nsl.configs import NormType
 
-# Newton's method below ends exactly, after a handful of steps; this only bounds a loop.
+# Newton's method below is exact after a few steps; this is only a safeguard.
 _MAX_STEPS = 100
 
 
@@ -18,31 +18,32 @@ def shortest_move(
     high: tf.Tensor,
     norm_type: Any,
 ) -> tf.Tensor:
-    """Returns the smallest move onto a hyperplane that stays between bounds.
+    """Returns the smallest perturbation that reaches a hyperplane, within bounds.
 
     For each row x, the d of smallest norm with
 
         <normal, d> = gap  and  low <= x + d <= high.
 
-    If the box does not reach the hyperplane, the move goes as far towards it as the box
-    allows. It is exact: section 3.1 of Croce and Hein (2020),
-    https://arxiv.org/abs/1907.02044, which sorts the coordinates; here the equation for
-    L2 and L-infinity is solved by Newton's method, which ends exactly on a function
-    that is concave and linear by pieces.
+    If the box does not reach the hyperplane, d goes as far towards it as the box
+    allows. The solution is exact: Croce and Hein (2020), section 3.1,
+    https://arxiv.org/abs/1907.02044. They sort the coordinates; here, for L2 and
+    L-infinity, Newton's method solves the same equation. It terminates at the exact
+    root, because the function is concave and piecewise linear.
 
     Args:
-      rows: Points between the bounds, a floating tensor of shape [batch, coordinates].
+      rows: Points within the bounds, a floating tensor of shape [batch, coordinates].
       normal: The normal of each row's hyperplane, of the shape of `rows`.
-      gap: How much the inner product with the normal must change, of shape [batch, 1].
+      gap: The required change of the inner product with the normal, of shape
+        [batch, 1].
       low: The lower bounds, broadcastable to `rows`; -infinity where there is none.
       high: The upper bounds.
-      norm_type: The norm that is minimized, a `NormType` or its value.
+      norm_type: The norm to minimize, a `NormType` or its value.
 
     Returns:
-      The moves, of the shape and dtype of `rows`. Where the normal is zero, zeros.
+      The perturbations, of the shape and dtype of `rows`. Zero where the normal is.
     """
     direction = tf.where(gap < 0, -tf.sign(normal), tf.sign(normal))
-    # What a unit of each coordinate gains, and how far it can go.
+    # The gain per unit of each coordinate, and how far the coordinate can move.
     gain = tf.abs(normal)
     room = tf.maximum(tf.where(direction < 0, rows - low, high - rows), 0.0)
     room = tf.where(gain > 0, room, tf.zeros_like(room))
@@ -58,7 +59,7 @@ def shortest_move(
 
 
 def _greedy(gap: tf.Tensor, gain: tf.Tensor, room: tf.Tensor) -> tf.Tensor:
-    """Uses up the coordinates of largest gain first."""
+    """Uses the coordinates in descending order of gain."""
     order = tf.argsort(gain, axis=1, direction="DESCENDING")
     sorted_gain = tf.gather(gain, order, batch_dims=1)
     sorted_room = tf.gather(room, order, batch_dims=1)
@@ -72,10 +73,10 @@ def _greedy(gap: tf.Tensor, gain: tf.Tensor, room: tf.Tensor) -> tf.Tensor:
 def _proportional(
     gap: tf.Tensor, gain: tf.Tensor, room: tf.Tensor, shape: tf.Tensor
 ) -> tf.Tensor:
-    """Returns min(t * shape, room) with the t that closes the gap.
+    """Returns min(t * shape, room) for the t that closes the gap.
 
-    What is gained is concave in t, so that Newton's method from t = 0 never goes too
-    far, and linear by pieces, so that it ends when no further coordinate is used up.
+    The gain is concave in t, so Newton's method from t = 0 never overshoots; it is
+    piecewise linear, so the method ends once no further coordinate reaches its limit.
     """
     slope = gain * shape
 

@@ -1,4 +1,4 @@
-"""Interval bounds: what a network may return for all inputs of a box."""
+"""Interval bound propagation: bounds on a network's outputs over a box of inputs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from nsl.lib.features import is_perturbable
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Interval:
-    """Bounds of a tensor, one pair for each of its elements.
+    """Elementwise lower and upper bounds of a tensor.
 
     Attributes:
-      lower: The lower bounds.
-      upper: The upper bounds, a tensor like `lower`; the same object where nothing
-        varies.
-      scores: What went into the softmax or sigmoid that gave this, or None.
-      affine: What went into the dense layer that gave this, and its kernel, or None.
+      lower: The lower bounds, a floating tensor.
+      upper: The upper bounds, a tensor like `lower`; the same object if the value is
+        constant over the box.
+      scores: The input of the softmax or sigmoid that computed this, or None.
+      affine: The input and the kernel of the dense layer that computed this, or None.
     """
 
     lower: tf.Tensor
@@ -40,23 +40,24 @@ class Interval:
         return (self.upper - self.lower) / 2
 
     def worst_case_logits(self, labels: Any, binary: bool | None = None) -> tf.Tensor:
-        """Returns logits that no point of the box makes worse for the labels.
+        """Returns the worst logits for the labels that the bounds allow.
 
-        If these logits have the highest score at the label, all points of the box have.
-        Where the output is that of a dense layer, or the softmax of one, differences
-        of logits are bounded instead of each logit, which is tighter: Gowal et al.
+        If the label has the highest of these logits, it has the highest at every point
+        of the box. For the output of a dense layer, or the softmax of one, this bounds
+        differences of logits instead of each logit, which is tighter: Gowal et al.
         (2018), https://arxiv.org/abs/1810.12715, section 3.
 
         Args:
           labels: Classes, integers of shape [batch, ...] or [batch, ..., 1], or one-hot
-            rows, of shape [batch, ..., classes]; for binary outputs 0 or 1, with one
-            entry for each of the outputs.
-          binary: Whether each element is the logit of a yes by itself, instead of that
-            of one class along the last axis. None: if there is one element alone.
+            rows, of shape [batch, ..., classes]; for binary outputs 0 or 1, one for
+            each output.
+          binary: Whether each element is the logit of an independent binary prediction,
+            instead of one class along the last axis. If None, True for outputs of rank
+            1, or whose last axis has size 1.
 
         Returns:
-          A tensor of the shape of the output. Of several classes, the logit of the
-          label is 0.
+          A tensor of the shape of the output. With several classes, the label's logit
+          is 0.
         """
         if self.scores is not None:
             return self.scores.worst_case_logits(labels, binary)
@@ -77,7 +78,7 @@ class Interval:
             return tf.where(right, tf.zeros_like(others), others)
         before, kernel = self.affine
         own = tf.gather(self.center, labels, axis=-1, batch_dims=shape.rank - 1)
-        # Of each class, how its logit less that of the label depends on what goes in.
+        # The weights of each class's logit minus the label's.
         columns = tf.gather(tf.transpose(kernel), labels)[..., tf.newaxis]
         spread = tf.einsum("...n,...nk->...k", before.radius, tf.abs(kernel - columns))
         return self.center - own[..., tf.newaxis] + spread
@@ -86,11 +87,11 @@ class Interval:
 def interval_bounds(model: Any, lower: Any, upper: Any) -> Any:
     """Bounds the outputs of a model over all inputs of a box.
 
-    Each layer's outputs are bounded given bounds of its inputs: Gowal et al. (2018),
-    https://arxiv.org/abs/1810.12715, section 3. The model runs as in inference:
-    without dropout, and with the moving statistics of batch normalization, whose state
-    stays as it is. Bounds are computed in float32 at least; rounding, of about 1e-6 of
-    them, is not bounded. Gradients flow to the weights.
+    This is interval bound propagation: Gowal et al. (2018),
+    https://arxiv.org/abs/1810.12715, section 3. The model runs in inference mode: no
+    dropout, and batch normalization uses its moving statistics without updating them.
+    Bounds are computed in float32 or wider; rounding errors, of relative size about
+    1e-6, are not bounded. Gradients flow to the weights.
 
     ```python
     output = nsl.lib.interval_bounds(model, x - 0.1, x + 0.1)
@@ -100,16 +101,17 @@ def interval_bounds(model: Any, lower: Any, upper: Any) -> Any:
     Args:
       model: A sequential or functional Keras model of dense, convolutional, pooling,
         normalization, reshaping and merging layers and monotonic activations. Any other
-        layer takes part if it has a method `interval_bounds(lower, upper)` that returns
-        such a pair. A wrapper of `nsl.keras` stands for its base model.
-      lower: The inputs' lower bounds, in the structure of the model's inputs.
-      upper: Their upper bounds. Inputs that are no floats must be equal in both.
+        layer needs a method `interval_bounds(lower, upper)` that returns the bounds of
+        its outputs. For a wrapper of `nsl.keras`, its base model is used.
+      lower: The lower bounds of the inputs, in the structure of the model's inputs.
+      upper: The upper bounds. Inputs that are not floating must be equal in both.
 
     Returns:
-      An `Interval` for each output, in their structure.
+      An `Interval` for each output, in the structure of the outputs.
 
     Raises:
-      ValueError: If nothing is known of a layer; the message names it.
+      ValueError: If the model is not sequential or functional and built, or if a layer
+        is not supported; the message names it.
     """
 
     def interval_of(low: tf.Tensor, high: tf.Tensor) -> Interval:
@@ -122,8 +124,8 @@ def interval_bounds(model: Any, lower: Any, upper: Any) -> Any:
         model = model.base_model
     if not keras_internals.is_functional(model):
         raise ValueError(
-            "Interval bounds go from layer to layer, so they need a sequential or "
-            f"functional Keras model, but received {type(model).__name__}."
+            "Interval bounds propagate from layer to layer, so they need a sequential "
+            f"or functional Keras model, but received {type(model).__name__}."
         )
     ends = (keras_internals.flat_inputs(model, end) for end in (lower, upper))
     inputs = [interval_of(low, high) for low, high in zip(*ends, strict=True)]
@@ -131,7 +133,7 @@ def interval_bounds(model: Any, lower: Any, upper: Any) -> Any:
 
 
 def _bounded(operation: Any) -> Callable[..., Any]:
-    """Returns an operation of a model as a function of intervals."""
+    """Returns the function of intervals that bounds an operation of a model."""
 
     def run(*args: Any, mask: Any = None, training: Any = None, **kwargs: Any) -> Any:
         del mask, training
@@ -149,7 +151,7 @@ def _bounded(operation: Any) -> Callable[..., Any]:
             raise ValueError(
                 f"Interval bounds of the layer '{operation.name}' are not known: it is "
                 f"quantized ({operation.quantization_mode}), and rounds its inputs. "
-                "Bound the model as it was before."
+                "Bound the model before quantization."
             )
         rule = None
         if keras_internals.is_own_layer(operation):
@@ -159,8 +161,8 @@ def _bounded(operation: Any) -> Callable[..., Any]:
         if rule is None:
             raise ValueError(
                 f"Interval bounds of the layer '{operation.name}' are not known: it is "
-                f"a {type(operation).__name__}. Known are {sorted(_RULES)}. Take one "
-                "of these, or a layer of your own with a method "
+                f"a {type(operation).__name__}. Supported are {sorted(_RULES)}. Use "
+                "one of these, or a custom layer with a method "
                 "interval_bounds(lower, upper) that returns the bounds of its outputs."
             )
         return rule(operation, *args, **kwargs)
@@ -180,21 +182,21 @@ def _ends(values: Any, end: str) -> Any:
 
 
 def _monotonic(layer: Any, *args: Any, **kwargs: Any) -> Interval:
-    """Bounds what no input makes smaller as it grows."""
+    """Bounds a layer that is nondecreasing in every input."""
     slopes = [getattr(layer, name, 0) or 0 for name in ("alpha", "negative_slope")]
     interpolation = getattr(layer, "interpolation", "nearest")
     if min(slopes) < 0 or interpolation not in ("nearest", "bilinear"):
         raise ValueError(
-            f"Interval bounds of the layer '{layer.name}' are known where it is "
-            "monotonic: with slopes of at least 0, and interpolation 'nearest' or "
-            f"'bilinear'. But its config is {layer.get_config()}."
+            f"Interval bounds of the layer '{layer.name}' are known only if it is "
+            "monotonic: slopes of at least 0, and interpolation 'nearest' or "
+            f"'bilinear'. Its config is {layer.get_config()}."
         )
     low = layer.call(*_ends(args, "lower"), **_ends(kwargs, "lower"))
     return Interval(low, layer.call(*_ends(args, "upper"), **_ends(kwargs, "upper")))
 
 
 def _per_element(layer: Any, x: Interval) -> Interval:
-    """Bounds what is affine in each element, of whatever sign."""
+    """Bounds a layer that is affine in each element, with slopes of any sign."""
     ends = layer.call(x.lower), layer.call(x.upper)
     return Interval(tf.minimum(*ends), tf.maximum(*ends))
 
@@ -205,7 +207,7 @@ def _subtract(layer: Any, pair: list[Interval]) -> Interval:
 
 
 def _identity(layer: Any, x: Interval) -> Interval:
-    """Bounds what does nothing in inference."""
+    """Bounds a layer that does nothing in inference."""
     del layer
     return x
 
@@ -215,16 +217,16 @@ def _activation(layer: Any, x: Interval) -> Interval:
 
 
 def _softmax(layer: Any, x: Interval) -> Interval:
-    """Bounds each share of a softmax: its own score up, all others down."""
+    """Bounds a softmax: probabilities grow with their own score, shrink with others."""
     axis = getattr(layer, "axis", -1)
     if axis not in (-1, x.lower.shape.rank - 1):
         raise ValueError(
-            f"Interval bounds of the softmax '{layer.name}' are known along the last "
-            f"axis alone, but it is along {axis!r}."
+            f"Interval bounds of the softmax '{layer.name}' are known only along the "
+            f"last axis, but its axis is {axis!r}."
         )
 
     def share(own: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
-        # All but one of a sum, with no difference of numbers that are nearly equal.
+        # The sum over all other classes, without subtracting nearly equal numbers.
         highest = tf.reduce_max(others, -1, keepdims=True)
         shares = tf.exp(others - highest)
         rest = tf.maximum(tf.reduce_sum(shares, -1, keepdims=True) - shares, 1.0)
@@ -248,7 +250,8 @@ def _activated(layer: Any, activation: Any, x: Interval) -> Interval:
     if not known or name not in _MONOTONIC_ACTIVATIONS:
         raise ValueError(
             f"Interval bounds of the activation {name or activation!r} of the layer "
-            f"'{layer.name}' are not known. Known are softmax and the monotonic ones: "
+            f"'{layer.name}' are not known. Supported are softmax and the monotonic "
+            "activations: "
             f"{sorted(_MONOTONIC_ACTIVATIONS)}."
         )
     scores = x if name == "sigmoid" else None
@@ -258,7 +261,7 @@ def _activated(layer: Any, activation: Any, x: Interval) -> Interval:
 def _weighted(
     product: Callable[[Any, tf.Tensor, tf.Tensor], tf.Tensor],
 ) -> Callable[[Any, Interval], Interval]:
-    """Returns the rule of a layer that multiplies by a kernel and adds a bias."""
+    """Returns the rule for a layer that multiplies by a kernel and adds a bias."""
 
     def rule(layer: Any, x: Interval) -> Interval:
         kernel = tf.cast(tf.convert_to_tensor(layer.kernel), x.lower.dtype)
@@ -293,7 +296,7 @@ def _convolution(layer: Any, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     if layer.padding == "causal":
         raise ValueError(
             f"Interval bounds of the causal convolution '{layer.name}' are not known. "
-            "Put keras.layers.ZeroPadding1D in front of one with padding='valid'."
+            "Use keras.layers.ZeroPadding1D followed by one with padding='valid'."
         )
     return layer.convolution_op(x, kernel)
 
@@ -302,7 +305,7 @@ def _depthwise(layer: Any, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     if layer.data_format != "channels_last":
         raise ValueError(
             f"Interval bounds of the depthwise convolution '{layer.name}' are known "
-            "with data_format='channels_last' alone."
+            "only with data_format='channels_last'."
         )
     return tf.nn.depthwise_conv2d(
         x,
@@ -356,7 +359,7 @@ _RULES: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(_MONOTONIC, _monotonic),
 }
 
-# Of keras.ops, in functional models.
+# Operations of keras.ops in functional models.
 _OPERATIONS: dict[str, Callable[..., Any]] = {
     "Softmax": _softmax,
     **dict.fromkeys(_MONOTONIC_OPERATIONS, _monotonic),

@@ -1,8 +1,8 @@
-"""Everything that nsl uses of Keras beyond its public interface.
+"""All of nsl's uses of Keras's private interface.
 
-Each name stands here once, with what it is for and what is done without it. Nothing of
-Keras is imported, so that rooms that work without Keras may use this file. Where a
-release of Keras moves a name, `tests/keras/internals_test.py` fails by that name.
+Each name appears here once, with its purpose and the behavior without it. This file
+does not import Keras, so rooms that work without Keras can use it. If a Keras release
+renames something, `tests/keras/internals_test.py` fails and names it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _FUNCTIONAL = (f"{_KERAS}models.functional", f"{_KERAS}models.sequential")
 def all_layers(model: Any, include_self: bool = True) -> list[Any]:
     """Lists a model and all layers nested in it.
 
-    `Layer._flatten_layers`; without it the layers that `model.layers` gives, down to
-    the last. An empty list for what is no Keras layer.
+    `Layer._flatten_layers`; without it, recursion over `model.layers`. Returns an empty
+    list for objects that are not Keras layers.
     """
     if hasattr(model, "_flatten_layers"):
         return list(model._flatten_layers(include_self=include_self))
@@ -35,9 +35,9 @@ def all_layers(model: Any, include_self: bool = True) -> list[Any]:
 
 
 def takes_training(model: Any) -> bool:
-    """Tells whether `model.call` takes `training`.
+    """Returns whether `model.call` takes `training`.
 
-    `Layer._call_has_training_arg`; without it the signature of `call` tells.
+    `Layer._call_has_training_arg`; without it, the signature of `call`.
     """
     known = getattr(model, "_call_has_training_arg", None)
     if known is None:
@@ -46,11 +46,11 @@ def takes_training(model: Any) -> bool:
 
 
 def keywords_of_call(model: Any) -> set[str] | None:
-    """Lists the keywords that `model.call` makes use of, or None if it takes any.
+    """Lists the keywords that `model.call` uses, or returns None if it takes any.
 
-    The signature of `call` tells, but for functional and sequential models, whose
-    `call` takes any keyword and hands on those that the model has registered
-    (`Layer._call_context_args`; without it none).
+    Read from the signature of `call`. The `call` of functional and sequential models
+    takes any keyword and passes on those registered with the model
+    (`Layer._call_context_args`; without it, none).
     """
     call = type(model).call
     [_, *parameters] = inspect.signature(call).parameters.values()
@@ -65,8 +65,8 @@ def keywords_of_call(model: Any) -> set[str] | None:
 def keywords_received(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Returns the keywords that `call(self, inputs, **kwargs)` was called with.
 
-    Where Keras builds a model by a symbolic call (`Layer._maybe_build`), it passes all
-    of them as one argument named `kwargs`. Without that nothing changes.
+    When Keras builds a model by a symbolic call (`Layer._maybe_build`), it passes all
+    keywords as one argument named `kwargs`. Otherwise this changes nothing.
     """
     rest = dict(kwargs)
     return {**rest.pop("kwargs", {}), **rest}
@@ -75,50 +75,50 @@ def keywords_received(kwargs: dict[str, Any]) -> dict[str, Any]:
 def input_structure(model: Any) -> Any:
     """Returns the structure of a functional model's inputs, None for other models.
 
-    `Functional._inputs_struct`, for which a built `Sequential` has a `_functional`.
-    Without them `inputs`, if that is one tensor or a dict.
+    `Functional._inputs_struct`; a built `Sequential` has a `_functional` with it.
+    Without these, None.
     """
     functional = getattr(model, "_functional", model)
     return getattr(functional, "_inputs_struct", None)
 
 
 def logits_of(output: Any) -> Any:
-    """Returns what went into the softmax or sigmoid that gave an output, or None.
+    """Returns the input of the softmax or sigmoid that computed an output, or None.
 
-    `_keras_logits`, which Keras keeps for its own losses. Without it callers take the
-    logarithm of the probabilities, which has no gradient where one is rounded to 0.
+    `_keras_logits`, which Keras keeps for its own losses. Without it, callers use the
+    logarithm of the probabilities, which has no gradient where one rounds to 0.
     """
     return getattr(output, "_keras_logits", None)
 
 
 def keep_logits(output: Any, logits: Any) -> None:
-    """Notes the logits of an output, as Keras does."""
+    """Attaches logits to an output, as Keras does."""
     output._keras_logits = logits
 
 
 def mask_of(output: Any) -> Any:
-    """Returns which positions of an output count, bool of shape [batch, ...], or None.
+    """Returns the mask of an output, bool of shape [batch, ...], or None.
 
-    `_keras_mask`, which layers hand from one to the next. Without it all count.
+    `_keras_mask`, which layers pass on. Without it, no position is masked.
     """
     return getattr(output, "_keras_mask", None)
 
 
 def keep_mask(output: Any, mask: Any) -> None:
-    """Notes the mask of an output, as Keras does."""
+    """Attaches a mask to an output, as Keras does."""
     output._keras_mask = mask
 
 
 def note_mask(layer: Any, inputs: Any, mask: Any, outputs: Any) -> None:
-    """Notes the masks of a layer's outputs, as Keras does after its `call`.
+    """Attaches masks to a layer's outputs, as Keras does after `call`.
 
-    Public: `Layer.supports_masking` and `Layer.compute_mask`.
+    Public interface: `Layer.supports_masking` and `Layer.compute_mask`.
 
     Args:
       layer: The layer.
       inputs: Its first argument.
-      mask: The masks of `inputs`, in their structure.
-      outputs: What it returned.
+      mask: The masks of `inputs`, in the same structure.
+      outputs: The outputs of the layer.
     """
     flat = tf.nest.flatten(outputs)
     known = all(mask_of(output) is not None for output in flat)
@@ -132,38 +132,39 @@ def note_mask(layer: Any, inputs: Any, mask: Any, outputs: Any) -> None:
 
 
 def is_own_layer(layer: Any) -> bool:
-    """Tells whether a layer is one of Keras's own, whose behavior is known.
+    """Returns whether a layer is one of Keras's own, whose behavior is known.
 
-    By its module, `keras.src.layers`. Without it none is, and samples and neighbors
-    go through the model in passes of their own.
+    Its module starts with `keras.src.layers`. Without it, no layer counts as one, and
+    samples and neighbors need separate forward passes.
     """
     return type(layer).__module__.startswith(f"{_KERAS}layers.")
 
 
 def is_own_operation(operation: Any) -> bool:
-    """Tells whether a step of a functional model is one of `keras.ops`.
+    """Returns whether an operation of a functional model belongs to `keras.ops`.
 
-    By its module, `keras.src.ops`. Without it none is, and has no interval bounds.
+    Its module starts with `keras.src.ops`. Without it, no operation does, and none has
+    interval bounds.
     """
     return type(operation).__module__.startswith(f"{_KERAS}ops.")
 
 
 def is_own_activation(activation: Any) -> bool:
-    """Tells whether a function is one of Keras's activations; see `is_own_layer`."""
+    """Returns whether a function is one of Keras's activations; see `is_own_layer`."""
     module = getattr(activation, "__module__", "")
     return module.startswith(f"{_KERAS}activations.")
 
 
 def is_functional(model: Any) -> bool:
-    """Tells whether a model only chains layers; see `is_own_layer`."""
+    """Returns whether a model is only a graph of layers; see `is_own_layer`."""
     return type(model).__module__ in _FUNCTIONAL
 
 
 def flat_inputs(model: Any, inputs: Any) -> list[Any]:
-    """Returns what a functional model runs on, in the order of `model.inputs`.
+    """Returns the inputs of a functional model in the order of `model.inputs`.
 
-    `Functional._standardize_inputs`, which picks entries of a dict by name and adds or
-    drops an axis of size 1. Without it the leaves in the order of their structure.
+    `Functional._standardize_inputs`, which selects dict entries by name and adds or
+    drops axes of size 1. Without it, the leaves of the inputs in order.
     """
     functional = getattr(model, "_functional", None) or model
     standardize = getattr(functional, "_standardize_inputs", tf.nest.flatten)
@@ -173,23 +174,26 @@ def flat_inputs(model: Any, inputs: Any) -> list[Any]:
 def run_operations(
     model: Any, inputs: list[Any], run: Callable[[Any], Callable[..., Any]]
 ) -> Any:
-    """Runs a functional or sequential model with functions instead of its operations.
+    """Runs a functional or sequential model with its operations replaced by functions.
 
     `Function._run_through_graph`. Without it there are no interval bounds.
 
     Args:
       model: The model, built.
-      inputs: What takes the place of `model.inputs`, of any type.
-      run: Returns the function that is called instead of an operation or layer.
+      inputs: Replacements of `model.inputs`, of any type.
+      run: Returns the function to call instead of an operation or layer.
 
     Returns:
-      What the functions gave in the place of the model's outputs, in their structure.
+      The results in place of the model's outputs, in the same structure.
+
+    Raises:
+      ValueError: If the model is not built.
     """
     functional = getattr(model, "_functional", model)
     if functional is None:
         raise ValueError(
-            f"Expected a model whose layers are known, but '{model.name}' is not built "
-            "yet. Call it on a batch, or give it a keras.Input."
+            f"Expected a built model, but '{model.name}' is not built yet. Call it on "
+            "a batch, or give it a keras.Input."
         )
     outputs = functional._run_through_graph(inputs, operation_fn=run)
     single = isinstance(outputs, list | tuple) and len(outputs) == 1
@@ -197,10 +201,10 @@ def run_operations(
 
 
 def function_of_loss(loss: Any) -> tuple[str, dict[str, Any]]:
-    """Returns the name of Keras's function that a loss object wraps, and its settings.
+    """Returns the name and settings of the Keras function that a loss object wraps.
 
-    `LossFunctionWrapper.fn` and `_fn_kwargs`. Without them an empty name: what the
-    loss takes is then not known, and config fields such as `from_logits` must say it.
+    `LossFunctionWrapper.fn` and `_fn_kwargs`. Without them, an empty name: the form of
+    the outputs is then unknown, and config fields such as `from_logits` must be set.
     """
     function: Any = getattr(loss, "fn", None)
     if not getattr(function, "__module__", "").startswith(f"{_KERAS}losses."):
@@ -209,10 +213,11 @@ def function_of_loss(loss: Any) -> tuple[str, dict[str, Any]]:
 
 
 def losses_by_output(model: Any) -> dict[Any, Any]:
-    """Returns the loss compiled for each output, by its path in the structure.
+    """Returns the compiled loss of each output, keyed by its path in the structure.
 
-    `Trainer._compile_loss` and its `_flat_losses`, which are there once the loss was
-    computed. Without them no loss is known, and objectives that need one say so.
+    `Trainer._compile_loss` and its `_flat_losses`, which exist once the loss has been
+    computed. Without them no loss is known, and objectives that need one raise an
+    error.
     """
     compiled = getattr(model, "_compile_loss", None)
     flat: Any = getattr(compiled, "_flat_losses", None) or ()
@@ -222,9 +227,9 @@ def losses_by_output(model: Any) -> dict[Any, Any]:
 def compiled_loss(
     model: Any, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool
 ) -> tf.Tensor:
-    """Computes the loss as `compute_loss` does, which may take `training` or not.
+    """Computes the loss like `compute_loss`, which may or may not take `training`.
 
-    `Trainer._compute_loss`; without it `compute_loss` itself is called.
+    `Trainer._compute_loss`; without it, `compute_loss`.
     """
     compute = getattr(model, "_compute_loss", model.compute_loss)
     return compute(
@@ -233,9 +238,9 @@ def compiled_loss(
 
 
 def own_metrics(model: Any) -> list[Any]:
-    """Returns the metrics that a model's own code updates, not those compiled.
+    """Returns the metrics that a model's own code updates, without the compiled ones.
 
-    `Layer._metrics`. Without it none, so that they are not logged by a wrapper.
+    `Layer._metrics`. Without it, none, so a wrapper does not log them.
     """
     return list(getattr(model, "_metrics", ()))
 
@@ -243,20 +248,20 @@ def own_metrics(model: Any) -> list[Any]:
 def track_loss(model: Any, loss: tf.Tensor, count: tf.Tensor) -> None:
     """Adds a batch to the metric 'loss'.
 
-    `Trainer._loss_tracker`. Without it 'loss' would be missing from the logs.
+    `Trainer._loss_tracker`. Without it, 'loss' would be missing from the logs.
     """
     model._loss_tracker.update_state(loss, sample_weight=count)
 
 
 @contextlib.contextmanager
 def losses_hidden(*models: Any) -> Iterator[None]:
-    """Hides `model.losses` of models from `compute_loss`.
+    """Hides `model.losses` from `compute_loss`.
 
-    `Layer._losses_override`. Without it they would be counted twice.
+    `Layer._losses_override`. Without it they would count twice.
     """
     hiding = [model for model in models if model.losses]
     for model in hiding:
-        # An empty list would not count as an override.
+        # Keras ignores an empty override.
         model._losses_override.append(tf.zeros([]))
     try:
         yield
@@ -267,9 +272,10 @@ def losses_hidden(*models: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def losses_kept(model: Any) -> Iterator[None]:
-    """Drops what the body adds to the losses of a model and its layers.
+    """Restores the losses of a model and its layers after the body.
 
-    `Layer._losses`. Without it the losses that layers add would count once a pass.
+    `Layer._losses`. Without it, losses that layers add would count once per forward
+    pass.
     """
     before = [(layer, list(layer._losses)) for layer in all_layers(model)]
     try:
@@ -280,19 +286,19 @@ def losses_kept(model: Any) -> Iterator[None]:
 
 
 class StrategyHooks:
-    """What Keras lacks under distribution strategies, as a base in front of its Model.
+    """Fixes Keras under distribution strategies; a base class in front of its Model.
 
-    Under a strategy Keras builds a model from a batch that it unpacks by itself
-    (`_symbolic_build`); a wrapper has to have its say. With several workers it also
-    stops with an error in two places, for any model
-    (https://github.com/keras-team/keras/issues/20585): where it averages a batch over
-    replicas to see its shapes (`_maybe_symbolic_build`), and where it averages logged
-    numbers along an axis that they do not have (`_make_function`). A release that does
-    not call a hook by its name has plain Keras's behavior.
+    Under a strategy, Keras builds a model from a batch that it unpacks itself
+    (`_symbolic_build`); wrappers need to convert the batch first. With several workers
+    it also raises errors in two places, for any model
+    (https://github.com/keras-team/keras/issues/20585): when it averages a batch over
+    replicas to find its shapes (`_maybe_symbolic_build`), and when it averages logged
+    numbers along an axis that they do not have (`_make_function`). In a release that
+    renames a hook, Keras's own behavior remains.
     """
 
     def batch_to_build(self, data: Any) -> Any:
-        """Returns a batch as Keras has to unpack it."""
+        """Converts a batch to the form that Keras unpacks."""
         return data
 
     def _symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
@@ -307,7 +313,7 @@ class StrategyHooks:
     ) -> Any:
         strategy: Any = self._distribute_strategy  # type: ignore[attr-defined]
         if strategy is not None and iterator is not None:
-            # One replica's part of the batch shows the shapes too.
+            # One replica's part of the batch has the shapes too.
             for *_, batches in iterator:
                 data_batch = tf.nest.map_structure(
                     lambda part: strategy.experimental_local_results(part)[0],
@@ -330,7 +336,7 @@ class StrategyHooks:
 
 
 def _with_an_axis(step_function: Callable[..., Any]) -> Callable[..., Any]:
-    """Gives logged numbers the axis over which Keras averages them across workers."""
+    """Adds the axis along which Keras averages logged numbers across workers."""
 
     @functools.wraps(step_function)
     def step(*args: Any, **kwargs: Any) -> Any:
@@ -341,9 +347,9 @@ def _with_an_axis(step_function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def note_input_shape(model: Any, x: Any) -> None:
-    """Notes what a model is called with, as Keras does where it builds a model itself.
+    """Records the shapes of a model's inputs, as Keras does when it builds a model.
 
-    `Layer._build_shapes_dict`, which TensorFlow Lite reads. Without it a wrapper has to
+    `Layer._build_shapes_dict`, which TensorFlow Lite reads. Without it, a wrapper must
     be called once before it is converted.
     """
     if getattr(model, "_build_shapes_dict", None) is None:
@@ -352,10 +358,10 @@ def note_input_shape(model: Any, x: Any) -> None:
 
 
 def default_build(build: Callable[..., Any]) -> Callable[..., Any]:
-    """Marks a `build` before which Keras builds a model by calling it, as plain ones.
+    """Marks a `build` as default, so that Keras first builds the model by calling it.
 
-    `_is_default`, as Keras marks its own. Without it `build` runs instead of that call,
-    and knows shapes of all that is in the batch, but no dtypes.
+    `_is_default`, with which Keras marks its own. Without it `build` runs instead of
+    that call, and knows the shapes of everything in the batch, but no dtypes.
     """
     build._is_default = True  # type: ignore[attr-defined]
     return build

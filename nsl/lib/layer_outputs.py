@@ -1,4 +1,4 @@
-"""The outputs of a layer inside of a model: recorded, or changed, as the model runs."""
+"""Records or changes the outputs of a layer inside a model while the model runs."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ import tensorflow as tf
 
 from nsl.lib import keras_internals
 
-# From the position of an output among all that the layer returns in a pass, and the
-# output, to what the layer returns in its place.
+# Maps an output, and its index among all outputs of the layer in one pass, to the
+# output that replaces it.
 Change = Callable[[int, tf.Tensor], tf.Tensor]
 
 
 def find_layer(model: Any, name: str) -> Any:
-    """Finds a layer of a model or of a model nested in it.
+    """Finds a layer of a model, nested models included.
 
     Args:
       model: A sequential, functional or subclassed model.
-      name: The name of the layer. One of the model itself goes before those of nested
-        models. Of several with one name, the names of models that it is nested in tell
-        which is meant: 'query_tower/embedding'.
+      name: The name of the layer. Layers of the model itself take precedence over those
+        of nested models. If several nested layers share the name, prefix it with the
+        names of the models around it: 'query_tower/embedding'.
 
     Returns:
       The layer.
 
     Raises:
-      ValueError: If no layer has the name, or several nested ones, or it is an input of
-        the model.
+      ValueError: If no layer or several nested layers have the name, or if it names an
+        input of the model.
     """
     found, parent = model, model
     for part in name.split("/"):
@@ -40,9 +40,9 @@ def find_layer(model: Any, name: str) -> Any:
     if type(found).__name__ == "InputLayer":
         raise ValueError(
             f"Expected a layer of the model '{parent.name}' that computes something, "
-            f"but '{name}' is an input. Name the layer that makes vectors of what "
-            "comes in there. Floating features need no name: they are perturbed where "
-            "no layer is given, or together with layers by perturb_features=True."
+            f"but '{name}' is an input. Name the layer that embeds this input. "
+            "Floating inputs need no layer: they are perturbed if no layer is given, "
+            "or together with layers by perturb_features=True."
         )
     return found
 
@@ -57,35 +57,34 @@ def _find(model: Any, part: str, name: str) -> Any:
         known = sorted({layer.name for layer in layers})
         raise ValueError(
             f"Expected the name of a layer, but received '{name}': '{model.name}' has "
-            f"no layer '{part}', it has {known}."
+            f"no layer '{part}'. Its layers are {known}."
         )
     if len(found) > 1:
         raise ValueError(
             f"Expected the name of one layer, but received '{name}': {len(found)} "
-            f"layers nested in '{model.name}' have this name. Put the name of the "
-            f"nested model in front, as in 'query_tower/{part}'."
+            f"layers nested in '{model.name}' have this name. Prefix it with the name "
+            f"of the nested model, as in 'query_tower/{part}'."
         )
     return found[0]
 
 
 @contextlib.contextmanager
 def recorded_outputs(layer: Any, change: Change | None = None) -> Iterator[list[Any]]:
-    """Collects what a layer returns while the body runs.
+    """Records what a layer returns while the body runs.
 
-    This works for layers in models of any kind, and costs no further pass. Where the
-    outputs are changed in a graph, and do not depend on the layer's own any more,
-    TensorFlow leaves out all that only these needed.
+    Works for layers of any kind of model, and needs no extra forward pass. In a graph,
+    operations whose results the changed outputs no longer use are pruned by TensorFlow.
 
-    Calls with `reverse=True`, by which a tied embedding such as
-    `keras.layers.ReversibleEmbedding` scores its entries, are left alone.
+    Calls with `reverse=True`, with which a tied embedding such as
+    `keras.layers.ReversibleEmbedding` computes logits, are ignored.
 
     Args:
       layer: The layer.
-      change: What becomes of each output. None leaves them as they are.
+      change: Replaces each output. None only records them.
 
     Yields:
-      A list that grows by the outputs of each call of the layer, but for those that
-      other threads make.
+      A list to which each call of the layer appends its outputs. Calls from other
+      threads are ignored.
     """
     recorder = vars(layer).get("call")
     if not isinstance(recorder, _Recorder):
@@ -103,7 +102,7 @@ def recorded_outputs(layer: Any, change: Change | None = None) -> Iterator[list[
 
 
 def checked(outputs: list[Any], layer: Any) -> list[tf.Tensor]:
-    """Checks that `recorded_outputs` collected something in one pass.
+    """Checks that `recorded_outputs` recorded something in one pass.
 
     Args:
       outputs: The list.
@@ -118,18 +117,18 @@ def checked(outputs: list[Any], layer: Any) -> list[tf.Tensor]:
     if not outputs:
         raise ValueError(
             f"Expected outputs of the layer '{layer.name}', but it did not run in the "
-            "pass, or only inside of a loop or a tf.function of the model's own, whose "
-            "tensors cannot be had outside. Choose one whose outputs the model hands "
-            "from layer to layer."
+            "forward pass, or only inside a loop or tf.function of the model, whose "
+            "tensors cannot be used outside. Choose a layer whose outputs the model "
+            "passes directly to other layers."
         )
     return tf.nest.flatten(outputs)
 
 
 class _Recorder:
-    """Stands in for the `call` of a layer.
+    """Replaces the `call` of a layer.
 
-    Replicas run in threads that take turns, also in the middle of a pass. So each has
-    its own list, and the last one to end leaves the layer as it was.
+    Replicas run in threads that take turns even within a forward pass. So each has its
+    own listener, and the last one to finish restores the layer.
     """
 
     def __init__(self, layer: Any) -> None:
@@ -160,9 +159,9 @@ class _Recorder:
 
 
 class _Listener:
-    """Collects, and changes, the outputs of the calls of one thread in one graph.
+    """Records, and changes, the outputs of calls from one thread in one graph.
 
-    Calls in another graph are those of loops and of Keras as it infers shapes.
+    Calls in other graphs belong to loops, or to the shape inference of Keras.
     """
 
     def __init__(self, change: Change | None) -> None:
@@ -191,9 +190,9 @@ class _Listener:
 
 
 def _handed_on(output: Any) -> Any:
-    """Returns what the model gets: of a masked output a copy with a mask of its own.
+    """Returns the output to pass on: for a masked output, a copy with its own mask.
 
-    `keras.layers.MultiHeadAttention` takes the mask off the tensor it is called with.
+    `keras.layers.MultiHeadAttention` removes the mask from its input tensor.
     """
     mask = keras_internals.mask_of(output)
     if mask is None:

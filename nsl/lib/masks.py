@@ -1,4 +1,4 @@
-"""Positions of padded sequences, which do not count in a loss."""
+"""Masks of padded sequences, whose masked positions are left out of losses."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from nsl.lib.keras_internals import mask_of
 
 
 def joint_mask(*outputs: Any) -> tf.Tensor | None:
-    """Returns which positions count in all of several outputs.
+    """Returns the positions that no output masks.
 
     Args:
-      *outputs: Tensors of one shape [batch, ..., d], on which Keras has noted a mask or
-        not.
+      *outputs: Tensors of one shape [batch, ..., d], with or without a Keras mask.
 
     Returns:
-      A bool tensor of shape [batch, ...], or None if all positions count.
+      A bool tensor of shape [batch, ...], or None if no output has a mask.
     """
     masks = [(output, mask_of(output)) for output in outputs]
     joint = None
@@ -34,11 +33,11 @@ def joint_mask(*outputs: Any) -> tf.Tensor | None:
 
 
 def by_position(values: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
-    """Makes each position of a sample a row of its own.
+    """Flattens the positions of all samples into rows.
 
     Args:
       values: A tensor of shape [batch, ..., d].
-      mask: What `joint_mask` returned. None leaves the values as they are.
+      mask: The result of `joint_mask`. None leaves the values unchanged.
 
     Returns:
       A tensor of shape [positions, d].
@@ -47,11 +46,11 @@ def by_position(values: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
 
 
 def weights_by_position(weights: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
-    """Returns weights of what `by_position` returns: 0 where a position is masked.
+    """Returns the weights of the rows of `by_position`: 0 for masked positions.
 
     Args:
-      weights: Weights of samples, of shape [batch].
-      mask: What `joint_mask` returned. None leaves the weights as they are.
+      weights: Sample weights, of shape [batch].
+      mask: The result of `joint_mask`. None leaves the weights unchanged.
 
     Returns:
       A tensor of shape [positions].
@@ -70,18 +69,18 @@ def without_masked(
     mask: tf.Tensor | None,
     axis: int | None,
 ) -> tuple[tf.Tensor, tf.Tensor, Any]:
-    """Prepares a distance so that masked positions do not count.
+    """Excludes masked positions from a distance.
 
     Args:
       sources: A tensor of shape [batch, ..., d].
       targets: A tensor of the same shape.
-      weights: Weights of the distances, a number or one for each row.
-      mask: What `joint_mask` returned. None leaves all as it is.
+      weights: Weights of the distances, a number or one per row.
+      mask: The result of `joint_mask`. None changes nothing.
       axis: The axis that distances are summed over, or None.
 
     Returns:
-      Sources, targets and weights: each position by itself, or, where distances are
-      summed over positions, with zeros at masked ones.
+      Sources, targets and weights: one row per position, with weight 0 if masked; or,
+      if distances are summed over positions, with masked positions set to zero.
     """
     if mask is None:
         return sources, targets, weights

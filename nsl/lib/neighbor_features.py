@@ -1,4 +1,4 @@
-"""Samples and their neighbors in one dict of features."""
+"""Splits a dict of features into those of samples and those of their neighbors."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,14 +11,14 @@ from nsl import configs
 def strip_neighbor_features(
     features: Mapping[str, Any], neighbor_config: configs.GraphNeighborConfig
 ) -> dict[str, Any]:
-    """Returns the features of the samples alone.
+    """Returns the features of the samples, without those of their neighbors.
 
     Args:
-      features: Features of samples, and of neighbors or not, by name.
-      neighbor_config: How neighbor features are named.
+      features: Features by name, with or without neighbor features.
+      neighbor_config: The naming scheme of neighbor features.
 
     Returns:
-      The features whose name does not begin with the prefix.
+      The features whose names do not begin with the prefix.
     """
     prefix = neighbor_config.prefix
     return {name: x for name, x in features.items() if not name.startswith(prefix)}
@@ -29,7 +29,7 @@ def unpack_neighbor_features(
     neighbor_config: configs.GraphNeighborConfig,
     keep_rank: bool = True,
 ) -> tuple[dict[str, Any], dict[str, Any], tf.Tensor | None]:
-    """Tells the features of samples from those of their neighbors.
+    """Splits features into those of the samples and those of their neighbors.
 
     Example:
     ```python
@@ -42,13 +42,12 @@ def unpack_neighbor_features(
     ```
 
     Args:
-      features: Dense, ragged or sparse tensors by name, of rank 2 or more. Beside each
-        feature of the samples, of shape [batch, ...], stands the same feature of each
-        neighbor, of the same shape, and a dense weight for each neighbor, of shape
-        [batch, 1].
-      neighbor_config: How neighbor features are named and how many there are.
-      keep_rank: Whether the k neighbors are merged into the batch axis, sample by
-        sample, or get an axis of their own.
+      features: Dense, ragged or sparse tensors by name, of rank 2 or more. For each
+        sample feature, of shape [batch, ...], each neighbor needs a feature of the same
+        shape; and each neighbor needs a dense weight, of shape [batch, 1].
+      neighbor_config: The naming scheme and the number of neighbors.
+      keep_rank: Whether to merge the k neighbors into the batch axis, sample by sample,
+        instead of giving them an axis of their own.
 
     Returns:
       The features of the samples; those of the neighbors under the same names, of
@@ -75,15 +74,15 @@ def unpack_features(
     neighbor_config: configs.GraphNeighborConfig,
     keep_rank: bool = True,
 ) -> tuple[dict[str, Any], dict[str, Any], tf.Tensor | None]:
-    """Does as `unpack_neighbor_features`, and also takes tensors of shape [batch].
+    """`unpack_neighbor_features`, but also for tensors of shape [batch].
 
     Args:
-      features: As there, but of any rank from 1 on; weights may be of shape [batch].
+      features: As there, but of any rank from 1 on; weights may have shape [batch].
       neighbor_config: As there.
       keep_rank: As there.
 
     Returns:
-      As there. The weights always end with an axis of size 1.
+      As there. The last axis of the weights always has size 1.
 
     Raises:
       KeyError: If a neighbor's feature or weight is missing.
@@ -101,20 +100,20 @@ def unpack_features(
 def split_neighbors(
     features: Mapping[str, Any], neighbor_config: configs.GraphNeighborConfig
 ) -> tuple[dict[str, Any], list[dict[str, Any]], list[tf.Tensor]]:
-    """Splits features into those of the samples and those of each of their neighbors.
+    """Splits features into those of the samples and a list of those of each neighbor.
 
     Args:
       features: Tensors by name, of shape [batch, ...].
-      neighbor_config: How many neighbors there are and what their names are.
+      neighbor_config: The naming scheme and the number of neighbors.
 
     Returns:
-      The features of the samples; for each neighbor, its features under the names of
-      the samples'; and for each neighbor, the weights, of shape [batch, 1].
+      The features of the samples; for each neighbor, its features under the same names;
+      and for each neighbor, its weights, of shape [batch, 1].
 
     Raises:
       KeyError: If a neighbor's feature or weight is missing.
-      ValueError: If a neighbor's feature has not its sample's shape, or a weight not
-        the shape [batch, 1] or [batch].
+      ValueError: If a neighbor's feature does not have the shape of the sample's, or a
+        weight has neither shape [batch, 1] nor [batch].
     """
     samples = {
         name: _as_tensors(value)
@@ -145,11 +144,11 @@ def replicate_embeddings(embeddings: Any, replicate_times: Any) -> tf.Tensor:
 
     Args:
       embeddings: A tensor of shape [batch, ...].
-      replicate_times: How often each row is repeated, an integer or a tensor of shape
-        [batch].
+      replicate_times: The number of copies of each row, an integer or an integer tensor
+        of shape [batch].
 
     Returns:
-      A tensor of shape [sum of `replicate_times`, ...] with copies of a row next to
+      A tensor of shape [sum of `replicate_times`, ...] with the copies of a row next to
       each other.
 
     Raises:
@@ -179,15 +178,15 @@ def _check_alike(sample: Any, neighbor: Any, name: str, i: int) -> None:
         tf.nest.assert_same_structure(sample, neighbor)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"Feature {name!r} of neighbor {i} is structured otherwise than that of "
-            f"the sample: {error}"
+            f"Feature {name!r} of neighbor {i} and of the sample have different "
+            f"structures: {error}"
         ) from error
     pairs = zip(tf.nest.flatten(sample), tf.nest.flatten(neighbor), strict=True)
     for of_sample, of_neighbor in pairs:
         if not of_neighbor.shape.is_compatible_with(of_sample.shape):
             raise ValueError(
                 f"Feature {name!r} of neighbor {i} has shape "
-                f"{tuple(of_neighbor.shape)}, but that of the sample has shape "
+                f"{tuple(of_neighbor.shape)}, but the sample's has shape "
                 f"{tuple(of_sample.shape)}: they must be equal."
             )
 
@@ -195,14 +194,14 @@ def _check_alike(sample: Any, neighbor: Any, name: str, i: int) -> None:
 def _look_up(features: Mapping[str, Any], name: str) -> Any:
     if name not in features:
         raise KeyError(
-            f"Neighbor feature {name!r} is missing. The features received are "
+            f"Neighbor feature {name!r} is missing. Received the features "
             f"{sorted(features)}."
         )
     return _as_tensors(features[name])
 
 
 def _interleave(tensors: list[Any], keep_rank: bool) -> Any:
-    """Stacks tensors at axis 1, and merges that into axis 0 if `keep_rank`."""
+    """Stacks tensors along axis 1, merged into axis 0 if `keep_rank`."""
     first, k = tensors[0], len(tensors)
     if isinstance(first, tf.SparseTensor):
         stacked = tf.sparse.concat(1, [tf.sparse.expand_dims(t, 1) for t in tensors])
@@ -215,7 +214,7 @@ def _interleave(tensors: list[Any], keep_rank: bool) -> Any:
             )
             batch = None if batch is None else batch * k
             shape = tf.TensorShape([batch]).concatenate(rest)
-        # Both operations forget it, and a layer that follows needs the last axis.
+        # Both operations lose the static shape, and later layers need the last axis.
         stacked.set_shape(shape)
         return stacked
     stacked = tf.stack(tensors, axis=1)

@@ -1,7 +1,7 @@
-"""Structures of tensors as one matrix: one position of an example in a row.
+"""Lays out structures of tensors as one matrix, with one row per position.
 
-A position is what all axes but the last lead to, such as a token of a text. The norm of
-a row is then that of one token. The functions are those of `nsl.lib.rows`.
+A position is an index into all axes but the last, such as a token of a text. The norm
+of a row is then the norm of one token. The functions mirror those of `nsl.lib.rows`.
 """
 
 from typing import Any
@@ -12,15 +12,15 @@ from nsl.lib.rows import formed_like, joint_dtype
 
 
 def to_rows(structure: Any) -> tf.Tensor:
-    """Lays out the positions of all tensors one below the other.
+    """Stacks the positions of all tensors as rows.
 
     Args:
       structure: A structure of floating tensors of shape [batch, ..., d] or [batch].
 
     Returns:
-      A tensor of shape [positions, width], where the width is the largest d, and zeros
-      fill the rows of tensors with a smaller one. Of dtype float64 if one of the
-      tensors is, otherwise float32.
+      A tensor of shape [positions, width], where the width is the largest d; rows of
+      tensors with smaller d are padded with zeros. float64 if one of the tensors is,
+      otherwise float32.
     """
     tensors = [tf.convert_to_tensor(t) for t in tf.nest.flatten(structure)]
     dtype = joint_dtype(tensors)
@@ -30,11 +30,11 @@ def to_rows(structure: Any) -> tf.Tensor:
 
 
 def from_rows(rows: tf.Tensor, structure: Any) -> Any:
-    """Undoes `to_rows`.
+    """Inverts `to_rows`.
 
     Args:
       rows: A tensor of shape [positions, width].
-      structure: What the rows were made of.
+      structure: The structure that `to_rows` received.
 
     Returns:
       The rows in the structure, shapes and dtypes of `structure`.
@@ -52,15 +52,15 @@ def from_rows(rows: tf.Tensor, structure: Any) -> Any:
 def spread_rows(
     values: list[tf.Tensor | None], tensors: list[tf.Tensor], missing: float
 ) -> tf.Tensor | None:
-    """Lays values given per tensor out as the coordinates of `to_rows(tensors)`.
+    """Lays out one value per tensor like the coordinates of `to_rows(tensors)`.
 
     Args:
-      values: For each tensor what broadcasts to it, or None.
+      values: For each tensor a value that broadcasts to it, or None.
       tensors: Floating tensors of shape [batch, ..., d] or [batch].
-      missing: What stands for None.
+      missing: The value to use for None.
 
     Returns:
-      A tensor that broadcasts to `to_rows(tensors)`; None if all values are.
+      A tensor that broadcasts to `to_rows(tensors)`; None if all values are None.
     """
     if all(value is None for value in values):
         return None

@@ -1,4 +1,4 @@
-"""What settings can name: norms, objectives, graph losses, attacks."""
+"""Registries of what settings can name: norms, objectives, graph losses, attacks."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """Values by name, each name given once.
+    """Values by name; each name is unique.
 
     Args:
-      setting: What takes the names, such as 'AdvRegConfig.objective'.
-      title: What they name, in the plural.
-      further: How to add one, a sentence.
+      setting: The setting that takes the names, such as 'AdvRegConfig.objective'.
+      title: What the names stand for, in the plural.
+      further: A sentence that says how to add one.
     """
 
     def __init__(self, setting: str, title: str, further: str = "") -> None:
@@ -22,36 +22,36 @@ class Registry(Generic[T]):
         self._values: dict[str, T] = {}
 
     def add(self, name: enum.Enum | str, value: T) -> None:
-        """Gives a value a name.
+        """Registers a value under a name.
 
         Args:
-          name: The name, or an enumeration member whose value that is.
-          value: The value. A class, or an instance of one, may take the place of
-            another that was defined by the same lines, as in a notebook.
+          name: The name, or an enumeration member with this value.
+          value: The value. A class, or an instance of one, may replace an earlier one
+            of the same module and qualified name, as when a notebook cell runs again.
 
         Raises:
-          ValueError: If something else has the name.
+          ValueError: If the name is taken by another value.
         """
         key = _text(name)
         taken = self._values.get(key)
         if taken is not None and _origin(taken) != _origin(value):
             raise ValueError(
-                f"{self._setting} {key!r} is {_origin(taken)} already, and cannot be "
-                f"{_origin(value)} too. Choose another name."
+                f"{self._setting} {key!r} is already {_origin(taken)}, so it cannot "
+                f"also be {_origin(value)}. Choose another name."
             )
         self._values[key] = value
 
     def __getitem__(self, name: enum.Enum | str) -> T:
-        """Returns the value of a name.
+        """Returns the value registered under a name.
 
         Args:
-          name: The name, or an enumeration member whose value that is.
+          name: The name, or an enumeration member with this value.
 
         Returns:
           The value.
 
         Raises:
-          ValueError: If there is none; lists the names there are.
+          ValueError: If the name is unknown; the message lists the known names.
         """
         if _text(name) not in self._values:
             further = f" {self._further}" if self._further else ""
@@ -62,7 +62,7 @@ class Registry(Generic[T]):
         return self._values[_text(name)]
 
     def __contains__(self, name: Any) -> bool:
-        """Tells whether a name is given."""
+        """Returns whether a name is registered."""
         return _text(name) in self._values
 
 

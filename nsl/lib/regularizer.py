@@ -1,4 +1,4 @@
-"""Losses at adversarial points."""
+"""Regularization losses at adversarial points."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,11 +19,12 @@ def adv_regularizer(
     """Computes the loss at adversarial neighbors.
 
     Args:
-      adv_neighbors: What `gen_adv_neighbor` returned, of shape [batch, ...].
-      target_scores: The labels that `loss_fn` takes.
-      model_fn: Predictions of features. It is called with `is_train`, a false tensor,
-        and `reuse=True` as keywords.
-      loss_fn: A scalar loss of labels and predictions.
+      adv_neighbors: The neighbors that `gen_adv_neighbor` returned, of shape
+        [batch, ...].
+      target_scores: The labels passed to `loss_fn`.
+      model_fn: Maps features to predictions. Called with the keywords `is_train`, a
+        false bool tensor, and `reuse=True`.
+      loss_fn: Maps labels and predictions to a scalar loss.
 
     Returns:
       The loss, a scalar.
@@ -40,20 +41,23 @@ def virtual_adv_regularizer(
 ) -> tf.Tensor:
     """Computes how far a small perturbation can move the embedding of a sample.
 
-    The direction of the perturbation is that of largest change, which power iteration
-    finds from a random one; no labels are needed. Miyato et al. (2018), algorithm 1,
+    Power iteration, from a random direction, finds the direction that changes the
+    embedding most; it needs no labels. Miyato et al. (2018), algorithm 1,
     https://arxiv.org/abs/1704.03976.
 
     Args:
       input_layer: A floating tensor of shape [batch, ...], or a structure of them.
-      embedding_fn: The embedding of such features.
-      virtual_adv_config: Norm, length and mask of the perturbation, the distance
+      embedding_fn: Maps such features to their embedding.
+      virtual_adv_config: The norm, size and mask of the perturbation, the distance
         between embeddings, and the number of power iterations.
-      embedding: `embedding_fn(input_layer)`, if known.
+      embedding: `embedding_fn(input_layer)`, if already computed.
 
     Returns:
       The distance between the embeddings with and without the perturbation, a scalar.
-      Its gradient goes through the perturbed embedding alone.
+      Gradients flow through the perturbed embedding only.
+
+    Raises:
+      ValueError: If the config sets `embedding_layer` or `norm_per_position`.
     """
     if embedding is None:
         embedding = embedding_fn(input_layer)
@@ -80,25 +84,28 @@ def virtual_adversarial_loss(
       embedding_fn: As there.
       virtual_adv_config: As there.
       embedding: As there.
-      noise: The direction that power iteration starts from, in the structure and
-        shapes of `input_layer`.
+      noise: The initial direction of the power iteration, in the structure and shapes
+        of `input_layer`.
 
     Returns:
       As there.
+
+    Raises:
+      ValueError: As there.
     """
     neighbor_config = virtual_adv_config.adv_neighbor_config
     if neighbor_config.embedding_layer or neighbor_config.norm_per_position:
         raise ValueError(
-            "virtual_adv_regularizer knows no layers, and perturbs input_layer in one "
-            f"norm, but received {neighbor_config}. Use embedding_layer and "
-            "norm_per_position with nsl.keras.AdversarialRegularization."
+            "virtual_adv_regularizer supports neither embedding_layer nor "
+            f"norm_per_position, but received {neighbor_config}. Use "
+            "nsl.keras.AdversarialRegularization for these."
         )
-    # What is pulled is the perturbed embedding, not the clean one towards it.
+    # The loss pulls the perturbed embedding towards the clean one, not vice versa.
     embedding = tf.stop_gradient(embedding)
 
     def direction(perturbation: Any) -> Any:
         masked = apply_feature_mask(perturbation, neighbor_config.feature_mask)
-        # No lower bound of the norm: the gradient of so small a change is itself small.
+        # No lower bound of the norm: gradients of such small changes are small too.
         unit = norms.normalize(masked, neighbor_config.adv_grad_norm, epsilon=0.0)
         return tf.nest.map_structure(tf.stop_gradient, unit)
 

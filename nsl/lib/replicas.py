@@ -1,4 +1,4 @@
-"""Sums, means and bounds of the batch that the replicas of a strategy share."""
+"""Reductions over the replicas of a `tf.distribute` strategy."""
 
 from typing import Any
 
@@ -10,17 +10,17 @@ def share_of_mean(total: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
 
     Args:
       total: This replica's sum.
-      count: How many this replica adds to the count, or how much weight.
+      count: This replica's count, or its sum of weights.
 
     Returns:
-      This replica's share of the mean: the shares sum up to the mean of the global
-      batch. 0 if there is nothing to count.
+      This replica's share of the mean. The shares sum to the mean over the global
+      batch, or to 0 if all counts are 0.
     """
     return tf.math.divide_no_nan(total, sum_over_replicas(count))
 
 
 def sum_over_replicas(value: tf.Tensor) -> tf.Tensor:
-    """Adds up what each replica has of a tensor."""
+    """Sums a tensor over the replicas."""
     replica = tf.distribute.get_replica_context()
     if replica is not None and replica.num_replicas_in_sync > 1:
         return replica.all_reduce("sum", value)
@@ -28,20 +28,20 @@ def sum_over_replicas(value: tf.Tensor) -> tf.Tensor:
 
 
 def largest_of_replicas(value: tf.Tensor) -> tf.Tensor:
-    """Finds the largest of what each replica has of each element of a tensor."""
-    # Replicas can be gathered or summed up, no more.
+    """Returns the elementwise maximum of a tensor over the replicas."""
+    # Replica contexts can gather and sum, but have no maximum.
     gathered, _ = gather_from_replicas(value[tf.newaxis])
     return tf.reduce_max(gathered, axis=0)
 
 
 def gather_from_replicas(rows: tf.Tensor) -> tuple[tf.Tensor, Any]:
-    """Gathers the rows that each replica has of a tensor.
+    """Concatenates the rows of all replicas.
 
     Args:
-      rows: This replica's rows, of shape [n, ...], where n may differ.
+      rows: This replica's rows, of shape [n, ...]; n may differ between replicas.
 
     Returns:
-      The rows of all replicas, and the index among them of the first of this one.
+      The rows of all replicas, and the index of this replica's first row among them.
     """
     replica = tf.distribute.get_replica_context()
     if replica is None or replica.num_replicas_in_sync == 1:

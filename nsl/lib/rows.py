@@ -1,6 +1,6 @@
-"""Structures of tensors as one matrix: all coordinates of an example in a row.
+"""Lays out structures of tensors as one matrix, with one row per example.
 
-A joint norm over all features of an example is then a norm of a row.
+A joint norm over all features of an example is then the norm of a row.
 """
 
 from typing import Any
@@ -9,13 +9,13 @@ import tensorflow as tf
 
 
 def joint_dtype(tensors: list[Any]) -> tf.DType:
-    """Returns the dtype to compute rows of these tensors in: at least float32."""
+    """Returns the dtype of the tensors' rows: float64 if a tensor is, else float32."""
     wide = any(t.dtype == tf.float64 for t in tensors)
     return tf.float64 if wide else tf.float32
 
 
 def width(tensor: tf.Tensor) -> Any:
-    """Returns the number of coordinates that an example has in `tensor`."""
+    """Returns the number of coordinates per example in `tensor`."""
     size = tensor.shape[1:].num_elements()
     return tf.reduce_prod(tf.shape(tensor)[1:]) if size is None else size
 
@@ -24,11 +24,11 @@ def to_rows(structure: Any) -> tf.Tensor:
     """Concatenates all coordinates of each example.
 
     Args:
-      structure: A structure of floating tensors with the batch as first axis.
+      structure: A structure of floating tensors of shape [batch, ...].
 
     Returns:
-      A tensor of shape [batch, coordinates], of dtype float64 if one of the tensors
-      is, otherwise float32.
+      A tensor of shape [batch, coordinates], float64 if one of the tensors is,
+      otherwise float32.
     """
     tensors = [tf.convert_to_tensor(t) for t in tf.nest.flatten(structure)]
     dtype = joint_dtype(tensors)
@@ -40,11 +40,11 @@ def to_rows(structure: Any) -> tf.Tensor:
 
 
 def from_rows(rows: tf.Tensor, structure: Any) -> Any:
-    """Undoes `to_rows`.
+    """Inverts `to_rows`.
 
     Args:
       rows: A tensor of shape [batch, coordinates].
-      structure: What the rows were made of.
+      structure: The structure that `to_rows` received.
 
     Returns:
       The rows in the structure, shapes and dtypes of `structure`.
@@ -57,7 +57,7 @@ def from_rows(rows: tf.Tensor, structure: Any) -> Any:
 
 
 def formed_like(rows: tf.Tensor, tensor: tf.Tensor) -> tf.Tensor:
-    """Returns rows in the shape, static too, and the dtype of a tensor."""
+    """Reshapes and casts rows to the shape, static shape and dtype of a tensor."""
     formed = tf.cast(tf.reshape(rows, tf.shape(tensor)), tensor.dtype)
     return tf.ensure_shape(formed, tensor.shape)
 
@@ -65,15 +65,15 @@ def formed_like(rows: tf.Tensor, tensor: tf.Tensor) -> tf.Tensor:
 def spread_rows(
     values: list[tf.Tensor | None], tensors: list[tf.Tensor], missing: float
 ) -> tf.Tensor | None:
-    """Lays values given per tensor out as the coordinates of `to_rows(tensors)`.
+    """Lays out one value per tensor like the coordinates of `to_rows(tensors)`.
 
     Args:
-      values: For each tensor what broadcasts to it, or None.
-      tensors: Floating tensors with the batch as first axis.
-      missing: What stands for None.
+      values: For each tensor a value that broadcasts to it, or None.
+      tensors: Floating tensors of shape [batch, ...].
+      missing: The value to use for None.
 
     Returns:
-      A tensor that broadcasts to `to_rows(tensors)`; None if all values are.
+      A tensor that broadcasts to `to_rows(tensors)`; None if all values are None.
     """
     if all(value is None for value in values):
         return None
@@ -96,7 +96,7 @@ def spread_rows(
 
 
 def _spread(value: tf.Tensor, tensor: tf.Tensor) -> tf.Tensor:
-    """Returns a value that broadcasts to a tensor as one that does to its rows."""
+    """Converts a value that broadcasts to a tensor into one that fits its rows."""
     if value.shape.num_elements() == 1:
         return tf.reshape(value, [1, 1])
     of_example = tf.shape(tensor)[1:]

@@ -1,4 +1,4 @@
-"""The classes that attacks are aimed at."""
+"""Target classes of attacks."""
 
 from typing import Any
 
@@ -10,19 +10,20 @@ from nsl import configs
 def get_target_indices(
     logits: Any, labels: Any, adv_target_config: configs.AdvTargetConfig
 ) -> tf.Tensor:
-    """Chooses the class that an attack on each sample is aimed at.
+    """Chooses the target class of an attack on each sample.
 
     Args:
       logits: A floating tensor of shape [batch, classes].
       labels: The true classes, an integer tensor of shape [batch].
-      adv_target_config: How the class is chosen. A random one may be the true one.
+      adv_target_config: How to choose the class. A random one may be the true one.
 
     Returns:
-      An integer tensor of shape [batch]: `labels` themselves for the ground truth,
-      otherwise of dtype int32.
+      An integer tensor of shape [batch]: `labels` for the ground truth, otherwise
+      int32.
 
     Raises:
-      ValueError: If the second most likely of fewer than two classes is asked for.
+      ValueError: If the second most likely class is requested but there are fewer than
+        two classes.
     """
     logits = tf.convert_to_tensor(logits)
     method = adv_target_config.target_method

@@ -1,4 +1,4 @@
-"""What an attacker may do to the examples of a batch."""
+"""The threat model: which perturbations of an example an attacker may use."""
 
 from typing import Any
 
@@ -13,32 +13,33 @@ _Leaves = list[tf.Tensor | None]
 
 
 class ThreatModel:
-    """A ball of a joint norm around features, bounds on them, and a mask.
+    """A norm ball around the features, bounds on them, and a mask.
 
-    Points and perturbations are rows: one row holds the coordinates of all features of
-    an example that can be perturbed, in the order of `tf.nest.flatten`, or those of one
-    position of one feature.
+    Points and perturbations are rows. A row holds the coordinates of all perturbable
+    features of one example, in the order of `tf.nest.flatten`; with `per_position`,
+    those of one position of one feature.
 
     Attributes:
       norm: The norm of the ball.
-      centers: The features themselves, of shape [rows, coordinates], at least float32.
-      radius: The radius of the ball, a scalar or a column; None if there is no ball.
+      centers: The features, of shape [rows, coordinates], float64 if one of them is,
+        otherwise float32.
+      radius: The radius of the ball, a scalar or a column; None if unbounded.
 
     Args:
-      features: A structure of tensors with the batch as first axis. Dense floating
-        tensors can be perturbed.
-      norm_type: A `NormType` or its value.
+      features: A structure of tensors of shape [batch, ...]. Dense floating tensors are
+        perturbable.
+      norm_type: A `NormType` or its value, or a `Norm`.
       radius: The radius of the ball, a scalar or a tensor of shape [batch, 1], or None.
-      scale: For each leaf what its coordinates are divided by before the norm is
-        taken, or None where it is outside the ball.
-      low: Lower bound of each leaf, broadcastable to it, or None.
-      high: Upper bound of each leaf.
+      scale: For each leaf the divisor of its coordinates before the norm is computed,
+        or None for a leaf that the ball does not restrict.
+      low: The lower bound of each leaf, broadcastable to it, or None.
+      high: The upper bound of each leaf, broadcastable to it, or None.
       mask: Factors of each leaf's gradient and random start, or None.
-      per_position: Whether each position of a feature of shape [batch, ..., d] has a
-        norm, and a ball, of its own.
+      per_position: Whether each position of a feature of shape [batch, ..., d] has its
+        own norm and ball.
 
     Raises:
-      ValueError: If no feature can be perturbed.
+      ValueError: If no feature is perturbable.
     """
 
     def __init__(
@@ -68,11 +69,11 @@ class ThreatModel:
         self._mask = self.spread(mask, 1.0)
 
     def spread(self, values: _Leaves | None, missing: float) -> tf.Tensor | None:
-        """Lays out values that are given per feature.
+        """Lays out values given per leaf like the rows.
 
         Args:
-          values: For each leaf what broadcasts to it, or None.
-          missing: What stands for None.
+          values: For each leaf a value that broadcasts to it, or None.
+          missing: The value to use for None.
 
         Returns:
           A tensor that broadcasts to `centers`; None if there are no values.
@@ -86,12 +87,11 @@ class ThreatModel:
         return spread
 
     def rows(self, structure: Any, finite: bool = True) -> tf.Tensor:
-        """Returns what is given for each feature as rows.
+        """Lays out a structure like the features, such as the gradients, as rows.
 
         Args:
-          structure: A tensor for each feature, such as the gradient, in their
-            structure; None is zero.
-          finite: Whether values that are not finite are zero, too.
+          structure: A structure like the features. None leaves count as zero.
+          finite: Whether to replace non-finite values by zero.
 
         Returns:
           A tensor of the shape and dtype of `centers`.
@@ -107,14 +107,14 @@ class ThreatModel:
         return tf.where(tf.math.is_finite(found), found, tf.zeros_like(found))
 
     def restore(self, points: tf.Tensor, kept: Any = ()) -> Any:
-        """Returns the features with the coordinates of `points` in place of their own.
+        """Returns the features with their coordinates replaced by those of `points`.
 
         Args:
           points: Rows.
-          kept: Positions of leaves that keep their own.
+          kept: Positions of leaves that keep their own coordinates.
 
         Returns:
-          A structure like the features, with no gradient flowing back.
+          A structure like the features, with gradients stopped.
         """
         leaves = tf.nest.flatten(self._features)
         moved = self._layout.from_rows(tf.stop_gradient(points), self._leaves)
@@ -124,7 +124,7 @@ class ThreatModel:
         return tf.nest.pack_sequence_as(self._features, leaves)
 
     def steepest_step(self, gradient: tf.Tensor) -> tf.Tensor:
-        """Returns the masked direction of norm 1 in which the objective grows most."""
+        """Returns the steepest-ascent direction of norm 1 for the masked gradient."""
         return self.norm.steepest_step(self.masked(gradient))
 
     def masked(self, rows: tf.Tensor) -> tf.Tensor:
@@ -132,7 +132,7 @@ class ThreatModel:
         return rows if self._mask is None else rows * self._mask
 
     def project(self, perturbation: tf.Tensor) -> tf.Tensor:
-        """Returns the nearest perturbation in the ball, whatever the bounds are."""
+        """Projects a perturbation onto the ball, ignoring the bounds."""
         if self.radius is None:
             return perturbation
         if self._scale is None:
@@ -144,10 +144,10 @@ class ThreatModel:
         return tf.where(in_ball, projected, perturbation)
 
     def box(self) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the bounds of a perturbation, of which 0 is always one.
+        """Returns the bounds of a perturbation. They always allow 0.
 
-        A feature that is out of its bounds may stay where it is or move towards them.
-        Where the mask is 0, both bounds are.
+        A feature outside its bounds may stay where it is or move towards them. Where
+        the mask is 0, both bounds are 0.
 
         Returns:
           The lower and the upper bound, which broadcast to the rows.
@@ -162,7 +162,7 @@ class ThreatModel:
         return low, high
 
     def enclosing_box(self) -> tuple[Any, Any]:
-        """Returns the box that a ball of norm L-infinity is, cut by the bounds.
+        """Returns the L-infinity ball, intersected with the bounds.
 
         Balls of the other norms lie within it.
 
@@ -176,7 +176,7 @@ class ThreatModel:
         return self.restore(self.centers + low), self.restore(self.centers + high)
 
     def place(self, perturbation: tf.Tensor) -> tf.Tensor:
-        """Returns the point that a perturbation leads to, clipped to the bounds."""
+        """Returns the center plus a perturbation, clipped to the bounds."""
         point = self.centers + perturbation
         if self._low is not None:
             point = tf.maximum(point, self._low)

@@ -1,4 +1,4 @@
-"""Evaluation of robustness: accuracy under attack, and how far to believe it."""
+"""Evaluation of robustness: robust accuracy, and checks of whether to trust it."""
 
 from nsl.robustness.evaluate import evaluate_robustness
 from nsl.robustness.gallery import GalleryExample

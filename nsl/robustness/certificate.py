@@ -1,4 +1,4 @@
-"""What no attack can do: accuracy that interval bounds prove."""
+"""Certified accuracy: examples whose robustness interval bounds prove."""
 
 from typing import Any
 
@@ -11,25 +11,24 @@ from nsl.configs import NormType
 from nsl.lib.interval_bounds import Interval, interval_bounds
 from nsl.lib.threat_model import ThreatModel
 
-# By how much logits have to differ for a proof, in shares of the largest difference.
+# The margin for rounding errors in a proof, as a share of the largest logit difference.
 _ROUNDING = 1e-5
 
 
 def certified(
     model: ModelAdapter, examples: Examples, limits: Limits, labels: Any, size: int
 ) -> np.ndarray:
-    """Tells which examples no point of the ball makes the model get wrong.
+    """Returns which examples are proven robust to every point of the ball.
 
     Args:
-      model: A sequential or functional Keras model of classes; see
-        `nsl.lib.interval_bounds`.
+      model: A sequential or functional Keras classifier; see `nsl.lib.interval_bounds`.
       examples: The examples.
-      limits: Radius, bounds and mask of each.
-      labels: Their classes.
-      size: How many examples are bounded at once.
+      limits: The radius, bounds and mask of each example.
+      labels: The true classes.
+      size: The number of examples per batch.
 
     Returns:
-      A bool array of shape [examples]. False is no proof of the contrary.
+      A bool array of shape [examples]. False proves nothing.
 
     Raises:
       ValueError: If the bounds of a layer are not known.
@@ -55,7 +54,7 @@ def _certified(output: Interval, labels: np.ndarray, logits: bool | None) -> np.
 
 
 def _box(batch: Batch) -> tuple[Any, Any]:
-    """Returns the bounds of the points that an attack may give."""
+    """Returns the box of all points that an attack may return."""
     limits = batch.limits
     threat = ThreatModel(
         tf.nest.map_structure(tf.convert_to_tensor, batch.features),

@@ -1,4 +1,4 @@
-"""Finished parts of an evaluation in a file, so that it can go on after a stop."""
+"""A file of finished parts, from which an interrupted evaluation can resume."""
 
 import enum
 import hashlib
@@ -19,10 +19,12 @@ _LONG = 200
 
 
 def settings_of(value: Any) -> str:
-    """Returns a text that is equal in another process if and only if the value is.
+    """Returns a text that identifies a value across processes.
 
-    It is the value's repr if that is short and plain, else a hexadecimal SHA-256.
-    Raises ValueError if there is no telling.
+    It is the repr of short, plain values, and otherwise a hexadecimal SHA-256 digest.
+
+    Raises:
+      ValueError: If the value cannot be identified.
     """
     if isinstance(value, enum.Enum):
         return str(value.value)
@@ -34,7 +36,7 @@ def settings_of(value: Any) -> str:
 
 
 def _stable(value: Any) -> Any:
-    """Returns what stands for a value that a fingerprint knows nothing of."""
+    """Fingerprints a value that `fingerprint` cannot handle."""
     if tf.is_tensor(value) or isinstance(value, tf.Variable):
         return fingerprint(np.asarray(value))
     weights = getattr(value, "weights", None)
@@ -44,23 +46,28 @@ def _stable(value: Any) -> Any:
             *(fingerprint(np.asarray(w)) for w in weights),
         )
     raise ValueError(
-        "resume cannot tell whether this is the same in another process: "
+        "resume cannot identify this value across processes: "
         f"{type(value).__qualname__} {value!r}. Use a plain function or an attrs "
-        "class, or leave resume out."
+        "class, or omit resume."
     )
 
 
-def _hides(text: Any) -> bool:
-    """Tells whether a text is a digest, which nobody can read."""
+def _is_digest(text: Any) -> bool:
+    """Returns whether a text is a digest, which is not worth showing."""
     return isinstance(text, str) and re.fullmatch("[0-9a-f]{64}", text) is not None
 
 
 class Checkpoint:
-    """What each attack has found so far, by attack and epsilon.
+    """The results of each attack so far, by attack and epsilon.
 
-    Raises ValueError, with what differs, if the file is of another evaluation: of
-    other outputs for a few examples (compared to 1e-4), or another fingerprint, JSON
-    values by name. Without a path nothing is kept.
+    Args:
+      path: The file. If None, nothing is saved.
+      fingerprint: Everything that the results depend on, JSON values by name.
+      outputs: The model's outputs for a few examples, compared with tolerance 1e-4.
+
+    Raises:
+      ValueError: If the file belongs to another evaluation; the message lists the
+        differences.
     """
 
     def __init__(
@@ -79,11 +86,11 @@ class Checkpoint:
             self._data["finished"] = self._read(self._path)
 
     def finished(self, attack: str, epsilon: float) -> dict[str, Any] | None:
-        """Returns what `add` was told about an attack at an epsilon, or None."""
+        """Returns the results that `add` saved for an attack and epsilon, or None."""
         return self._data["finished"].get(attack, {}).get(repr(epsilon))
 
     def add(self, attack: str, results: dict[float, dict[str, Any]]) -> None:
-        """Keeps results of an attack: JSON values by name, for each epsilon."""
+        """Saves results of an attack: JSON values by name, for each epsilon."""
         finished = self._data["finished"].setdefault(attack, {})
         finished.update({repr(epsilon): r for epsilon, r in results.items()})
         if self._path is not None:
@@ -98,8 +105,8 @@ class Checkpoint:
                 then, finished = dict(found["fingerprint"]), dict(found["finished"])
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(
-                    f"resume='{path}' is not a file that evaluate_robustness wrote. "
-                    "Name another file, or remove this one."
+                    f"resume='{path}' was not written by evaluate_robustness. Use "
+                    "another file, or remove this one."
                 ) from error
         now = self._data["fingerprint"]
         different = [key for key in now if then.get(key) != now[key]]
@@ -111,12 +118,12 @@ class Checkpoint:
         if different:
             described = ", ".join(
                 f"{key} (then {then[key]!r}, now {now[key]!r})"
-                if key in then and key not in ("x", "y") and not _hides(then[key])
+                if key in then and key not in ("x", "y") and not _is_digest(then[key])
                 else key
                 for key in different
             )
             raise ValueError(
-                f"resume='{path}' is of another evaluation; different are: "
-                f"{described}. Name another file, or remove this one to start anew."
+                f"resume='{path}' belongs to another evaluation. Differences: "
+                f"{described}. Use another file, or remove this one to start over."
             )
         return finished

@@ -1,9 +1,9 @@
-"""The known ways to fool oneself about robustness, each checked by one function.
+"""Checks for known pitfalls of robustness evaluation, one function each.
 
-A check returns None, or a `Finding` that says what was found and what to do. The
-thresholds stand in the docstrings. Outputs are of shape [examples, classes], gradients
-of the loss [examples, coordinates], `correct` and `labels` [examples]. Most of the
-checks are those of Carlini et al. (2019), "On evaluating adversarial robustness",
+A check returns None, or a `Finding` that says what was found and what to do. Thresholds
+are given in the docstrings. Outputs have shape [examples, classes], gradients of the
+loss [examples, coordinates], `correct` and `labels` [examples]. Most checks follow
+Carlini et al. (2019), "On evaluating adversarial robustness",
 https://arxiv.org/abs/1902.06705, and Athalye et al. (2018), "Obfuscated gradients give
 a false sense of security", https://arxiv.org/abs/1802.00420.
 """
@@ -29,10 +29,9 @@ _DEVIATIONS = 2.0
 
 
 def wrong_kind_of_outputs(outputs: np.ndarray, from_logits: bool) -> Finding | None:
-    """Warns if probabilities are taken for logits, or the other way round.
+    """Warns if probabilities are treated as logits, or vice versa.
 
-    Found where `are_probabilities` says otherwise. A single output per example that
-    lies in [0, 1] may be either.
+    Decided by `are_probabilities`. A single output per example in [0, 1] may be either.
     """
     probable = are_probabilities(outputs)
     if from_logits != probable or (from_logits and outputs.shape[1] == 1):
@@ -41,38 +40,38 @@ def wrong_kind_of_outputs(outputs: np.ndarray, from_logits: bool) -> Finding | N
     if from_logits:
         return Finding(
             "probabilities_as_logits",
-            "The outputs are taken for logits (from_logits=True), but each row is "
-            "non-negative and sums to 1: they are probabilities, and gradients of a "
-            "second softmax hide weaknesses. Pass from_logits=False, or a model "
-            "without softmax.",
+            "The outputs are treated as logits (from_logits=True), but each row is "
+            "non-negative and sums to 1: they are probabilities, and a second softmax "
+            "masks gradients. Pass from_logits=False, or a model without softmax.",
         )
     return Finding(
         "logits_as_probabilities",
-        "The outputs are taken for probabilities (from_logits=False), but they range "
-        f"from {outputs.min():.4g} to {outputs.max():.4g} and their rows sum to "
-        f"between {sums.min():.4g} and {sums.max():.4g}. Pass from_logits=True, or a "
+        "The outputs are treated as probabilities (from_logits=False), but they range "
+        f"from {outputs.min():.4g} to {outputs.max():.4g} and their row sums from "
+        f"{sums.min():.4g} to {sums.max():.4g}. Pass from_logits=True, or a "
         "model that ends in a softmax.",
     )
 
 
 def guessed_outputs(guessed: bool, from_logits: bool) -> Finding | None:
-    """Warns if outputs were taken for probabilities without a sign that they are."""
+    """Warns if the choice between logits and probabilities was a guess."""
     if not guessed:
         return None
     kind, other = ("logits", False) if from_logits else ("probabilities", True)
     return Finding(
         "guessed_outputs",
-        f"The single output of each example is taken for {kind}, only because all that "
-        "were seen lie in [0, 1]. If that is wrong, clean accuracy is wrong too. Pass "
-        f"from_logits={from_logits} if it is right, from_logits={other} if not.",
+        f"The single output of each example is treated as {kind}, only because all "
+        "that were checked lie in [0, 1]. If that is wrong, even the clean accuracy "
+        f"is. Pass from_logits={from_logits} if it is right, from_logits={other} if "
+        "not.",
     )
 
 
 def zero_gradients(gradients: np.ndarray) -> Finding | None:
     """Warns if the gradient of more than 5% of the examples is zero everywhere.
 
-    White-box attacks then have nothing to follow: quantized inputs, saturated outputs
-    and dead units do that.
+    White-box attacks then have no direction to follow. Causes are quantized inputs,
+    saturated outputs and dead units.
     """
     share = float(np.mean(~np.any(gradients != 0.0, axis=1)))
     if share <= _ZERO_GRADIENT_SHARE:
@@ -81,17 +80,17 @@ def zero_gradients(gradients: np.ndarray) -> Finding | None:
         "zero_gradients",
         f"The gradient of the loss is zero for {share:.1%} of the examples "
         f"(threshold {_ZERO_GRADIENT_SHARE:.0%}): white-box attacks cannot work on "
-        "them, and their failure says nothing. Look for rounding, saturated outputs or "
-        "hard thresholds in the model; trust the black-box attack, or attack a smooth "
-        "surrogate.",
+        "them, so their failure means nothing. Look for rounding, saturated outputs or "
+        "hard thresholds in the model; rely on the black-box attack, or attack a "
+        "smooth surrogate.",
     )
 
 
 def exploding_gradients(gradients: np.ndarray, epsilon: float) -> Finding | None:
-    """Warns if gradients are not finite, or absurdly large.
+    """Warns if gradients are not finite or extremely large.
 
-    Absurd is a gradient by which one coordinate that moves by the largest epsilon would
-    change the cross-entropy by more than 10,000.
+    Extremely large means that moving one coordinate by the largest epsilon would change
+    the cross-entropy by more than 10,000.
     """
     infinite = ~np.all(np.isfinite(gradients), axis=1)
     large = np.max(np.abs(np.nan_to_num(gradients)), axis=1) * epsilon
@@ -102,49 +101,50 @@ def exploding_gradients(gradients: np.ndarray, epsilon: float) -> Finding | None
         "exploding_gradients",
         f"The gradient of the loss is not finite for {np.mean(infinite):.1%} of the "
         "examples, and for "
-        f"{np.mean(large & ~infinite):.1%} so large that one coordinate moved by "
+        f"{np.mean(large & ~infinite):.1%} so large that moving one coordinate by "
         f"epsilon = {epsilon:g} would change the loss by more than "
-        f"{_EXPLODING_CHANGE:g}. Gradients like that lead attacks astray. Look for "
-        "divisions by nearly zero, roots and logarithms at zero, and very long "
-        "recurrences.",
+        f"{_EXPLODING_CHANGE:g}. Such gradients mislead attacks. Look for divisions "
+        "by nearly zero, roots and logarithms at zero, and very long recurrences.",
     )
 
 
 def random_model(first: np.ndarray, second: np.ndarray) -> Finding | None:
-    """Warns if two passes differ by more than 1e-3 of the largest output.
+    """Warns if two forward passes differ by more than 1e-3 of the largest output.
 
-    Attacks that see one draw fail on the next, which is no robustness.
+    Adversarial examples for one random draw may fail on the next, which is not
+    robustness.
     """
     return _differ(
         "random_model",
         first,
         second,
-        "Two passes over the same examples differ by {}: the model is random, and "
-        "attacks fail on it that would succeed on the average of many passes. Switch "
-        "the randomness off, or hand in a model that averages over it.",
+        "Two forward passes over the same examples differ by {}: the model is random, "
+        "and attacks fail that would succeed on the average of many passes. Disable "
+        "the randomness, pass a model that averages over it, or use attacks='rand'.",
     )
 
 
 def batch_dependent(first: np.ndarray, second: np.ndarray) -> Finding | None:
-    """Warns if outputs differ in other batches by more than 1e-3 of the largest.
+    """Warns if outputs change with the batch by more than 1e-3 of the largest output.
 
-    Then an attack on one batch says nothing about another.
+    An attack on one batch then says nothing about another.
     """
     return _differ(
         "batch_dependent",
         first,
         second,
-        "The same examples in other batches give outputs that differ by {}: what the "
-        "model says of an example depends on the others. Look for statistics over the "
-        "batch, such as BatchNormalization with training=True.",
+        "The outputs for the same examples in different batches differ by {}: the "
+        "prediction for an example depends on the rest of its batch. Look for batch "
+        "statistics, such as BatchNormalization with training=True.",
     )
 
 
 def optimizes(model: ModelAdapter, features: Any) -> Finding | None:
-    """Warns if a call of the model calls `tf.GradientTape.gradient` or `tf.gradients`.
+    """Warns if the model calls `tf.GradientTape.gradient` or `tf.gradients`.
 
-    A model that optimizes (purifies its input, say) is not attacked by one that follows
-    the gradient through that: Croce et al. (2022), https://arxiv.org/abs/2202.13711.
+    A model that optimizes at inference, such as by purifying its input, is not
+    evaluated by attacks that follow its gradient: Croce et al. (2022),
+    https://arxiv.org/abs/2202.13711.
     """
     watched = {tf.GradientTape.gradient.__code__, tf.gradients.__code__}
     found = []
@@ -155,7 +155,7 @@ def optimizes(model: ModelAdapter, features: Any) -> Finding | None:
 
     before, eagerly = sys.getprofile(), tf.config.functions_run_eagerly()
     with model.state_kept():
-        # What was traced before would run no Python.
+        # Functions that are already traced would run no Python.
         tf.config.run_functions_eagerly(True)
         sys.setprofile(profile)
         try:
@@ -167,33 +167,32 @@ def optimizes(model: ModelAdapter, features: Any) -> Finding | None:
         return None
     return Finding(
         "optimizes",
-        "The model computes gradients of its own while it answers. Standard attacks "
-        "are known to overrate such defenses: attack it with one made for it (Croce et "
-        "al., 2022), and do not publish this figure.",
+        "The model computes gradients at inference. Standard attacks are known to "
+        "overestimate such defenses: use an adaptive attack (Croce et al., 2022), and "
+        "do not publish this result.",
     )
 
 
 def inputs_out_of_bounds(excess: float, bounds: object) -> Finding | None:
-    """Warns if examples lie outside of the bounds by more than 1e-6.
+    """Warns if examples lie outside the bounds by more than 1e-6.
 
-    Attacks clip to the bounds, so that such an example is changed by more than epsilon,
-    or attacked in the wrong units.
+    The bounds or epsilon may then be in other units than the examples.
     """
     if excess <= _BOUND_TOLERANCE:
         return None
     return Finding(
         "inputs_out_of_bounds",
-        f"Examples lie up to {excess:.4g} outside of bounds={bounds!r}. Give the "
-        "bounds in the units that the model takes, and epsilon in the same.",
+        f"Examples lie up to {excess:.4g} outside bounds={bounds!r}. Specify bounds "
+        "and epsilon in the units of the model's inputs.",
     )
 
 
 def model_at_chance(correct: np.ndarray, labels: np.ndarray) -> Finding | None:
-    """Warns if the model is hardly better than the most frequent label.
+    """Warns if the model is hardly better than always predicting one label.
 
-    That is a clean accuracy at most 2 standard deviations above the share of that
-    label, unless there is but one label or no error. Labels may be shuffled, or
-    examples not scaled as in training.
+    This means a clean accuracy of at most 2 standard deviations above the share of the
+    most frequent label, unless there is only one label or no error. Labels may be
+    shuffled, or examples scaled differently than in training.
     """
     frequent = float(np.max(np.bincount(labels))) / len(labels)
     deviation = float(np.sqrt(frequent * (1.0 - frequent) / len(labels)))
@@ -202,14 +201,14 @@ def model_at_chance(correct: np.ndarray, labels: np.ndarray) -> Finding | None:
         return None
     return Finding(
         "model_at_chance",
-        f"The clean accuracy is {accuracy:.1%}, while always answering the most "
-        f"frequent label gives {frequent:.1%}. Check that labels belong to examples, "
-        "and that these are scaled as in training.",
+        f"The clean accuracy is {accuracy:.1%}, while always predicting the most "
+        f"frequent label gives {frequent:.1%}. Check that the labels match the "
+        "examples, and that the examples are scaled as in training.",
     )
 
 
 def too_few_classes(num_classes: int, attacks: Sequence[str]) -> Finding | None:
-    """Warns if attacks by the difference of logits ratio (DLR) had to be replaced.
+    """Warns if attacks on the difference of logits ratio (DLR) had to be replaced.
 
     The ratio needs 3 classes, its targeted form 4: Croce and Hein (2020),
     https://arxiv.org/abs/2003.01690, equations 6 and 7.
@@ -219,31 +218,32 @@ def too_few_classes(num_classes: int, attacks: Sequence[str]) -> Finding | None:
     return Finding(
         "too_few_classes",
         f"{', '.join(attacks)} needs at least 4 classes, but the model has "
-        f"{num_classes}; what ran instead is weaker against losses that saturate.",
+        f"{num_classes}; the attack that replaced it is weaker if the loss saturates.",
     )
 
 
 def certificate_broken(report: RobustnessReport) -> Finding | None:
-    """Warns if an example fell that is certified, which cannot be."""
+    """Warns if an attack fooled the model on a certified example."""
     if report.certified is None:
         return None
-    fell = report.certified & ~report.robust
-    if not fell.any():
+    broken = report.certified & ~report.robust
+    if not broken.any():
         return None
     return Finding(
         "certificate_broken",
-        f"Of {fell.any(axis=0).sum()} examples interval bounds prove that no attack "
-        "can succeed, and yet one did. The proof trusts the bounds of layers of your "
-        "own: check their interval_bounds. Believe the attack.",
+        f"An attack succeeded on {broken.any(axis=0).sum()} examples that interval "
+        "bounds certify as robust. The certificate relies on the interval_bounds of "
+        "custom layers: check them. Trust the attack.",
     )
 
 
 def black_box_beats_white_box(report: RobustnessReport) -> Finding | None:
-    """Warns if a black-box attack brings down what white-box attacks could not.
+    """Warns if a black-box attack succeeds where white-box attacks failed.
 
-    An attack that knows the gradients loses to one that does not if they mislead. Found
-    if at some epsilon this is so for more than 2% of the examples, and for more than 2
-    of them: a few fall by luck. In a cascade only attacks that ran before count.
+    An attack that uses gradients should beat one that does not, unless the gradients
+    mislead. Found if, at some epsilon, this holds for more than 2% of the examples and
+    for more than 2 examples, which may be chance. In a cascade, only attacks that ran
+    before count.
     """
     worst = 0.0, "", 0.0
     robust = np.tile(report.correct, (len(report.epsilons), 1))
@@ -265,21 +265,21 @@ def black_box_beats_white_box(report: RobustnessReport) -> Finding | None:
         return None
     return Finding(
         "black_box_beats_white_box",
-        f"{name}, which sees only outputs, brings down {share:.1%} of the examples at "
-        f"epsilon {epsilon:g} that withstood white-box attacks (threshold "
-        f"{_BLACK_BOX_SHARE:.0%}). The gradients mislead (gradient masking): the true "
-        "robust accuracy is probably lower still. Find what breaks the gradients, or "
-        "give the white-box attacks more steps and restarts.",
+        f"{name}, which uses only outputs, fools the model on {share:.1%} of the "
+        f"examples at epsilon {epsilon:g} on which white-box attacks failed (threshold "
+        f"{_BLACK_BOX_SHARE:.0%}). The gradients mislead (gradient masking), and the "
+        "true robust accuracy is probably even lower. Find what breaks the gradients, "
+        "or give the white-box attacks more steps and restarts.",
     )
 
 
 def robust_at_huge_epsilon(
     accuracy: float, num_classes: int, epsilon: float
 ) -> Finding | None:
-    """Warns if more than 1 / classes of the examples withstand any change.
+    """Warns if more than 1 / classes of the examples are robust at a huge radius.
 
-    With a radius that reaches from any example to any other, an attack that works
-    brings accuracy down to nothing.
+    At a radius that reaches from any example to any other, a working attack brings the
+    accuracy down to almost nothing.
     """
     if accuracy <= 1.0 / num_classes:
         return None
@@ -287,22 +287,22 @@ def robust_at_huge_epsilon(
         "robust_at_huge_epsilon",
         f"At epsilon = {epsilon:g}, where an example may become any other, "
         f"{accuracy:.1%} are still robust (chance is {1.0 / num_classes:.1%}). No "
-        "model withstands that, so the attack does not work on this one.",
+        "model can be, so the attack does not work on this one.",
     )
 
 
 def left_the_ball(name: str, share: float, epsilon: float) -> Finding | None:
-    """Warns if an attack gave points outside of the ball or the bounds.
+    """Warns if an attack returned points outside the ball or the bounds.
 
-    Outside is a point by more than rounding: 1e-4 of the radius plus 1e-5.
+    The tolerance is 1e-4 of the radius plus 1e-5.
     """
     if not share:
         return None
     return Finding(
         "left_the_ball",
-        f"{name} gave {share:.1%} of its points outside of the ball of radius "
-        f"{epsilon:g}, or of the bounds, or not finite; these do not count as "
-        "successes. The attack has an error, or takes epsilon for something else.",
+        f"{share:.1%} of the points that {name} returned are outside the ball of "
+        f"radius {epsilon:g}, outside the bounds, or not finite; these do not count as "
+        "successes. The attack has a bug, or a different notion of epsilon.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Accuracy under attack, and how far it can be believed."""
+"""Evaluation of robust accuracy under attacks."""
 
 import functools
 import inspect
@@ -32,26 +32,23 @@ from nsl.robustness.report import (
     Finding,
     RobustnessReport,
     RobustnessWarning,
+    joint,
 )
-from nsl.robustness.suites import (
-    choose_attacks,
-    follows_gradients,
-    gradient_attack,
-)
+from nsl.robustness.suites import choose_attacks, follows_gradients, gradient_attack
 from nsl.robustness.tasks import Column, choose_task
 
 _BATCH_SIZE = 128
 _CHECKED_EXAMPLES = 100
 _SHOWN = 6
-# How often a huge radius is tried again, a quarter as large.
+# The number of radii to try at huge epsilon, each a quarter of the last.
 _SHRINKINGS = 9
 _NO_GRADIENTS = (
-    "The model works on NumPy arrays, which have no gradients: attacks that follow "
-    "them were left out."
+    "The model takes NumPy arrays, which have no gradients: attacks that need them "
+    "were skipped."
 )
 _PROVEN = (
-    "Certified are examples of which interval bounds prove that no point of the ball "
-    "changes the class. The proof computes in float32, and leaves 1e-5 for rounding."
+    "An example is certified if interval bounds prove that no point of the ball "
+    "changes its class. The proof uses float32, with a margin of 1e-5 for rounding."
 )
 
 
@@ -79,11 +76,12 @@ def evaluate_robustness(
     resume: str | os.PathLike[str] | None = None,
     verbose: bool = True,
 ) -> RobustnessReport:
-    """Measures the accuracy of a model on clean and on attacked examples.
+    """Evaluates a model's accuracy on clean and adversarial examples.
 
-    An example is robust at an epsilon if no attack finds a point of the ball around
-    it, and of the bounds, that the model gets wrong. Every point is checked in a pass
-    of its own. What falls at one epsilon falls at all larger ones.
+    An example is robust at an epsilon if no attack finds an adversarial example within
+    the ball around it and the bounds. Every point that an attack returns is verified by
+    a separate forward pass. An example that is not robust at one epsilon is not robust
+    at any larger one.
 
     ```python
     report = nsl.evaluate_robustness(
@@ -96,68 +94,68 @@ def evaluate_robustness(
     Args:
       model: A callable from a batch of features to outputs: a Keras model (called with
         `training=False`), its `predict`, or a function of NumPy arrays such as
-        scikit-learn's `predict_proba` or, for attacks by decisions, `predict`. (Within
-        a function of your own `model(x)` is far faster than `model.predict(x)`.)
-      x: Features: an array or tensor, or a structure of them, examples first; or
-        batches, as a tf.data.Dataset, which may hold the labels.
+        scikit-learn's `predict_proba` or, for attacks on class labels, `predict`. (In a
+        custom function, `model(x)` is far faster than `model.predict(x)`.)
+      x: Features: an array or tensor, or a structure of them, of shape [examples, ...];
+        or batches, such as a tf.data.Dataset, which may include the labels.
       y: Labels: classes, integers of shape [examples] or [examples, 1], or one-hot
-        rows; with `loss` or `criterion` whatever they take; None if they are in `x`.
-      epsilons: The radius of the ball around each example, or several. One joint norm
-        is taken over all features of an example. A radius is a number, or one for each
-        coordinate: a dict by feature, or an array of a feature's shape.
+        rows; with `loss` or `criterion`, any structure they take. None if `x` includes
+        them.
+      epsilons: The radius of the ball around each example, or several, in the joint
+        norm of all features. A radius is a number, or one number per coordinate: a dict
+        by feature, or an array of a feature's shape.
       norm: The norm of the ball: a `NormType`, its value, or a `nsl.lib.Norm`; 'l0' for
-        `nsl.attacks.Substitution`, where an epsilon is a number of replaced columns.
+        `nsl.attacks.Substitution`, where epsilon is the number of replaced columns.
       attacks: A suite: 'standard' for the attacks and settings of AutoAttack (Croce and
         Hein, 2020, https://arxiv.org/abs/2003.01690), 'plus' for its longer version,
-        'rand' for models that draw at random, 'quick' for FGSM and ten steps of PGD; a
-        list of names and `nsl.attacks` objects; or a dict from name to such an object
-        or any callable with the arguments of `nsl.attacks.Attack`. For a loss, the
-        suites are Auto-PGD and Square on it; for a model that gives labels alone,
+        'rand' for randomized models, 'quick' for FGSM and ten steps of PGD; a list of
+        names and `nsl.attacks` objects; or a dict from name to such an object or any
+        callable with the arguments of `nsl.attacks.Attack`. With a loss, the suites are
+        Auto-PGD and Square on that loss; for a model that outputs only class labels,
         HopSkipJump.
-      bounds: `(low, high)`, the range of valid features, each a number, an array, or a
-        structure of them keyed by feature. None: there is none.
-      feature_mask: Where it is 0 features may not be changed; a number, an array, or a
+      bounds: The pair (low, high) of valid feature values, each a number, an array, or
+        a structure of them keyed by feature. None sets no bounds.
+      feature_mask: Features with factor 0 are not perturbed; a number, an array, or a
         structure of them keyed by feature.
-      grid: The distance of valid values, such as 1/255 for 8-bit images.
-      from_logits: Whether the model gives logits. None finds out; the report says how.
+      grid: The spacing of valid values, such as 1/255 for 8-bit images.
+      from_logits: Whether the model outputs logits. None detects it; the report says
+        how.
       output: Which of several outputs to evaluate: a key, a position, or a function of
-        all outputs. None evaluates each by itself (`report.parts`) and all jointly: an
+        all outputs. None evaluates each separately (`report.parts`) and all jointly: an
         example is robust if all of its outputs are.
-      loss: What attacks maximize: a function of (y, outputs) that returns one value per
-        example. None takes the criterion's own.
-      criterion: What is right: `nsl.robustness.Within(tolerance)` for regression,
-        `nsl.robustness.ShareRight(share)` for segmentation and sequences, 'exact_match'
-        or 'per_label' for several labels per example (per label: each by itself and all
-        jointly), or a function of (y, outputs) that returns one bool per example. For
-        several outputs, a dict of them. None takes what the compiled loss of a Keras
-        model speaks of, and else one class per example; the report says what.
-      layer: The layer of a Keras model whose outputs are perturbed instead of the
-        features, or several: how flat the model is there. Epsilons, bounds and
-        `feature_mask` are about these outputs; padding that the layer masks is not
-        perturbed. No input, as no text, may lead to the points that are found.
-      batch_size: How many examples go through the model at once. None leaves it to
-        the attacks.
-      seed: Determines all that is random in the attacks.
-      cascade: Whether each attack only tries what is still robust after those before
-        it and is not certified, which saves most of the time. If not, each tries all
-        examples, and the report has the accuracy under each attack alone.
-      check: Whether to look for the known ways to fool oneself, see
-        `nsl.robustness.checks`. Each finding is in the report and a
-        `RobustnessWarning`.
-      certify: Whether to count the examples of which interval bounds prove that no
-        point of the ball changes the class, see `nsl.lib.interval_bounds`; the report
-        then has a `certified_accuracy`, which robust accuracy is never below. For a
-        sequential or functional Keras model of one class per example.
-      resume: A file that keeps finished parts. If it is there, the evaluation goes on
-        from it, if everything that counts is the same.
-      verbose: Whether progress is shown, on a terminal.
+      loss: The loss that attacks maximize: a function of (y, outputs) that returns one
+        value per example. None uses the loss of the criterion.
+      criterion: When an example is correct: `nsl.robustness.Within(tolerance)` for
+        regression, `nsl.robustness.ShareRight(share)` for segmentation and sequences,
+        'exact_match' or 'per_label' for multi-label models (per label: each separately
+        and all jointly), or a function of (y, outputs) that returns one bool per
+        example. For several outputs, a dict of them. None infers it from the compiled
+        loss of a Keras model, or assumes one class per example; the report says which.
+      layer: The name of a layer of a Keras model, or several, whose outputs to perturb
+        instead of the features. Epsilons, bounds and `feature_mask` then apply to these
+        outputs; positions that the layer masks as padding are not perturbed. There may
+        be no input, such as a text, that produces the perturbed outputs.
+      batch_size: The number of examples per batch. None leaves it to the attacks.
+      seed: Determines all random numbers of the attacks.
+      cascade: Whether each attack runs only on examples that are still robust after the
+        previous ones and not certified, which saves most of the time. Otherwise each
+        attack runs on all examples, and the report has the accuracy under each attack.
+      check: Whether to check for known pitfalls, see `nsl.robustness.checks`. Each
+        finding is in the report and raises a `RobustnessWarning`.
+      certify: Whether to count the examples that interval bounds prove robust, see
+        `nsl.lib.interval_bounds`. The report then has a `certified_accuracy`, which is
+        never above the robust accuracy. Needs a sequential or functional Keras model of
+        one class per example.
+      resume: A file of finished parts. If it exists, the evaluation resumes from it,
+        provided that all settings are the same.
+      verbose: Whether to show progress on a terminal.
 
     Returns:
       The report.
 
     Raises:
-      ValueError: If features, labels, epsilons or attacks do not fit, or `resume` is
-        the file of another evaluation.
+      ValueError: If features, labels, epsilons or attacks do not fit, or `resume`
+        belongs to another evaluation.
       TypeError: If the model is not callable.
     """
     report = Evaluation(**locals()).run(as_read=True)
@@ -167,34 +165,34 @@ def evaluate_robustness(
 
 
 class Evaluation:
-    """An evaluation whose arguments, those of `evaluate_robustness`, fit.
+    """An evaluation with validated arguments, those of `evaluate_robustness`.
 
-    It can be run again while the model is trained.
+    It can be run repeatedly while the model is trained.
     """
 
     def __init__(self, **arguments: Any) -> None:
         bound = inspect.signature(evaluate_robustness).bind(**arguments)
         bound.apply_defaults()
         given = self._given = dict(bound.arguments)
-        self._above: AtLayer | None = None
-        self._at_layer: list[str] = []
-        self._replaces = given["norm"] == Substitution.norm
+        self._at_layer: AtLayer | None = None
+        self._layer_note: list[str] = []
+        self._is_l0 = given["norm"] == Substitution.norm
         if given["layer"] is not None:
-            self._go_to_layer()
+            self._use_layer_outputs()
         limits = {name: given[name] for name in ("bounds", "feature_mask", "grid")}
-        # Replaced columns are no perturbation: of any dtype, without gradients.
-        if self._replaces and any(value is not None for value in limits.values()):
+        # Replaced columns may have any dtype, and have no gradients.
+        if self._is_l0 and any(value is not None for value in limits.values()):
             raise ValueError(
-                "norm='l0' takes neither bounds, feature_mask nor grid: the "
-                "replacements say which columns may change, and what they may be."
+                "norm='l0' supports none of bounds, feature_mask and grid: the "
+                "replacements determine the allowed values."
             )
-        self._norm = given["norm"] if self._replaces else as_norm(given["norm"])
+        self._norm = given["norm"] if self._is_l0 else as_norm(given["norm"])
         examples = self._examples = Examples(
-            given["x"], given["y"], **limits, perturbed=not self._replaces
+            given["x"], given["y"], **limits, perturbed=not self._is_l0
         )
         self._radii, self._assumed = read_radii(given["epsilons"], examples)
         if examples.y is None:
-            raise ValueError("y is needed, unless x is batches of (features, labels).")
+            raise ValueError("y is needed, unless x has batches of (features, labels).")
         model = self._model = adapt(
             given["model"], output=given["output"], from_logits=given["from_logits"]
         )
@@ -216,16 +214,17 @@ class Evaluation:
     def run(self, as_read: bool = False) -> RobustnessReport:
         """Runs all attacks and checks.
 
-        With `as_read`, the model is as it was when the arguments were read: what it
-        said then need not be computed again.
+        With `as_read`, the model has not changed since the arguments were read, so the
+        outputs computed then are reused.
         """
-        if self._above is not None and not as_read:
-            self._above.refresh()
+        if self._at_layer is not None and not as_read:
+            self._at_layer.refresh()
         if self.parts:
             report = joint(
-                {name: part.run(as_read) for name, part in self.parts.items()}
+                {name: part.run(as_read) for name, part in self.parts.items()},
+                shown=_SHOWN // 2,
             )
-            report.assumptions += self._at_layer
+            report.assumptions += self._layer_note
             return report
         given, model, examples = self._given, self._model, self._examples
         if not as_read or self._outputs is None:
@@ -238,13 +237,13 @@ class Evaluation:
             cascade=given["cascade"],
             assumptions=[
                 *([] if self._task.loss else model.assumptions),
-                *([] if model.is_native or self._replaces else [_NO_GRADIENTS]),
+                *([] if model.is_native or self._is_l0 else [_NO_GRADIENTS]),
                 *self._task.assumptions,
                 *self._assumed,
-                *self._at_layer,
+                *self._layer_note,
             ],
         )
-        self._fallen: dict[int, GalleryExample] = {}
+        self._fooled: dict[int, GalleryExample] = {}
         self._checkpoint = Checkpoint(
             given["resume"],
             self._settings() if given["resume"] is not None else {},
@@ -262,29 +261,29 @@ class Evaluation:
         model.note()
         return self.report
 
-    def _go_to_layer(self) -> None:
-        """Makes the outputs of layers what is evaluated, in the place of features."""
+    def _use_layer_outputs(self) -> None:
+        """Replaces the features by the outputs of layers."""
         given = self._given
-        if self._replaces:
+        if self._is_l0:
             raise ValueError(
                 "norm='l0' replaces columns of the features, but received layer="
-                f"{given['layer']!r}. Leave layer out, or choose another norm."
+                f"{given['layer']!r}. Omit layer, or choose another norm."
             )
         examples = Examples(given["x"], given["y"], perturbed=False)
         size = given["batch_size"] or _BATCH_SIZE
-        above = AtLayer(given["model"], given["layer"], examples, size)
-        self._above = above
-        limits = above.limits(given["bounds"], given["feature_mask"])
-        given |= {"model": above, "x": above.features, "y": examples.y, "layer": None}
-        given |= limits
-        names = " and ".join(f"'{name}'" for name in above.names)
-        self._at_layer = [
-            f"Perturbed are the outputs of layer {names}, not the features: no input, "
-            "such as a text, may lead the model to these points."
+        at_layer = AtLayer(given["model"], given["layer"], examples, size)
+        self._at_layer = at_layer
+        limits = at_layer.limits(given["bounds"], given["feature_mask"])
+        given |= {"model": at_layer, "x": at_layer.features, "y": examples.y}
+        given |= {"layer": None, **limits}
+        names = " and ".join(f"'{name}'" for name in at_layer.names)
+        self._layer_note = [
+            f"Attacks perturb the outputs of layer {names}, not the features: there "
+            "may be no input, such as a text, that produces these points."
         ]
 
     def _parts(self, outputs: Any) -> dict[str, dict[str, Any]]:
-        """Returns the arguments of the evaluations that this one is made of, if any."""
+        """Returns the arguments of the partial evaluations, if there are several."""
         given: dict[str, Any] = self._given
         y: Any = self._examples.y
         shape = (self._examples.count, *np.shape(outputs)[1:])
@@ -293,7 +292,7 @@ class Evaluation:
         if isinstance(criterion, str) and criterion == "per_label":
             if np.ndim(y) != 2 or np.shape(y) != shape:
                 raise ValueError(
-                    "criterion='per_label' needs labels and outputs of one shape "
+                    "criterion='per_label' needs labels and outputs of the same shape "
                     f"[examples, labels], but received {np.shape(y)} and {shape}."
                 )
             parts = {
@@ -308,7 +307,7 @@ class Evaluation:
                 labels = dict(zip(names, tf.nest.flatten(y), strict=False))
             if set(labels) != set(names):
                 raise ValueError(
-                    f"The model's outputs are {names}: y must hold labels for each of "
+                    f"The model's outputs are {names}: y must have labels for each of "
                     f"them, but has {sorted(map(str, labels))}. Or choose one with "
                     "output=."
                 )
@@ -327,7 +326,7 @@ class Evaluation:
         return parts
 
     def _read_task(self, outputs: Any) -> None:
-        """Finds out what is right, and chooses attacks; outputs are of a sample."""
+        """Chooses the criterion and the attacks, given the outputs of a sample."""
         given, model, examples = self._given, self._model, self._examples
         y, leaves = examples.y, tf.nest.flatten(outputs)
         predict = functools.cache(lambda: model.predict(examples.x, self._size))
@@ -359,20 +358,20 @@ class Evaluation:
         )
 
     def _check_certifiable(self) -> None:
-        """Raises ValueError where interval bounds say nothing of what is evaluated."""
+        """Raises ValueError if interval bounds cannot certify this evaluation."""
         norms = [norm.value for norm in NormType]
         name = getattr(self._norm, "value", self._norm)
-        of_layer, of_function = self._at_layer, callable(self._given["output"])
+        of_layer, of_function = self._layer_note, callable(self._given["output"])
         of_classes = self._task.of_classes and not of_layer and not of_function
         if name not in norms or not of_classes:
             raise ValueError(
-                "certify=True bounds an output of a model, of one class per example, "
-                f"over balls of its features of norm {', '.join(norms)}, but this "
-                "evaluation is of another kind. Leave it out."
+                "certify=True needs an output with one class per example, perturbed "
+                f"features and one of the norms {', '.join(norms)}, but this "
+                "evaluation is of another kind. Omit certify."
             )
 
     def _certify(self) -> None:
-        """Puts what interval bounds prove into the report."""
+        """Adds the certified examples to the report."""
         arguments = self._model, self._examples
         self.report.certified = np.stack(
             [
@@ -383,7 +382,7 @@ class Evaluation:
         self.report.assumptions.append(_PROVEN)
 
     def _settings(self) -> dict[str, Any]:
-        """Returns everything that the results depend on, as texts."""
+        """Returns texts of everything that the results depend on, for `resume`."""
         weights = getattr(self._model.model, "weights", [])
         settings = {
             "x": self._examples.x,
@@ -405,7 +404,7 @@ class Evaluation:
         return {**texts, "attacks": attacks}
 
     def _predict(self, x: Any) -> Any:
-        """Returns logits; outputs, where a loss is attacked."""
+        """Returns logits, or the outputs if a loss is attacked."""
         return self._model.predict(x, self._size, as_logits=self._task.loss is None)
 
     def _gradients(self, index: np.ndarray) -> np.ndarray:
@@ -432,7 +431,7 @@ class Evaluation:
 
     def _has_gradients(self) -> bool:
         model = self._model
-        if not model.is_native or model.decisions or self._replaces:
+        if not model.is_native or model.decisions or self._is_l0:
             return False
         try:
             self._gradients(self._sample[:1])
@@ -441,7 +440,7 @@ class Evaluation:
         return True
 
     def _run(self, name: str, attack: Any) -> None:
-        """Runs an attack at every epsilon, smallest first."""
+        """Runs an attack at every epsilon, in ascending order."""
         report, radii, count = self.report, self._radii, len(self._radii)
         robust = report.robust if report.cascade else report.correct_by_epsilon
         result = AttackResult(
@@ -459,10 +458,10 @@ class Evaluation:
             kept = [self._checkpoint.finished(name, key) for key in keys]
             finished = [found for found in kept if found is not None]
             if len(finished) < len(kept):
-                open_ = result.robust[group[0]]
+                attacked = result.robust[group[0]]
                 if report.cascade and report.certified is not None:
-                    open_ = open_ & ~report.certified[group[-1]]
-                index = np.flatnonzero(open_)
+                    attacked = attacked & ~report.certified[group[-1]]
+                index = np.flatnonzero(attacked)
                 finished = self._attack(name, attack, [radii[k] for k in group], index)
                 self._checkpoint.add(name, dict(zip(keys, finished, strict=True)))
             for k, found in zip(group, finished, strict=True):
@@ -472,7 +471,7 @@ class Evaluation:
                 result.model_passes[k] = found["model_passes"]
                 outside[k] = found["outside"]
                 for one in found["shown"]:
-                    self._fallen.setdefault(one["index"], GalleryExample(**one))
+                    self._fooled.setdefault(one["index"], GalleryExample(**one))
                 if self._given["verbose"] and sys.stderr.isatty():
                     robust_share = result.robust[k].mean()
                     print(
@@ -487,11 +486,11 @@ class Evaluation:
     def _attack(
         self, name: str, attack: Any, radii: list[Radius], index: np.ndarray
     ) -> list[dict[str, Any]]:
-        """Runs an attack at some epsilons on some examples; returns JSON values."""
+        """Runs an attack on some examples; returns JSON values for each epsilon."""
         model, given, count = self._model, self._given, len(radii)
         start, passes = time.monotonic(), model.passes
         if not len(index) or (follows_gradients(attack) and not self._differentiable):
-            # There is nothing to follow, and the attack would refuse the model.
+            # Without gradients, the attack would raise an error.
             found = [self._examples.take(self._examples.x, index)] * count
         else:
             values = [one.value for one in radii]
@@ -513,13 +512,13 @@ class Evaluation:
             found = points if count > 1 else [points]
         results = []
         for i, (radius, points) in enumerate(zip(radii, found, strict=True)):
-            outside, fell, shown = np.zeros(1, bool), np.zeros(0, bool), []
+            outside, fooled, shown = np.zeros(1, bool), np.zeros(0, bool), []
             if len(index):
                 outside = ~self._allowed(attack, points, index, radius.limits)
                 outputs = self._predict(points)
                 labels = self._examples.take(self._labels, index)
-                fell = ~self._task.right(labels, outputs) & ~outside
-                rows = np.flatnonzero(fell)
+                fooled = ~self._task.right(labels, outputs) & ~outside
+                rows = np.flatnonzero(fooled)
                 fragile = np.argsort(self._margins[index[rows]], kind="stable")
                 for row in rows[fragile[:_SHOWN]]:
                     one = self._shown(
@@ -532,7 +531,7 @@ class Evaluation:
                     shown.append(attrs.asdict(one, recurse=False))
             results.append(
                 {
-                    "fallen": index[fell].tolist(),
+                    "fallen": index[fooled].tolist(),
                     "outside": float(np.mean(outside)),
                     "seconds": 0.0 if i else time.monotonic() - start,
                     "model_passes": 0 if i else model.passes - passes,
@@ -544,16 +543,20 @@ class Evaluation:
     def _allowed(
         self, attack: Any, found: Any, index: np.ndarray, limits: Limits
     ) -> np.ndarray:
-        """Tells which points count; raises ValueError unless they are like features."""
+        """Returns which points are allowed, bool of shape [examples].
+
+        Raises:
+          ValueError: If the points do not have the shapes of the features.
+        """
         shapes = [np.shape(leaf) for leaf in tf.nest.flatten(found)]
         expected = [(len(index), *leaf.shape[1:]) for leaf in self._examples.leaves]
         if shapes != expected:
             name = getattr(attack, "__name__", type(attack).__name__)
             raise ValueError(
-                f"The attack {name!r} must return features like those that it gets, of "
-                f"shapes {expected}, but returned shapes {shapes}."
+                f"The attack {name!r} must return features of the shapes that it "
+                f"receives, {expected}, but returned shapes {shapes}."
             )
-        if self._replaces:
+        if self._is_l0:
             clean = self._examples.take(self._examples.x, index)
             return attack.allows(clean, found, limits.radius[0, 0])
         parts = []
@@ -573,13 +576,13 @@ class Evaluation:
         )
 
     def _show_gallery(self) -> None:
-        """Puts the most fragile and the hardiest examples into the report."""
-        margins, fallen = self._margins, self._fallen
+        """Adds the most fragile and the most robust examples to the report."""
+        margins, fooled = self._margins, self._fooled
         keys = [one.key for one in self._radii]
-        weak = sorted(fallen, key=lambda i: (keys.index(fallen[i].epsilon), margins[i]))
+        weak = sorted(fooled, key=lambda i: (keys.index(fooled[i].epsilon), margins[i]))
         hardy = np.flatnonzero(self.report.robust.all(axis=0))
         hardy = hardy[np.argsort(-margins[hardy], kind="stable")]
-        self.report.gallery += [fallen[i] for i in weak[:_SHOWN]]
+        self.report.gallery += [fooled[i] for i in weak[:_SHOWN]]
         self.report.gallery += [self._shown(int(i)) for i in hardy[:_SHOWN]]
 
     def _note(self, finding: Finding | None) -> None:
@@ -587,9 +590,9 @@ class Evaluation:
             self.report.warnings.append(finding)
 
     def _check_model(self) -> None:
-        """Runs the checks that need no attack, those of passes on a sample."""
+        """Runs the checks that need no attack, on a sample."""
         model, report, sample = self._model, self.report, self._sample
-        if not self._replaces:
+        if not self._is_l0:
             bounds = self._given["bounds"]
             self._note(checks.inputs_out_of_bounds(self._examples.excess(), bounds))
         self._note(checks.too_few_classes(model.classes, self._replaced))
@@ -604,9 +607,9 @@ class Evaluation:
         again = flat(model.predict(features, self._size))
         random = checks.random_model(outputs, again)
         self._note(random)
-        # Recurrent states belong to positions in a batch of one size.
+        # Recurrent states depend on the position in the batch.
         if random is None and not (model.memory() and model.batch_size):
-            # The same examples, but every second one first.
+            # The same examples, with every second one first.
             order = np.argsort(np.arange(len(sample)) % 2, kind="stable")
             moved = tf.nest.map_structure(lambda leaf: leaf[order], features)
             size = max(1, min(self._size, (len(sample) + 1) // 2))
@@ -617,28 +620,28 @@ class Evaluation:
             self._note(checks.optimizes(model, first))
         gradients = np.zeros([1, 1])
         if self._differentiable:
-            # At an error of exactly 0, the gradient of its absolute value is none.
+            # An absolute error of exactly 0 has gradient 0.
             moving = sample[self._margins[sample] != 0]
             gradients = self._gradients(moving if len(moving) else sample)
-        if model.is_native and not model.decisions and not self._replaces:
+        if model.is_native and not model.decisions and not self._is_l0:
             self._note(checks.zero_gradients(gradients))
         if isinstance(report.epsilons[-1], float):
             self._note(checks.exploding_gradients(gradients, report.epsilons[-1]))
 
     def _check_attacks(self) -> None:
-        """Runs the checks of what the attacks did."""
+        """Runs the checks of the results of the attacks."""
         report, examples, model = self.report, self._examples, self._model
         self._note(checks.black_box_beats_white_box(report))
         self._note(checks.certificate_broken(report))
-        if self._replaces or self._task.loss:
+        if self._is_l0 or self._task.loss:
             return
         epsilon = examples.reach(self._norm)
         if epsilon is None or model.decisions or not model.is_native:
             return
         robust = self._sample[report.robust[-1][self._sample]]
         attack = gradient_attack(self._norm)
-        # Steps of the largest radius overshoot where other columns are far smaller, as
-        # in a table; what falls within a smaller ball falls within the largest.
+        # Steps for the largest radius overshoot in columns of a far smaller scale. An
+        # adversarial example within a smaller ball is within the largest one too.
         for shrunk in range(_SHRINKINGS if epsilon else 0):
             if len(robust):
                 [radius] = read_radii(epsilon / 4**shrunk, examples)[0]
@@ -648,43 +651,8 @@ class Evaluation:
         self._note(checks.robust_at_huge_epsilon(accuracy, model.classes, epsilon))
 
 
-def joint(parts: dict[str, RobustnessReport]) -> RobustnessReport:
-    """Returns the report of several outputs together: all have to be right."""
-    reports = list(parts.values())
-    report = RobustnessReport(
-        reports[0].norm,
-        reports[0].epsilons,
-        np.logical_and.reduce([part.correct for part in reports]),
-        parts=parts,
-    )
-    proofs = [part.certified for part in reports if part.certified is not None]
-    if len(proofs) == len(reports):
-        report.certified = np.logical_and.reduce(proofs)
-    robust = report.correct_by_epsilon
-    for name, part in parts.items():
-        for attack, result in part.results.items():
-            robust = robust & result.robust
-            found = attrs.evolve(result, robust=robust)
-            report.results[f"{name}: {attack}"] = found
-        report.warnings += [
-            attrs.evolve(one, message=f"({name}) {one.message}")
-            for one in part.warnings
-        ]
-        report.assumptions += [f"{name}: {one}" for one in part.assumptions]
-        report.gallery += [
-            attrs.evolve(
-                one,
-                label=f"{name} {one.label}",
-                predicted=f"{name} {one.predicted}",
-                attacked_as=one.attacked_as and f"{name} {one.attacked_as}",
-            )
-            for one in part.gallery[: _SHOWN // 2]
-        ]
-    return report
-
-
 def flat(outputs: Any) -> np.ndarray:
-    """Returns outputs as one float64 row for each example."""
+    """Flattens outputs to one float64 row per example."""
     leaves = [np.asarray(leaf) for leaf in tf.nest.flatten(outputs)]
     rows = [leaf.reshape(len(leaf), -1).astype(np.float64) for leaf in leaves]
     return np.concatenate(rows, axis=1)

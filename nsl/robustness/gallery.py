@@ -1,4 +1,4 @@
-"""Examples that a report shows: before and after an attack."""
+"""Examples for the report: clean and adversarial."""
 
 import base64
 import json
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def plain(structure: Any) -> Any:
-    """Returns dicts and lists of arrays of numbers or text, without their extras."""
+    """Converts a structure to dicts and lists of arrays of numbers or text."""
     if isinstance(structure, Mapping):
         return {str(key): plain(part) for key, part in structure.items()}
     if isinstance(structure, list | tuple):
@@ -30,13 +30,13 @@ def plain(structure: Any) -> Any:
 
 
 def to_json(array: np.ndarray) -> dict[str, Any]:
-    """Returns an array as its dtype, shape and bytes in base64: for `json.dumps`."""
+    """Encodes an array as dtype, shape and base64 bytes, for `json.dumps`."""
     data = base64.b64encode(array.tobytes()).decode()
     return {"dtype": array.dtype.str, "shape": array.shape, "base64": data}
 
 
 def from_json(data: dict[str, Any]) -> Any:
-    """Returns the array that `to_json` was given, or any other dict: for `loads`."""
+    """Decodes the result of `to_json`, keeping other dicts, for `json.loads`."""
     if data.keys() != {"dtype", "shape", "base64"}:
         return data
     return np.ndarray(data["shape"], data["dtype"], base64.b64decode(data["base64"]))
@@ -48,20 +48,20 @@ def _text(structure: Any) -> str:
 
 @attrs.frozen
 class GalleryExample:
-    """An example as it was, and as the attack that brought it down left it.
+    """An example before and after an attack.
 
     Attributes:
       index: The position of the example in `x`.
-      label: What is right, a class number as text.
-      predicted: What the model says of the clean example.
+      label: The label, a class number as text.
+      predicted: The prediction for the clean example.
       clean: The features without the batch axis: a NumPy array, or dicts and lists of
-        them. Tuples become lists, and what is not a number becomes text.
-      attacked_as: What the model says of the attacked example, or None if it withstood
-        everything.
-      epsilon: The smallest radius at which it fell, as in the report's `epsilons`, or
-        None if it never did.
-      attack: The name of the attack that brought it down, or None.
-      attacked: The same of the attacked example, or None if it withstood everything.
+        them. Tuples are converted to lists, and anything but numbers to text.
+      attacked_as: The prediction for the adversarial example; None if the example is
+        robust.
+      epsilon: The smallest radius with an adversarial example, as in the report's
+        `epsilons`; None if the example is robust.
+      attack: The name of the attack that found it; None if the example is robust.
+      attacked: The features of the adversarial example; None if the example is robust.
     """
 
     index: int

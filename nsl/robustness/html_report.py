@@ -1,4 +1,4 @@
-"""A robustness report as one page that needs neither a network nor an expert."""
+"""A robustness report as one self-contained HTML page in plain words."""
 
 import base64
 import html
@@ -19,32 +19,32 @@ from nsl.lib import features
 from nsl.robustness.gallery import GalleryExample
 from nsl.robustness.report import RobustnessReport, norm_name, percent, radius_text
 
-_ROWS = 8  # Of changed columns.
-_ENLARGED = 112  # Images of up to so many pixels are enlarged as squares.
-_RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))  # Of pixels.
+_ROWS = 8  # The maximum number of changed columns to list.
+_ENLARGED = 112  # Images up to this size are enlarged without smoothing.
+_RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))  # Common ranges of pixels.
 _CHANNELS = ((), (1,), (3,))
 _COLORS = 6
 _MEANINGS: dict[Any, str] = {
-    "l0": "the number of columns that are replaced by other values that are allowed",
-    NormType.L1: "all changes of an example add up to at most the radius",
-    NormType.L2: "the straight distance from before to after is at most the radius",
+    "l0": "the number of columns replaced by other allowed values",
+    NormType.L1: "the absolute changes of an example sum to at most the radius",
+    NormType.L2: "the Euclidean length of the change is at most the radius",
     NormType.INFINITY: "each single value may change by at most the radius",
 }
 _TITLES = {
-    "probabilities_as_logits": "Probabilities were taken for raw scores",
-    "logits_as_probabilities": "Raw scores were taken for probabilities",
-    "zero_gradients": "The model gives attacks nothing to follow",
-    "exploding_gradients": "The model leads attacks astray",
+    "probabilities_as_logits": "Probabilities were treated as logits",
+    "logits_as_probabilities": "Logits were treated as probabilities",
+    "zero_gradients": "The model has no gradients for attacks to follow",
+    "exploding_gradients": "The model's gradients are unusable",
     "random_model": "The model answers differently each time",
-    "inputs_out_of_bounds": "Examples lie outside of the valid range",
+    "inputs_out_of_bounds": "Examples lie outside the valid range",
     "model_at_chance": "The model is no better than guessing",
-    "too_few_classes": "A weaker attack had to stand in for another",
+    "too_few_classes": "A weaker attack replaced another one",
     "black_box_beats_white_box": "An attack that knows less did better",
-    "robust_at_huge_epsilon": "An attack fails where none should",
+    "robust_at_huge_epsilon": "An attack fails where every attack should succeed",
     "left_the_ball": "An attack broke the rules",
-    "guessed_outputs": "What the outputs mean was a guess",
-    "batch_dependent": "An answer depends on the other examples",
-    "optimizes": "The model optimizes while it answers",
+    "guessed_outputs": "The kind of outputs was a guess",
+    "batch_dependent": "A prediction depends on the rest of its batch",
+    "optimizes": "The model optimizes at inference",
 }
 
 
@@ -81,7 +81,7 @@ def write(
         **_table(report),
         **_curve(report),
         "warnings": _warnings(report),
-        "assumptions": _each("li", report.assumptions or ["Nothing is on record."]),
+        "assumptions": _each("li", report.assumptions or ["None."]),
         "gallery": _gallery(report, class_names, feature_names),
     }
     page = string.Template(template.read_text("utf-8")).substitute(
@@ -119,13 +119,13 @@ def _head(cells: Iterable[str]) -> ET.Element:
 
 
 def _rows(rows: Iterable[Sequence[str]]) -> list[ET.Element]:
-    """Returns rows of a table, the first cell of each as its header."""
+    """Returns table rows, with the first cell of each as its header."""
     cells = [(_el("th", row[0], scope="row"), _each("td", row[1:])) for row in rows]
     return [_el("tr", *parts) for parts in cells]
 
 
 def _html(part: Any) -> str:
-    """Returns the markup of a text, which is escaped, an element, or several."""
+    """Returns the markup of an element, an escaped text, or a list of them."""
     if isinstance(part, list):
         return "\n".join(map(_html, part))
     if isinstance(part, str):
@@ -139,7 +139,7 @@ def _table(report: RobustnessReport) -> dict[str, Any]:
 
 
 def _curve(report: RobustnessReport) -> dict[str, Any]:
-    """Draws accuracy against the radius; radii in words stand at equal distances."""
+    """Draws accuracy against the radius; radii that are texts are equally spaced."""
     words = any(isinstance(epsilon, str) for epsilon in report.epsilons)
     values = range(1, len(report.epsilons) + 1) if words else report.epsilons
     xs = [56 + 408 * value / max(values) for value in (0, *values)]
@@ -175,14 +175,14 @@ def _curve(report: RobustnessReport) -> dict[str, Any]:
         "lines": lines,
         "legend": legend,
         "axis": "radius, by column of the table" if words else "radius",
-        "description": f"Without an attack: {percent(report.clean_accuracy)} right; "
+        "description": f"Without an attack: {percent(report.clean_accuracy)} correct; "
         f"robust accuracy {', '.join(steps)}.",
     }
 
 
 def _warnings(report: RobustnessReport) -> list[ET.Element]:
     if not report.warnings:
-        text = "None. The checks, if any were made, found no sign of a mistake."
+        text = "None. If checks were run, they found no problem."
         return [_el("p", text)]
     items = []
     for name, message in ((f.name, f.message) for f in report.warnings):
@@ -190,8 +190,8 @@ def _warnings(report: RobustnessReport) -> list[ET.Element]:
         check = _el("p", "Name of the check: ", _el("code", name), class_="note")
         items.append(_el("li", _el("h3", title), _el("p", message), check))
     text = (
-        "These signs speak against the figures above: the model may be weaker than "
-        "they say. Each tells what was found and what to do. Then evaluate again."
+        "These findings cast doubt on the results above: the model may be weaker than "
+        "they suggest. Follow the advice, then evaluate again."
     )
     return [_el("p", text), _el("ul", items, class_="warnings")]
 
@@ -205,20 +205,21 @@ def _gallery(
         report.gallery, key=lambda e: order.get(e.epsilon, len(order))
     ):
         facts = [
-            ("Right", _class_name(example.label, class_names)),
+            ("Label", _class_name(example.label, class_names)),
             ("Predicted", _class_name(example.predicted, class_names)),
         ]
         if example.epsilon is not None:
-            title = "Fell to an attack, the most fragile first"
+            title = "Fooled by an attack, the most fragile first"
+            attacked_as = _class_name(example.attacked_as, class_names)
             facts += [
-                ("Taken for", _class_name(example.attacked_as, class_names)),
-                ("By", example.attack),
+                ("Predicted under attack", attacked_as),
+                ("Attack", example.attack),
                 ("Radius", radius_text(example.epsilon)),
             ]
         elif example.label == example.predicted:
-            title = "Withstood every attack"
+            title = "Robust against every attack"
         else:
-            title = "Wrong without any attack"
+            title = "Misclassified without an attack"
         card = _el("article", _el("h4", f"Example {example.index}"))
         card.append(_el("dl", _facts(facts), class_="facts"))
         card.extend(_looks(example, feature_names))
@@ -226,7 +227,7 @@ def _gallery(
     sections: list[ET.Element] = []
     for title, cards in groups.items():
         sections += [_el("h3", title), _el("div", cards, class_="cards")]
-    return sections or [_el("p", "The report holds none.")]
+    return sections or [_el("p", "The report contains none.")]
 
 
 def _class_name(text: str | None, class_names: Any) -> str | None:
@@ -241,21 +242,21 @@ def _class_name(text: str | None, class_names: Any) -> str | None:
 
 
 def _looks(example: GalleryExample, feature_names: Any) -> list[ET.Element]:
-    """Shows what an attack changed: images, and one table of all other features."""
-    clean, fell = example.clean, example.attacked is not None
+    """Shows the changes by an attack: images, and a table of all other features."""
+    clean, fooled = example.clean, example.attacked is not None
     images: list[ET.Element] = []
     changes: list[tuple[float, list[str]]] = []
     changed = 0
     for name, start, end, columns in zip(
         features.names(clean),
         tf.nest.flatten(clean),
-        tf.nest.flatten(example.attacked if fell else clean),
+        tf.nest.flatten(example.attacked if fooled else clean),
         features.spread(feature_names, clean, "feature_names"),
         strict=True,
     ):
         _check_columns(name, start, columns)
         if columns is None and _is_image(start):
-            for what, pixels in _images(start, end if fell else None):
+            for what, pixels in _images(start, end if fooled else None):
                 caption = f"{name}: {what}" if name else what
                 alt = f"Example {example.index}, {caption}"
                 small = "small" if max(start.shape) <= _ENLARGED else "large"
@@ -293,7 +294,7 @@ def _check_columns(name: str, feature: np.ndarray, columns: Any) -> None:
 
 
 def _where(feature: str, index: Sequence[Any], columns: Any, size: int) -> str:
-    """Returns what to call a coordinate: 'age', 'column 3' or 'series: [3, 1]'."""
+    """Returns the name of a coordinate: 'age', 'column 3' or 'series: [3, 1]'."""
     where = [*map(str, index)]
     if columns is not None:
         where[-1:] = [str(columns[index[-1] if index else 0])]
@@ -313,7 +314,7 @@ def _is_image(feature: np.ndarray) -> bool:
 def _images(
     clean: np.ndarray, attacked: np.ndarray | None
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields captions and pixels from 0 to 1."""
+    """Yields captions and images with pixels in [0, 1]."""
     pair = np.stack([clean, clean if attacked is None else attacked])
     pair = np.nan_to_num(pair.astype(np.float64), posinf=0.0, neginf=0.0)
     least, most = float(pair.min()), float(pair.max())
@@ -325,7 +326,7 @@ def _images(
         yield "attacked", shown[1]
         change = pair[1] - pair[0]
         largest = float(np.abs(change).max())
-        caption = f"difference: grey is none, the largest {largest:.3g}"
+        caption = f"difference: gray is 0, the largest {largest:.3g}"
         yield caption, 0.5 + 0.5 * change / (largest or 1.0)
 
 

@@ -16,8 +16,8 @@ class Radius:
     """One radius of an evaluation.
 
     Attributes:
-      key: What the report calls it: the number, or a text.
-      value: What attacks are called with.
+      key: Its name in the report: the number, or a text.
+      value: The value to call attacks with.
       limits: The limits of all examples.
     """
 
@@ -26,18 +26,22 @@ class Radius:
     limits: Limits
 
     def is_in(self, larger: "Radius") -> bool:
-        """Tells whether the ball of another radius holds that of this one."""
+        """Returns whether the ball of this radius lies within that of another."""
         sizes = zip(_sizes(larger.limits), _sizes(self.limits), strict=True)
         return all(bool(np.all(large >= small)) for large, small in sizes)
 
 
 def read_radii(epsilons: Any, examples: Examples) -> tuple[list[Radius], list[str]]:
-    """Returns what `evaluate_robustness` was given, and what was assumed of it.
+    """Reads the `epsilons` of `evaluate_robustness`.
 
-    Numbers come smallest first.
+    Returns:
+      The radii, with numbers in ascending order; and sentences about what was assumed.
+
+    Raises:
+      ValueError: If a radius is missing, not greater than 0, or fits no feature.
     """
     if epsilons is None:
-        raise ValueError("epsilons is needed: the radius to evaluate, or several.")
+        raise ValueError("epsilons is needed: one radius to evaluate, or several.")
     values, assumptions = epsilons, []
     if isinstance(epsilons, Mapping) or np.ndim(epsilons) == 0:
         values = [epsilons]
@@ -46,7 +50,7 @@ def read_radii(epsilons: Any, examples: Examples) -> tuple[list[Radius], list[st
         values = list(epsilons)
         if np.shape(epsilons) in shapes or np.ndim(epsilons) > 1:
             values = [epsilons]
-            assumptions = ["epsilons is one radius for each coordinate."]
+            assumptions = ["epsilons is one radius per coordinate."]
     if all(np.ndim(v) == 0 and not isinstance(v, Mapping) for v in values):
         values = sorted({float(v) for v in values})
         if not values or not all(np.isfinite(values)) or values[0] <= 0:
@@ -55,14 +59,14 @@ def read_radii(epsilons: Any, examples: Examples) -> tuple[list[Radius], list[st
                 f"received {epsilons!r}."
             )
     keys = [v if isinstance(v, float) else value_text(v) for v in values]
-    # Of two that read the same, the second is told apart.
+    # Number the second of two equal names.
     keys = [k if k not in keys[:i] else f"{k} ({i})" for i, k in enumerate(keys)]
     limits = [examples.limits_of(value)[0][0] for value in values]
     return [*map(Radius, keys, values, limits)], assumptions
 
 
 def _sizes(limits: Limits) -> list[Any]:
-    """Returns how far each coordinate may move, leaf by leaf."""
+    """Returns how far each coordinate may move, for each leaf."""
     scales = [1.0 if scale is None else scale for scale in limits.scale]
     masks = [1.0 if mask is None else mask > 0 for mask in limits.mask]
     radius = np.max(limits.radius)

@@ -21,27 +21,27 @@ _NORM_NAMES: dict[NormType | str, str] = {
 
 
 def norm_name(norm: NormType | str) -> str:
-    """Returns what to call a norm in texts."""
+    """Returns the display name of a norm."""
     return _NORM_NAMES.get(norm, str(norm))
 
 
 def _norm(norm: Any) -> NormType | str:
-    """Returns the type of a norm, or the name of one that has no type."""
+    """Returns a `NormType`, or the name of a norm that has none."""
     name = getattr(norm, "value", norm)
     return NormType(name) if name in [one.value for one in NormType] else str(name)
 
 
 class RobustnessWarning(UserWarning):
-    """A sign that measured robustness is not what it seems."""
+    """Warns that the measured robustness may be misleading."""
 
 
 @attrs.frozen
 class Finding:
-    """One warning of a robustness report.
+    """A warning in a robustness report.
 
     Attributes:
-      name: The name of the check, as 'zero_gradients'.
-      message: What was found, against which threshold, and what to do about it.
+      name: The name of the check, such as 'zero_gradients'.
+      message: What was found, the threshold, and what to do.
     """
 
     name: str
@@ -56,13 +56,13 @@ class AttackResult:
     """The result of one attack.
 
     Attributes:
-      robust: Whether each example is still classified correctly, a bool array of
-        shape [epsilons, examples]. In a cascade: after this attack and all before it.
-      seconds: How long the attack took at each epsilon, one number an epsilon. An
-        attack that handles all of them in one run counts at the first.
-      model_passes: How many times an example went through the model, at each epsilon;
-        padding counts, backward passes do not.
-      black_box: Whether the attack sees only the outputs of the model.
+      robust: Whether each example is still classified correctly, bool of shape
+        [epsilons, examples]. In a cascade: after this attack and all previous ones.
+      seconds: The run time in seconds at each epsilon. An attack that covers all
+        epsilons in one run has it at the first one.
+      model_passes: The number of examples that passed forward through the model, at
+        each epsilon, including padding.
+      black_box: Whether the attack uses only outputs of the model.
     """
 
     robust: np.ndarray = attrs.field(eq=attrs.cmp_using(eq=np.array_equal))
@@ -73,26 +73,26 @@ class AttackResult:
 
 @attrs.define
 class RobustnessReport:
-    """Accuracy of a model on clean and on attacked examples.
+    """The accuracy of a model on clean and adversarial examples.
 
-    Printed, it is a table. All shares are of all examples, those that the model gets
-    wrong without an attack included.
+    `print` shows it as a table. All shares are relative to all examples, including
+    those misclassified without an attack.
 
     Attributes:
       norm: The norm of the perturbations.
-      epsilons: The radii, ascending; a text for a radius of each coordinate.
+      epsilons: The radii, in ascending order; texts for radii per coordinate.
       correct: Whether each clean example is classified correctly, bool of shape
         [examples].
       results: The result of each attack, by name, in the order they ran.
-      cascade: Whether each attack only tried examples that had withstood all attacks
-        before it.
-      warnings: What speaks against believing the figures, see `nsl.robustness.checks`.
-      assumptions: What was taken for granted where nothing was said, in sentences.
+      cascade: Whether each attack ran only on examples still robust after the previous
+        ones.
+      warnings: Reasons to doubt the results, see `nsl.robustness.checks`.
+      assumptions: Sentences about what was assumed where nothing was specified.
       gallery: Some of the examples, to look at.
-      certified: Of which examples interval bounds prove that they are robust, bool of
-        shape [epsilons, examples]; None if that was not asked for.
-      parts: Of a model of several outputs or labels the report of each, by name; the
-        report itself is then of all jointly.
+      certified: Whether interval bounds prove each example robust, bool of shape
+        [epsilons, examples]; None unless requested.
+      parts: For a model of several outputs or labels, the report of each, by name; this
+        report is then the joint one.
     """
 
     norm: NormType | str = attrs.field(converter=_norm)
@@ -115,7 +115,7 @@ class RobustnessReport:
 
     @property
     def clean_accuracy(self) -> float:
-        """The share of examples that are classified correctly without an attack."""
+        """The share of examples classified correctly without an attack."""
         return float(np.mean(self.correct))
 
     @property
@@ -125,7 +125,7 @@ class RobustnessReport:
 
     @property
     def robust(self) -> np.ndarray:
-        """Whether each example withstands all attacks, bool [epsilons, examples]."""
+        """Whether each example is robust to all attacks, bool [epsilons, examples]."""
         robust = self.correct_by_epsilon
         for result in self.results.values():
             robust &= result.robust
@@ -133,37 +133,32 @@ class RobustnessReport:
 
     @property
     def robust_accuracy(self) -> dict[Any, float]:
-        """The share of examples that withstand all attacks, by epsilon."""
-        shares = self.robust.mean(axis=1)
-        return dict(zip(self.epsilons, map(float, shares), strict=True))
+        """The share of examples that are robust to all attacks, by epsilon."""
+        return self._shares(self.robust)
 
     @property
     def certified_accuracy(self) -> dict[Any, float]:
         """The share of examples that are proven robust, by epsilon; or an empty dict.
 
-        It is a lower bound of what `robust_accuracy` is an upper bound of: the accuracy
-        under the strongest attack there could be.
+        It is a lower bound of the accuracy under the strongest possible attack, for
+        which `robust_accuracy` is an upper bound.
         """
-        if self.certified is None:
-            return {}
-        shares = self.certified.mean(axis=1)
-        return dict(zip(self.epsilons, map(float, shares), strict=True))
+        return {} if self.certified is None else self._shares(self.certified)
 
     @property
     def accuracy(self) -> dict[str, dict[Any, float]]:
-        """The share of examples that are robust after each attack, by name and epsilon.
+        """The share of examples still robust after each attack, by name and epsilon.
 
-        In a cascade that is after this attack and all before it.
+        In a cascade, this is after that attack and all previous ones.
         """
-        return {
-            name: dict(
-                zip(self.epsilons, map(float, result.robust.mean(1)), strict=True)
-            )
-            for name, result in self.results.items()
-        }
+        return {name: self._shares(one.robust) for name, one in self.results.items()}
+
+    def _shares(self, examples: np.ndarray) -> dict[Any, float]:
+        shares = map(float, examples.mean(axis=1))
+        return dict(zip(self.epsilons, shares, strict=True))
 
     def to_json(self) -> str:
-        """Returns the report as JSON, the matrices of robust examples included."""
+        """Returns the report as JSON, including the results of each example."""
         data = {"version": _VERSION, **self._to_data()}
         return json.dumps(data, indent=2, default=to_json)
 
@@ -193,26 +188,26 @@ class RobustnessReport:
 
     @classmethod
     def from_json(cls, text: str) -> "RobustnessReport":
-        """Returns the report that `to_json` wrote.
+        """Restores a report from the result of `to_json`.
 
         Args:
-          text: What `to_json` returned.
+          text: The JSON.
 
         Returns:
-          A report equal to the one that was written.
+          An equal report.
 
         Raises:
-          ValueError: If `text` is no such JSON, or of a later version.
+          ValueError: If `text` is not such JSON, or of a later version.
         """
         data = json.loads(text, object_hook=from_json)
         if not isinstance(data, Mapping) or "version" not in data:
             raise ValueError(
-                "Expected the JSON of a RobustnessReport, as to_json writes it, but "
-                f"received {text[:60]!r}."
+                "Expected JSON from RobustnessReport.to_json, but received "
+                f"{text[:60]!r}."
             )
         if data["version"] > _VERSION:
             raise ValueError(
-                f"The report is of version {data['version']}, but this nsl reads "
+                f"The report has version {data['version']}, but this nsl reads "
                 f"versions up to {_VERSION}: update nsl."
             )
         return cls._from_data(data)
@@ -244,7 +239,7 @@ class RobustnessReport:
         )
 
     def table(self) -> list[list[str]]:
-        """Returns the rows of the report's table as text, the header first."""
+        """Returns the rows of the report's table as text, header first."""
         clean = [percent(self.clean_accuracy)] * len(self.epsilons)
         header = ["", *map(radius_text, self.epsilons), "seconds", "passes"]
         rows = [header, ["clean", *clean, "", ""]]
@@ -258,8 +253,8 @@ class RobustnessReport:
             rows.append([alone, *map(percent, part.robust_accuracy.values()), "", ""])
         ends = {"robust accuracy": self.robust_accuracy}
         if self.certified is not None:
-            # The last row is the result.
-            ends = {"certified: no attack can do more": self.certified_accuracy, **ends}
+            # The robust accuracy stays last.
+            ends = {"certified accuracy": self.certified_accuracy, **ends}
         return [
             *rows,
             *([name, *map(percent, by.values()), "", ""] for name, by in ends.items()),
@@ -276,17 +271,17 @@ class RobustnessReport:
         return "\n".join(lines)
 
     def plot(self, path_or_ax: Any) -> Any:
-        """Plots accuracy against epsilon: one line an attack, robust accuracy bold.
+        """Plots accuracy against epsilon: a line per attack, robust accuracy in bold.
 
         Args:
-          path_or_ax: The file to write (its ending tells the format), or the
-            matplotlib axes to draw into.
+          path_or_ax: The file to write, whose extension determines the format, or the
+            matplotlib axes to draw on.
 
         Returns:
           The axes.
 
         Raises:
-          ImportError: If matplotlib is missing.
+          ImportError: If matplotlib is not installed.
         """
         try:
             from matplotlib.figure import Figure
@@ -325,38 +320,76 @@ class RobustnessReport:
         class_names: Sequence[str] | None = None,
         feature_names: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        """Writes the report as one page that explains itself and needs no network.
+        """Writes the report as one self-contained HTML page.
 
         Args:
-          path: The file to write. It appears when it is whole.
-          class_names: The name of each class, for the gallery. None: their numbers.
-          feature_names: The names of the columns (the last axis) of the features; for
-            a structure of features a dict from the name of a feature to them. A
-            feature whose columns have names is shown as a table, never as an image.
+          path: The file to write. It is replaced only when complete.
+          class_names: The name of each class, for the gallery. None uses class numbers.
+          feature_names: The names of the columns (the last axis) of the features; for a
+            structure of features, a dict from feature name to column names. Features
+            with column names are shown as tables, never as images.
 
         Raises:
-          ValueError: If there are too few class names, or names do not fit the
-            columns.
-          OSError: If the file cannot be written, such as where its folder is missing.
+          ValueError: If there are too few class names, or names do not fit the columns.
+          OSError: If the file cannot be written, such as if its directory does not
+            exist.
         """
-        # The page needs the report's words, so that it cannot be imported above.
+        # Imported late, because html_report imports this module.
         from nsl.robustness import html_report
 
         html_report.write(self, path, class_names, feature_names)
 
 
+def joint(parts: dict[str, RobustnessReport], shown: int) -> RobustnessReport:
+    """Returns the joint report of several outputs, all of which must be correct.
+
+    `shown` is the number of gallery examples of each.
+    """
+    reports = list(parts.values())
+    report = RobustnessReport(
+        reports[0].norm,
+        reports[0].epsilons,
+        np.logical_and.reduce([part.correct for part in reports]),
+        parts=parts,
+    )
+    proofs = [part.certified for part in reports if part.certified is not None]
+    if len(proofs) == len(reports):
+        report.certified = np.logical_and.reduce(proofs)
+    robust = report.correct_by_epsilon
+    for name, part in parts.items():
+        for attack, result in part.results.items():
+            robust = robust & result.robust
+            found = attrs.evolve(result, robust=robust)
+            report.results[f"{name}: {attack}"] = found
+        report.warnings += [
+            attrs.evolve(one, message=f"({name}) {one.message}")
+            for one in part.warnings
+        ]
+        report.assumptions += [f"{name}: {one}" for one in part.assumptions]
+        report.gallery += [
+            attrs.evolve(
+                one,
+                label=f"{name} {one.label}",
+                predicted=f"{name} {one.predicted}",
+                attacked_as=one.attacked_as and f"{name} {one.attacked_as}",
+            )
+            for one in part.gallery[:shown]
+        ]
+    return report
+
+
 def percent(share: float) -> str:
-    """Returns a share in percent, with one decimal."""
+    """Formats a share in percent, with one decimal."""
     return f"{100 * share:.1f}%"
 
 
 def radius_text(epsilon: Any) -> str:
-    """Returns a radius as text, which one for each coordinate is already."""
+    """Formats a radius; radii per coordinate are texts already."""
     return epsilon if isinstance(epsilon, str) else f"{epsilon:g}"
 
 
 def _aligned(rows: list[list[str]]) -> list[str]:
-    """Returns lines of a table: the first column to the left, others to the right."""
+    """Formats a table as lines: first column left-aligned, others right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(

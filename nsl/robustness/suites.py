@@ -1,4 +1,4 @@
-"""The attacks of an evaluation: suites, names, and attacks given as objects."""
+"""The attacks of an evaluation: suites, names and attack objects."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -37,8 +37,8 @@ def _dlr(norm: Any, classes: int) -> Attack:
     return _apgd(norm, objective="dlr", target_classes=classes)
 
 
-# The settings of AutoAttack: Croce and Hein (2020), section 5; for L1 (2021), with
-# radii larger than epsilon at first, which under L2 leave fewer robust, too.
+# The settings of AutoAttack: Croce and Hein (2020), section 5; for L1 (2021), which
+# starts with larger radii. These fool more examples under L2, too.
 _SETTINGS: dict[str, Callable[[Any], Attack]] = {
     "fgsm": lambda norm: FGSM(norm=norm),
     "mifgsm": lambda norm: MIFGSM(norm=norm),
@@ -76,7 +76,7 @@ _LOSS_SUITES = {
 _ATTACKS: Registry[Callable[[Any], Attack]] = Registry(
     "attacks",
     "attacks",
-    f"Suites are {sorted(_SUITES)}; any other attack goes in as an object.",
+    f"Suites are {sorted(_SUITES)}; pass any other attack as an object.",
 )
 for _name, _make in _SETTINGS.items():
     _ATTACKS.add(_name, _make)
@@ -91,22 +91,21 @@ def choose_attacks(
     differentiable: bool = True,
     native: bool = True,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Returns the attacks to run by name, in order, and which were replaced.
+    """Returns the attacks to run, by name and in order, and the names replaced.
 
     Args:
       attacks: A suite, a list of names and attacks, or a dict from name to attack.
       norm: The norm of the evaluation; 'l0' for `nsl.attacks.Substitution`.
-      classes: The number of classes; 0 where a loss is attacked. With fewer than 4 the
-        targeted difference of logits ratio is replaced by the margin.
-      decisions: Whether the model gives labels alone.
-      differentiable: Whether its outputs have gradients. If not, suites have attacks
-        that need none.
-      native: Whether it works on tensors. If not, attacks that follow gradients are
-        left out.
+      classes: The number of classes; 0 if a loss is attacked. With fewer than 4, the
+        margin replaces the targeted difference of logits ratio.
+      decisions: Whether the model outputs only class labels.
+      differentiable: Whether its outputs have gradients. If not, suites consist of
+        attacks without gradients.
+      native: Whether it takes tensors. If not, attacks that need gradients are skipped.
 
     Raises:
-      ValueError: If there is no attack, none of a name, two of one name, one of
-        another norm, or one that needs more than the model gives.
+      ValueError: If there is no attack, a name is unknown or repeated, or an attack has
+        another norm or needs more than the model outputs.
     """
     given: list[Any]
     if isinstance(attacks, str):
@@ -135,7 +134,7 @@ def choose_attacks(
             continue
         if name in chosen:
             raise ValueError(
-                f"Two attacks are named {name!r}: give a dict from name to attack."
+                f"Two attacks are named {name!r}: pass a dict from name to attack."
             )
         _check(name, attack, norm, classes, decisions)
         chosen[name] = attack
@@ -143,8 +142,8 @@ def choose_attacks(
         able = {n: a for n, a in chosen.items() if not follows_gradients(a)}
         if chosen and not able:
             raise ValueError(
-                f"{', '.join(chosen)} can only follow gradients, of which a function "
-                "of NumPy arrays has none. Use 'square' or 'hopskipjump'."
+                f"{', '.join(chosen)} need gradients, which a function of NumPy arrays "
+                "does not have. Use 'square' or 'hopskipjump'."
             )
         chosen = able
     if not chosen:
@@ -155,21 +154,21 @@ def choose_attacks(
 
 
 def follows_gradients(attack: Any) -> bool:
-    """Tells whether an attack needs gradients."""
+    """Returns whether an attack needs gradients."""
     return isinstance(attack, Attack) and not attack.black_box
 
 
 def gradient_attack(norm: NormType | Norm) -> Attack:
-    """Returns the attack that should succeed on any model if epsilon is huge."""
+    """Returns an attack that should succeed on any model if epsilon is huge."""
     return _ATTACKS["pgd"](norm)
 
 
 def _named(one: Any, norm: NormType | Norm | str) -> tuple[str, Any]:
     if isinstance(one, str) and norm == Substitution.norm:
         raise ValueError(
-            "norm='l0' needs to know which columns may change: "
-            "attacks=[nsl.attacks.Substitution({name: values})]. There is no attack by "
-            f"the name of {one!r} for it."
+            "norm='l0' needs the columns that may change: "
+            "attacks=[nsl.attacks.Substitution({name: values})], but received the "
+            f"attack {one!r}."
         )
     if isinstance(one, str):
         return one, _ATTACKS[one](norm)
@@ -193,27 +192,27 @@ def _check(
     replaces = isinstance(attack, Substitution)
     if replaces != (norm == Substitution.norm):
         raise ValueError(
-            f"The attack {name!r} does not fit norm={_value(norm)!r}: norm='l0', a "
-            "number of replaced columns, is that of nsl.attacks.Substitution, and of "
-            "no other attack. Evaluate them apart."
+            f"The attack {name!r} does not fit norm={_value(norm)!r}: norm='l0', the "
+            "number of replaced columns, goes with nsl.attacks.Substitution and no "
+            "other attack. Evaluate them separately."
         )
     if replaces:
         return
     own = getattr(attack, "norm", norm)
     if as_norm(own) != norm:
         raise ValueError(
-            f"The attack {name!r} is of the norm '{as_norm(own).value}', but the "
-            f"evaluation of '{_value(norm)}'. Give one of them the other's norm."
+            f"The attack {name!r} has norm='{as_norm(own).value}', but the evaluation "
+            f"has norm='{_value(norm)}'. Set both to the same norm."
         )
     if not isinstance(attack, Attack):
         return
     if not classes and attack.minimizes:
         raise ValueError(
-            f"The attack {name!r} looks for the nearest other class, but a loss is "
-            "attacked here. Use 'apgd-loss', 'pgd' or 'square'."
+            f"The attack {name!r} looks for the nearest point of another class, but "
+            "this evaluation attacks a loss. Use 'apgd-loss', 'pgd' or 'square'."
         )
     if decisions and attack.needs_scores:
         raise ValueError(
-            f"The attack {name!r} needs scores, but the model gives class labels "
-            "alone. Use 'hopskipjump', or a function that returns probabilities."
+            f"The attack {name!r} needs scores, but the model outputs only class "
+            "labels. Use 'hopskipjump', or a function that returns probabilities."
         )

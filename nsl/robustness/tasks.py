@@ -1,4 +1,4 @@
-"""What counts as right: one class per example, or a loss and a criterion."""
+"""When an example is correct: one class per example, or a loss and a criterion."""
 
 import math
 from collections.abc import Callable
@@ -19,10 +19,10 @@ _REGRESSION = ("squared", "absolute", "huber", "log_cosh", "logcosh", "mse", "ma
 
 @attrs.frozen
 class Within:
-    """Regression: right is an example of which no output is further off.
+    """Regression: an example is correct if no output's error exceeds the tolerance.
 
     Attributes:
-      tolerance: The largest absolute error that is right.
+      tolerance: The largest absolute error allowed.
     """
 
     tolerance: float = attrs.field(validator=attrs.validators.gt(0))
@@ -31,10 +31,10 @@ class Within:
         """Raises ValueError unless labels are finite."""
         del outputs
         if not np.all(np.isfinite(np.asarray(y))):
-            raise ValueError("y must be finite, but holds a NaN or infinity.")
+            raise ValueError("y must be finite, but contains a NaN or infinity.")
 
     def __call__(self, y: Any, outputs: Any) -> tf.Tensor:
-        """Returns which examples are right, bool of shape [batch]."""
+        """Returns which examples are correct, bool of shape [batch]."""
         return self.loss(y, outputs) <= 1.0
 
     def loss(self, y: Any, outputs: Any) -> tf.Tensor:
@@ -47,14 +47,13 @@ class Within:
 
 @attrs.frozen
 class ShareRight:
-    """Segmentation and sequences: right are examples with enough pixels right.
+    """Segmentation and sequences: an example is correct if enough pixels are.
 
-    Outputs are of shape [batch, ..., classes], labels of shape [batch, ...].
+    Outputs have shape [batch, ..., classes], labels [batch, ...].
 
     Attributes:
-      share: The smallest share that is right.
-      ignore: The label of pixels or steps that do not count, such as 255; None if all
-        count.
+      share: The smallest share of correct pixels (or steps) of a correct example.
+      ignore: The label of pixels (or steps) to ignore, such as 255, or None.
     """
 
     share: float = attrs.field(
@@ -70,21 +69,21 @@ class ShareRight:
             wrong &= labels != self.ignore
         if np.any(wrong):
             raise ValueError(
-                f"y must be classes from 0 to {classes - 1}, but holds "
-                f"{labels[wrong].ravel()[0]}. If that marks what does not count, pass "
+                f"y must be classes from 0 to {classes - 1}, but contains "
+                f"{labels[wrong].ravel()[0]}. If that label is to be ignored, pass "
                 "criterion=nsl.robustness.ShareRight(share, ignore=...)."
             )
 
     def __call__(self, y: Any, outputs: Any) -> tf.Tensor:
-        """Returns which examples are right, bool of shape [batch]."""
+        """Returns which examples are correct, bool of shape [batch]."""
         right = tf.argmax(outputs, axis=-1) == tf.cast(y, tf.int64)
         return (self._mean(right, y) >= self.share) & _are_numbers(outputs)
 
     def loss(self, y: Any, outputs: Any) -> tf.Tensor:
-        """Returns the mean over pixels of a bounded margin of the nearest wrong class.
+        """Returns the mean bounded margin of the likeliest wrong class over pixels.
 
-        It is bounded so that a pixel that is wrong already does not keep others from
-        being attacked.
+        It is bounded so that pixels that are already wrong do not keep attacks from
+        others.
         """
         outputs = _floats(outputs)
         classes = outputs.shape[-1]
@@ -98,7 +97,7 @@ class ShareRight:
         return self._mean(tf.tanh(margin / scale), y)
 
     def _mean(self, values: Any, y: Any) -> tf.Tensor:
-        """Returns the mean over what counts of each example."""
+        """Returns the mean of each example over the pixels that are not ignored."""
         values = _flat(_floats(values))
         if self.ignore is None:
             return tf.reduce_mean(values, axis=1)
@@ -109,11 +108,11 @@ class ShareRight:
 
 @attrs.frozen
 class ExactMatch:
-    """Several labels per example: right is an example with every label right.
+    """Multi-label classification: an example is correct if all of its labels are.
 
     Attributes:
-      threshold: The output from which a label is on: 0.5 for probabilities, 0 for
-        logits.
+      threshold: The output above which a label is positive: 0.5 for probabilities, 0
+        for logits.
     """
 
     threshold: float = 0.5
@@ -122,17 +121,17 @@ class ExactMatch:
         """Raises ValueError unless labels are 0 and 1."""
         del outputs
         if not np.all(np.isin(np.asarray(y), (0, 1))):
-            raise ValueError("y must hold 0 and 1 where criterion is 'exact_match'.")
+            raise ValueError("y must be 0 and 1 with criterion='exact_match'.")
 
     def __call__(self, y: Any, outputs: Any) -> tf.Tensor:
-        """Returns which examples are right, bool of shape [batch]."""
+        """Returns which examples are correct, bool of shape [batch]."""
         return tf.reduce_all(self._margins(y, outputs) < 0, axis=1)
 
     def loss(self, y: Any, outputs: Any) -> tf.Tensor:
-        """Returns a smooth maximum of how far each label is beyond the threshold.
+        """Returns a smooth maximum of the margins of all labels.
 
-        The largest alone would climb the label that leads, though another may be the
-        one that can fall.
+        The maximum itself would only follow the leading label, while another may be
+        easier to flip.
         """
         margins = self._margins(y, outputs)
         scale = tf.reduce_mean(tf.abs(margins), axis=1, keepdims=True) / 2 + 1e-12
@@ -148,7 +147,7 @@ class ExactMatch:
 
 @attrs.frozen
 class Column:
-    """One label of several, as the output of a model of two classes."""
+    """One of several labels, as the output of a binary model."""
 
     position: int
 
@@ -165,12 +164,14 @@ class Column:
 
 @attrs.frozen
 class Task:
-    """What is attacked, and what is right.
+    """The loss to attack, and the criterion of correctness.
 
     Attributes:
-      loss: What attacks maximize, of (y, outputs); None for one class per example.
-      criterion: Tells which examples are right, of (y, outputs); None for one class.
-      assumptions: What was assumed, in sentences.
+      loss: The function of (y, outputs) that attacks maximize; None for one class per
+        example.
+      criterion: The function of (y, outputs) that returns which examples are correct;
+        None for one class per example.
+      assumptions: Sentences about what was assumed.
     """
 
     loss: Loss | None = None
@@ -183,10 +184,13 @@ class Task:
         return self.loss is None or isinstance(self.criterion, _RightClass)
 
     def right(self, labels: Any, outputs: Any) -> np.ndarray:
-        """Tells which examples are right, bool of shape [examples]; a NaN never is.
+        """Returns which examples are correct, bool of shape [examples]; never for NaN.
 
-        Outputs are logits where there is no loss. Raises ValueError if loss or
-        criterion do not give one value per example.
+        Outputs are logits if there is no loss.
+
+        Raises:
+          ValueError: If the loss or the criterion does not return one value per
+            example.
         """
         if self.loss is None:
             predicted = np.argmax(outputs, axis=1)
@@ -202,7 +206,7 @@ class Task:
                 for given in (labels, outputs)
             ]
             raise ValueError(
-                f"loss and criterion do not take labels of shape {shapes[0]} and "
+                f"loss and criterion do not support labels of shape {shapes[0]} and "
                 f"outputs of shape {shapes[1]}: {error}"
             ) from error
         for what, shape in (("loss", values.shape), ("criterion", right.shape)):
@@ -222,7 +226,7 @@ class Task:
         return outputs[rows, labels] - others.max(axis=1)
 
     def text(self, outputs: Any, row: int) -> str:
-        """Returns what the outputs say of an example, as a text."""
+        """Returns the prediction for an example as text."""
         if self.loss is None:
             return str(int(np.argmax(outputs[row])))
         leaves = tf.nest.flatten(outputs)
@@ -237,19 +241,19 @@ def choose_task(
     loss: Any,
     criterion: Any,
 ) -> Task:
-    """Returns what is attacked, and what is right.
+    """Chooses the loss to attack and the criterion of correctness.
 
     Args:
       model: The model.
       y: The labels, a structure of arrays.
       shape: The shape of the outputs for all examples; None if there are several.
       predict: Returns the outputs for all examples.
-      loss: What attacks maximize, or None.
-      criterion: What is right, or None: what the compiled loss of a Keras model speaks
-        of, and else one class per example.
+      loss: The loss that attacks maximize, or None.
+      criterion: The criterion; None infers it from the compiled loss of a Keras model,
+        or assumes one class per example.
 
     Raises:
-      ValueError: If a criterion needs a loss.
+      ValueError: If only one of loss and criterion is given, but both are needed.
     """
     if criterion is None:
         criterion, why = _default(model, y, shape, predict)
@@ -262,24 +266,23 @@ def choose_task(
     if criterion is None:
         if not model.classes:
             raise ValueError(
-                "With a loss, give a criterion too: a function of (y, outputs) that "
-                "tells which examples are right, or nsl.robustness.Within(tolerance)."
+                "A loss needs a criterion: a function of (y, outputs) that returns "
+                "which examples are correct, or nsl.robustness.Within(tolerance)."
             )
         return Task(loss, _RightClass(model))
     if loss is None:
         loss = getattr(criterion, "loss", None)
         if loss is None:
             raise ValueError(
-                "With a criterion of your own, give a loss too: a function of "
-                "(y, outputs) that returns one value per example, which attacks "
-                "maximize."
+                "A custom criterion needs a loss: a function of (y, outputs) that "
+                "returns one value per example, which attacks maximize."
             )
     return Task(loss, criterion, (why,) if why else ())
 
 
 @attrs.frozen(eq=False)
 class _RightClass:
-    """One class per example, with a loss of the user's own."""
+    """The criterion for one class per example, with a custom loss."""
 
     model: ModelAdapter
 
@@ -313,7 +316,7 @@ def _default(
     shape: tuple[int, ...] | None,
     predict: Callable[[], Any],
 ) -> tuple[Any, str]:
-    """Returns the criterion that the compiled loss speaks of, and why."""
+    """Infers the criterion from the compiled loss; returns it and the reason."""
     labels = np.asarray(y)
     if shape is None or labels.dtype.kind not in "iufb":
         return None, ""
@@ -321,7 +324,7 @@ def _default(
     if len(shape) > 2 and labels.shape == shape[:-1]:
         ignore = getattr(getattr(model.model, "loss", None), "ignore_class", None)
         return ShareRight(0.5, ignore), (
-            "An example counts as right while at least half of its pixels or steps "
+            "An example counts as correct if at least half of its pixels or steps "
             f"are: criterion=nsl.robustness.ShareRight(0.5, ignore={ignore})."
         )
     same = labels.size == math.prod(shape) and len(labels) == shape[0]
@@ -330,15 +333,15 @@ def _default(
         error = predict().reshape(labels.shape).astype(np.float64) - labels
         tolerance = 2 * float(np.sqrt(np.mean(np.square(error)))) or 1e-6
         return Within(tolerance), (
-            f"The model was compiled with {name}; an example counts as right while "
+            f"The model was compiled with {name}; an example counts as correct if "
             f"every output is within {tolerance:.4g} of its label, twice the root mean "
-            "squared error of the clean examples."
+            "squared error on the clean examples."
         )
     if "binary" in name and same and len(shape) == 2 and shape[1] > 1:
         criterion = _named("exact_match", predict)
         return criterion, (
-            f"The model was compiled with {name}; an example counts as right while "
-            f"each of its {shape[1]} labels is, on from {criterion.threshold:g}."
+            f"The model was compiled with {name}; an example counts as correct if all "
+            f"{shape[1]} labels are, with threshold {criterion.threshold:g}."
         )
     return None, ""
 

@@ -5,10 +5,9 @@ From the shell:
 """
 
 import functools
-import importlib.util
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy.typing as npt
@@ -18,14 +17,13 @@ from nsl.configs import GraphBuilderConfig, SearchIndex
 from nsl.files import input_files, output_files
 from nsl.files.edge_files import EdgeWriter, check_edge_output, edge_output
 from nsl.files.input_files import PathLike, Paths
-from nsl.tools import command_line, reports, similarity
+from nsl.tools import command_line, reports, similarity, workers
 from nsl.tools.embedding_files import embeddings_of, read_embeddings
 from nsl.tools.embeddings import Embeddings
 from nsl.tools.graph_statistics import GraphStatistics
-from nsl.tools.inverted_lists import InvertedLists
-from nsl.tools.lsh import Buckets
-from nsl.tools.nearest_neighbors import sample_pairs
-from nsl.tools.similar_pairs import nearest_pairs, searches, similar_pairs
+from nsl.tools.indexes import AllPairs, make_index
+from nsl.tools.nearest_neighbors import mutual_pairs
+from nsl.tools.similar_pairs import nearest_pairs, similar_pairs
 from nsl.tools.similarity import Pairs
 
 ARGUMENTS = "embeddings.tfr... graph.tsv"
@@ -40,10 +38,6 @@ and .npy files are told by their content. A line of graph.tsv is source<TAB>targ
 cosine similarity; a graph whose name ends in .parquet is a table of these."""
 
 _EDGES_AT_ONCE = 1 << 16
-_RECALL_SAMPLE = 1000
-# Where comparing all pairs is as quick as inverted lists: so few embeddings, or such a
-# share of the lists to search.
-_AS_QUICK_NODES, _AS_QUICK_SHARE = 50_000, 0.2
 
 
 class GraphBuilder:
@@ -117,7 +111,6 @@ def build_graph_from_config(
       sample of nodes that is compared to all.
 
     Raises:
-      ImportError: If the index needs faiss, which is missing.
       OSError: If a file cannot be read or written.
       TypeError: If `graph_builder_config` is no `GraphBuilderConfig`.
       ValueError: If the content of a file is wrong. No output file is left then.
@@ -151,53 +144,29 @@ def build_graph_from_config(
         embeddings.duplicates,
     )
     statistics = GraphStatistics(len(embeddings), embeddings.labels)
-    buckets, found, lists = None, None, None
     threshold, k = config.similarity_threshold, config.num_neighbors
-    if _uses_lists(config, len(embeddings)):
-        lists = InvertedLists(embeddings, config.random_seed)
-        sample = sample_pairs(embeddings, _RECALL_SAMPLE, threshold, k)
-        found = lists.tune(sample, config.recall, k)
-        if config.index is SearchIndex.AUTO and lists.share > _AS_QUICK_SHARE:
-            logging.info(
-                "Inverted lists would compare each embedding with %.0f%% of all: "
-                "comparing all pairs is as quick.",
-                100 * lists.share,
-            )
-            lists = None
-    elif config.lsh_splits > 0:
-        buckets = Buckets.of(
-            embeddings, config.lsh_splits, config.lsh_rounds, config.random_seed
-        )
     with (
         edge_output(output) as file,
-        similarity.fastest_product() as product,
+        workers.one_per_core() as cores,
+        similarity.fastest_product(cores) as product,
     ):
-        all_searches = searches(len(embeddings), buckets)
-        parts: Iterable[Pairs]
+        index, recall = make_index(config, embeddings, product)
         if k is None:
-            if lists is None:
-                parts = similar_pairs(embeddings, all_searches, product, threshold)
-            else:
-                parts = [lists.pairs_once(threshold)]
-            for pairs in parts:
+            for pairs in similar_pairs(
+                embeddings, index.searches(), product, threshold
+            ):
                 statistics.add_both_ways(pairs.sources, pairs.targets)
                 _write(file, embeddings, pairs, both_ways=True)
         else:
-            if lists is None:
-                pairs = nearest_pairs(
-                    embeddings, all_searches, product, threshold, k, config.mutual
-                )
-            else:
-                pairs = lists.nearest_pairs(threshold, k, config.mutual)
+            pairs = nearest_pairs(embeddings, index.searches(), product, threshold, k)
+            if config.mutual:
+                pairs = mutual_pairs(pairs, len(embeddings))
             statistics.add(pairs.sources, pairs.targets)
             _write(file, embeddings, pairs, both_ways=False)
 
     report = statistics.report()
-    if buckets is not None:
-        sample = sample_pairs(embeddings, _RECALL_SAMPLE, threshold, k)
-        found = buckets.share_found(sample)
-    if buckets is not None or lists is not None:
-        report["estimated_recall"] = found
+    if not isinstance(index, AllPairs):
+        report["estimated_recall"] = recall
     reports.log(f"Wrote {output}", report)
     if report_path is not None:
         reports.write_json(report_path, report)
@@ -247,22 +216,6 @@ def check_files(
     )
     check_edge_output(outputs[0], read_paths)
     return inputs, outputs
-
-
-def _uses_lists(config: GraphBuilderConfig, nodes: int) -> bool:
-    """Tells whether inverted lists are searched."""
-    if config.index is SearchIndex.IVF:
-        return True
-    if config.index is SearchIndex.EXACT or nodes < _AS_QUICK_NODES:
-        return False
-    if importlib.util.find_spec("faiss") is None:
-        logging.info(
-            "index='auto' compares all pairs of %d embeddings, as faiss is missing: "
-            "pip install 'nsl[ann]' to search inverted lists.",
-            nodes,
-        )
-        return False
-    return True
 
 
 def _write(
@@ -414,7 +367,7 @@ def _define_flags(values: flags.FlagValues) -> None:
         SearchIndex.EXACT.value,
         [index.value for index in SearchIndex],
         "How similar embeddings are searched: exact compares all pairs, ivf those in "
-        "near lists (needs faiss: pip install 'nsl[ann]'), auto the quicker of both.",
+        "near lists, auto takes the quicker of both.",
         flag_values=values,
     )
     flags.DEFINE_float(

@@ -1,5 +1,6 @@
 """Embeddings and their cosine similarities."""
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -96,8 +97,9 @@ class Embeddings:
             )
         return result
 
+    @functools.cached_property
     def id_order(self) -> npt.NDArray[np.int32]:
-        """Returns the place of each node among all, sorted by id."""
+        """The place of each node among all, sorted by id."""
         order = np.array(sorted(range(len(self)), key=self.ids.__getitem__), np.int32)
         place = np.empty_like(order)
         place[order] = np.arange(len(order), dtype=np.int32)

@@ -1,200 +1,290 @@
-"""Approximate search: vectors in lists around centroids, of which a few are searched.
+"""Approximate search: vectors in lists around centroids, of which a few are compared.
 
 Jégou et al. (2011), "Product quantization for nearest neighbor search", section 4,
-without the quantization; faiss does the work.
+without the quantization. Every vector is searched for, so the vectors that visit a list
+are compared with it together, by one matrix product.
 """
 
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 
 from nsl.progress import Progress
 from nsl.tools.embeddings import Embeddings
-from nsl.tools.nearest_neighbors import mutual_pairs
-from nsl.tools.similarity import Pairs
+from nsl.tools.similar_pairs import Search
+from nsl.tools.similarity import Order, Pairs, one_run
+from nsl.tools.workers import in_order
 
-_ROWS = 1 << 14
-# Of the vectors, how many centroids are trained with; and how many times.
-_TRAINED_PER_LIST = 64
-_ITERATIONS = 8
-_MOST_LISTS = 4096
+_ROWS = 4096
+_MOST_LISTS = 1 << 14
+_ITERATIONS = 5
+# Of the vectors, how many centroids are trained with.
+_TRAINED_PER_LIST = 24
+# Of how many lists around its own a node visits the nearest, for each that it visits.
+_AROUND = 4
+_VISITS_AT_ONCE = 1 << 23
+_AIM = 0.75
 
-_Nodes = npt.NDArray[np.integer]
+_Floats = npt.NDArray[np.float32]
+_Ints = npt.NDArray[np.integer]
 
 
 class InvertedLists:
     """Lists of the vectors that are nearest to each of some centroids.
 
-    Args:
-      embeddings: The vectors. Their unit rows are copied.
-      seed: Seed of the centroids. None draws a new one.
+    A vector stands in one list and visits others: two vectors are compared if they
+    stand in one list, or if one visits the list of the other. A vector whose lists hold
+    too few others, such as one far from all centroids, is compared with all.
 
-    Raises:
-      ImportError: If faiss is missing.
+    Attributes:
+      visits: How many lists a vector visits besides its own.
     """
 
-    def __init__(self, embeddings: Embeddings, seed: int | None) -> None:
-        faiss = import_faiss()
-        nodes, dimensions = embeddings.vectors.shape
+    def __init__(
+        self,
+        embeddings: Embeddings,
+        seed: int | None,
+        workers: int = 1,
+        lists: int | None = None,
+    ) -> None:
+        """Makes the lists.
+
+        Args:
+          embeddings: The vectors.
+          seed: Seed of the centroids. None draws a new one.
+          workers: How many threads work at the same time.
+          lists: The number of lists. None chooses it.
+        """
+        nodes = len(embeddings)
         random = np.random.default_rng(seed)
-        lists = min(max(1, int(2 * math.sqrt(nodes))), _MOST_LISTS)
+        lists = min(lists or int(4 * math.sqrt(nodes)), _MOST_LISTS)
+        lists = max(1, min(lists, nodes // 2))
         sample = random.permutation(nodes)[: lists * _TRAINED_PER_LIST]
-        lists = min(lists, max(1, len(sample) // 2))
-        self._embeddings, self._id_order = embeddings, embeddings.id_order()
-        index = faiss.IndexIVFFlat(
-            faiss.IndexFlatIP(dimensions),
-            dimensions,
-            lists,
-            faiss.METRIC_INNER_PRODUCT,
+        self._embeddings = embeddings
+        self._workers = workers
+        self._centroids = _centroids(
+            embeddings.unit_rows(np.sort(sample)), lists, random, workers
         )
-        index.cp.niter = _ITERATIONS
-        index.cp.seed = int(random.integers(1 << 30))
-        index.cp.min_points_per_centroid = 1
-        index.cp.spherical = True
-        index.train(embeddings.unit_rows(np.sort(sample)))
-        for rows in _blocks(nodes):
-            index.add(embeddings.unit_rows(rows))
-        self._index = index
+        rows = (
+            embeddings.unit_rows(slice(start, start + _ROWS))
+            for start in range(0, nodes, _ROWS)
+        )
+        with Progress("Sorting into lists", nodes, "nodes") as progress:
+            self._own = _nearest(rows, self._centroids, workers, progress)
+        self._members = np.argsort(self._own, kind="stable").astype(np.int32)
+        self._sizes = np.bincount(self._own, minlength=lists)
+        self._starts = np.cumsum(self._sizes) - self._sizes
+        self.visits = 0
+        self._visited = np.empty((nodes, 0), np.int16)
+        self._compares_all = np.zeros(nodes, np.bool_)
+
+    def tune(self, pairs: Pairs, recall: float, least: int) -> None:
+        """Lets each node visit as few lists as it takes to compare a share of pairs.
+
+        Args:
+          pairs: Pairs of similar nodes.
+          recall: The share of them that is to be compared; 1 visits all lists.
+          least: With how many others a node is compared at least.
+        """
+        visits = 0
+        if recall >= 1:
+            visits = len(self._centroids) - 1
+        elif len(pairs.sources):
+            ranks = self.visits_needed(pairs.sources, pairs.targets)
+            # A sample errs on either side, so a little more than the share is aimed at.
+            aim = 1 - _AIM * (1 - recall)
+            last = math.ceil(aim * len(ranks)) - 1
+            visits = int(np.partition(ranks, last)[last])
+        self.visit(visits, least)
+
+    def visit(self, lists: int, least: int) -> None:
+        """Lets each node visit some lists besides its own, the nearest ones.
+
+        Args:
+          lists: How many.
+          least: With how many others a node is compared at least.
+        """
+        self.visits = min(lists, len(self._centroids) - 1)
+        if self._all:
+            return
+        self._visited = self._nearest_lists(self.visits)
+        others = self._sizes[self._own] - 1
+        for column in self._visited.T:
+            others += self._sizes[column]
+        self._compares_all = others < min(least, len(self._own) - 1)
+
+    def visits_needed(self, sources: _Ints, targets: _Ints) -> _Ints:
+        """Tells how many lists besides its own a node visits before a pair is compared.
+
+        Args:
+          sources: The first node of each pair.
+          targets: The second node of each pair.
+        """
+        return np.minimum(
+            self._rank(sources, self._own[targets]),
+            self._rank(targets, self._own[sources]),
+        )
+
+    def _rank(self, nodes: _Ints, lists: _Ints) -> _Ints:
+        """Tells how many lists are nearer to each node than its own or a given one."""
+        ranks = np.empty(len(nodes), np.int64)
+        for start in range(0, len(nodes), _ROWS):
+            some = slice(start, start + _ROWS)
+            products = self._embeddings.unit_rows(nodes[some]) @ self._centroids.T
+            given = np.take_along_axis(products, lists[some, np.newaxis], axis=1)
+            ranks[some] = (products > given).sum(axis=1)
+        return ranks
+
+    def _nearest_lists(self, count: int) -> npt.NDArray[np.int16]:
+        """Returns the lists nearest to each node, its own left out.
+
+        They are looked for among those whose centroids are nearest to that of its own.
+        """
+        lists = len(self._centroids)
+        result = np.empty((len(self._own), count), np.int16)
+        around = min(lists, _AROUND * (count + 4))
+
+        def choose(own: int) -> None:
+            start, size = self._starts[own], self._sizes[own]
+            near = self._centroids @ self._centroids[own]
+            near[own] = np.inf
+            others = np.argpartition(-near, around - 1)[:around]
+            others = others[others != own]
+            nodes = self._members[start : start + size]
+            products = self._embeddings.unit_rows(nodes) @ self._centroids[others].T
+            place = len(others) - count
+            chosen = np.argpartition(products, min(place, len(others) - 1), axis=1)
+            result[nodes] = others[chosen[:, place:]]
+
+        if count:
+            for _ in in_order(
+                choose, np.flatnonzero(self._sizes).tolist(), self._workers
+            ):
+                pass
+        return result
 
     @property
-    def share(self) -> float:
-        """Which share of the lists is searched."""
-        return float(self._index.nprobe / self._index.nlist)
+    def _all(self) -> bool:
+        return self.visits >= len(self._centroids) - 1
 
-    def tune(self, expected: Pairs, recall: float, k: int | None) -> float | None:
-        """Searches as few lists as find a share of known edges.
+    def comparisons(self) -> float:
+        """Returns how many pairs are compared."""
+        if self._all:
+            return len(self._own) * (len(self._own) - 1) / 2
+        sizes = self._sizes.astype(np.float64)
+        visitors = np.zeros(len(sizes))
+        for column in self._visited.T:
+            visitors += np.bincount(column, minlength=len(sizes))
+        with_all = float(self._compares_all.sum()) * len(self._own)
+        return float((sizes * (sizes - 1) / 2 + sizes * visitors).sum()) + with_all
 
-        Args:
-          expected: All edges of a sample of nodes, those of a node together.
-          recall: The share; with 1 all lists are searched.
-          k: How many neighbors a node keeps, or None for all.
+    def searches(self) -> Iterator[Search]:
+        """Yields the searches that compare these pairs."""
+        if self._all:
+            yield Search("Comparing", one_run(len(self._own)))
+            return
+        ends = np.repeat(self._starts + self._sizes, self._sizes)
+        yield Search("Comparing within lists", Order(self._members, ends))
+        lists = len(self._sizes)
+        parts = -(-self._visited.size // _VISITS_AT_ONCE)
+        for part in range(parts):
+            first, last = lists * part // parts, lists * (part + 1) // parts
+            yield Search(
+                f"Comparing between lists, part {part + 1} of {parts}",
+                self._visits_of(first, last),
+                self._is_new,
+            )
+        alone = np.flatnonzero(self._compares_all).astype(np.int32)
+        if len(alone):
+            rest = np.flatnonzero(~self._compares_all).astype(np.int32)
+            ends = np.full(len(alone), len(alone))
+            yield Search("Comparing the rest", Order(alone, ends), self._is_in_no_list)
+            nodes = np.concatenate((alone, rest))
+            ends = np.full(len(nodes), len(nodes))
+            order = Order(nodes, ends, np.full(len(nodes), len(alone)))
+            yield Search("Comparing the rest", order, self._is_in_no_list)
 
-        Returns:
-          The share that is found of the second half of the sample, the first half
-          having chosen; None without edges.
-        """
-        nodes = np.unique(expected.sources)
-        if not len(nodes):
-            return None
-        halves = nodes[::2], nodes[1::2] if len(nodes) > 1 else nodes
-        self._index.nprobe = 1 if recall < 1 else self._index.nlist
-        while self._share_found(halves[0], expected, k) < recall:
-            if self._index.nprobe >= self._index.nlist:
-                break
-            more = max(self._index.nprobe + 1, int(1.5 * self._index.nprobe))
-            self._index.nprobe = min(more, self._index.nlist)
-        return self._share_found(halves[1], expected, k)
+    def _visits_of(self, first: int, last: int) -> Order:
+        """Returns an order whose runs are the members of a list and its visitors."""
+        nodes, places = np.nonzero((self._visited >= first) & (self._visited < last))
+        visited = self._visited[nodes, places]
+        order = np.argsort(visited, kind="stable")
+        counts = np.bincount(visited - first, minlength=last - first)
+        sizes = self._sizes[first:last]
+        start, end = self._starts[first], self._starts[first] + sizes.sum()
+        # The members come before the visitors, in each run.
+        of = np.concatenate(
+            (np.repeat(np.arange(last - first), sizes), visited[order] - first)
+        )
+        joined = np.concatenate(
+            (self._members[start:end], nodes[order].astype(np.int32))
+        )
+        lengths = sizes + counts
+        ends = np.cumsum(lengths)
+        return Order(
+            joined[np.argsort(of, kind="stable")],
+            np.repeat(ends, lengths),
+            np.repeat(ends - counts, lengths),
+        )
 
-    def pairs(
-        self, threshold: float, k: int | None, nodes: _Nodes | None = None
-    ) -> Iterator[Pairs]:
-        """Finds similar vectors.
+    def _is_new(self, members: _Ints, visitors: _Ints) -> npt.NDArray[np.bool_]:
+        """Tells of which pairs this list's search is the only one or the first."""
+        lists, homes = self._own[members], self._own[visitors]
+        back = (self._visited[members] == homes[:, np.newaxis]).any(axis=1)
+        return ~back | (lists < homes)
 
-        Args:
-          threshold: The least similarity, as float64 arithmetic decides it.
-          k: How many of the most similar are wanted of each node, or None for all.
-          nodes: The nodes to search for; None for all.
-
-        Yields:
-          Pairs of a node and a similar one, the nodes in order, the most similar first.
-        """
-        embeddings, id_order = self._embeddings, self._id_order
-        count = len(embeddings) if nodes is None else len(nodes)
-        with Progress("Searching", count, "nodes") as progress:
-            for some in _blocks(count):
-                rows = np.arange(some.start, some.stop)
-                own = rows if nodes is None else nodes[rows]
-                sources, targets = self._candidates(own, threshold, k)
-                other = (targets >= 0) & (sources != targets)
-                sources, targets = sources[other], targets[other]
-                similarities = embeddings.similarities(sources, targets)
-                order = np.lexsort((-id_order[targets], -similarities, sources))
-                sources, targets = sources[order], targets[order]
-                similarities = similarities[order]
-                wanted = similarities >= threshold
-                if k is not None:
-                    first = np.searchsorted(sources, sources)
-                    wanted &= np.arange(len(sources)) - first < k
-                yield Pairs(sources[wanted], targets[wanted], similarities[wanted])
-                progress.advance(len(rows))
-
-    def nearest_pairs(self, threshold: float, k: int, mutual: bool = False) -> Pairs:
-        """Finds each node's most similar others.
-
-        Args:
-          threshold: The least similarity of a neighbor.
-          k: How many neighbors a node gets at most.
-          mutual: Whether only pairs are wanted in which each has chosen the other.
-
-        Returns:
-          Each node with its neighbors, the most similar first.
-        """
-        parts = map(np.concatenate, zip(*self.pairs(threshold, k), strict=True))
-        pairs = Pairs(*parts)
-        return mutual_pairs(pairs, len(self._embeddings)) if mutual else pairs
-
-    def pairs_once(self, threshold: float) -> Pairs:
-        """Finds all similar pairs, each once and in one direction.
+    def compares(self, sources: _Ints, targets: _Ints) -> npt.NDArray[np.bool_]:
+        """Tells which pairs are compared.
 
         Args:
-          threshold: The least similarity.
-
-        Returns:
-          Pairs that the search for either of both found.
+          sources: The first node of each pair.
+          targets: The second node of each pair.
         """
-        count, codes = len(self._embeddings), [np.empty(0, np.int64)]
-        for sources, targets, _ in self.pairs(threshold, None):
-            first, second = np.minimum(sources, targets), np.maximum(sources, targets)
-            codes.append(np.unique(first.astype(np.int64) * count + second))
-        sources, targets = np.divmod(np.unique(np.concatenate(codes)), count)
-        similarities = self._embeddings.similarities(sources, targets)
-        return Pairs(sources, targets, similarities)
+        if self._all:
+            return np.ones(len(sources), np.bool_)
+        alone = self._compares_all[sources] | self._compares_all[targets]
+        return alone | ~self._is_in_no_list(sources, targets)
 
-    def _candidates(
-        self, nodes: _Nodes, threshold: float, k: int | None
-    ) -> tuple[_Nodes, _Nodes]:
-        rows = self._embeddings.unit_rows(nodes)
-        if k is not None:
-            _, targets = self._index.search(rows, k + 1)
-            return np.repeat(nodes, k + 1), targets.ravel()
-        bound = threshold - 2 * self._embeddings.error
-        starts, _, targets = self._index.range_search(rows, bound)
-        return np.repeat(nodes, np.diff(starts.astype(np.int64))), targets
-
-    def _share_found(self, nodes: _Nodes, expected: Pairs, k: int | None) -> float:
-        """Returns the share of edges found; equally similar ones are as good."""
-        of_nodes = np.isin(expected.sources, nodes)
-        sources = expected.sources[of_nodes]
-        similarities = expected.similarities[of_nodes]
-        if not len(sources):
-            return 1.0
-        least = np.full(len(self._embeddings), np.inf)
-        np.minimum.at(least, sources, similarities)
-        found = 0
-        for pairs in self.pairs(float(similarities.min()), k, np.sort(nodes)):
-            found += int(np.sum(pairs.similarities >= least[pairs.sources]))
-        return min(found / len(sources), 1.0)
+    def _is_in_no_list(self, sources: _Ints, targets: _Ints) -> npt.NDArray[np.bool_]:
+        first, second = self._own[sources], self._own[targets]
+        return (
+            (first != second)
+            & (self._visited[sources] != second[:, np.newaxis]).all(axis=1)
+            & (self._visited[targets] != first[:, np.newaxis]).all(axis=1)
+        )
 
 
-def import_faiss() -> Any:
-    """Returns the module faiss.
+def _nearest(
+    parts: Iterable[_Floats], centroids: _Floats, workers: int, progress: Progress
+) -> npt.NDArray[np.int32]:
+    """Returns the list of each row of some parts."""
 
-    Raises:
-      ImportError: If it is missing; says how to get it.
-    """
-    try:
-        import faiss
-    except ImportError as error:
-        raise ImportError(
-            "index='ivf' searches with faiss, which is not installed: "
-            "pip install 'nsl[ann]'. Without it, index='exact' compares all pairs."
-        ) from error
-    return faiss
+    def nearest(rows: _Floats) -> npt.NDArray[np.int32]:
+        return np.argmax(rows @ centroids.T, axis=1).astype(np.int32)
+
+    lists = [np.empty(0, np.int32)]
+    for part in in_order(nearest, parts, workers):
+        lists.append(part)
+        progress.advance(len(part))
+    return np.concatenate(lists)
 
 
-def _blocks(nodes: int) -> Iterator[slice]:
-    for start in range(0, nodes, _ROWS):
-        yield slice(start, min(start + _ROWS, nodes))
+def _centroids(
+    rows: _Floats, count: int, random: np.random.Generator, workers: int
+) -> _Floats:
+    """Returns the centers of a clustering by spherical k-means."""
+    centroids = rows[random.permutation(len(rows))[:count]]
+    with Progress("Choosing lists", _ITERATIONS * len(rows), "nodes") as progress:
+        for _ in range(_ITERATIONS):
+            parts = (
+                rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS)
+            )
+            own = _nearest(parts, centroids, workers, progress)
+            order = np.argsort(own, kind="stable")
+            found, first = np.unique(own[order], return_index=True)
+            sums = np.add.reduceat(rows[order], first, axis=0)
+            norms = np.linalg.norm(sums, axis=1, keepdims=True)
+            centroids[found] = sums / np.maximum(norms, 1e-6)
+    return centroids

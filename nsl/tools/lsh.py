@@ -5,13 +5,15 @@ Vectors of a small angle are rarely separated by a random hyperplane (Charikar, 
 buckets; several rounds with new hyperplanes find most of the pairs that one misses.
 """
 
+import functools
 from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
 
 from nsl.tools.embeddings import Embeddings
-from nsl.tools.similarity import Order, Pairs
+from nsl.tools.similar_pairs import Search
+from nsl.tools.similarity import Order
 
 _ROWS = 8192
 _BITS = 31
@@ -59,12 +61,26 @@ class Buckets:
         ordered = codes[nodes]
         return Order(nodes, np.searchsorted(ordered, ordered, side="right"))
 
-    def share_found(self, pairs: Pairs) -> float | None:
-        """Returns the share of pairs that stand in one bucket in some round."""
-        if not len(pairs.sources):
-            return None
-        missed = self.is_new(len(self.codes), pairs.sources, pairs.targets)
-        return float(1 - missed.mean())
+    def searches(self) -> Iterator[Search]:
+        """Yields the searches that compare all pairs within buckets, one a round."""
+        rounds = len(self.codes)
+        for number in range(rounds):
+            yield Search(
+                f"Comparing, round {number + 1} of {rounds}",
+                self.order(number),
+                functools.partial(self.is_new, number),
+            )
+
+    def compares(
+        self, sources: npt.NDArray[np.integer], targets: npt.NDArray[np.integer]
+    ) -> npt.NDArray[np.bool_]:
+        """Tells which pairs stand in one bucket in some round.
+
+        Args:
+          sources: The first node of each pair.
+          targets: The second node of each pair.
+        """
+        return ~self.is_new(len(self.codes), sources, targets)
 
     def is_new(
         self,

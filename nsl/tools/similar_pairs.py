@@ -1,19 +1,18 @@
 """Similar pairs of nodes: all above a threshold, or the nearest of each node."""
 
-import functools
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from nsl.progress import Progress
 from nsl.tools import similarity
 from nsl.tools.embeddings import Embeddings
-from nsl.tools.lsh import Buckets
 from nsl.tools.nearest_neighbors import NearestNeighbors
-from nsl.tools.similarity import Order, Pairs, Product
+from nsl.tools.similarity import Candidates, Order, Pairs, Product
 
-_Nodes = np.ndarray[Any, Any]
+_Nodes = npt.NDArray[np.integer]
 
 
 class Search(NamedTuple):
@@ -22,31 +21,12 @@ class Search(NamedTuple):
     Attributes:
       title: What the progress of the search is called.
       order: The order that says which nodes are compared.
-      is_new: Tells which pairs no earlier search has compared; None says all.
+      is_new: Tells which pairs no other search compares; None says all.
     """
 
     title: str
     order: Order
-    is_new: Callable[[_Nodes, _Nodes], _Nodes] | None = None
-
-
-def searches(num_nodes: int, buckets: Buckets | None) -> Iterator[Search]:
-    """Yields the searches that find all pairs, or all within buckets.
-
-    Args:
-      num_nodes: The number of nodes.
-      buckets: Buckets for several rounds, or None to compare every pair.
-    """
-    if buckets is None:
-        yield Search("Comparing", similarity.one_run(num_nodes))
-        return
-    rounds = len(buckets.codes)
-    for number in range(rounds):
-        yield Search(
-            f"Comparing, round {number + 1} of {rounds}",
-            buckets.order(number),
-            functools.partial(buckets.is_new, number),
-        )
+    is_new: Callable[[_Nodes, _Nodes], npt.NDArray[np.bool_]] | None = None
 
 
 def _candidates(
@@ -55,19 +35,18 @@ def _candidates(
     product: Product,
     bound: similarity.Bound,
     best: int = 0,
-) -> Iterator[tuple[_Nodes, _Nodes]]:
+) -> Iterator[Candidates]:
     """Yields pairs that may be similar enough, each once."""
     for title, order, is_new in searches:
         total = similarity.num_comparisons(order)
         with Progress(title, total, "pairs") as progress:
-            for sources, targets in similarity.candidate_pairs(
+            for found in similarity.candidate_pairs(
                 embeddings, order, product, bound, progress, best
             ):
                 if is_new is None:
-                    yield sources, targets
+                    yield found
                 else:
-                    new = is_new(sources, targets)
-                    yield sources[new], targets[new]
+                    yield found.only(is_new(found.sources, found.targets))
 
 
 def similar_pairs(
@@ -88,7 +67,8 @@ def similar_pairs(
       Pairs, each once and in one direction.
     """
     bound = float(threshold) - 2 * embeddings.error
-    for sources, targets in _candidates(embeddings, searches, product, bound):
+    for found in _candidates(embeddings, searches, product, bound):
+        sources, targets = found.sources, found.targets
         similarities = embeddings.similarities(sources, targets)
         similar = similarities >= threshold
         yield Pairs(sources[similar], targets[similar], similarities[similar])
@@ -100,7 +80,7 @@ def nearest_pairs(
     product: Product,
     threshold: float,
     num_neighbors: int,
-    mutual: bool = False,
+    nodes: _Nodes | None = None,
 ) -> Pairs:
     """Finds each node's most similar others.
 
@@ -110,15 +90,53 @@ def nearest_pairs(
       product: Multiplies two blocks.
       threshold: The least similarity of a neighbor.
       num_neighbors: How many neighbors a node gets at most.
-      mutual: Whether only pairs are wanted in which each has chosen the other.
+      nodes: The nodes whose neighbors are wanted. None wants those of all.
 
     Returns:
       Each node with its neighbors, the most similar first.
     """
     k = min(num_neighbors, max(len(embeddings) - 1, 1))
-    nearest = NearestNeighbors(embeddings, k, threshold)
-    for sources, targets in _candidates(
-        embeddings, searches, product, nearest.bound, best=k
-    ):
-        nearest.add(sources, targets)
-    return nearest.pairs(mutual)
+    nearest = NearestNeighbors(embeddings, k, threshold, nodes)
+    for found in _candidates(embeddings, searches, product, nearest.bound, best=k):
+        nearest.add(found)
+    return nearest.pairs(product.workers)
+
+
+def sample_pairs(
+    embeddings: Embeddings,
+    size: int,
+    product: Product,
+    threshold: float,
+    k: int | None,
+) -> Pairs:
+    """Finds all edges that start at a random sample of nodes, by comparing it to all.
+
+    Args:
+      embeddings: The vectors.
+      size: The number of nodes in the sample.
+      product: Multiplies two blocks.
+      threshold: The least similarity of an edge.
+      k: How many neighbors a node keeps, or None for all.
+
+    Returns:
+      The edges.
+    """
+    nodes = np.random.default_rng(0).permutation(len(embeddings)).astype(np.int32)
+    sample = np.sort(nodes[:size])
+    nodes[:size] = sample
+    nodes[size:].sort()
+    ends = np.full(len(nodes), len(nodes))
+    searches = [
+        Search("Sampling", Order(sample, ends[: len(sample)] * 0 + len(sample)))
+    ]
+    searches.append(Search("Sampling", Order(nodes, ends, ends * 0 + len(sample))))
+    if k is not None:
+        return nearest_pairs(embeddings, searches, product, threshold, k, sample)
+    inner, outer = (
+        list(similar_pairs(embeddings, [search], product, threshold))
+        for search in searches
+    )
+    reverse = [Pairs(targets, sources, values) for sources, targets, values in inner]
+    none = Pairs(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0))
+    parts = [none, *inner, *reverse, *outer]
+    return Pairs(*map(np.concatenate, zip(*parts, strict=True)))

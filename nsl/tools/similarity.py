@@ -9,17 +9,20 @@ import contextlib
 import glob
 import os
 import sys
+import threading
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from nsl.progress import Progress
 from nsl.tools.embeddings import Embeddings
+from nsl.tools.workers import in_order
 
 _MIN_COLUMNS = 64
-_PIECE = 1024
+_WORD = 8
+_FEW = 8
 _PART = 8
 
 _Floats: TypeAlias = npt.NDArray[np.float32]
@@ -34,6 +37,12 @@ class Pairs(NamedTuple):
     targets: npt.NDArray[np.integer]
     similarities: npt.NDArray[np.float64]
 
+    def only(self, wanted: npt.NDArray[np.bool_]) -> "Pairs":
+        """Returns some of the pairs."""
+        return Pairs(
+            self.sources[wanted], self.targets[wanted], self.similarities[wanted]
+        )
+
 
 class Order(NamedTuple):
     """An order of the nodes in which only neighbors in one run are compared.
@@ -41,21 +50,58 @@ class Order(NamedTuple):
     Attributes:
       nodes: The nodes, those of a run one after the other. None is their own order.
       run_ends: For each place in the order, where its run ends.
-      split: If not 0, nodes before this place are compared only with those from it
-        on, and these not with each other.
+      splits: For each place, where the second part of its run begins: nodes of the
+        first part are compared with those of the second only, and these not with each
+        other. None compares all nodes of a run.
     """
 
     nodes: npt.NDArray[np.integer] | None
     run_ends: npt.NDArray[np.integer]
-    split: int = 0
+    splits: npt.NDArray[np.integer] | None = None
 
-    def part(self, start: int, end: int) -> slice | npt.NDArray[np.integer]:
+    def part(self, start: int, end: int) -> slice | _Ints:
         """Returns the nodes of some places, to index an array with."""
         return slice(start, end) if self.nodes is None else self.nodes[start:end]
 
-    def nodes_at(self, places: _Ints) -> _Ints:
-        """Returns the nodes at some places."""
-        return places if self.nodes is None else self.nodes[places]
+    def nodes_at(self, start: int, end: int) -> _Ints:
+        """Returns the nodes of some places."""
+        return np.arange(start, end) if self.nodes is None else self.nodes[start:end]
+
+
+class Candidates(NamedTuple):
+    """Pairs that may be similar enough, found in one block of the product.
+
+    Attributes:
+      row_nodes: The nodes of the block's rows.
+      column_nodes: The nodes of its columns.
+      rows: The row of each pair, in ascending order.
+      columns: The column of each pair.
+      values: The float32 similarity of each pair.
+    """
+
+    row_nodes: _Ints
+    column_nodes: _Ints
+    rows: _Ints
+    columns: _Ints
+    values: _Floats
+
+    @property
+    def sources(self) -> _Ints:
+        """The node of each pair that stands in the columns."""
+        return self.column_nodes[self.columns]
+
+    @property
+    def targets(self) -> _Ints:
+        """The node of each pair that stands in the rows."""
+        return self.row_nodes[self.rows]
+
+    def only(self, wanted: npt.NDArray[np.bool_]) -> "Candidates":
+        """Returns some of the pairs."""
+        return self._replace(
+            rows=self.rows[wanted],
+            columns=self.columns[wanted],
+            values=self.values[wanted],
+        )
 
 
 class Product(Protocol):
@@ -64,10 +110,12 @@ class Product(Protocol):
     Attributes:
       rows: How many rows are best given at once.
       columns: How many columns are.
+      workers: How many threads may use it at the same time.
     """
 
     rows: int
     columns: int
+    workers: int
 
     def __call__(
         self,
@@ -76,7 +124,7 @@ class Product(Protocol):
         bound: float | tuple[_Floats, _Floats],
         best: int = 0,
         margin: float = 0.0,
-    ) -> tuple[_Ints, _Ints]:
+    ) -> tuple[_Ints, _Ints, _Floats]:
         """Compares all rows with all columns.
 
         Args:
@@ -90,7 +138,8 @@ class Product(Protocol):
           margin: How far below the last of these an entry may be.
 
         Returns:
-          The positions (row, column) of `rows @ columns.T` that reach a bound.
+          The positions (row, column) of `rows @ columns.T` that reach a bound, in the
+          order of the rows, and their values.
         """
 
 
@@ -99,14 +148,25 @@ def _are_many(count: int, shape: tuple[int, int], best: int) -> bool:
 
 
 class NumpyProduct:
-    """The product on the CPU, into buffers that are used again and stay in caches."""
+    """The product on the CPU, into buffers that are used again and stay in caches.
+
+    Comparing a block with one number takes a third of the time of comparing it with a
+    number for each row or column. So a block is compared with a number that most bounds
+    reach; what that finds is compared with its own bounds, and so are the few rows and
+    columns whose bounds are lower.
+    """
 
     rows = 512
     columns = 2048
 
-    def __init__(self) -> None:
-        self._product = np.empty(0, np.float32)
-        self._mask = np.empty(0, np.bool_)
+    def __init__(self, workers: int = 1) -> None:
+        """Makes the product.
+
+        Args:
+          workers: How many threads may use it at the same time, each with its buffers.
+        """
+        self.workers = workers
+        self._buffers = threading.local()
 
     def __call__(
         self,
@@ -115,49 +175,88 @@ class NumpyProduct:
         bound: float | tuple[_Floats, _Floats],
         best: int = 0,
         margin: float = 0.0,
-    ) -> tuple[_Ints, _Ints]:
+    ) -> tuple[_Ints, _Ints, _Floats]:
         """See `Product`."""
         shape = len(rows), len(columns)
-        size = shape[0] * shape[1]
-        if size > len(self._product):
-            self._product = np.empty(size, np.float32)
-            self._mask = np.empty(-(-size // _PIECE) * _PIECE, np.bool_)
-        product = self._product[:size].reshape(shape)
-        mask = self._mask[:size].reshape(shape)
+        product = self._buffer("product", np.float32, shape[0] * shape[1])
+        product = product.reshape(shape)
         np.matmul(rows, columns.T, out=product)
-        if isinstance(bound, tuple):
-            row_bound, column_bound = bound
-            np.greater_equal(product, row_bound[:, np.newaxis], out=mask)
-            mask |= product >= column_bound
-            if _are_many(int(np.count_nonzero(mask)), shape, best):
-                kth = _at_most_kth(product, best + 1)
-                row_bound = np.maximum(row_bound, kth - margin)
-                kth = _at_most_kth(product.T, best + 1)
-                column_bound = np.maximum(column_bound, kth - margin)
-                np.greater_equal(product, row_bound[:, np.newaxis], out=mask)
-                mask |= product >= column_bound
+        if not isinstance(bound, tuple):
+            found = self._positions(product, bound)
         else:
-            np.greater_equal(product, bound, out=mask)
-        # Almost all are False, so it pays to find the pieces first that are not.
-        self._mask[size : -(-size // _PIECE) * _PIECE] = False
-        pieces = self._mask.reshape(-1, _PIECE)[: -(-size // _PIECE)]
-        some = np.flatnonzero(np.bitwise_or.reduce(pieces.view(np.uint64), axis=1))
-        piece, place = np.divmod(np.flatnonzero(pieces[some]), _PIECE)
-        return np.divmod(some[piece] * _PIECE + place, shape[1])
+            # Where the first few rows have too many, so has the block.
+            first = product[:_FEW] >= np.minimum(bound[0][:_FEW, np.newaxis], bound[1])
+            count = int(np.count_nonzero(first)) * shape[0] // len(first)
+            if _are_many(count, shape, best):
+                kth = _at_most_kth(product, best + 1, 1) - margin
+                column_kth = _at_most_kth(product, best + 1, 0) - margin
+                bound = np.maximum(bound[0], kth), np.maximum(bound[1], column_kth)
+            found = self._reaching(product, *bound)
+        return *np.divmod(found, shape[1]), product.reshape(-1)[found]
+
+    def _buffer(self, name: str, dtype: Any, size: int) -> npt.NDArray[Any]:
+        """Returns a buffer of this thread."""
+        buffer = getattr(self._buffers, name, None)
+        if buffer is None or len(buffer) < size:
+            buffer = np.empty(size, dtype)
+            setattr(self._buffers, name, buffer)
+        return buffer[:size]
+
+    def _positions(self, product: _Floats, bound: float | np.float32) -> _Ints:
+        """Returns where a product reaches a number."""
+        size = product.size
+        mask = self._buffer("mask", np.bool_, -(-size // _WORD) * _WORD)
+        np.greater_equal(product.reshape(-1), np.float32(bound), out=mask[:size])
+        mask[size:] = False
+        # Almost all are False, so it pays to find the words first that are not zero.
+        some = np.flatnonzero(mask.view(np.uint64) != 0)
+        word, place = np.divmod(np.flatnonzero(mask.reshape(-1, _WORD)[some]), _WORD)
+        return some[word] * _WORD + place
+
+    def _reaching(
+        self, product: _Floats, row_bound: _Floats, column_bound: _Floats
+    ) -> _Ints:
+        """Returns where the product reaches the bound of its row or column."""
+        width = product.shape[1]
+        bounds = np.concatenate((row_bound, column_bound))
+        few = len(bounds) // 64
+        common = np.partition(bounds, few)[few]
+        found = self._positions(product, common)
+        row, column = np.divmod(found, width)
+        least = np.minimum(row_bound[row], column_bound[column])
+        parts = [found[product.reshape(-1)[found] >= least]]
+        low_rows = np.flatnonzero(row_bound < common)
+        if len(low_rows):
+            part = product[low_rows]
+            wanted = (part >= row_bound[low_rows, np.newaxis]) & (part < common)
+            row, column = np.divmod(np.flatnonzero(wanted), width)
+            parts.append(low_rows[row] * width + column)
+        low_columns = np.flatnonzero(column_bound < common)
+        if len(low_columns):
+            part = product[:, low_columns]
+            # What reaches the bound of a low row too is among those above.
+            wanted = (part >= column_bound[low_columns]) & (
+                part < np.minimum(row_bound, common)[:, np.newaxis]
+            )
+            row, column = np.divmod(np.flatnonzero(wanted), len(low_columns))
+            parts.append(row * width + low_columns[column])
+        return np.sort(np.concatenate(parts)) if len(parts) > 1 else parts[0]
 
 
-def _at_most_kth(values: _Floats, k: int) -> _Floats:
-    """Returns for each row a number that its k-th largest value is no less than.
+def _at_most_kth(values: _Floats, k: int, axis: int) -> _Floats:
+    """Returns numbers that the k-th largest values along an axis are no less than.
 
-    It is the k-th largest of the maxima of a row's parts, of which there are many more
-    than k: nearly the k-th largest of all, in a tenth of the time.
+    Each is the k-th largest of the maxima of parts, of which there are many more than
+    k: nearly the k-th largest of all, in a tenth of the time.
     """
-    parts = values.shape[1] // _PART
-    if parts < 4 * k:
-        return np.partition(values, -k, axis=1)[:, -k]
-    columns = range(0, parts * _PART, parts)
-    maxima = np.maximum.reduce([values[:, c : c + parts] for c in columns])
-    return np.partition(np.ascontiguousarray(maxima), -k, axis=1)[:, -k]
+    parts = values.shape[axis] // _PART
+    if parts >= 4 * k:
+        if axis:
+            values = values[:, : parts * _PART].reshape(-1, _PART, parts).max(axis=1)
+        else:
+            values = values[: parts * _PART].reshape(_PART, parts, -1).max(axis=0)
+    values = values if axis else np.ascontiguousarray(values.T)
+    return np.partition(values, -k, axis=1)[:, -k]
 
 
 class TensorFlowProduct:
@@ -165,6 +264,7 @@ class TensorFlowProduct:
 
     rows = 8192
     columns = 8192
+    workers = 1
 
     def __init__(self, device: str) -> None:
         """Chooses the device.
@@ -181,7 +281,7 @@ class TensorFlowProduct:
         bound: float | tuple[_Floats, _Floats],
         best: int = 0,
         margin: float = 0.0,
-    ) -> tuple[_Ints, _Ints]:
+    ) -> tuple[_Ints, _Ints, _Floats]:
         """See `Product`."""
         import tensorflow as tf
 
@@ -199,15 +299,21 @@ class TensorFlowProduct:
                     mask = (product >= row_bound) | (product >= column_bound)
             else:
                 mask = product >= bound
-            found = tf.where(mask).numpy()
-        return found[:, 0], found[:, 1]
+            found = tf.where(mask)
+            values = tf.gather_nd(product, found).numpy()
+            found = found.numpy()
+        return found[:, 0], found[:, 1], values
 
 
 @contextlib.contextmanager
-def fastest_product() -> Iterator[Product]:
-    """Gives a product on the GPU if TensorFlow sees one, else on the CPU."""
+def fastest_product(workers: int = 1) -> Iterator[Product]:
+    """Gives a product on the GPU if TensorFlow sees one, else on the CPU.
+
+    Args:
+      workers: How many threads may use the product on the CPU at the same time.
+    """
     if not _sees_gpu():
-        yield NumpyProduct()
+        yield NumpyProduct(workers)
         return
     import tensorflow as tf
 
@@ -245,7 +351,8 @@ def one_block(rows: int, columns: int) -> Order:
       rows: How many nodes come first, at least one.
       columns: How many come after them, at least one.
     """
-    return Order(None, np.full(rows + columns, rows + columns), rows)
+    nodes = rows + columns
+    return Order(None, np.full(nodes, nodes), np.full(nodes, rows))
 
 
 def candidate_pairs(
@@ -255,7 +362,7 @@ def candidate_pairs(
     bound: Bound,
     progress: Progress,
     best: int = 0,
-) -> Iterator[tuple[_Ints, _Ints]]:
+) -> Iterator[Candidates]:
     """Finds the pairs within runs whose float32 similarity reaches a bound.
 
     Args:
@@ -269,55 +376,103 @@ def candidate_pairs(
       best: If not 0, only the `best` most similar nodes of each node are wanted.
 
     Yields:
-      The two nodes of each pair found; each pair comes once.
+      The pairs of a block; each pair comes once.
     """
-    run_ends = order.run_ends
-    length = order.split or len(run_ends)
-    start = 0
-    while start < length:
-        # Long runs are cut into large blocks. Among short ones small blocks waste
-        # less, for a block is compared up to the end of its last run.
-        width = int(run_ends[start]) - start
-        columns = int(np.clip(width, _MIN_COLUMNS, product.columns))
-        end = min(start + columns, length)
-        last = int(run_ends[end - 1])
-        in_one_run = bool(run_ends[start] == last)
-        column_nodes = order.part(start, end)
-        column_rows = embeddings.unit_rows(column_nodes)
-        compared = _compared(order, start, end)
-        first = max(start, order.split)
-        for row_start in range(first, last, product.rows):
-            row_end = min(row_start + product.rows, last)
-            row_nodes = order.part(row_start, row_end)
-            found_rows, found_columns = product(
-                embeddings.unit_rows(row_nodes),
-                column_rows,
-                (bound[row_nodes], bound[column_nodes])
-                if isinstance(bound, np.ndarray)
-                else bound,
-                # In a block of several runs the largest entries may not be pairs.
-                best if in_one_run else 0,
-                2 * embeddings.error,
+
+    def bounds(start: int, end: int) -> _Floats:
+        # A copy, for the array may grow while a block is compared with it.
+        return np.array(np.asarray(bound)[order.part(start, end)])
+
+    def compare(block: _Block) -> tuple[Candidates, float]:
+        rows, columns, values = product(
+            embeddings.unit_rows(order.part(block.row_start, block.row_end)),
+            block.column_rows,
+            (bounds(block.row_start, block.row_end), bounds(block.start, block.end))
+            if isinstance(bound, np.ndarray)
+            else bound,
+            # In a block of several runs the largest entries may not be pairs.
+            best if block.in_one_run else 0,
+            2 * embeddings.error,
+        )
+        found = Candidates(
+            order.nodes_at(block.row_start, block.row_end),
+            order.nodes_at(block.start, block.end),
+            rows,
+            columns,
+            values,
+        )
+        if block.row_start < block.end or not block.in_one_run:
+            row_places, places = rows + block.row_start, columns + block.start
+            found = found.only(
+                (row_places > places) & (row_places < order.run_ends[places])
             )
-            row_places = found_rows + row_start
-            column_places = found_columns + start
-            if row_start < end or not in_one_run:
-                wanted = (row_places > column_places) & (
-                    row_places < run_ends[column_places]
-                )
-                row_places, column_places = row_places[wanted], column_places[wanted]
-            if len(row_places):
-                yield order.nodes_at(column_places), order.nodes_at(row_places)
-            progress.advance(compared * (row_end - row_start) / (last - first))
+        return found, block.compared
+
+    blocks = _blocks(embeddings, order, product)
+    for found, compared in in_order(compare, blocks, product.workers):
+        if len(found.rows):
+            yield found
+        progress.advance(compared)
+
+
+class _Block(NamedTuple):
+    """Places of an order, those of the columns and those of the rows."""
+
+    start: int
+    end: int
+    row_start: int
+    row_end: int
+    column_rows: _Floats
+    in_one_run: bool
+    compared: float
+
+
+def _blocks(embeddings: Embeddings, order: Order, product: Product) -> Iterator[_Block]:
+    """Yields the blocks that cover all pairs within runs."""
+    run_ends, splits = order.run_ends, order.splits
+    start = 0
+    while start < len(run_ends):
+        if splits is None:
+            # Long runs are cut into large blocks. Among short ones small blocks waste
+            # less, for a block is compared up to the end of its last run.
+            width = int(run_ends[start]) - start
+            columns = int(np.clip(width, _MIN_COLUMNS, product.columns))
+            end = min(start + columns, len(run_ends))
+            first, last = start, int(run_ends[end - 1])
+        else:
+            first, last = int(splits[start]), int(run_ends[start])
+            if start >= first:
+                start = last
+                continue
+            end = min(start + product.columns, first)
+        column_rows = embeddings.unit_rows(order.part(start, end))
+        compared = _compared(order, start, end)
+        # Where there are few columns, more rows make as large a block.
+        height = product.rows * max(1, product.columns // (2 * (end - start)))
+        for row_start in range(first, last, height):
+            row_end = min(row_start + height, last)
+            yield _Block(
+                start,
+                end,
+                row_start,
+                row_end,
+                column_rows,
+                bool(run_ends[start] == last),
+                compared * (row_end - row_start) / (last - first),
+            )
         start = end
 
 
 def _compared(order: Order, start: int, end: int) -> int:
     """Returns with how many later places those from `start` to `end` are compared."""
-    first = np.maximum(np.arange(start, end), order.split)
-    return int((order.run_ends[start:end] - first).sum())
+    if order.splits is None:
+        places = np.arange(start, end)
+        return int((order.run_ends[start:end] - places).sum())
+    second = order.splits[start:end]
+    in_first = np.arange(start, end) < second
+    return int((order.run_ends[start:end] - second)[in_first].sum())
 
 
 def num_comparisons(order: Order) -> int:
     """Returns how many pairs `candidate_pairs` counts as progress."""
-    return _compared(order, 0, order.split or len(order.run_ends))
+    return _compared(order, 0, len(order.run_ends))

@@ -258,7 +258,7 @@ def test_errors(reader):
     attack = nsl.attacks.FGSM()
     with pytest.raises(ValueError, match=r"'embeding'.*'embedding'"):
         attack(reader, TOKENS, LABELS, epsilon=0.1, layer="embeding")
-    with pytest.raises(ValueError, match="name of a layer or several"):
+    with pytest.raises(ValueError, match="name of one layer or several"):
         attack(reader, TOKENS, LABELS, epsilon=0.1, layer=[])
     with pytest.raises(ValueError, match="replaces columns"):
         nsl.evaluate_robustness(

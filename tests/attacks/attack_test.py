@@ -299,7 +299,7 @@ def test_a_loss_that_is_reduced_is_refused(x):
         ({"x": np.ones([9, 12], np.int32)}, "Cast integers to float32"),
         ({"x": []}, "at least one example"),
         ({"feature_mask": 2.0}, r"values in \[0, 1\]"),
-        ({"model": lambda x: x[:, None]}, "give loss_fn"),
+        ({"model": lambda x: x[:, None]}, "pass loss_fn"),
         ({"model": tf.stop_gradient}, "no gradient .*float32.*Square"),
     ],
 )

@@ -45,11 +45,15 @@ def test_what_are_no_labels(y: Any, classes: int) -> None:
     ("x", "y", "message"),
     [
         (X, [0, 1], "y must have one entry for each of the 3 examples"),
-        (X[:0], [], "x must hold at least one example"),
+        (X[:0], [], "x must contain at least one example"),
         ({"a": X}, [0], "y must have one entry for each of the 3 examples"),
-        ({"a": X, "b": X[:2]}, [0, 1, 2], "examples as first axis of every feature"),
+        (
+            {"a": X, "b": X[:2]},
+            [0, 1, 2],
+            "features of shape \\[examples, \\.\\.\\.\\]",
+        ),
         (X, {"a": [0, 1, 2], "b": [0]}, "y must have one entry"),
-        (np.float32(1.0), None, "x must hold at least one example"),
+        (np.float32(1.0), None, "x must contain at least one example"),
     ],
 )
 def test_numbers_must_agree(x: Any, y: Any, message: str) -> None:
@@ -279,13 +283,13 @@ class Endless(keras.utils.PyDataset):
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (lambda: _dataset(X).repeat(), "repeats without end: take a part"),
-        (lambda: Endless(), "repeats without end: take a part"),
+        (lambda: _dataset(X).repeat(), "repeats forever. Use a part"),
+        (lambda: Endless(), "repeats forever. Use a part"),
         (
             lambda: tf.data.Dataset.from_tensor_slices((X[:, 0], np.arange(3))),
-            "batch it, as dataset.batch",
+            "Batch it, such as by dataset.batch",
         ),
-        (lambda: iter([]), "at least one example, but it has no batches"),
+        (lambda: iter([]), "at least one example, but has no batches"),
         (lambda: tf.ragged.constant([[1.0], [2.0, 3.0]]), "to_tensor"),
         (lambda: tf.sparse.from_dense(X), "to_dense"),
         (lambda: np.arange(3), "Cast integers to float32"),
@@ -304,7 +308,7 @@ def test_unbatched_rows_are_not_taken_for_batches() -> None:
 
 
 def test_symbolic_features_are_refused() -> None:
-    message = r"cannot be called within a tf\.function"
+    message = r"cannot be called inside a tf\.function"
     for function in (Examples, lambda x: FGSM()(_model, x, epsilon=0.1)):
         with pytest.raises(ValueError, match=message):
             tf.function(lambda x, f=function: f(x) and x)(tf.constant(X))
@@ -401,7 +405,7 @@ def test_several_epsilons() -> None:
         (TABLE, {"age": 1.0, "income": -1.0}, "for 'income'"),
         (TABLE, {"age": 1.0, "income": 1.0, "x": 1.0}, "x"),
         (TABLE, np.array([1.0, 2.0]), "epsilon must be"),
-        (X[:2], np.array([1.0, 2.0]), r"shape \(2, 1\) or \(1, 2\)"),
+        (X[:2], np.array([1.0, 2.0]), r"to \(2, 1\) or \(1, 2\)"),
     ],
 )
 def test_what_are_no_radii(x: Any, epsilon: Any, message: str) -> None:
@@ -449,10 +453,10 @@ def test_arguments_lead_to_the_same_limits() -> None:
 @pytest.mark.parametrize(
     ("y", "classes", "message"),
     [
-        (["a", "b", "c"], 3, "Map each label to a number"),
-        (np.array([b"a", b"b"]), 3, "Map each label to a number"),
-        (np.array([0, None, 1], object), 3, "Map each label to a number"),
-        ([0, 5, 1], 5, "from 0 to 4, for the model has 5, but example 1 has class 5"),
+        (["a", "b", "c"], 3, "Map the labels to integers"),
+        (np.array([b"a", b"b"]), 3, "Map the labels to integers"),
+        (np.array([0, None, 1], object), 3, "Map the labels to integers"),
+        ([0, 5, 1], 5, "from 0 to 4, as the model has 5, but example 1 has class 5"),
         ([0, 1, -1], 5, "example 2 has class -1"),
         ([0, -1], 0, "example 1 has class -1"),
         ([0.0, np.nan], 2, "y must be classes"),

@@ -486,7 +486,7 @@ def test_where_nothing_settles_it_it_is_a_guess():
 
     adapter = examined(model)
     assert (adapter.from_logits, adapter.guessed) == (False, True)
-    assert "all of the 9 that were seen lie in [0, 1]" in adapter.assumptions[0]
+    assert "all 9 that were checked lie in [0, 1]" in adapter.assumptions[0]
     for given in (True, False):
         adapter = examined(model, from_logits=given)
         assert (adapter.from_logits, adapter.guessed) == (given, False)

@@ -482,7 +482,7 @@ def test_a_loss_and_a_criterion_for_any_other_output() -> None:
         price, x, y, loss_fn=loss, criterion=lambda y, z: np.abs(z - y) < 9
     )
     np.testing.assert_array_equal(report.alone, [[True, False], [True, False]])
-    with pytest.raises(ValueError, match="there is no target"):
+    with pytest.raises(ValueError, match="loss_fn excludes target"):
         attack(price, x, y, loss_fn=loss, target=[1, 1])
 
 
@@ -571,8 +571,8 @@ def test_the_report_says_what_flips_decisions() -> None:
     assert report.by_column == {"a": 0.25, "b": 0.25}
     assert report.by_changes == {0: 0.25, 1: 0.75, 2: 1.0}
     assert str(report) == (
-        "Decisions of 4 records against all of 12 candidates\n"
-        "wrong without any change     25.0%\n"
+        "Share misclassified of 4 records, over all 12 candidates\n"
+        "no column replaced           25.0%\n"
         "at most 1 column replaced    75.0%\n"
         "at most 2 columns replaced  100.0%\n"
         "  column 'a' alone           25.0%\n"
@@ -625,7 +625,7 @@ class TestErrors:
         count = 10 * 10 + 45 * 100 + 120 * 1000
         with pytest.raises(ValueError, match=f"{count:,} candidates.*max_candidates"):
             attack(np.eye, x)
-        message = f"{2 * count:,} passes in all.*Lower max_changes.*raise"
+        message = f"{2 * count:,} passes in total.*Lower max_changes.*raise"
         with pytest.raises(ValueError, match=message):
             attack(np.eye, x)
 
@@ -636,7 +636,7 @@ class TestErrors:
 
     def test_bounds_and_masks_have_no_place(self) -> None:
         for name, value in {"bounds": (0, 1), "feature_mask": 1, "grid": 1}.items():
-            with pytest.raises(ValueError, match="neither bounds, feature_mask nor"):
+            with pytest.raises(ValueError, match="none of bounds, feature_mask and"):
                 Substitution({"visits": [2]})(self.model, self.X, **{name: value})
 
     def test_settings(self) -> None:
@@ -648,7 +648,7 @@ class TestErrors:
             Substitution({0: [1]}, objective="nothing")
 
     def test_labels_as_texts_are_refused_as_by_other_attacks(self) -> None:
-        with pytest.raises(ValueError, match="Map each label to a number"):
+        with pytest.raises(ValueError, match="Map the labels to integers"):
             Substitution({"visits": [2]})(self.model, self.X, ["yes"])
 
 

@@ -1,31 +1,18 @@
 """The program examples/cora.py, on small made-up graphs."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import cora
 import cora_data
-import cora_distillation
 import cora_picture
-import cora_search
 import keras
 import numpy as np
 import pytest
 from cora_data import CitationGraph
-from progress import Progress
 
-import nsl
-
-SMALL = dataclasses.replace(
-    cora.REGULARIZED,
-    sharpening_temperature=0.4,
-    hops=4,
-    hidden=32,
-    steps=20,
-    distilled=True,
-)
+SMALL = dataclasses.replace(cora.REGULARIZED, steps=40)
 
 
 @pytest.fixture(scope="module")
@@ -84,79 +71,36 @@ def test_few_labels_are_drawn_outside_validation_and_test(
     assert len(everything) == 600 - len(split.test) - len(split.validation)
 
 
+def test_what_is_left_out_leaves_nothing_behind(graph: CitationGraph) -> None:
+    unseen = cora_data.choose_unseen(graph, 1)
+    assert set(unseen) <= set(graph.public.test)
+    rest, split = cora_data.leave_out(graph, unseen)
+    kept = np.setdiff1d(np.arange(600), unseen)
+    np.testing.assert_array_equal(rest.words, graph.words[kept])
+    np.testing.assert_array_equal(kept[split.train], graph.public.train)
+    np.testing.assert_array_equal(kept[split.validation], graph.public.validation)
+    assert sorted([*kept[split.test], *unseen]) == sorted(graph.public.test)
+    among = np.isin(graph.edges, kept).all(axis=1)
+    np.testing.assert_array_equal(kept[rest.edges], graph.edges[among])
+
+
 @pytest.mark.arithmetic
 def test_the_graph_helps_and_the_model_needs_words_alone(
     graph: CitationGraph, tmp_path: Path
 ) -> None:
-    rows, test = graph.public.train, graph.public.test
+    split, test = graph.public, graph.public.test
     # Labels that are not to be known are wrong.
     known = dataclasses.replace(graph, labels=np.zeros_like(graph.labels))
-    known.labels[rows] = graph.labels[rows]
-    known.labels[-1] = graph.labels.max()
-    plain = dataclasses.replace(SMALL, multiplier=0.0)
-    alone = cora.accuracy(cora.train(known, rows, plain, 0), graph, test)
-    model = cora.train(known, rows, SMALL, 0)
+    for rows in split.train, split.validation:
+        known.labels[rows] = graph.labels[rows]
+    alone = cora.accuracy(cora.train(known, split, cora.PLAIN, 0), graph, test)
+    model = cora.train(known, split, SMALL, 0)
     assert cora.accuracy(model, graph, test) > alone + 10
 
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    assert loaded.count_params() == (300 + 1) * 32 + 2 * 32 + (32 + 1) * 4
+    assert loaded.count_params() == (300 + 1) * 64 + (64 + 1) * 4
     assert cora.accuracy(loaded, graph, test) == cora.accuracy(model, graph, test)
-
-
-def test_soft_labels_are_a_mean_over_walks_along_citations() -> None:
-    sources, targets = np.array([0, 1, 2]), np.array([1, 2, 3])
-    citations = nsl.data.Graph((sources, targets), ids=range(5), undirected=True)
-    answers = np.random.default_rng(0).dirichlet([1.0, 1.0, 1.0], 5)
-    labels = np.array([0, 0, 0, 2, 1])
-    found = cora_distillation.soft_labels(answers, citations, labels, np.array([3]))
-    steps = np.zeros((5, 5))
-    steps[sources, targets] = steps[targets, sources] = 1
-    steps[:4] /= steps[:4].sum(axis=1, keepdims=True)
-    walks = [np.linalg.matrix_power(steps, k) @ answers for k in range(11)]
-    expected = sum(0.1 * 0.9**k * walks[k] for k in range(10)) + 0.9**10 * walks[10]
-    np.testing.assert_allclose(found[:3], expected[:3], rtol=1e-6)
-    assert found[3].tolist() == [0, 0, 1]
-    # Nobody cites the last one.
-    np.testing.assert_allclose(found[4], answers[4])
-
-
-class TestSearch:
-    def test_more_seeds_tell_the_best_apart(self, tmp_path: Path) -> None:
-        asked: list[tuple[int, int]] = []
-
-        def score(settings: int, seed: int) -> float:
-            asked.append((settings, seed))
-            return settings - (50 if settings == 9 and seed else 0)
-
-        path = tmp_path / "scores.json"
-        best = cora_search.best(range(10), score, path, Progress())
-        assert best == 8
-        assert len(asked) == len(set(asked)) == 10 + 4 * 2 + 2 * 2
-        assert {settings for settings, seed in asked if seed == 4} == {7, 8}
-        asked.clear()
-        assert cora_search.best(range(10), score, path, Progress()) == 8
-        assert not asked
-        assert len(json.loads(path.read_text())) == 22
-
-    @pytest.mark.parametrize("gain", [-10, 10])
-    def test_a_graph_that_does_not_help_is_left_alone(
-        self, gain: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        def score(settings: cora.Settings, seed: int) -> float:
-            of_graph = gain * (settings.hops == 2) - 1 if settings.multiplier else 0
-            return 50 + of_graph + settings.word_dropout
-
-        path = tmp_path / "scores.json"
-        plain, best = cora_search.search(cora.Settings, score, path, Progress())
-        assert plain.multiplier == 0
-        assert plain.word_dropout == 0.8
-        assert "validation 50.80%" in capsys.readouterr().out
-        if gain < 0:
-            assert best == plain
-        else:
-            assert best.multiplier > 0
-            assert best.hops == 2
 
 
 def test_the_program_around_the_training(
@@ -168,7 +112,7 @@ def test_the_program_around_the_training(
 ) -> None:
     """With networks that are not trained, for that would take most of the time."""
     scored: list[np.ndarray] = []
-    model = cora.make_model(300, 4, SMALL)
+    model = cora.make_model(300, 4, 0.5)
 
     def train(*_: Any, **__: Any) -> keras.Model:
         return model
@@ -177,32 +121,30 @@ def test_the_program_around_the_training(
         scored.append(rows)
         return len(scored) / 10
 
-    def search(make: Any, score: Any, *_: Any) -> tuple[cora.Settings, cora.Settings]:
-        score(cora.PLAIN, 0)
-        return cora.PLAIN, SMALL
-
     monkeypatch.setattr(cora, "train", train)
     monkeypatch.setattr(cora, "accuracy", accuracy)
-    monkeypatch.setattr(cora_search, "search", search)
-    arguments = [f"--data={path}", f"--output_dir={tmp_path}", "--quick", "--search"]
+    arguments = [f"--data={path}", f"--output_dir={tmp_path}", "--quick"]
     cora.main(arguments)
-    np.testing.assert_array_equal(scored[0], graph.public.validation)
-    np.testing.assert_array_equal(scored[1], graph.public.test)
-    assert len(scored) == 1 + 2 * 4
+    np.testing.assert_array_equal(scored[0], graph.public.test)
+    seen, unseen = scored[4], scored[6]
+    assert len(unseen) == len(graph.public.test) // 5
+    assert sorted([*seen, *unseen]) == sorted(graph.public.test)
+    assert len(scored) == 2 * 4 + 2 * 2
     table = (tmp_path / "made-up.txt").read_text()
     assert table in capsys.readouterr().out
-    rows = {line[:19].strip(): line[19:].split() for line in table.splitlines()}
+    rows = {line[:24].strip(): line[24:].split() for line in table.splitlines()}
     lines = {title: " ".join(cells) for title, cells in rows.items()}
-    assert lines["made-up, 20 labels"] == "0.2 ± 0.0 0.3 ± 0.0"
-    assert lines["made-up, 480 labels"] == "0.4 ± 0.0 0.5 ± 0.0"
-    assert lines["20 labels a class"] == "0.8 ± 0.0 0.9 ± 0.0"
+    assert lines["made-up, 20 labels"] == "0.1 ± 0.0 0.2 ± 0.0"
+    assert lines["made-up, 480 labels"] == "0.3 ± 0.0 0.4 ± 0.0"
+    assert lines["made-up, unseen papers"] == "0.7 ± 0.0 0.8 ± 0.0"
+    assert lines["20 labels a class"] == "1.1 ± 0.0 1.2 ± 0.0"
     for name in ("labels", "embeddings"):
         picture = tmp_path / f"made-up_{name}.png"
         assert picture.stat().st_size > 20_000
     # All figures are known now.
     monkeypatch.setattr(cora_picture, "draw_embeddings", lambda *_: None)
     cora.main(arguments)
-    assert len(scored) == 2 + 2 * 4
+    assert len(scored) == 2 * 4 + 2 * 2
     assert (tmp_path / "made-up.txt").read_text() == table
 
 

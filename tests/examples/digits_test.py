@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from digits_adversarial import AdversarialSettings, attack, train_on_all
 from digits_data import Images, Split, accuracy, choose_labeled, load_split
-from digits_graph import GraphSettings, pack_neighbors, read_packed
+from digits_graph import build_graph
 
 
 @pytest.fixture(scope="module")
@@ -36,30 +36,20 @@ def test_two_images_a_class_keep_their_label(split: Split) -> None:
     assert set(chosen) != set(choose_labeled(split.train.y, seed=4))
 
 
-def test_packed_batches_hold_neighbors_and_weigh_labels(
+def test_the_tool_joins_each_image_with_the_most_similar(
     split: Split, tmp_path: Path
 ) -> None:
     images = Images(split.train.x[:200], split.train.y[:200])
-    settings = GraphSettings(max_neighbors=2, batch_size=200)
-    packed = pack_neighbors(images, settings, 0, tmp_path)
-    features, labels, weights = next(
-        iter(read_packed(packed, settings, seed=0).as_numpy_iterator())
-    )
-    assert set(features) == {
-        "pixels",
-        *(f"NL_nbr_{i}_{name}" for i in (0, 1) for name in ("pixels", "weight")),
-    }
-    assert np.count_nonzero(weights) == 20
-    assert weights.mean() == pytest.approx(1.0)
-    assert sorted(labels[weights > 0]) == sorted([*range(10)] * 2)
-
-    x = features["pixels"]
-    neighbor, weight = features["NL_nbr_0_pixels"], features["NL_nbr_0_weight"][:, 0]
-    cosine = (x * neighbor).sum(1) / np.maximum(
-        np.linalg.norm(x, axis=1) * np.linalg.norm(neighbor, axis=1), 1e-6
-    )
-    assert weight[weight > 0].min() >= settings.similarity_threshold
-    np.testing.assert_allclose(cosine[weight > 0], weight[weight > 0], atol=2e-6)
+    graph = build_graph(images, 2, tmp_path)
+    x = images.x / np.linalg.norm(images.x, axis=1, keepdims=True)
+    cosine = x @ x.T
+    np.fill_diagonal(cosine, -1)
+    nearest = np.argsort(-cosine, axis=1)[:, :2]
+    assert graph.num_nodes == 200
+    for row in range(200):
+        joined = graph.targets[graph.row_splits[row] : graph.row_splits[row + 1]]
+        assert set(nearest[row]) <= set(joined)
+        assert all(other in nearest[row] or row in nearest[other] for other in joined)
 
 
 @pytest.mark.arithmetic

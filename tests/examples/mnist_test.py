@@ -22,7 +22,7 @@ def test_adversarial_neighbors_help_against_what_they_are_made_with(
 ) -> None:
     lines = (folder / "mnist.txt").read_text().splitlines()
     shares = {line[:38].strip(): line[38:].split() for line in lines}
-    for row in ("FGSM made on the plain network", "FGSM made on the network itself"):
+    for row in ("FGSM on the plain network", "FGSM on the network itself"):
         plain, regularized = float(shares[row][0]), float(shares[row][3])
         assert regularized > plain + 2
     assert min(float(shares["clean"][0]), float(shares["clean"][3])) > 75
@@ -59,7 +59,5 @@ def test_mnist_is_read_from_a_file_as_keras_stores_it(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_told_with_where_to_get_it() -> None:
-    with pytest.raises(
-        FileNotFoundError, match=r"no\.npz\. The images can be had from"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"no\.npz\. Download the images from"):
         load_mnist(Path("no.npz"))

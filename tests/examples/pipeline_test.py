@@ -19,7 +19,7 @@ def test_a_process_without_nsl_gives_the_answers_of_the_trained_model(
     folder: Path,
 ) -> None:
     table = (folder / "pipeline.txt").read_text()
-    assert "169 answers; no module of nsl was imported" in table
+    assert "169 predictions; nsl was not imported" in table
     [cells] = [line.split() for line in table.splitlines() if line.startswith("all ")]
     assert min(float(cells[1]), float(cells[4])) > 75
     answers = np.loadtxt(folder / "seed-0" / "answers.csv", delimiter=",")

@@ -82,6 +82,15 @@ def test_keyword_that_the_base_model_does_not_take(make, base, known):
         make(base())(X, factor=2.0)
 
 
+@MAKERS
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_keyword_that_is_none_need_not_be_taken(make, is_compiled):
+    base = Scaled()
+    model = compiled(make(base)) if is_compiled else make(base)
+    found = model(X, mask=None, scale=None)
+    np.testing.assert_allclose(found, base(X), 1e-6)
+
+
 @pytest.mark.parametrize("kind", ["adversarial", "graph"])
 def test_terms_run_with_the_same_keywords(kind):
     make = {"adversarial": adversarial, "graph": graph}[kind]

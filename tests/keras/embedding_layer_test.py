@@ -461,7 +461,7 @@ class TestSeveral:
         towers = [tower("left"), tower("right")]
         joined = keras.layers.Concatenate()([one(inputs) for one in towers])
         base = keras.Model(inputs, keras.layers.Dense(1, name="logit")(joined))
-        with pytest.raises(ValueError, match="name of the nested model in front"):
+        with pytest.raises(ValueError, match="Prefix it with the name"):
             adversarial(base, embedding_layer="embedding")
         names = ["left/embedding", "right/embedding"]
         model = adversarial(base, embedding_layer=names, pgd_iterations=2)
@@ -484,13 +484,20 @@ class TestModes:
     @pytest.mark.parametrize(
         ("way", "config"),
         [
-            ("xla", {"standardize_layers": True, "norm_per_position": True}),
-            ("xla", {"clip_to_layer_range": True, "start_epoch": 1}),
-            ("xla", {"objective": "mart"}),
-            ("eager", {"objective": "trades"}),
-            ("eager", {"mode": "replace"}),
+            (
+                "xla",
+                {
+                    "objective": "mart",
+                    "standardize_layers": True,
+                    "norm_per_position": True,
+                },
+            ),
+            ("eager", {"mode": "replace", "clip_to_layer_range": True}),
             ("loaded", {"objective": "virtual"}),
-            ("loaded", {"random_init": True, "pgd_epsilon": 0.4}),
+            (
+                "loaded",
+                {"random_init": True, "pgd_epsilon": 0.4, "start_epoch": 1},
+            ),
         ],
         ids=str,
     )
@@ -533,7 +540,7 @@ class TestModes:
                 keras.layers.Embedding(
                     VOCABULARY, WIDTH, name="embedding", dtype="mixed_float16"
                 ),
-                keras.layers.LSTM(4, dtype="mixed_float16"),
+                keras.layers.SimpleRNN(4, dtype="mixed_float16"),
                 keras.layers.Dense(1, dtype="float32"),
             ]
         )
@@ -626,6 +633,86 @@ def used(function):
     return {nodes[name].op for name in found}
 
 
+IMAGES = _RANDOM.normal(size=(16, 4, 4, 1)).astype("float32")
+
+
+def two_towers():
+    """A text and an image, whose tower does not depend on the words."""
+    keras.utils.set_random_seed(3)
+    tokens = keras.Input((LENGTH,), dtype="int32", name="tokens")
+    image = keras.Input((4, 4, 1), name="image")
+    shared = keras.layers.Dense(4, "tanh", name="shared")
+    words = keras.layers.Embedding(VOCABULARY, WIDTH, mask_zero=True, name="embedding")
+    text = shared(keras.layers.GlobalAveragePooling1D(name="reads")(words(tokens)))
+    seen = keras.layers.Conv2D(2, 2, name="sees")(image)
+    seen = keras.layers.BatchNormalization()(seen)
+    seen = keras.layers.Dropout(0.5)(keras.layers.Flatten()(seen))
+    seen = shared(keras.layers.Dense(WIDTH)(seen))
+    joined = keras.layers.Concatenate()([text, seen, keras.ops.tanh(text * seen)])
+    return keras.Model([tokens, image], keras.layers.Dense(1)(joined))
+
+
+class Opaque(keras.Model):
+    """A model of which no layers are known."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def call(self, inputs, training=None):
+        return self.inner(inputs, training=training)
+
+
+class TestSideBranches:
+    @pytest.mark.parametrize(
+        ("way", "config"),
+        [
+            ("graph", {"pgd_epsilon": 0.5}),
+            ("graph", {"embedding_layer": ["embedding", "reads"]}),
+            ("graph", {"objective": "virtual", "start_epoch": 1}),
+            ("eager", {"mode": "replace"}),
+            ("xla", {"random_init": True, "pgd_epsilon": 0.4}),
+        ],
+        ids=str,
+    )
+    def test_train_as_if_they_ran_in_each_iteration(self, way, config):
+        settings = {"embedding_layer": "embedding", "pgd_iterations": 3, **config}
+
+        def trained(wrap):
+            model = adversarial(
+                wrap(two_towers()), jit_compile=way == "xla", **settings
+            )
+            model.run_eagerly = way == "eager"
+            model.fit(
+                [TOKENS, IMAGES],
+                ANSWERS[:, None],
+                epochs=2,
+                batch_size=8,
+                shuffle=False,
+                verbose=0,
+            )
+            return model.get_weights()
+
+        expected = trained(Opaque)
+        assert_weights_equal(trained(lambda base: base), expected, 1e-4)
+
+    @pytest.mark.parametrize("shares", [True, False])
+    def test_run_outside_of_the_loop(self, shares):
+        base = two_towers() if shares else Opaque(two_towers())
+        model = adversarial(base, embedding_layer="embedding", pgd_iterations=5)
+        batch = ([tf.constant(TOKENS), tf.constant(IMAGES)], tf.constant(ANSWERS))
+        model.train_on_batch(*batch)
+        graph = tf.function(model.train_step).get_concrete_function(batch).graph
+        needed = {
+            kind
+            for f in graph.as_graph_def().library.function
+            if "while_body" in f.signature.name
+            for kind in used(f)
+        }
+        assert "MatMul" in needed
+        assert ("Conv2D" in needed) is not shares
+
+
 class TestHiddenLayerOfNumbersContract(StepContract):
     term_metric = "scaled_adversarial_loss"
     term_in_evaluation = True
@@ -643,10 +730,68 @@ class TestHiddenLayerOfNumbersContract(StepContract):
         return nsl.keras.AdversarialRegularization(base, adv_config=config)
 
 
+class Cell(keras.layers.Layer):
+    """Sums up what a layer makes of each step."""
+
+    def __init__(self):
+        super().__init__()
+        self.state_size = self.output_size = 4
+        self.step = keras.layers.Dense(4, name="step")
+
+    def build(self, input_shape):
+        self.step.build(input_shape)
+        super().build(input_shape)
+
+    def call(self, inputs, states, training=None):
+        total = states[0] + self.step(inputs)
+        return total, [total]
+
+
 class TestErrors:
     def test_unknown_layer(self):
         with pytest.raises(ValueError, match=r"'embeding'.*it has.*'embedding'"):
             adversarial(reader(), embedding_layer="embeding")
+
+    @pytest.mark.parametrize("build_first", [True, False])
+    @pytest.mark.parametrize("name", ["step", "rnn/step"])
+    def test_part_of_a_recurrent_cell(self, name, build_first):
+        def made(terms):
+            layers = [keras.layers.RNN(Cell(), name="rnn"), keras.layers.Dense(1)]
+            inputs = [keras.Input((3, 2))] if build_first else []
+            model = terms(keras.Sequential([*inputs, *layers]))
+            model.compile("sgd", "mse")
+            return model
+
+        def graph(base):
+            config = nsl.configs.make_graph_reg_config(
+                max_neighbors=1, embedding_layer=name
+            )
+            return nsl.keras.GraphRegularization(base, config)
+
+        x = np.ones((16, 3, 2), "float32")
+        neighbors = {"x": x, "NL_nbr_0_x": x, "NL_nbr_0_weight": x[:, :1, 0]}
+        message = "cell of the recurrent layer 'rnn'.*Name 'rnn' or a layer before"
+        with pytest.raises(ValueError, match=message):
+            made(lambda base: adversarial(base, embedding_layer=name)).fit(x, ANSWERS)
+        with pytest.raises(ValueError, match=message):
+            made(graph).fit(neighbors, ANSWERS)
+
+    def test_part_of_an_unrolled_cell_is_perturbed_at_each_step(self):
+        keras.utils.set_random_seed(0)
+        base = keras.Sequential(
+            [
+                keras.Input((3, 2)),
+                keras.layers.RNN(Cell(), unroll=True, name="rnn"),
+                keras.layers.Dense(1, name="logit"),
+            ]
+        )
+        x = _RANDOM.normal(size=(16, 3, 2)).astype("float32")
+        model = adversarial(base, embedding_layer="step")
+        found = model.perturb_on_batch(x, ANSWERS)["step"]
+        moves = np.stack(found, 1) - np.asarray(base.layers[0].cell.step(x))
+        np.testing.assert_allclose(
+            np.linalg.norm(moves.reshape(16, -1), axis=1), 0.3, rtol=1e-4
+        )
 
     def test_integers_cannot_be_perturbed(self):
         tokens = keras.Input((LENGTH,), dtype="int32")

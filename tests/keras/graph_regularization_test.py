@@ -327,3 +327,17 @@ class TestMasks:
             count += 3 * np.sum(there)
         actual = float(logs["scaled_graph_loss"])
         assert actual == pytest.approx(total / count, rel=1e-4)
+
+
+def test_a_call_takes_sparse_tensors_beside_arrays():
+    keras.utils.set_random_seed(0)
+    x = keras.Input(X.shape[1:], sparse=True, name="x")
+    base = keras.Model({"x": x}, keras.layers.Dense(3)(x))
+    model = wrapped(base, max_neighbors=1)
+    batch = neighbors_of({"x": tf.sparse.from_dense(X)}, 1)
+    assert isinstance(batch["NL_nbr_0_weight"], np.ndarray)
+    kernel, bias = base.get_weights()
+    for training in (False, None, True):
+        found = model(batch, training=training)
+        np.testing.assert_allclose(found, X @ kernel + bias, rtol=1e-4, atol=1e-6)
+    assert len(model.losses) == 1

@@ -170,7 +170,7 @@ def test_a_config_refuses(changes, message):
 
 class TestErrors:
     def test_a_loss_of_which_nothing_is_known(self):
-        with pytest.raises(ValueError, match="known where it is largest"):
+        with pytest.raises(ValueError, match="whose maximum over an interval is known"):
             fitted(network(outputs=1), loss="poisson")
 
     def test_probabilities_of_an_unknown_kind(self):

@@ -70,7 +70,7 @@ def ascend(features, gradients, **config):
 def warnings(monkeypatch):
     messages = []
     monkeypatch.setattr(logging, "warning", lambda m, *a: messages.append(m % a))
-    adversarial_neighbor._warn_of_fixed.cache_clear()
+    adversarial_neighbor._warn_unperturbed.cache_clear()
     return messages
 
 
@@ -691,7 +691,7 @@ class TestNothingToPerturb:
 
     @pytest.mark.parametrize("mode", ["eager", "graph", "random", "loop"])
     def test_loss_that_does_not_depend_on_them(self, mode, warnings):
-        adversarial_neighbor._warn_of_all.cache_clear()
+        adversarial_neighbor._warn_nothing_perturbed.cache_clear()
         x = tf.ones([2, 3])
 
         def run():
@@ -718,7 +718,7 @@ class TestNothingToPerturb:
         assert "None of the features can be perturbed" in message
 
     def test_features_of_other_kinds(self, warnings):
-        adversarial_neighbor._warn_of_all.cache_clear()
+        adversarial_neighbor._warn_nothing_perturbed.cache_clear()
         features = {
             "a": tf.sparse.from_dense([[1.0, 0.0], [0.0, 1.0]]),
             "b": tf.ragged.constant([[1.0], []]),
@@ -760,7 +760,7 @@ class TestErrors:
             projected_gradient_ascent(x, None, config)
 
     def test_no_feature(self):
-        with pytest.raises(ValueError, match="holds no feature"):
+        with pytest.raises(ValueError, match="contains no features"):
             lib.gen_adv_neighbor({}, tf.constant(0.0), configs.AdvNeighborConfig())
 
     def test_raise_invalid_gradient(self):
@@ -791,3 +791,14 @@ class TestErrors:
             lib.gen_adv_neighbor(x, tf.reduce_sum(x), config)
         with pytest.raises(ValueError, match="gradient_fn is needed"):
             projected_gradient_ascent(x, x, config)
+
+    def test_random_start_alone_needs_no_gradient(self):
+        config = configs.AdvNeighborConfig(
+            pgd_iterations=0, random_init=True, pgd_epsilon=0.1, adv_grad_norm="l2"
+        )
+        x = tf.ones([4, 3])
+        start = projected_gradient_ascent(x, None, config, seed=[1, 2])
+        neighbor, _ = lib.gen_adv_neighbor(x, None, config, seed=[1, 2])
+        np.testing.assert_array_equal(start, neighbor)
+        length = np.linalg.norm(start - x, axis=1)
+        assert np.all((length > 0) & (length <= 0.1 + 1e-6))

@@ -77,7 +77,7 @@ def test_parts_of_a_batch_add_up(distance_type, reduction):
 
 
 def test_sum_and_normalizer_need_a_reduction():
-    with pytest.raises(ValueError, match="'none' does not give one number"):
+    with pytest.raises(ValueError, match="'none' does not return a scalar"):
         weighted_sum_and_normalizer(P, Q, 1.0, config_of("l2", reduction="none"))
 
 

@@ -70,8 +70,8 @@ def test_list_is_an_array_where_features_have_names():
 @pytest.mark.parametrize(
     ("value", "match"),
     [
-        ({"c": 1}, r"mask has entries for features \['c'\].*\['a', 'b'\]"),
-        ({"b": (1, 2, 3)}, r"features \[2\] that there are not.*\[0, 1\]"),
+        ({"c": 1}, r"mask has entries for unknown features \['c'\].*\['a', 'b'\]"),
+        ({"b": (1, 2, 3)}, r"unknown features \[2\].*\[0, 1\]"),
         ({"a": {"x": {"y": 1}}}, r"feature 'a/x' is a single tensor"),
     ],
 )

@@ -284,5 +284,5 @@ def test_wrong_inputs():
         neighbor_contrastive_loss(SAMPLES, NEIGHBORS[:, :2], WEIGHTS)
     with pytest.raises(ValueError, match=r"weights of shape \[batch, k\]"):
         neighbor_consistency_loss(SAMPLES, NEIGHBORS, WEIGHTS[0], from_logits=True)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="Are they logits"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="If they are logits"):
         neighbor_consistency_loss(np.abs(SAMPLES), np.abs(NEIGHBORS), WEIGHTS)

@@ -158,7 +158,7 @@ class TestRecordedOutputs:
                 tf.function(layer)(x)
                 model.compute_output_spec(keras.KerasTensor((None, 4)))
             assert outputs == []
-            with pytest.raises(ValueError, match=r"did not run .* or a tf\.function"):
+            with pytest.raises(ValueError, match=r"did not run .* or tf\.function"):
                 checked(outputs, layer)
 
         run(tf.constant(X))

@@ -310,7 +310,7 @@ def test_every_norm_type_has_a_norm():
 def test_random_points_refuse_integers_and_unequal_batches():
     with pytest.raises(ValueError, match=r"floating tensors.*int32"):
         lib.random_in_norm_ball(tf.zeros([1, 1], tf.int32), 1.0, "l2")
-    with pytest.raises(ValueError, match=r"one batch size.*\(1, 2\), \(3, 2\)"):
+    with pytest.raises(ValueError, match=r"equal batch sizes.*\(1, 2\), \(3, 2\)"):
         lib.random_in_norm_ball([tf.zeros([1, 2]), tf.zeros([3, 2])], 1.0, "l2")
 
 

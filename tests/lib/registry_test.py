@@ -20,7 +20,7 @@ def test_a_name_is_taken_once():
     known = Registry("Config.choice", "choices")
     known.add("a", first)
     assert known["a"] is first
-    with pytest.raises(ValueError, match=r"Config.choice 'a' is .*first already"):
+    with pytest.raises(ValueError, match=r"Config.choice 'a' is already .*first"):
         known.add("a", second)
     assert known["a"] is first
     known.add("a", first)
@@ -52,23 +52,23 @@ def test_an_unknown_name_is_answered_with_those_there_are():
 
 
 def test_no_registry_of_nsl_gives_a_name_away():
-    with pytest.raises(ValueError, match=r"'trades' is .* already"):
+    with pytest.raises(ValueError, match=r"'trades' is already"):
 
         class Trades(AdversarialObjective, objective="trades"):
             def __call__(self, passes, config):
                 return passes.labeled_loss()
 
-    with pytest.raises(ValueError, match=r"'distance' is .* already"):
+    with pytest.raises(ValueError, match=r"'distance' is already"):
 
         class Distance(GraphLoss, objective="distance"):
             def __call__(self, outputs, config):
                 return outputs.samples
 
-    with pytest.raises(ValueError, match=r"'l2' is .* already"):
+    with pytest.raises(ValueError, match=r"'l2' is already"):
 
         class Other(type(Norm.of("l1")), norm_type="l2"):
             pass
 
-    with pytest.raises(ValueError, match=r"'margin' is .* already"):
+    with pytest.raises(ValueError, match=r"'margin' is already"):
         OBJECTIVES.add("margin", first)
     assert OBJECTIVES["margin"] is margin

@@ -131,5 +131,5 @@ def test_default_config():
 
 def test_settings_of_layers_are_refused():
     config = configs.VirtualAdvConfig(configs.AdvNeighborConfig(norm_per_position=True))
-    with pytest.raises(ValueError, match="in one norm"):
+    with pytest.raises(ValueError, match="supports neither embedding_layer nor"):
         lib.virtual_adv_regularizer(tf.ones([2, 3]), tf.identity, config)

@@ -240,7 +240,7 @@ WRONG_LABELS = [
     (OUT_OF_RANGE, "example 3 has class 5"),
     (np.where(np.arange(100) == 4, -1, Y), "example 4 has class -1"),
     (Y + 5, "from 0 to 4"),
-    (Y.astype(str), "Map each label to a number"),
+    (Y.astype(str), "Map the labels to integers"),
     (Y + 0.5, "y must be classes"),
 ]
 
@@ -301,7 +301,7 @@ def test_what_the_data_does_not_settle_is_a_guess_and_said() -> None:
     report = _evaluate(_logit, BINARY_X, BINARY_Y, attacks=["fgsm"])
     assert "guessed_outputs" in _names(report)
     assert any("probabilities" in one for one in report.assumptions)
-    assert "Assumed: The outputs are taken for probabilities" in str(report)
+    assert "Assumed: The outputs are treated as probabilities" in str(report)
     given = _evaluate(_logit, BINARY_X, BINARY_Y, attacks=["fgsm"], from_logits=True)
     assert "guessed_outputs" not in _names(given)
     assert given.clean_accuracy == 0.75
@@ -473,9 +473,9 @@ def test_predict_stands_for_its_model(model: keras.Model) -> None:
 def test_an_attack_within_a_graph_is_refused_clearly(model: keras.Model) -> None:
     attack = FGSM()
     dataset = tf.data.Dataset.from_tensor_slices((X, Y)).batch(10)
-    with pytest.raises(ValueError, match=r"cannot be called within a tf\.function"):
+    with pytest.raises(ValueError, match=r"cannot be called inside a tf\.function"):
         dataset.map(lambda x, y: (attack(model, x, y, epsilon=0.1), y))
-    with pytest.raises(ValueError, match=r"cannot be called within a tf\.function"):
+    with pytest.raises(ValueError, match=r"cannot be called inside a tf\.function"):
         tf.function(lambda x: attack(model, x, epsilon=0.1))(tf.constant(X))
 
 
@@ -592,7 +592,9 @@ def test_labels_alone_are_attacked_by_decisions() -> None:
     reach = (distances > 0) & (distances < 0.9 * EPSILON)
     assert reach.sum() > 10
     assert report.robust[0][reach].mean() < 0.1
-    with pytest.raises(ValueError, match="needs scores, but the model gives class"):
+    with pytest.raises(
+        ValueError, match="needs scores, but the model outputs only class"
+    ):
         _evaluate(predict, attacks="square")
 
 
@@ -661,7 +663,7 @@ def test_a_function_as_objective_is_resumed_in_another_process(
     assert capsys.readouterr().out == first.stdout
     other = tmp_path / "other.py"
     other.write_text(SCRIPT.format(factor=2))
-    with pytest.raises(ValueError, match="another evaluation; different are: attacks"):
+    with pytest.raises(ValueError, match=r"another evaluation\. Differences: attacks"):
         runpy.run_path(str(other))
 
 
@@ -681,5 +683,5 @@ def test_an_attack_object_of_ones_own_is_resumed_if_it_has_the_same_settings(
     path = tmp_path / "resume.json"
     first = _evaluate(model, attacks=[Mine(0.5)], resume=path)
     assert _evaluate(model, attacks=[Mine(0.5)], resume=path) == first
-    with pytest.raises(ValueError, match="different are: attacks"):
+    with pytest.raises(ValueError, match="Differences: attacks"):
         _evaluate(model, attacks=[Mine(1.0)], resume=path)

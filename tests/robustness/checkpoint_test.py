@@ -32,11 +32,11 @@ def test_without_a_path_nothing_is_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "outputs", "message"),
     [
-        ({"norm": "l1"}, OUTPUTS, r"different are: norm \(then 'l2', now 'l1'\)"),
-        ({"x": "abd"}, OUTPUTS, "different are: x. Name"),
-        ({}, OUTPUTS + 0.01, "different are: model"),
-        ({}, np.ones((2, 3)), "different are: model"),
-        ({"x": "abd", "seed": 1}, OUTPUTS, r"different are: x, seed. "),
+        ({"norm": "l1"}, OUTPUTS, r"Differences: norm \(then 'l2', now 'l1'\)"),
+        ({"x": "abd"}, OUTPUTS, "Differences: x. Use"),
+        ({}, OUTPUTS + 0.01, "Differences: model"),
+        ({}, np.ones((2, 3)), "Differences: model"),
+        ({"x": "abd", "seed": 1}, OUTPUTS, r"Differences: x, seed. "),
     ],
 )
 def test_another_evaluation_is_refused(
@@ -52,7 +52,7 @@ def test_another_evaluation_is_refused(
 def test_another_file_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "resume.json"
     path.write_text(text)
-    with pytest.raises(ValueError, match="not a file that evaluate_robustness wrote"):
+    with pytest.raises(ValueError, match="was not written by evaluate_robustness"):
         Checkpoint(path, FINGERPRINT, OUTPUTS)
 
 

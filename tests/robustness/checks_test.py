@@ -76,7 +76,7 @@ def test_guessed_outputs() -> None:
     assert checks.guessed_outputs(False, False) is None
     found = checks.guessed_outputs(True, False)
     assert _name(found) == "guessed_outputs"
-    assert "taken for probabilities" in found.message
+    assert "treated as probabilities" in found.message
     assert "Pass from_logits=False if it is right, from_logits=True" in found.message
 
 
@@ -112,7 +112,7 @@ def test_inputs_out_of_bounds() -> None:
     assert checks.inputs_out_of_bounds(1e-7, (0, 1)) is None
     found = checks.inputs_out_of_bounds(254.0, (0, 1))
     assert _name(found) == "inputs_out_of_bounds"
-    assert "up to 254 outside of bounds=(0, 1)" in found.message
+    assert "up to 254 outside bounds=(0, 1)" in found.message
 
 
 def test_model_at_chance() -> None:
@@ -141,7 +141,7 @@ def test_left_the_ball() -> None:
     assert checks.left_the_ball("mine", 0.0, 0.1) is None
     found = checks.left_the_ball("mine", 0.25, 0.1)
     assert _name(found) == "left_the_ball"
-    assert "mine gave 25.0%" in found.message
+    assert "25.0% of the points that mine returned" in found.message
 
 
 def _report(

@@ -95,7 +95,7 @@ def report() -> RobustnessReport:
             Finding("random_model", "Two passes differ by > 1 & more."),
             Finding("unknown_check", SCRIPT),
         ],
-        assumptions=["The outputs are taken for <logits>."],
+        assumptions=["The outputs are treated as <logits>."],
         gallery=[_example(VECTOR, VECTOR + np.eye(10, dtype=np.float32)[3])],
     )
 
@@ -111,8 +111,8 @@ def test_the_figures_are_those_of_the_report(
 ) -> None:
     page = _write(report, tmp_path)
     assert page.texts("h2") == [
-        "The result in short",
-        "What each attack left",
+        "Summary",
+        "Accuracy under each attack",
         "Accuracy against the radius",
         "Warnings",
         "What was assumed",
@@ -130,7 +130,7 @@ def test_the_figures_are_those_of_the_report(
     assert "60.0% at 0.1, 20.0% at 0.3" in page.texts("desc")[0]
     lines = [line["points"] for line in page.attributes("polyline")]
     assert lines == ["56.0,68.0 192.0,116.0 464.0,212.0"] * 3
-    assert "The outputs are taken for <logits>." in page.texts("li")
+    assert "The outputs are treated as <logits>." in page.texts("li")
 
 
 def test_warnings_are_in_plain_words(report: RobustnessReport, tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_warnings_are_in_plain_words(report: RobustnessReport, tmp_path: Path) -
     report.gallery = []
     page = _write(report, tmp_path)
     assert page.texts("h3") == []
-    assert "The report holds none." in page.texts("p")
+    assert "The report contains none." in page.texts("p")
 
 
 def test_what_comes_from_data_is_escaped(
@@ -247,8 +247,8 @@ def test_the_most_fragile_come_first(report: RobustnessReport, tmp_path: Path) -
     page = _write(report, tmp_path)
     assert page.texts("h4") == ["Example 3", "Example 2", "Example 1", "Example 4"]
     assert page.texts("h3")[-2:] == [
-        "Withstood every attack",
-        "Wrong without any attack",
+        "Robust against every attack",
+        "Misclassified without an attack",
     ]
     assert page.texts("th")[1] == "small, in words"
 
@@ -277,7 +277,7 @@ def test_names_that_do_not_fit_a_structure(
 ) -> None:
     report.gallery = [_example({"x": VECTOR})]
     with pytest.raises(
-        ValueError, match=r"feature_names .*(that there are not|10 names)"
+        ValueError, match=r"feature_names .*(unknown features|10 names)"
     ):
         report.to_html(tmp_path / "report.html", feature_names=names)
     assert not list(tmp_path.iterdir())

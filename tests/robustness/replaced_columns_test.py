@@ -63,7 +63,7 @@ def test_columns_apart_and_together(tmp_path: Path) -> None:
     assert by_region == pytest.approx(alone.by_column["region"])
     report.to_html(tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
-    assert "number of columns that are replaced" in page
+    assert "number of columns replaced" in page
     apart = nsl.evaluate_robustness(scores, X, Y, **settings, cascade=False)
     assert apart.robust_accuracy == report.robust_accuracy
 
@@ -112,11 +112,11 @@ def test_what_is_not_allowed_does_not_count() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"norm": "l0"}, r"which columns may change.*Substitution\(\{name"),
-        ({"norm": "l0", "attacks": "square"}, "no attack by the name of 'square'"),
+        ({"norm": "l0"}, r"columns that may change.*Substitution\(\{name"),
+        ({"norm": "l0", "attacks": "square"}, "received the attack 'square'"),
         ({"norm": "l0", "attacks": [PGD()]}, "'pgd' does not fit norm='l0'"),
         ({"norm": "l0", "epsilons": 0.5}, "number of replaced columns"),
-        ({"norm": "l0", "bounds": (0, 1)}, "neither bounds"),
+        ({"norm": "l0", "bounds": (0, 1)}, "none of bounds"),
     ],
 )
 def test_what_does_not_fit(arguments: dict[str, Any], message: str) -> None:

@@ -77,7 +77,7 @@ def test_json_round_trip(report: RobustnessReport) -> None:
 
 def test_assumptions_and_parts_are_printed_and_kept(report: RobustnessReport) -> None:
     report.parts = {"size": RobustnessReport("l2", (0.1, 0.3), _bools("11100")[0])}
-    report.assumptions = ["The outputs are taken for logits: rows do not sum to 1."]
+    report.assumptions = ["The outputs are treated as logits: rows do not sum to 1."]
     lines = str(report).splitlines()
     assert "size alone (clean 60.0%)  60.0%  60.0%" in lines
     assert f"Assumed: {report.assumptions[0]}" in lines
@@ -99,7 +99,7 @@ def test_a_radius_of_each_column_is_a_text(
 
 @pytest.mark.parametrize("text", ["[]", '{"a": 1}'])
 def test_other_json_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="Expected the JSON of a RobustnessReport"):
+    with pytest.raises(ValueError, match="Expected JSON from RobustnessReport"):
         RobustnessReport.from_json(text)
 
 

@@ -186,7 +186,7 @@ def test_any_difference_is_refused(tmp_path: Path, name: str) -> None:
     before, after, message = CHANGES[name]
     path = tmp_path / "resume.json"
     _evaluate(path, **before)
-    told = f"another evaluation; different are: .*({message})"
+    told = rf"another evaluation\. Differences: .*({message})"
     with pytest.raises(ValueError, match=told):
         _evaluate(path, **{**before, **after})
     # The file is as it was.
@@ -212,7 +212,7 @@ def test_what_cannot_be_told_apart_is_refused(tmp_path: Path) -> None:
         def __call__(self, model: Any, x: Any, y: Any, **_: Any) -> Any:
             return x
 
-    with pytest.raises(ValueError, match=r"resume cannot tell .*Odd"):
+    with pytest.raises(ValueError, match=r"resume cannot identify .*Odd"):
         _evaluate(tmp_path / "resume.json", attacks={"a": Odd()})
 
 

@@ -248,7 +248,7 @@ def test_a_compiled_model_of_several_labels_needs_all_of_them_right(
     assert report.clean_accuracy == 1.0
     threshold = "0" if from_logits else "0.5"
     assert any(
-        f"each of its 3 labels is, on from {threshold}" in one
+        f"all 3 labels are, with threshold {threshold}" in one
         for one in report.assumptions
     )
     explicit = _evaluate(model, X, y, criterion="exact_match")
@@ -256,7 +256,7 @@ def test_a_compiled_model_of_several_labels_needs_all_of_them_right(
 
 
 def test_several_labels_in_the_wrong_shape_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"per_label.*one shape"):
+    with pytest.raises(ValueError, match=r"per_label.*the same shape"):
         _evaluate(_keras(3, None), X, np.zeros((40, 2), int), criterion="per_label")
 
 
@@ -320,7 +320,7 @@ def test_outputs_that_keras_names_take_labels_by_name_or_in_order() -> None:
     ],
 )
 def test_labels_that_do_not_fit_the_outputs(y: Any, message: str) -> None:
-    outputs = r"outputs are \['class', 'size'\]: y must hold labels for each of them"
+    outputs = r"outputs are \['class', 'size'\]: y must have labels for each of them"
     with pytest.raises(ValueError, match=f"{outputs}.*{message}"):
         _evaluate(_two_outputs, X, y)
 
@@ -352,7 +352,7 @@ def test_a_loss_and_a_criterion_of_ones_own() -> None:
     worst = X @ weights + EPSILON * np.abs(weights).sum()
     np.testing.assert_array_equal(report.robust[0], worst < y)
     assert 0 < report.robust_accuracy[EPSILON] < 1
-    with pytest.raises(ValueError, match="give a loss too"):
+    with pytest.raises(ValueError, match="custom criterion needs a loss"):
         _evaluate(model, X, y, criterion=criterion)
 
 
@@ -392,7 +392,7 @@ def test_a_loss_of_ones_own_for_classes() -> None:
         ({"criterion": "exactly"}, "'exact_match', 'per_label'.*'exactly'"),
         (
             {"criterion": Within(1.0), "attacks": ["fab-t"], "y": X[:, :3]},
-            "looks for the nearest other class",
+            "nearest point of another class",
         ),
     ],
 )
@@ -472,7 +472,7 @@ def test_robust_accuracy_of_several_outputs() -> None:
         ({"bounds": (1, 0)}, "low <= high"),
         ({"feature_mask": np.ones(5)}, "feature_mask"),
         ({"criterion": "typo"}, "'typo'"),
-        ({"output": "typo"}, "output='typo' is none of"),
+        ({"output": "typo"}, "output='typo' is not among"),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused_before_the_first_batch(

@@ -223,4 +223,4 @@ def test_the_report_prints_them() -> None:
     with pytest.warns(RobustnessWarning):
         report = evaluate_robustness(noisy, X, Y, 0.05, attacks="quick")
     assert isinstance(report, RobustnessReport)
-    assert "\nWarning: random_model: Two passes" in str(report)
+    assert "\nWarning: random_model: Two forward passes" in str(report)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from nsl.tools.embeddings import Embeddings
+from nsl.tools.indexes import AllPairs
 from nsl.tools.lsh import Buckets
-from nsl.tools.similar_pairs import Search, nearest_pairs, searches, similar_pairs
+from nsl.tools.similar_pairs import Search, nearest_pairs, similar_pairs
 from nsl.tools.similarity import NumpyProduct, num_comparisons, one_block
 
 
@@ -46,12 +47,12 @@ def test_blocks_together_give_what_one_search_gives() -> None:
 
     codes = np.random.default_rng(1).integers(0, 4, (3, 90), np.int32)
     buckets = Buckets(codes)
-    by_rounds = pairs_of(list(searches(90, buckets)))
-    assert by_rounds < pairs_of(list(searches(90, None)))
+    by_rounds = pairs_of(list(buckets.searches()))
+    assert by_rounds < pairs_of(list(AllPairs(90).searches()))
     together = [
         Search("", buckets.order(number), functools.partial(buckets.is_new, number))
         for number in (2, 0, 1)
     ]
     assert pairs_of(together) == by_rounds
-    nearest = nearest_pairs(embeddings, searches(90, None), product, -1.0, 4)
+    nearest = nearest_pairs(embeddings, AllPairs(90).searches(), product, -1.0, 4)
     assert np.bincount(nearest.sources).tolist() == [4] * 90

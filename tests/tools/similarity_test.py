@@ -38,7 +38,7 @@ def test_products(product: Product, shape: tuple[int, int]) -> None:
     margin = 1e-6  # the two libraries may round differently
     for bound in (-1.1, 0.3, 1.1):
         found = set(
-            zip(*map(np.ndarray.tolist, product(rows, columns, bound)), strict=True)
+            zip(*map(np.ndarray.tolist, product(rows, columns, bound)[:2]), strict=True)
         )
         assert found >= set(map(tuple, np.argwhere(full >= bound + margin).tolist()))
         assert found <= set(map(tuple, np.argwhere(full >= bound - margin).tolist()))
@@ -47,7 +47,7 @@ def test_products(product: Product, shape: tuple[int, int]) -> None:
         np.linspace(1, 0, shape[1], dtype=np.float32),
     )
     found = set(
-        zip(*map(np.ndarray.tolist, product(rows, columns, bounds)), strict=True)
+        zip(*map(np.ndarray.tolist, product(rows, columns, bounds)[:2]), strict=True)
     )
     lower = np.minimum(bounds[0][:, np.newaxis], bounds[1])
     assert found >= set(map(tuple, np.argwhere(full >= lower + margin).tolist()))
@@ -59,9 +59,10 @@ def test_products_for_the_best(product: Product) -> None:
     rows, columns = unit_rows(300, 6, 1), unit_rows(200, 6, 2)
     full = rows @ columns.T
     none = np.full(300, -2, np.float32), np.full(200, -2, np.float32)
-    found = product(rows, columns, none, 2, 1e-5)
+    *found, values = product(rows, columns, none, 2, 1e-5)
     mask = np.zeros_like(full, np.bool_)
-    mask[found] = True
+    mask[tuple(found)] = True
+    np.testing.assert_allclose(values, full[mask], atol=1e-6)
     assert mask.sum() < 3 * 500 + 50
     assert mask[np.arange(300), full.argmax(axis=1)].all()
     assert mask[full.argmax(axis=0), np.arange(200)].all()
@@ -74,12 +75,16 @@ def pairs_found(
     embeddings = Embeddings([b""] * len(vectors), vectors)
     found = []
     with Progress("", num_comparisons(order), "pairs") as progress:
-        for sources, targets in candidate_pairs(
+        for candidates in candidate_pairs(
             embeddings, order, NumpyProduct(), bound, progress
         ):
             found += [
                 tuple(sorted(pair))
-                for pair in zip(sources.tolist(), targets.tolist(), strict=True)
+                for pair in zip(
+                    candidates.sources.tolist(),
+                    candidates.targets.tolist(),
+                    strict=True,
+                )
             ]
         assert progress._done == pytest.approx(num_comparisons(order))
     return found
@@ -143,7 +148,9 @@ def test_both_products_build_the_same_graph(
     embeddings = write_examples(tmp_path / "e", rows)
     for name, product in zip(("numpy", "tensorflow"), PRODUCTS, strict=True):
         monkeypatch.setattr(
-            similarity, "fastest_product", lambda p=product: contextlib.nullcontext(p)
+            similarity,
+            "fastest_product",
+            lambda workers, p=product: contextlib.nullcontext(p),
         )
         build_graph(embeddings, tmp_path / name, 0.9, num_neighbors=k)
     lines = {name: (tmp_path / name).read_text() for name in ("numpy", "tensorflow")}

@@ -1,4 +1,4 @@
-"""Accuracy under attack as a metric of each epoch."""
+"""Robust accuracy as a metric of each epoch."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from nsl.configs import NormType
 from nsl.robustness import RobustnessReport, RobustnessWarning
 from nsl.robustness.evaluate import Evaluation
 
-# By how many standard errors an accuracy must fall to be taken for a collapse.
-_ERRORS = 3.0
+# The drop of robust accuracy, in standard errors, that counts as a collapse.
+_STANDARD_ERRORS = 3.0
 
 
 class RobustAccuracy(keras.callbacks.Callback):
-    """Attacks the model on a sample after an epoch, and logs what stands.
+    """Attacks the model after an epoch and logs its robust accuracy.
 
-    The share of the examples that withstand all attacks is logged as
-    'robust_accuracy', beside the metrics of the epoch. Callbacks that use it must come
-    after this one in the list:
+    The robust accuracy is the fraction of examples that the model classifies correctly
+    under all attacks. It is logged as 'robust_accuracy' with the metrics of the epoch.
+    Callbacks that use it must come after this one in the list:
 
     ```python
     model.fit(
@@ -43,50 +43,48 @@ class RobustAccuracy(keras.callbacks.Callback):
     )
     ```
 
-    The first epoch is evaluated, then every `every_epochs`-th after it, and the last.
-    Epochs between log the last value again, so that the metric is always there. To
-    `EarlyStopping` these are epochs without improvement: its patience must be at least
-    `every_epochs`, or a multiple of it for as many evaluations.
+    The model is evaluated after the first epoch, after every `every_epochs` epochs from
+    there, and after the last. Other epochs log the latest value again. `EarlyStopping`
+    counts these as epochs without improvement, so its patience must be at least
+    `every_epochs`; for n evaluations, n times `every_epochs`.
 
-    Attacks run with `training=False` and leave weights, optimizer and all other state
-    alone. They are compiled in the first epoch only. What cannot be
-    evaluated is refused when training begins. The checks of
-    `evaluate_robustness` are left out here: run it on the trained model, with its
-    standard attacks, which are far stronger than the quick ones.
+    Attacks run with `training=False` and change neither weights nor optimizer nor any
+    other state. They are compiled once. Arguments that do not fit the model raise an
+    error when training begins. The callback skips the checks of `evaluate_robustness`:
+    evaluate the trained model with that function and its standard attacks, which are
+    far stronger than the quick ones.
 
-    Where fewer examples than before withstand all attacks, but no fewer withstand
-    FGSM, a `RobustnessWarning` says so: the training has collapsed onto attacks of one
-    step (catastrophic overfitting; Wong et al., 2020,
-    https://arxiv.org/abs/2001.03994). That needs `'fgsm'` as the first of the attacks,
-    as it is of the quick ones.
+    If robust accuracy falls while accuracy under FGSM does not, a `RobustnessWarning`
+    reports catastrophic overfitting, where a model is robust to single-step attacks
+    only (Wong et al., 2020, https://arxiv.org/abs/2001.03994). This needs `'fgsm'` as
+    the first attack, as in the quick ones.
 
     Args:
-      x: Features of the sample, as `evaluate_robustness` takes them.
-      y: Labels of the sample.
-      epsilon: The radius of the ball, one number or one for each coordinate.
+      x: The features of the examples, as in `evaluate_robustness`.
+      y: The labels of the examples.
+      epsilon: The radius of the ball, a number or one for each coordinate.
       norm: The norm of the ball, a `NormType` or its value.
-      attacks: The attacks, as `evaluate_robustness` takes them.
-      every_epochs: After how many epochs the model is attacked again.
+      attacks: The attacks, as in `evaluate_robustness`.
+      every_epochs: The number of epochs from one evaluation to the next.
       bounds: `(low, high)`, the range of valid features.
-      feature_mask: Where it is 0 features may not be changed.
-      grid: The distance of valid values.
-      output: Which of several outputs to evaluate. None takes all jointly.
-      loss: What attacks maximize, see `evaluate_robustness`.
-      criterion: What is right, see `evaluate_robustness`.
-      from_logits: Whether the model gives logits. None finds out.
-      layer: The layer, or several, whose outputs are perturbed instead of the features,
-        such as the embedding of tokens. Each evaluation starts from what it returns
-        then.
-      batch_size: How many examples go through the model at once.
-      seed: Determines all that is random, the same in each epoch.
+      feature_mask: 0 for features that must not be changed, 1 for others.
+      grid: The distance between valid values of features.
+      output: The output to evaluate if there are several. None evaluates all jointly.
+      loss: The loss that attacks maximize, as in `evaluate_robustness`.
+      criterion: What counts as correct, as in `evaluate_robustness`.
+      from_logits: Whether the model returns logits. None detects it.
+      layer: The layer or layers whose outputs are perturbed instead of the features,
+        such as a token embedding.
+      batch_size: The number of examples per pass through the model.
+      seed: The seed of everything random, the same in each epoch.
       name: The name of the metric.
 
     Attributes:
-      report: The report of the last evaluation, or None.
+      report: The report of the latest evaluation, or None.
 
     Raises:
-      ValueError: If `every_epochs` is less than 1; when training begins, if the sample
-        does not fit the model.
+      ValueError: If `every_epochs` is less than 1; when training begins, if the
+        examples do not fit the model.
     """
 
     def __init__(
@@ -143,7 +141,7 @@ class RobustAccuracy(keras.callbacks.Callback):
         }
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Reads the arguments and calls the model once, so that errors come now."""
+        """Checks the arguments by one call of the model."""
         del logs
         self.report, self._best, self._warned = None, None, False
         self._evaluation = Evaluation(model=self.model, **self._settings)
@@ -161,26 +159,26 @@ class RobustAccuracy(keras.callbacks.Callback):
             logs[self._name] = _robust(self.report)
 
     def _compare(self, report: RobustnessReport) -> None:
-        """Notes the best report, and warns if this one is of a collapsed model."""
+        """Keeps the best report, and warns if the model has collapsed since."""
         best = self._best
         if best is None or _robust(report) >= _robust(best):
             self._best = report
         elif not self._warned and _collapsed(best, report):
             self._warned = True
             warnings.warn(
-                f"The training has collapsed: {_robust(report):.1%} of the examples "
-                f"withstand all attacks, after {_robust(best):.1%} before, and "
-                f"{_one_step(report):.1%} withstand one step, after "
-                f"{_one_step(best):.1%}. The model has learned to withstand one step "
-                "and nothing else (catastrophic overfitting). Train with "
-                "nsl.keras.presets.fast, which begins in noise, or with several "
-                "steps, and take the weights of the best epoch (ModelCheckpoint).",
+                "The training has collapsed (catastrophic overfitting): robust "
+                f"accuracy fell from {_robust(best):.1%} to {_robust(report):.1%}, "
+                "while accuracy under FGSM went from "
+                f"{_fgsm_accuracy(best):.1%} to {_fgsm_accuracy(report):.1%}. The "
+                "model is robust to single-step attacks only. Train with "
+                "nsl.keras.presets.fast, which starts from noise, or with several "
+                "steps, and use the weights of the best epoch (ModelCheckpoint).",
                 RobustnessWarning,
                 stacklevel=2,
             )
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Drops the evaluation and what it compiled."""
+        """Releases the evaluation and its compiled attacks."""
         del logs
         self._evaluation = None
 
@@ -189,17 +187,17 @@ def _robust(report: RobustnessReport) -> float:
     return next(iter(report.robust_accuracy.values()))
 
 
-def _one_step(report: RobustnessReport) -> float | None:
-    """Returns the accuracy under FGSM alone, if that is known."""
+def _fgsm_accuracy(report: RobustnessReport) -> float | None:
+    """Returns the accuracy under FGSM alone, or None if it is not known."""
     first, *_ = report.accuracy
     return next(iter(report.accuracy[first].values())) if first == "fgsm" else None
 
 
 def _collapsed(best: RobustnessReport, report: RobustnessReport) -> bool:
-    """Tells whether attacks of several steps alone succeed more often than before."""
-    before, now = _one_step(best), _one_step(report)
+    """Returns whether robust accuracy fell, but not accuracy under FGSM."""
+    before, now = _fgsm_accuracy(best), _fgsm_accuracy(report)
     if before is None or now is None or now < before:
         return False
     shares = (_robust(best), _robust(report))
     variance = sum(share * (1 - share) for share in shares) / report.num_examples
-    return shares[0] - shares[1] > _ERRORS * math.sqrt(variance)
+    return shares[0] - shares[1] > _STANDARD_ERRORS * math.sqrt(variance)

@@ -1,4 +1,4 @@
-"""Layers for models that build graph regularization by hand."""
+"""Layers for custom graph regularization in functional models."""
 
 from nsl.keras.layers.neighbor_features import (
     NeighborFeatures,

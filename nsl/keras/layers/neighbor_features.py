@@ -1,4 +1,4 @@
-"""A layer that tells samples from their neighbors."""
+"""A layer that separates the features of samples and neighbors."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ def make_missing_neighbor_inputs(
     inputs: Mapping[str, Any],
     weight_dtype: Any = tf.float32,
 ) -> dict[str, Any]:
-    """Makes a `keras.Input` for each neighbor feature and weight that is missing.
+    """Makes a `keras.Input` for each missing neighbor feature and edge weight.
 
     Args:
-      neighbor_config: How many neighbors there are and how their features are named.
-      inputs: The inputs of a functional model by name; those that begin with the
-        prefix of neighbors exist already.
-      weight_dtype: The dtype of the neighbors' weights, whose shape is `[batch, 1]`.
+      neighbor_config: The number of neighbors and the names of their features.
+      inputs: The existing inputs of a functional model by name, which may include some
+        of neighbors.
+      weight_dtype: The dtype of the edge weights, which have shape `[batch, 1]`.
 
     Returns:
-      The new inputs by name.
+      The new inputs by name. Those of a neighbor have the shape, dtype and kind (dense,
+      sparse or ragged) of the sample's input.
     """
     samples = {
         name: tensor
@@ -54,16 +55,16 @@ def make_missing_neighbor_inputs(
 
 def _kind(tensor: Any) -> dict[str, bool]:
     """Returns the arguments of `keras.Input` for a sparse or ragged tensor."""
-    # Older releases of Keras have no ragged inputs, nor that argument.
+    # Older releases of Keras have no argument `ragged`.
     return {kind: True for kind in ("sparse", "ragged") if getattr(tensor, kind, False)}
 
 
 @keras.saving.register_keras_serializable(package="nsl")
 class NeighborFeatures(keras.layers.Layer):
-    """Unpacks a dict of features into those of samples and those of neighbors.
+    """Splits a dict of features into those of samples and those of neighbors.
 
-    In a functional model, inputs for neighbors that are not in the dict are made and
-    put into it, so that they can be given to `keras.Model(inputs, ...)`.
+    In a functional model, the layer adds missing inputs of neighbors to the dict, which
+    can then be passed to `keras.Model(inputs, ...)`.
 
     ```python
     inputs = {"x": keras.Input((2,), name="x")}
@@ -73,14 +74,16 @@ class NeighborFeatures(keras.layers.Layer):
     sorted(inputs)  # ['NL_nbr_0_weight', 'NL_nbr_0_x', 'x']
     ```
 
-    Features may be sparse or ragged. Keras does not call a functional model on a
-    `tf.SparseTensor` beside NumPy arrays ("you cannot mix tensors and non-tensors"):
-    make the weights tensors with `tf.constant`, or use `predict`, which does that.
+    Features may be sparse or ragged. A direct call of a functional Keras model takes
+    either tensors or NumPy arrays, not both ("you cannot mix tensors and non-tensors"),
+    so convert arrays with `tf.constant` if a feature is a `tf.SparseTensor`. `fit`,
+    `evaluate`, `predict` and the wrappers of nsl convert them.
 
     Args:
-      neighbor_config: How many neighbors there are and how their features are named.
-      feature_names: The features of the samples that count; None for all.
-      weight_dtype: The dtype of the weights' inputs, float32 by default.
+      neighbor_config: The number of neighbors and the names of their features, by
+        default `GraphNeighborConfig()`, which has no neighbors.
+      feature_names: The names of the features to split; None for all.
+      weight_dtype: The dtype of the inputs for edge weights, float32 by default.
       **kwargs: Arguments of `keras.layers.Layer`.
     """
 
@@ -100,7 +103,7 @@ class NeighborFeatures(keras.layers.Layer):
     def __call__(
         self, inputs: MutableMapping[str, Any], *args: Any, **kwargs: Any
     ) -> Any:
-        """Unpacks `inputs`, which gets the missing inputs of neighbors."""
+        """Splits `inputs`, and adds missing inputs of neighbors to them."""
         prefix = self._neighbor_config.prefix
         chosen = {
             name: tensor
@@ -118,21 +121,26 @@ class NeighborFeatures(keras.layers.Layer):
         return super().__call__(chosen, *args, **kwargs)
 
     def call(self, inputs: Mapping[str, Any], keep_rank: bool = True) -> Any:
-        """Unpacks the features.
+        """Splits the features.
 
         Args:
-          inputs: Features of samples and neighbors and weights of neighbors by name.
-          keep_rank: Whether neighbors are merged into the batch dimension, sample by
-            sample, or stand in a dimension of their own at axis 1.
+          inputs: The features of samples and neighbors and the edge weights, by name.
+          keep_rank: Whether to merge the neighbors into the batch axis, sample by
+            sample, so that features have shape `[batch * k, ...]`. If False, neighbors
+            have an axis of their own: `[batch, k, ...]`.
 
         Returns:
-          `(sample_features, neighbor_features, neighbor_weights)` as
+          `(sample_features, neighbor_features, neighbor_weights)`, as
           `nsl.lib.unpack_neighbor_features` returns them.
+
+        Raises:
+          KeyError: If a feature or edge weight of a neighbor is missing.
+          ValueError: If the shapes of a feature differ between samples and neighbors.
         """
         return unpack_features(inputs, self._neighbor_config, keep_rank=keep_rank)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what `from_config` needs."""
+        """Returns the arguments of the constructor, serialized."""
         return {
             **super().get_config(),
             "neighbor_config": serialization.to_dict(self._neighbor_config),
@@ -141,7 +149,7 @@ class NeighborFeatures(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> NeighborFeatures:
-        """Makes the layer from what `get_config` returned."""
+        """Creates the layer from the result of `get_config`."""
         config = dict(config)
         neighbor_config = serialization.from_dict(
             GraphNeighborConfig, config.pop("neighbor_config")

@@ -18,8 +18,9 @@ from nsl.lib.neighbor_features import replicate_embeddings
 class PairwiseDistance(keras.layers.Layer):
     """Computes the distance between samples and their neighbors.
 
-    Each sample is compared with every one of its neighbors. These stand either in the
-    batch dimension, sample by sample, or in a dimension of their own at axis -2.
+    Each sample is compared with each of its k neighbors. The neighbors are either
+    merged into the batch axis, sample by sample, or have an axis of their own, -2.
+    Positions that the mask of a sample or neighbor marks as padding are left out.
 
     ```python
     distance = nsl.keras.layers.PairwiseDistance(
@@ -28,8 +29,7 @@ class PairwiseDistance(keras.layers.Layer):
     ```
 
     Args:
-      distance_config: The distance and how it is reduced, by default
-        `DistanceConfig()`.
+      distance_config: The distance and its reduction, by default `DistanceConfig()`.
       **kwargs: Arguments of `keras.layers.Layer`.
     """
 
@@ -43,8 +43,8 @@ class PairwiseDistance(keras.layers.Layer):
     def __call__(
         self, sources: Any, targets: Any = None, weights: Any = 1.0, **kwargs: Any
     ) -> Any:
-        """Computes the distance; takes the arguments of `call` and of a Keras layer."""
-        # Keras takes tensors alone by position, and weights may be a number.
+        """Computes the distance, with the arguments of `call` and of a Keras layer."""
+        # Keras requires positional arguments to be tensors. Weights may be a number.
         if targets is None:
             return super().__call__(sources, weights=weights, **kwargs)
         return super().__call__(sources, targets, weights=weights, **kwargs)
@@ -53,15 +53,15 @@ class PairwiseDistance(keras.layers.Layer):
         """Computes the distance.
 
         Args:
-          sources: Outputs for the samples, of shape `[batch, ..., d]`; or a pair
-            `(sources, targets)` or triple `(sources, targets, weights)`.
+          sources: Outputs for the samples, of shape `[batch, ..., d]`; or a tuple
+            `(sources, targets)` or `(sources, targets, weights)`.
           targets: Outputs for the neighbors, of shape `[batch * k, ..., d]` or
             `[batch, ..., k, d]`.
-          weights: Weights of the neighbors, broadcastable to the distances: a number,
-            or `[batch * k, 1]` or `[batch, k, 1]`.
+          weights: Edge weights: a number, or a tensor of shape `[batch * k, 1]` or
+            `[batch, k, 1]`, broadcastable to the distances.
 
         Returns:
-          The distance, a scalar unless the reduction is 'none'.
+          The distance: a scalar, or one value per pair with reduction 'none'.
 
         Raises:
           ValueError: If there are no targets.
@@ -89,10 +89,10 @@ class PairwiseDistance(keras.layers.Layer):
         )
 
     def compute_mask(self, *args: Any, **kwargs: Any) -> None:
-        """Returns None, for a distance has no positions."""
+        """Returns None: a distance has no mask."""
 
     def _replicated(self, sources: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        """Returns the sources once for each of their targets."""
+        """Repeats each source for each of its targets."""
         if targets.shape.rank == sources.shape.rank + 1:
             return tf.broadcast_to(sources[..., tf.newaxis, :], tf.shape(targets))
         return replicate_embeddings(
@@ -100,7 +100,7 @@ class PairwiseDistance(keras.layers.Layer):
         )
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what `from_config` needs."""
+        """Returns the arguments of the constructor, serialized."""
         return {
             **super().get_config(),
             "distance_config": serialization.to_dict(self._distance_config),
@@ -108,7 +108,7 @@ class PairwiseDistance(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> PairwiseDistance:
-        """Makes the layer from what `get_config` returned."""
+        """Creates the layer from the result of `get_config`."""
         config = dict(config)
         distance_config = serialization.from_dict(
             DistanceConfig, config.pop("distance_config")

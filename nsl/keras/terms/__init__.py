@@ -1,4 +1,4 @@
-"""The regularization terms that a `RegularizedModel` adds to its labeled loss."""
+"""Regularization terms of a `RegularizedModel`."""
 
 from nsl.keras.terms.adversarial import AdversarialTerm
 from nsl.keras.terms.adversarial_objectives import (

@@ -1,9 +1,10 @@
-"""A loss at the samples' adversarial neighbors."""
+"""The adversarial loss as a term."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection
+from contextlib import nullcontext
 from typing import Any
 
 import attrs
@@ -12,7 +13,8 @@ import tensorflow as tf
 
 from nsl.configs import AdvMode, AdvNeighborConfig, AdvObjective, AdvRegConfig, NormType
 from nsl.keras.batches import perturbable
-from nsl.keras.passes import CleanPass, Passes, PassOutputs, Point
+from nsl.keras.clean_pass import CleanPass, PassOutputs, Point
+from nsl.keras.passes import Passes
 from nsl.keras.replicas import replica_seed
 from nsl.keras.schedules import at_step
 from nsl.keras.terms.adversarial_objectives import (
@@ -22,36 +24,33 @@ from nsl.keras.terms.adversarial_objectives import (
 from nsl.keras.terms.ascent_space import AscentSpace
 from nsl.keras.terms.output_pair import output_pairs
 from nsl.keras.terms.term import Term
-from nsl.lib.adversarial_neighbor import (
-    perturbation_box,
-    projected_gradient_ascent,
-)
+from nsl.lib.adversarial_neighbor import perturbation_box, projected_gradient_ascent
 from nsl.lib.features import is_perturbable
 from nsl.lib.rows import joint_dtype
 
-# Of a step: how far from a sample the divergence from it is first differentiated. At
-# the sample itself its gradient is zero.
+# The divergence from a sample has gradient 0 at the sample itself. Its first gradient
+# is taken at this distance, in units of the step size.
 _PROBE = 0.01
 
 
 class AdversarialTerm(Term):
-    """A loss at the adversarial neighbor of each sample, by default the labeled one.
+    """A loss at the adversarial neighbor of each sample, by default the labeled loss.
 
-    The neighbor is found by gradient ascent on the labeled loss or, as the objective
-    has it, on the divergence of the outputs. All gradients of the ascent are taken with
-    `training=False` and leave no trace in the model's state, but for one: where the
-    labeled loss is both climbed and minimized at samples and neighbors, the first is a
-    by-product of the clean pass. With `mode='replace'` the neighbors go through the
-    clean pass of a training step in the place of the samples.
+    Gradient ascent on the labeled loss, or on the divergence of the outputs if the
+    objective says so, finds the neighbors. Its passes run with `training=False` and
+    change no state. One pass is saved if the samples' labeled loss is both minimized
+    and attacked: the first gradient of the ascent then comes from the clean pass. With
+    `mode='replace'`, the neighbors replace the samples in the clean pass of a training
+    step.
 
     Args:
-      config: Multiplier, objective and settings of the ascent.
-      protected_keys: Features of these names are never perturbed.
-      seed_generator: Gives the seeds of what is drawn; without it they are others each
-        time.
+      config: The multiplier, the objective and the settings of the attack.
+      protected_keys: Names of features that are never perturbed.
+      seed_generator: The generator of seeds for random starts. With None, seeds differ
+        from call to call.
 
     Raises:
-      ValueError: If there is no objective of that name.
+      ValueError: If the objective is not registered.
     """
 
     name = "adversarial"
@@ -74,14 +73,14 @@ class AdversarialTerm(Term):
         self.weight_perturbation = config.weight_perturbation
         if config.mode is AdvMode.FREE:
             self.updates = config.adv_neighbor_config.pgd_iterations
-        # Of a batch that is trained on several times: where its neighbors are now.
-        self._climb: tuple[AscentSpace, Any] | None = None
-        # What neighbors have replaced, where the objective is about samples.
-        self._replaced: Any = None
         self.start_epoch = config.start_epoch
         self.needs_labels = not self._objective.climbs_divergence
+        # Set by `at` for one step: whether the start epoch is reached, and whether the
+        # multiplier is positive as well. None for terms that are always active.
         self._started: tf.Tensor | None = None
         self._active: tf.Tensor | None = None
+        # In free training, the neighbors of the last update with the current batch.
+        self._ascent: tuple[AscentSpace, Any] | None = None
         self.needs_input_gradient = (
             config.objective is AdvObjective.LABELED
             and config.mode is not AdvMode.REPLACE
@@ -95,15 +94,21 @@ class AdversarialTerm(Term):
 
     @property
     def draws(self) -> bool:
-        """Whether the ascent begins at random."""
+        """Whether the ascent starts from a random point."""
         random_init = self.config.adv_neighbor_config.random_init
         return random_init or self._objective.climbs_divergence
 
-    def at(self, step: Any, epoch: Any = None) -> AdversarialTerm:
-        """Returns the term with the settings of a step.
+    @property
+    def update_setting(self) -> str | None:
+        """The setting that changes how weights are updated; None for plain updates."""
+        free = self.config.mode is AdvMode.FREE
+        return "mode='free'" if free else super().update_setting
 
-        Before the start, and where a schedule gives a multiplier of 0, it makes no
-        passes, unless `Passes.may_branch` forbids that.
+    def at(self, step: Any, epoch: Any = None) -> AdversarialTerm:
+        """Resolves schedules and the start epoch for one step.
+
+        Before the start epoch, and while a scheduled multiplier is 0, the term makes no
+        passes if `Passes.can_branch`.
         """
         term = copy.copy(self)
         term.config = at_step(self.config, step)
@@ -125,63 +130,60 @@ class AdversarialTerm(Term):
             return super().samples(passes, clean)
         if self.config.mode is AdvMode.FREE:
             return self._next_neighbors(passes, clean)
-        if not self._objective.bounds_outputs:
-            return self._neighbors(passes, clean)
-        self._replaced = clean.x
-        term = copy.copy(self)
-        # The multiplier is that of the bounds.
-        term._active = self._started
-        return term._neighbors(passes, clean)
+        return self._neighbors(passes, clean, self._started)
 
     def prepare(self, passes: Passes, clean: CleanPass) -> Point:
-        """Finds the adversarial neighbors, if the objective is about some."""
+        """Finds the adversarial neighbors; for interval bounds returns the samples."""
         if self._objective.bounds_outputs:
-            return Point(clean.x if self._replaced is None else self._replaced, {})
-        return self._neighbors(passes, clean)
+            return Point(clean.samples, {})
+        return self._neighbors(passes, clean, self._active)
 
     def perturb(
         self, passes: Passes, clean: CleanPass, config: AdvNeighborConfig
     ) -> Point:
-        """Climbs from the samples of the clean pass.
+        """Finds the adversarial neighbors of the samples.
 
         Args:
           passes: Runs the base model.
-          clean: The clean pass, or what is known before it. Its input gradient is
-            computed if it is not known.
-          config: Settings of the ascent.
+          clean: The samples, before or after their clean pass. Its input gradient, if
+            known, is the first gradient of the ascent.
+          config: The settings of the ascent.
 
         Returns:
-          The perturbed features, in the structure of `clean.x`, and what is added to
-          the outputs of layers.
+          The perturbed features, in the structure of `clean.x`, and the perturbations
+          of layers.
         """
-        climbed = self._climbed(passes, clean)
+        divergence = self._divergence(passes, clean)
         space = self._space(passes, clean, config)
 
-        def gradient_fn(moved: Any) -> Any:
-            gradients = passes.input_gradient(space.point(moved), clean, climbed)
+        def gradient_fn(coordinates: Any) -> Any:
+            point = space.point(coordinates)
+            gradients = passes.input_gradient(point, clean, divergence)
             return space.gradients(*gradients)
 
         gradients, seed = None, None
-        if config.random_init:
-            seed = self._seed()
-        elif climbed is not None:
-            gradients = gradient_fn(_probe(space.start, space.config, self._seed()))
-        elif clean.input_gradient is None and clean.layer_gradients is None:
-            gradients = gradient_fn(space.start)
-        else:
-            gradients = space.gradients(clean.input_gradient, clean.layer_gradients)
-        moved = projected_gradient_ascent(
-            space.start,
-            gradients,
-            space.config,
-            gradient_fn=gradient_fn,
-            seed=seed,
-            use_while_loop=True,
-        )
-        return space.point(moved)
+        several = config.pgd_iterations > 1
+        with passes.sharing_side_branches(clean) if several else nullcontext():
+            if config.random_init:
+                seed = self._seed()
+            elif divergence is not None:
+                gradients = gradient_fn(_probe(space.start, space.config, self._seed()))
+            elif clean.input_gradient is None and clean.layer_gradients is None:
+                gradients = gradient_fn(space.start)
+            else:
+                gradients = space.gradients(clean.input_gradient, clean.layer_gradients)
+            coordinates = projected_gradient_ascent(
+                space.start,
+                gradients,
+                space.config,
+                gradient_fn=gradient_fn,
+                seed=seed,
+                use_while_loop=True,
+            )
+        return space.point(coordinates)
 
     def loss(self, passes: Passes, clean: CleanPass, prepared: Any) -> tf.Tensor:
-        """Computes the objective at the adversarial neighbors `prepared`."""
+        """Computes the objective at the adversarial neighbors."""
         labeled = clean.labeled_loss
         assert labeled is not None
 
@@ -197,11 +199,12 @@ class AdversarialTerm(Term):
         def inactive() -> tf.Tensor:
             if self.replaces_labeled_loss:
                 return labeled
-            # The labeled loss may be one value a sample; other objectives are means.
+            # The labeled loss may have one value per sample; other objectives are
+            # scalars.
             scalar = not self.needs_input_gradient
             return tf.zeros([] if scalar else tf.shape(labeled), labeled.dtype)
 
-        return self._if_active(passes, objective, inactive)
+        return _run_if(self._active, passes, objective, inactive)
 
     def _space(
         self, passes: Passes, clean: CleanPass, config: AdvNeighborConfig
@@ -211,19 +214,20 @@ class AdversarialTerm(Term):
         return AscentSpace(config, clean.x, self._protected_keys, centers, tables)
 
     def _box(self, x: Any) -> tuple[Any, Any]:
+        """Returns the lower and upper bounds of the features within the ball."""
         config = self.config.adv_neighbor_config
         space = AscentSpace(config, x, self._protected_keys, {}, {})
         lower, upper = perturbation_box(space.start, space.config)
         return space.point(lower).x, space.point(upper).x
 
     def _next_neighbors(self, passes: Passes, clean: CleanPass) -> Point:
-        """Takes one step from where the weights were updated, by the same gradient."""
-        if self._climb is None:
+        """Takes one step of free training, by the gradient of the last update."""
+        if self._ascent is None:
             config = self.config.adv_neighbor_config
             space = self._space(passes, clean, config)
-            moved = space.start
+            coordinates = space.start
             if config.random_init:
-                moved = projected_gradient_ascent(
+                coordinates = projected_gradient_ascent(
                     space.start,
                     None,
                     attrs.evolve(space.config, pgd_iterations=0),
@@ -231,58 +235,48 @@ class AdversarialTerm(Term):
                     seed=self._seed(),
                 )
         else:
-            space, moved = self._climb
-            moved = projected_gradient_ascent(
+            space, coordinates = self._ascent
+            coordinates = projected_gradient_ascent(
                 space.start,
                 space.gradients(clean.input_gradient, clean.layer_gradients),
                 attrs.evolve(space.config, pgd_iterations=1),
-                start=moved,
+                start=coordinates,
             )
-        self._climb = space, moved
-        return space.point(moved)
+        self._ascent = space, coordinates
+        return space.point(coordinates)
 
-    def _neighbors(self, passes: Passes, clean: CleanPass) -> Point:
+    def _neighbors(
+        self, passes: Passes, clean: CleanPass, active: tf.Tensor | None
+    ) -> Point:
+        """Finds the adversarial neighbors, or returns the samples if not active."""
         config = self.config.adv_neighbor_config
-        still = {
+        zeros = {
             name: [tf.zeros_like(center, joint_dtype([center])) for center in centers]
             for name, centers in passes.centers(clean).items()
         }
-        point: Point = self._if_active(
+        point: Point = _run_if(
+            active,
             passes,
             lambda: self.perturb(passes, clean, config),
-            lambda: Point(clean.x, still),
+            lambda: Point(clean.x, zeros),
         )
         return point
 
-    def _if_active(
-        self,
-        passes: Passes,
-        active: Callable[[], Any],
-        inactive: Callable[[], Any],
-    ) -> Any:
-        """Runs one of two functions, or both where a step must not branch."""
-        if self._active is None:
-            return active()
-        if passes.may_branch:
-            return tf.cond(self._active, active, inactive)
-        return tf.nest.map_structure(
-            lambda a, b: a if a is b else tf.where(self._active, a, b),
-            active(),
-            inactive(),
-        )
-
-    def _climbed(
+    def _divergence(
         self, passes: Passes, clean: CleanPass
     ) -> Callable[[Any], tf.Tensor] | None:
-        """Returns what the ascent climbs, a loss of outputs; None if the labeled."""
+        """Returns the divergence from the samples as a loss of outputs.
+
+        None if the attack maximizes the labeled loss.
+        """
         if not self._objective.climbs_divergence:
             return None
         fixed = clean.y_pred
         if clean.training or fixed is None:
-            # Dropout or batch statistics must not count as a divergence.
+            # Dropout and batch statistics would add to the divergence.
             fixed = passes.evaluate_samples(clean)
         if clean.y_pred is None:
-            # Only after its first use does the compiled loss know of each output.
+            # The first call of the compiled loss assigns losses to outputs.
             passes.labeled_loss(clean.x, fixed, clean, training=False)
             clean.outputs = PassOutputs(fixed, {})
 
@@ -296,8 +290,27 @@ class AdversarialTerm(Term):
         return replica_seed(self._seed_generator or keras.random.SeedGenerator())
 
 
+def _run_if(
+    condition: tf.Tensor | None,
+    passes: Passes,
+    active: Callable[[], Any],
+    inactive: Callable[[], Any],
+) -> Any:
+    """Runs one of two functions, or both and selects if the step cannot branch.
+
+    A condition of None counts as true.
+    """
+    if condition is None:
+        return active()
+    if passes.can_branch:
+        return tf.cond(condition, active, inactive)
+    return tf.nest.map_structure(
+        lambda a, b: a if a is b else tf.where(condition, a, b), active(), inactive()
+    )
+
+
 def _probe(features: Any, config: AdvNeighborConfig, seed: tf.Tensor) -> Any:
-    """Moves features a small way in a random direction that has all coordinates."""
+    """Takes a small step in a random direction in which no coordinate is zero."""
     signs = config.adv_grad_norm is NormType.INFINITY
     small = attrs.evolve(
         config,

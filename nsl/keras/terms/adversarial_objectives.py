@@ -1,4 +1,4 @@
-"""What adversarial regularization can minimize: one class for each objective."""
+"""The objectives of adversarial regularization, one class each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import tensorflow as tf
 
 from nsl.configs import AdvObjective, AdvRegConfig
-from nsl.keras.passes import CleanPass, Passes
+from nsl.keras.clean_pass import CleanPass
+from nsl.keras.passes import Passes
 from nsl.keras.terms.named_objective import NamedObjective
 from nsl.keras.terms.output_pair import OutputPair, output_pairs
 
@@ -18,13 +19,13 @@ class AdversarialPasses:
     """The pass over the samples and the pass over their adversarial neighbors.
 
     Attributes:
-      clean: The pass over the samples.
+      clean: The clean pass.
 
     Args:
       passes: Runs the base model.
-      clean: The pass over the samples.
+      clean: The clean pass.
       neighbors: The adversarial neighbors, in the structure of `clean.x`.
-      y_pred: The outputs of the base model at the neighbors.
+      y_pred: The outputs of the base model at the adversarial neighbors.
       config: The settings.
     """
 
@@ -43,17 +44,18 @@ class AdversarialPasses:
         self._config = config
 
     def labeled_loss(self) -> tf.Tensor:
-        """Computes the compiled loss at the neighbors."""
+        """Computes the compiled loss at the adversarial neighbors."""
         return self._passes.labeled_loss(self._neighbors, self._y_pred, self.clean)
 
     def outputs(self) -> list[OutputPair]:
-        """Pairs each output that is class scores at the samples and the neighbors.
+        """Pairs the class scores at the samples with those at the neighbors.
 
         Returns:
-          The pairs, at least one.
+          One pair for each output of class scores, at least one.
 
         Raises:
-          ValueError: If it is not known of any output that it is class scores.
+          ValueError: If no output is known to be class scores; see
+            `AdvRegConfig.from_logits`.
         """
         of_samples, of_neighbors = self.clean.y_pred, self._y_pred
         return output_pairs(
@@ -64,9 +66,9 @@ class AdversarialPasses:
 class AdversarialObjective(
     NamedObjective, setting="AdvRegConfig.objective", title="objectives"
 ):
-    """What is minimized at the adversarial neighbors of samples.
+    """A loss that is minimized at the adversarial neighbors of samples.
 
-    A subclass names itself, and `AdvRegConfig(objective=...)` takes the name:
+    A subclass registers a name for `AdvRegConfig(objective=...)`:
 
     ```python
     class Distance(nsl.keras.AdversarialObjective, objective="distance"):
@@ -80,14 +82,12 @@ class AdversarialObjective(
     ```
 
     Attributes:
-      climbs_divergence: Whether the neighbors maximize the divergence of the outputs
-        from those of the samples, for which no label is needed, instead of the labeled
-        loss.
-      replaces_labeled_loss: Whether the objective has a labeled loss of its own, which
-        takes the place of the compiled one. It then multiplies by `config.multiplier`
-        itself.
-      bounds_outputs: Whether no neighbors are searched, and the outputs are at least as
-        bad for the labels as those of any point of the ball.
+      climbs_divergence: Whether the attack maximizes the KL divergence of the outputs
+        from those of the samples, which needs no labels, instead of the labeled loss.
+      replaces_labeled_loss: Whether the objective includes a labeled loss, which
+        replaces the compiled one. It then applies `config.multiplier` itself.
+      bounds_outputs: Whether the outputs come from interval bounds over the ball
+        instead of from adversarial neighbors.
     """
 
     climbs_divergence: ClassVar[bool] = False
@@ -96,30 +96,31 @@ class AdversarialObjective(
 
     @abc.abstractmethod
     def __call__(self, passes: AdversarialPasses, config: AdvRegConfig) -> tf.Tensor:
-        """Computes the loss, before the multiplier.
+        """Computes the loss, without the multiplier.
 
-        With several replicas it is this replica's share of the loss of the global
-        batch, as `OutputPair.mean` computes it.
+        Under a distribution strategy, the losses of all replicas add up to the loss of
+        the global batch. `OutputPair.mean` takes care of that.
 
         Args:
-          passes: The passes over the samples and over their neighbors.
+          passes: The passes over the samples and over their adversarial neighbors.
           config: The settings.
 
         Returns:
-          A scalar or, as the compiled loss may be, one value a sample.
+          The loss, a scalar; or one value per sample if the compiled loss has
+          reduction None.
         """
 
 
 class _LabeledLoss(AdversarialObjective, objective=AdvObjective.LABELED):
-    """The compiled loss at the neighbors, L(x', y).
+    """The compiled loss at the adversarial neighbors, L(x', y).
 
-    Goodfellow et al. (2015), https://arxiv.org/abs/1412.6572, section 6. Alone, with
+    Goodfellow et al. (2015), https://arxiv.org/abs/1412.6572, section 6. With
     `mode='replace'`: Madry et al. (2018), https://arxiv.org/abs/1706.06083, equation
     2.1.
     """
 
     def __call__(self, passes: AdversarialPasses, config: AdvRegConfig) -> tf.Tensor:
-        """Computes the loss; its reduction is that of the compiled one."""
+        """Computes the loss, with the reduction of the compiled loss."""
         del config
         return passes.labeled_loss()
 
@@ -127,32 +128,33 @@ class _LabeledLoss(AdversarialObjective, objective=AdvObjective.LABELED):
 class _Trades(AdversarialObjective, objective=AdvObjective.TRADES):
     """KL(p(x) || p(x')), at the neighbor x' that maximizes it.
 
-    Zhang et al. (2019), https://arxiv.org/abs/1901.08573, algorithm 1: the multiplier
-    is their 1 / lambda, which their code names beta. Gradients go through both p.
+    Zhang et al. (2019), https://arxiv.org/abs/1901.08573, algorithm 1. The multiplier
+    is 1 / lambda in the paper and beta in its code. Gradients flow through p(x) and
+    p(x').
     """
 
     climbs_divergence = True
 
     def __call__(self, passes: AdversarialPasses, config: AdvRegConfig) -> tf.Tensor:
-        """Computes the mean over the samples, weighted as the labeled loss is."""
+        """Computes the mean over samples, with the sample weights."""
         del config
         return tf.add_n([pair.mean(pair.divergence()) for pair in passes.outputs()])
 
 
 class _Mart(AdversarialObjective, objective=AdvObjective.MART):
-    """A boosted crossentropy at the neighbors, and a divergence weighted by doubt.
+    """A boosted crossentropy at the neighbors plus a weighted divergence.
 
         BCE(p(x'), y) + multiplier * KL(p(x) || p(x')) * (1 - p_y(x))
         BCE(p, y) = -log p_y - log(1 - max_{k != y} p_k)
 
-    Wang et al. (2020), https://openreview.net/forum?id=rklOg6EFwS, equations 10 and 11;
-    the neighbor maximizes the labeled loss, and the multiplier is their lambda.
+    Wang et al. (2020), https://openreview.net/forum?id=rklOg6EFwS, equations 10 and 11.
+    The neighbor maximizes the labeled loss. The multiplier is lambda in the paper.
     """
 
     replaces_labeled_loss = True
 
     def __call__(self, passes: AdversarialPasses, config: AdvRegConfig) -> tf.Tensor:
-        """Computes the loss, the multiplier included; weights are those of samples."""
+        """Computes the loss, including the multiplier, with the sample weights."""
         return tf.add_n(
             [_mart_loss(pair, config.multiplier) for pair in passes.outputs()]
         )
@@ -165,33 +167,33 @@ def _mart_loss(pair: OutputPair, multiplier: Any) -> tf.Tensor:
     crossentropy = -tf.reduce_sum(targets * adversarial, axis=-1)
     lowest = tf.fill(tf.shape(adversarial), adversarial.dtype.min)
     wrong = tf.where(_chosen(targets), lowest, adversarial)
-    # log(1 - p_k) as the logarithm of the other classes' sum is exact for p_k near 1.
+    # log(1 - p_k) as a logsumexp of the other classes is accurate for p_k near 1.
     rest = tf.where(_chosen(wrong), lowest, adversarial)
     margin = -tf.reduce_logsumexp(rest, axis=-1)
-    doubt = 1 - tf.reduce_sum(targets * tf.exp(clean), axis=-1)
-    return pair.mean(crossentropy + margin + multiplier * pair.divergence() * doubt)
+    error = 1 - tf.reduce_sum(targets * tf.exp(clean), axis=-1)
+    return pair.mean(crossentropy + margin + multiplier * pair.divergence() * error)
 
 
 def _chosen(scores: tf.Tensor) -> tf.Tensor:
-    """Marks the class of the highest score."""
+    """Marks the class with the highest score."""
     best = tf.argmax(scores, axis=-1)
     return tf.one_hot(best, scores.shape[-1], on_value=True, off_value=False)
 
 
 class _LogitPairing(AdversarialObjective, objective=AdvObjective.LOGIT_PAIRING):
-    """The labeled loss at samples and neighbors, and the distance of their logits.
+    """The labeled loss at samples and neighbors plus the distance of their logits.
 
         (L(x, y) + L(x', y)) / 2 + multiplier * mean (z(x) - z(x'))^2
 
-    Kannan et al. (2018), https://arxiv.org/abs/1803.06373, section 4.1: the labeled
-    part is that of a batch that holds samples and neighbors, and the square is averaged
-    over samples and classes.
+    Kannan et al. (2018), https://arxiv.org/abs/1803.06373, section 4.1. The labeled
+    loss is the mean over samples and neighbors; the squared distance is averaged over
+    samples and classes.
     """
 
     replaces_labeled_loss = True
 
     def __call__(self, passes: AdversarialPasses, config: AdvRegConfig) -> tf.Tensor:
-        """Computes the loss, the multiplier included."""
+        """Computes the loss, including the multiplier."""
         distances = []
         for pair in passes.outputs():
             square = tf.math.squared_difference(pair.clean, pair.adversarial)
@@ -203,18 +205,18 @@ class _LogitPairing(AdversarialObjective, objective=AdvObjective.LOGIT_PAIRING):
 
 
 class _VirtualAdversarial(AdversarialObjective, objective=AdvObjective.VIRTUAL):
-    """KL(p(x) || p(x')) with p(x) held fixed, over labeled and unlabeled samples.
+    """KL(p(x) || p(x')) with p(x) constant, over labeled and unlabeled samples.
 
-    Miyato et al. (2018), https://arxiv.org/abs/1704.03976, equations 5 and 6. The
-    neighbor of one iteration is what one power iteration finds, with `adv_step_size` as
-    their epsilon under the L2 norm; further iterations are projected ascent. Samples
-    without a label, which a weight of 0 marks, count like all others.
+    Miyato et al. (2018), https://arxiv.org/abs/1704.03976, equations 5 and 6. One
+    iteration equals one power iteration of the paper, where `adv_step_size` is epsilon
+    in the L2 norm; further iterations are projected gradient ascent. Sample weights are
+    ignored, so that unlabeled samples, which have weight 0, count fully.
     """
 
     climbs_divergence = True
 
     def __call__(self, passes: AdversarialPasses, config: AdvRegConfig) -> tf.Tensor:
-        """Computes the mean over all samples."""
+        """Computes the mean over all samples, labeled or not."""
         del config
         fixed = [
             dataclasses.replace(pair, clean=tf.stop_gradient(pair.clean))
@@ -224,15 +226,15 @@ class _VirtualAdversarial(AdversarialObjective, objective=AdvObjective.VIRTUAL):
 
 
 class _IntervalBounds(AdversarialObjective, objective=AdvObjective.INTERVAL_BOUNDS):
-    """The compiled loss at bounds of the logits over the ball, L(z, y).
+    """The compiled loss at the worst-case logits of interval bounds, L(z, y).
 
-    Gowal et al. (2018), https://arxiv.org/abs/1810.12715, equation 11; the multiplier
-    is their (1 - kappa) / kappa.
+    Gowal et al. (2018), https://arxiv.org/abs/1810.12715, equation 11. The multiplier
+    is (1 - kappa) / kappa in the paper.
     """
 
     bounds_outputs = True
 
     def __call__(self, passes: AdversarialPasses, config: AdvRegConfig) -> tf.Tensor:
-        """Computes the loss; its reduction is that of the compiled one."""
+        """Computes the loss, with the reduction of the compiled loss."""
         del config
         return passes.labeled_loss()

@@ -1,4 +1,4 @@
-"""What an adversarial ascent moves: features of samples, outputs of layers, or both."""
+"""The search space of adversarial neighbors: features, outputs of layers, or both."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ import attrs
 import tensorflow as tf
 
 from nsl.configs import AdvNeighborConfig
-from nsl.keras.passes import Point
+from nsl.keras.clean_pass import Point
 from nsl.lib import features as feature_structures
-from nsl.lib.keras_internals import mask_of
+from nsl.lib.masks import joint_mask
 from nsl.lib.replicas import largest_of_replicas, sum_over_replicas
 
-# Where features that are no dict stand beside outputs of layers.
+# The key, among names of layers, of features that are not a dict.
 _FEATURES = "x"
 
 
 class AscentSpace:
-    """The coordinates in which the adversarial neighbors of samples are searched.
+    """The coordinates of an adversarial attack.
 
-    Without layers they are the features. Otherwise they are a dict of the outputs of
-    layers by name, a list where a layer returns several, with the features among them
-    if these are perturbed too.
+    Without perturbed layers, the coordinates are the features. With them, they are a
+    dict of the outputs of each layer by name, a list if a layer returns several, plus
+    the features if those are perturbed too.
 
     Attributes:
-      start: The structure that the ascent moves, at the samples.
-      config: Settings in these coordinates: padding is masked, and bounds hold the
-        range of layers.
+      start: The coordinates of the samples.
+      config: The settings in these coordinates, with padding in the feature mask and
+        the range of layers in the clip values.
 
     Args:
       config: The settings.
       x: The features of the samples.
-      protected_keys: Features of these names are not moved.
-      outputs: By layer name, the outputs that are moved.
-      tables: By layer name, the vectors among which the layer chooses, of shape
-        `[entries, d]`, if it does.
+      protected_keys: Names of features that are not perturbed.
+      outputs: By layer name, the outputs that are perturbed.
+      tables: By layer name, all possible output vectors of the layer, of shape
+        `[entries, d]`, if it has a finite number of them.
 
     Raises:
       ValueError: If a feature and a layer have the same name.
@@ -51,66 +51,72 @@ class AscentSpace:
         tables: Mapping[str, tf.Tensor],
     ) -> None:
         self._x = x
-        self._moves_features = not outputs or config.perturb_features
-        moved = x
+        self._perturbs_features = not outputs or config.perturb_features
+        features = x
         if isinstance(x, Mapping):
-            moved = {k: v for k, v in x.items() if k not in protected_keys}
+            features = {k: v for k, v in x.items() if k not in protected_keys}
         if not outputs:
             self._layers: dict[str, list[_Coordinates]] = {}
-            self.start, self.config = moved, config
+            self.start, self.config = features, config
             return
         self._layers = {
             name: [_Coordinates(o, config, tables.get(name)) for o in tensors]
             for name, tensors in outputs.items()
         }
         self.start = {
-            name: _alone([part.start for part in parts])
+            name: _unwrap([part.start for part in parts])
             for name, parts in self._layers.items()
         }
-        if self._moves_features:
-            named = moved if isinstance(moved, Mapping) else {_FEATURES: moved}
+        if self._perturbs_features:
+            named = features if isinstance(features, Mapping) else {_FEATURES: features}
             if both := sorted(named.keys() & self.start.keys()):
                 raise ValueError(
-                    f"Features and layers are perturbed together, but {both} are names "
-                    "of both. Rename the layers."
+                    "Features and layers that are perturbed together need different "
+                    f"names, but {both} are names of both. Rename the layers."
                 )
             self.start |= named
         self.config = self._with_masks_and_ranges(config)
 
-    def point(self, moved: Any) -> Point:
-        """Returns what the base model runs on at a point of the ascent.
+    def point(self, coordinates: Any) -> Point:
+        """Returns the input of the base model at a point of the ascent.
 
         Args:
-          moved: A structure like `start`.
+          coordinates: A structure like `start`.
+
+        Returns:
+          All features, and the perturbations of layers.
         """
-        moves = {
+        perturbations = {
             name: [
-                part.move(value)
-                for part, value in zip(parts, tf.nest.flatten(moved[name]), strict=True)
+                part.perturbation(value)
+                for part, value in zip(
+                    parts, tf.nest.flatten(coordinates[name]), strict=True
+                )
             ]
             for name, parts in self._layers.items()
         }
-        if not self._moves_features:
-            return Point(self._x, moves)
+        if not self._perturbs_features:
+            return Point(self._x, perturbations)
         if isinstance(self._x, Mapping):
-            named = {k: v for k, v in moved.items() if k not in moves}
-            return Point({**self._x, **named}, moves)
-        return Point(moved[_FEATURES] if moves else moved, moves)
+            named = {k: v for k, v in coordinates.items() if k not in perturbations}
+            return Point({**self._x, **named}, perturbations)
+        features = coordinates[_FEATURES] if perturbations else coordinates
+        return Point(features, perturbations)
 
     def gradients(self, of_features: Any, of_layers: dict[str, Any] | None) -> Any:
-        """Returns gradients with respect to what the ascent moves.
+        """Returns the gradients with respect to the coordinates.
 
         Args:
           of_features: The gradients with respect to the features.
-          of_layers: By layer name, those with respect to its outputs.
+          of_layers: By layer name, the gradients with respect to its outputs, or None.
 
         Returns:
-          The gradients in the structure of `start`; None where there is none.
+          The gradients in the structure of `start`, with None where there is none.
         """
         if of_layers is None or not self._layers:
             return self._like_start(of_features)
         found = {
-            name: _alone(
+            name: _unwrap(
                 [
                     part.gradient(gradient)
                     for part, gradient in zip(parts, of_layers[name], strict=True)
@@ -118,7 +124,7 @@ class AscentSpace:
             )
             for name, parts in self._layers.items()
         }
-        if self._moves_features:
+        if self._perturbs_features:
             features = self._like_start(of_features)
             found |= (
                 features if isinstance(features, Mapping) else {_FEATURES: features}
@@ -131,7 +137,7 @@ class AscentSpace:
         return {k: v for k, v in of_features.items() if k in self.start}
 
     def _with_masks_and_ranges(self, config: AdvNeighborConfig) -> AdvNeighborConfig:
-        """Adds what the layers know to what the settings say."""
+        """Adds the padding masks and ranges of layers to the settings."""
         known: list[_Coordinates | None] = []
         for name in sorted(self.start):
             parts = self._layers.get(name)
@@ -164,8 +170,8 @@ class _Coordinates:
     (2017, https://arxiv.org/abs/1605.07725, section 3) normalize embeddings.
 
     Attributes:
-      start: The coordinates of the output.
-      mask: 1 for what is moved and 0 for padding, broadcastable to `start`, or None.
+      start: The coordinates of the samples' output.
+      mask: 0 for padding and 1 for other positions, broadcastable to `start`, or None.
       low: Lower bounds of the coordinates, or None.
       high: Upper bounds of the coordinates, or None.
     """
@@ -178,14 +184,8 @@ class _Coordinates:
         self._mean = tf.zeros([], values.dtype)
         self._deviation: tf.Tensor | None = None
         self.mask = self.low = self.high = None
-        if (
-            mask := mask_of(output)
-        ) is not None and mask.shape.rank < output.shape.rank:
-            shape = [
-                *tf.unstack(tf.shape(mask)),
-                *[1] * (output.shape.rank - mask.shape.rank),
-            ]
-            self.mask = tf.reshape(tf.cast(mask, values.dtype), shape)
+        if (mask := joint_mask(output)) is not None:
+            self.mask = tf.cast(mask, values.dtype)[..., tf.newaxis]
         if config.standardize_layers:
             self._mean, self._deviation = _moments(values, self.mask)
         self.start = self._from_output(values)
@@ -197,10 +197,10 @@ class _Coordinates:
                 low, high = _range(values, self.mask)
             self.low, self.high = self._from_output(low), self._from_output(high)
 
-    def move(self, moved: tf.Tensor) -> tf.Tensor:
-        """Returns what these coordinates add to the output."""
-        move = moved - self.start
-        return move if self._deviation is None else self._deviation * move
+    def perturbation(self, coordinates: tf.Tensor) -> tf.Tensor:
+        """Returns the perturbation of the output at the given coordinates."""
+        difference = coordinates - self.start
+        return difference if self._deviation is None else self._deviation * difference
 
     def gradient(self, of_output: tf.Tensor | None) -> tf.Tensor | None:
         """Returns the gradient with respect to the coordinates."""
@@ -214,22 +214,22 @@ class _Coordinates:
         return tf.math.divide_no_nan(output - self._mean, self._deviation)
 
 
-def _alone(parts: list[Any]) -> Any:
-    """Returns the only one of a list, or a list of several."""
+def _unwrap(parts: list[Any]) -> Any:
+    """Returns the only element of a list, or a list of several as it is."""
     return parts[0] if len(parts) == 1 else parts
 
 
 def _kept(values: tf.Tensor, mask: tf.Tensor | None) -> tuple[tf.Tensor, list[int]]:
-    """Returns 1 for positions that count, and the axes of positions."""
+    """Returns 0 for padding and 1 for other positions, and the axes of positions."""
     axes = list(range(max(1, values.shape.rank - 1)))
     ones = tf.ones_like(values[..., :1] if values.shape.rank > 1 else values)
     return ones if mask is None else ones * mask, axes
 
 
 def _moments(values: tf.Tensor, mask: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
-    """Computes mean and standard deviation of each coordinate over all positions.
+    """Computes the mean and standard deviation of each coordinate over all positions.
 
-    Of a single position, which does not vary, the deviation is its root mean square.
+    For a single position, whose deviation would be 0, it is the root mean square.
     """
     kept, axes = _kept(values, mask)
     count = tf.maximum(sum_over_replicas(tf.reduce_sum(kept, axes)), 1.0)
@@ -241,7 +241,7 @@ def _moments(values: tf.Tensor, mask: tf.Tensor | None) -> tuple[tf.Tensor, tf.T
 
 
 def _range(values: tf.Tensor, mask: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
-    """Finds the least and the largest value of each coordinate over all positions."""
+    """Finds the smallest and largest value of each coordinate over all positions."""
     kept, axes = _kept(values, mask)
     infinity = tf.constant(float("inf"), values.dtype)
     low = tf.reduce_min(tf.where(kept > 0, values, infinity), axes)

@@ -1,4 +1,4 @@
-"""The loss between the outputs of samples and of their neighbors."""
+"""The graph loss as a term."""
 
 from __future__ import annotations
 
@@ -11,25 +11,30 @@ import tensorflow as tf
 
 from nsl.configs import GraphObjective, GraphRegConfig, TransformType
 from nsl.keras.batches import describe
+from nsl.keras.clean_pass import CleanPass, Neighbors
 from nsl.keras.compiled_losses import OutputLoss
-from nsl.keras.passes import CleanPass, Neighbors, Passes
+from nsl.keras.passes import Passes
 from nsl.keras.schedules import at_step
 from nsl.keras.terms.graph_losses import GraphLoss, NeighborOutputs
 from nsl.keras.terms.term import Term
 from nsl.lib.masks import joint_mask
 from nsl.lib.neighbor_features import split_neighbors
 
-# What `pack_nbrs` writes beside the features, and no model takes.
+# The feature in which `pack_nbrs` writes the number of neighbors.
 NUM_NEIGHBORS = "NL_num_nbrs"
 
 
 class GraphTerm(Term):
-    """The loss between each sample's outputs and its neighbors'.
+    """A loss between the outputs of each sample and of its neighbors.
 
     Bui et al. (2018), "Neural Graph Learning", https://research.google/pubs/pub46568.
 
     Args:
-      config: Multiplier, names of the neighbor features, what is compared and how.
+      config: The settings.
+
+    Raises:
+      ValueError: If the distance has reduction 'none', or the objective is not
+        registered.
     """
 
     name = "graph"
@@ -39,9 +44,9 @@ class GraphTerm(Term):
         distance = config.objective is GraphObjective.DISTANCE
         if distance and config.distance_config.reduction == "none":
             raise ValueError(
-                "Graph regularization needs one number for the distance of a batch, "
-                "but received DistanceConfig(reduction='none'). Take a reduction such "
-                "as 'weighted_sum_by_nonzero_weights'."
+                "Graph regularization needs a scalar distance, but received "
+                "DistanceConfig(reduction='none'). Use another reduction, such as "
+                "'weighted_sum_by_nonzero_weights'."
             )
         self.config = config
         self.embedding_layer = config.embedding_layer
@@ -50,7 +55,7 @@ class GraphTerm(Term):
         self.start_epoch = config.start_epoch
 
     def at(self, step: Any, epoch: Any = None) -> GraphTerm:
-        """Returns the term with the multiplier of a step, 0 before the start."""
+        """Resolves the multiplier for one step. It is 0 before the start epoch."""
         term = copy.copy(self)
         term.config = at_step(self.config, step)
         term.multiplier = term.config.multiplier
@@ -60,7 +65,7 @@ class GraphTerm(Term):
         return term
 
     def applies(self, x: Any, y: Any) -> bool:
-        """Tells whether a batch holds neighbors."""
+        """Returns whether a batch holds neighbors."""
         del y
         prefix = self.config.neighbor_config.prefix
         return isinstance(x, Mapping) and any(name.startswith(prefix) for name in x)
@@ -68,17 +73,17 @@ class GraphTerm(Term):
     def take_neighbors(
         self, x: Any, input_names: list[str]
     ) -> tuple[Any, Neighbors | None]:
-        """Splits a batch into its samples and their neighbors with weights."""
+        """Splits the features of a batch into samples and neighbors."""
         neighbor_config = self.config.neighbor_config
         if not isinstance(x, Mapping):
             raise ValueError(
-                "Graph regularization needs x to be a dict that holds, beside each "
-                "feature, the same feature of each neighbor and its weight: expected "
-                f"the keys '{neighbor_config.prefix}0_<feature>' and "
+                "Graph regularization needs x to be a dict with the features of "
+                "samples and neighbors and the edge weights: expected the keys "
+                f"'<feature>', '{neighbor_config.prefix}0_<feature>' and "
                 f"'{neighbor_config.prefix}0{neighbor_config.weight_suffix}', but "
                 f"received x = {describe(x)}."
             )
-        # What a model does not take, as ids, needs no neighbors.
+        # Features that the model does not take, such as ids, need no neighbors.
         named = bool(input_names) and set(input_names) <= set(x)
         taken = {
             name: feature
@@ -91,7 +96,7 @@ class GraphTerm(Term):
         return samples, Neighbors(neighbors, weights, differentiable)
 
     def prepare(self, passes: Passes, clean: CleanPass) -> Any:
-        """Runs the neighbors if no gradient goes through them."""
+        """Runs the neighbors if no gradients flow through their outputs."""
         neighbors = clean.neighbors[self.name]
         if neighbors.differentiable:
             return None
@@ -100,7 +105,7 @@ class GraphTerm(Term):
         )
 
     def loss(self, passes: Passes, clean: CleanPass, prepared: Any) -> tf.Tensor:
-        """Computes the loss, summed over all outputs that are compared."""
+        """Computes the sum of the losses of all compared outputs."""
         neighbors = clean.neighbors[self.name]
         layer = self.embedding_layer
         of_neighbors = prepared
@@ -122,20 +127,20 @@ class GraphTerm(Term):
         losses = []
         for i in chosen:
             samples, *rest = [_with_axis(outputs[i]) for outputs in flat]
-            compared = self._described(samples, rest, weights, known[i])
+            compared = self._neighbor_outputs(samples, rest, weights, known[i])
             losses.append(self._graph_loss(compared, self.config))
         return tf.add_n(losses)
 
-    def _described(
+    def _neighbor_outputs(
         self,
         samples: tf.Tensor,
         neighbors: list[tf.Tensor],
         weights: tf.Tensor,
         loss: OutputLoss | None,
     ) -> NeighborOutputs:
-        """Says of an output whether it holds logits and of what."""
+        """Bundles one output with its compiled loss, its masks and its type."""
         from_logits = self.config.distance_config.transform_fn is TransformType.SOFTMAX
-        # One class alone is certain; one output alone is that of yes or no.
+        # A softmax over one class would be constant.
         binary = samples.shape[-1] == 1
         if loss is not None:
             from_logits = _first_known(loss.from_logits, from_logits)
@@ -153,7 +158,7 @@ class GraphTerm(Term):
         )
 
     def _chosen(self, passes: Passes, y_pred: Any) -> list[int]:
-        """Lists the places of the outputs that are compared."""
+        """Lists the indices of the compared outputs."""
         chosen = self.config.output_name
         paths = [path for path, _ in keras.tree.flatten_with_path(y_pred)]
         if chosen is None:
@@ -162,14 +167,14 @@ class GraphTerm(Term):
             names = [path[0] for path in paths]
         else:
             names = passes.output_names
-        places = [i for i, name in enumerate(names) if name == chosen]
-        if not places:
+        indices = [i for i, name in enumerate(names) if name == chosen]
+        if not indices:
             known = f"are {sorted(set(names))}" if names else "have no names"
             raise ValueError(
                 f"GraphRegConfig.output_name is '{chosen}', but the outputs of the "
                 f"base model {known}."
             )
-        return places
+        return indices
 
 
 def _first_known(known: bool | None, otherwise: bool) -> bool:

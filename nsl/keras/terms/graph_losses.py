@@ -1,4 +1,4 @@
-"""What graph regularization can minimize: one class for each objective."""
+"""The objectives of graph regularization, one class each."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ from nsl.lib.replicas import share_of_mean
 
 @dataclasses.dataclass(frozen=True)
 class NeighborOutputs:
-    """One output of the samples of a batch, and the same of their neighbors.
+    """One output of the model, for the samples of a batch and for their neighbors.
 
     Attributes:
-      samples: The output for the samples, of shape [batch, ...], of rank 2 or more.
-      neighbors: For each of the k neighbors of a sample, a tensor like `samples`.
-      weights: Weights of the edges, float32 of shape [batch, k]. 0 masks a neighbor.
-      from_logits: Whether the output holds logits, as the compiled loss says, or if
-        that does not tell, the transform of the config.
-      binary: Whether each element of it is the probability of a yes by itself.
-      loss: The compiled loss of the output with its labels, if there is one.
-      masks: For each neighbor which positions count in the sample and in it, bool of
-        shape [batch, ...], or None if all do.
+      samples: The output for the samples, of shape [batch, ..., d].
+      neighbors: A list of k tensors like `samples`: the outputs for the first, the
+        second, ... neighbor of every sample.
+      weights: Edge weights, float32 of shape [batch, k]. 0 marks a missing neighbor.
+      from_logits: Whether the output holds logits, according to the compiled loss, or
+        else to `transform_fn` of the config.
+      binary: Whether each element is a binary classification of its own.
+      loss: The compiled loss of the output with its labels, or None.
+      masks: For each neighbor, a bool tensor of shape [batch, ...], False where the
+        sample or the neighbor is padding. None without padding.
     """
 
     samples: tf.Tensor
@@ -47,11 +48,11 @@ class NeighborOutputs:
     masks: list[tf.Tensor] | None = None
 
     def by_position(self) -> NeighborOutputs:
-        """Makes each position a sample of its own, if some do not count.
+        """Makes each position a sample of its own, if there is padding.
 
         Returns:
-          Outputs of shape [positions, d] and weights of shape [positions, k], which are
-          0 where a position is masked; without masks these outputs themselves.
+          Outputs of shape [batch * positions, d], and weights of shape
+          [batch * positions, k] that are 0 for padding; without masks, `self`.
         """
         if self.masks is None:
             return self
@@ -68,7 +69,11 @@ class NeighborOutputs:
         )
 
     def padded_with_zeros(self) -> NeighborOutputs:
-        """Zeroes what is masked, in the sample and in its neighbors alike."""
+        """Sets padding to zero, in samples and neighbors.
+
+        Returns:
+          Outputs of the same shapes, without masks.
+        """
         if self.masks is None:
             return self
         kept = [tf.cast(mask, self.samples.dtype)[..., None] for mask in self.masks]
@@ -84,50 +89,50 @@ class NeighborOutputs:
 class GraphLoss(
     NamedObjective, setting="GraphRegConfig.objective", title="graph losses"
 ):
-    """A loss of samples and their neighbors.
+    """A loss between the outputs of samples and of their neighbors.
 
-    A subclass names its objective, and `GraphRegConfig(objective=...)` takes it:
+    A subclass registers a name for `GraphRegConfig(objective=...)`:
 
     ```python
     class Farthest(nsl.keras.GraphLoss, objective="farthest"):
         def __call__(self, outputs, config):
-            away = [tf.norm(outputs.samples - n, axis=-1) for n in outputs.neighbors]
-            away = tf.where(outputs.weights > 0, tf.stack(away, 1), 0.0)
-            return self.mean_over_samples(tf.reduce_max(away, 1), outputs.weights)
+            d = [tf.norm(outputs.samples - n, axis=-1) for n in outputs.neighbors]
+            d = tf.where(outputs.weights > 0, tf.stack(d, 1), 0.0)
+            return self.mean_over_samples(tf.reduce_max(d, 1), outputs.weights)
     ```
 
     Attributes:
-      differentiates_neighbors: Whether gradients go through the outputs of neighbors.
-        If not, neighbors are run forward only, with `training=False`.
+      differentiates_neighbors: Whether gradients flow through the neighbors' outputs.
+        If not, neighbors have a forward pass only, with `training=False`.
     """
 
     differentiates_neighbors: ClassVar[bool] = True
 
     @abc.abstractmethod
     def __call__(self, outputs: NeighborOutputs, config: GraphRegConfig) -> tf.Tensor:
-        """Computes the loss.
+        """Computes the loss, without the multiplier.
 
-        With several replicas it is this replica's share of the loss of the global
-        batch, as `mean` and `mean_over_samples` compute it.
+        Under a distribution strategy, the losses of all replicas add up to the loss of
+        the global batch. `mean` and `mean_over_samples` take care of that.
 
         Args:
           outputs: One output of the samples and of their neighbors.
           config: The settings.
 
         Returns:
-          A scalar.
+          The loss, a scalar.
         """
 
     @staticmethod
     def mean(total: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-        """Divides a sum by the count of the global batch.
+        """Divides a sum by the count over the global batch.
 
         Args:
-          total: This replica's sum.
-          count: How many this replica adds to the count, or how much weight.
+          total: The sum over this replica's part of the batch.
+          count: The number of summands, or their total weight, on this replica.
 
         Returns:
-          This replica's share of the mean, 0 if there is nothing to count.
+          This replica's share of the mean; 0 if the global count is 0.
         """
         return share_of_mean(total, count)
 
@@ -136,14 +141,14 @@ class GraphLoss(
         """Averages over the samples that have a neighbor.
 
         Args:
-          values: One loss a sample, of shape [batch], 0 for those without neighbors.
-          weights: Weights of the edges, of shape [batch, k].
+          values: Losses of shape [batch], 0 for samples without neighbors.
+          weights: Edge weights of shape [batch, k].
 
         Returns:
-          This replica's share of the mean.
+          This replica's share of the mean, a scalar.
         """
-        there = tf.reduce_any(weights > 0, axis=1)
-        count = tf.math.count_nonzero(there, dtype=values.dtype)
+        has_neighbor = tf.reduce_any(weights > 0, axis=1)
+        count = tf.math.count_nonzero(has_neighbor, dtype=values.dtype)
         return GraphLoss.mean(tf.reduce_sum(values), count)
 
 
@@ -197,15 +202,15 @@ class _Consistency(GraphLoss, objective=GraphObjective.CONSISTENCY):
 
 
 class _Propagation(GraphLoss, objective=GraphObjective.PROPAGATION):
-    """The loss of the neighbors' mean prediction, and consistency with it."""
+    """The labeled loss of the neighbors' mean prediction, plus the consistency loss."""
 
     def __call__(self, outputs: NeighborOutputs, config: GraphRegConfig) -> tf.Tensor:
         loss, weights = outputs.loss, outputs.weights
         if loss is None:
             raise ValueError(
-                "The objective 'propagation' compares the labels of samples with what "
-                "their neighbors predict, so it needs an output of the model that "
-                "compile() received a loss for. Compile with a loss, leave "
+                "The objective 'propagation' compares the labels of samples with the "
+                "predictions for their neighbors, so it needs an output of the model "
+                "that compile() received a loss for. Compile with a loss, leave "
                 "embedding_layer None, or choose an output_name that has a loss."
             )
         flat = outputs.by_position()

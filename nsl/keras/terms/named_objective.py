@@ -1,4 +1,4 @@
-"""Objectives that a config chooses by name."""
+"""Objectives that a config selects by name."""
 
 from __future__ import annotations
 
@@ -10,16 +10,23 @@ from nsl.lib.registry import Registry
 
 
 class NamedObjective(abc.ABC):
-    """What a term can minimize: a family of classes, each with a name.
+    """A registry of objectives, by subclassing.
 
-    A direct subclass is a family, and says what names it in the config; the classes
-    below it are its objectives, of which one instance each is kept.
+    A direct subclass is a family of objectives and has a registry. Its own subclasses
+    are the objectives: defining one registers an instance under its name.
 
     ```python
     class Family(NamedObjective, setting="Config.objective", title="families"): ...
     class First(Family, objective="first"): ...
     Family.of("first")
     ```
+
+    Args of a family:
+      setting: The config field that selects an objective, for errors.
+      title: What the objectives of the family are called, for errors.
+
+    Args of an objective:
+      objective: Its name, or an enum member with the name as its value.
     """
 
     _known: ClassVar[Registry[Any]]
@@ -35,15 +42,15 @@ class NamedObjective(abc.ABC):
         super().__init_subclass__(**kwargs)
         if NamedObjective in cls.__bases__:
             further = (
-                f"Further ones are subclasses of nsl.keras.{cls.__name__}, defined "
-                "before the wrapper is made."
+                f"To add one, subclass nsl.keras.{cls.__name__} before the wrapper is "
+                "created."
             )
             cls._known = Registry(setting, title, further)
         elif objective:
             cls._known.add(objective, cls())
         else:
             raise TypeError(
-                f"{cls.__name__} has no name for its config. Give it one: "
+                f"{cls.__name__} has no name that a config can select. Define it as "
                 f"class {cls.__name__}({cls.__bases__[0].__name__}, objective=...)."
             )
 
@@ -52,12 +59,12 @@ class NamedObjective(abc.ABC):
         """Returns an objective of this family.
 
         Args:
-          objective: Its name, or an enumeration member whose value that is.
+          objective: Its name, or an enum member with the name as its value.
 
         Returns:
           The objective.
 
         Raises:
-          ValueError: If there is none of that name; lists those there are.
+          ValueError: If the name is not registered; lists the registered names.
         """
         return cls._known[objective]

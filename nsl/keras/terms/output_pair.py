@@ -1,4 +1,4 @@
-"""One output of a classifier at samples and at their adversarial neighbors."""
+"""Class scores at samples and at their adversarial neighbors."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ import keras
 import tensorflow as tf
 
 from nsl.configs import AdvRegConfig
+from nsl.keras.clean_pass import CleanPass
 from nsl.keras.compiled_losses import OutputLoss
-from nsl.keras.passes import CleanPass, Passes
+from nsl.keras.passes import Passes
 from nsl.lib import keras_internals
 from nsl.lib.replicas import share_of_mean
 
 
 @dataclasses.dataclass(frozen=True)
 class OutputPair:
-    """One output at the samples and at their neighbors.
+    """The logits of one output at the samples and at their adversarial neighbors.
 
     Attributes:
       clean: Logits at the samples, float32 or float64, of shape [batch, ..., classes].
-        Where the model gives probabilities, those that they were computed of if Keras
-        kept them, otherwise their logarithms.
-      adversarial: Logits at the neighbors, of the same shape.
-      binary: Whether each element is the logit of a yes by itself, instead of that of
-        one class along the last axis.
-      loss: The compiled loss of the output, with its labels and weights; None if the
-        model was compiled without one.
-      mask: True for the positions that count, of shape [batch, ...], or None.
+        If the model returns probabilities, these are the inputs of its softmax or
+        sigmoid where Keras keeps them, and else the logarithms of the probabilities
+        (log-odds if binary).
+      adversarial: Logits at the neighbors, of the same shape and dtype.
+      binary: Whether each element is the logit of a binary classification of its own,
+        instead of one class along the last axis.
+      loss: The compiled loss of the output with its labels and sample weights, or None.
+      mask: False for padding, bool of shape [batch, ...], or None if there is none.
     """
 
     clean: tf.Tensor
@@ -38,23 +39,33 @@ class OutputPair:
     mask: tf.Tensor | None = None
 
     def clean_log_probabilities(self) -> tf.Tensor:
-        """Computes log p(x), with no and yes along a new last axis if binary."""
+        """Computes log p(x), of shape [..., classes]; [..., 2] if binary."""
         return _log_probabilities(self.clean, self.binary)
 
     def adversarial_log_probabilities(self) -> tf.Tensor:
-        """Computes log p(x'), with no and yes along a new last axis if binary."""
+        """Computes log p(x'), of shape [..., classes]; [..., 2] if binary."""
         return _log_probabilities(self.adversarial, self.binary)
 
     def divergence(self) -> tf.Tensor:
-        """Computes KL(p(x) || p(x')), of the shape of the output without classes."""
+        """Computes KL(p(x) || p(x')), of shape [batch, ...], without the class axis."""
         log_p = self.clean_log_probabilities()
         log_q = self.adversarial_log_probabilities()
         return tf.reduce_sum(tf.exp(log_p) * (log_p - log_q), axis=-1)
 
     def targets(self) -> tf.Tensor:
-        """Returns the labels as probabilities, of the shape of log-probabilities."""
+        """Returns the labels as probabilities.
+
+        Returns:
+          A tensor with the shape and dtype of `clean_log_probabilities`.
+
+        Raises:
+          ValueError: If the output was compiled without a loss.
+        """
         if self.loss is None:
-            raise ValueError("This objective needs labels: compile with a loss.")
+            raise ValueError(
+                "The objective needs labels, but this output of the model was compiled "
+                "without a loss. Compile with a loss."
+            )
         scores = self.clean_log_probabilities()
         labels = tf.convert_to_tensor(self.loss.labels)
         if self.binary:
@@ -68,22 +79,25 @@ class OutputPair:
         )
 
     def mean(self, values: tf.Tensor, weighted: bool = True) -> tf.Tensor:
-        """Averages losses as Keras's 'sum_over_batch_size' does.
+        """Averages losses as Keras's reduction 'sum_over_batch_size' does.
+
+        Padding is left out. Under a distribution strategy, the results of all replicas
+        add up to the mean over the global batch.
 
         Args:
           values: Losses, of shape [batch, ...].
-          weighted: Whether they are multiplied by the weights of the samples. Otherwise
-            each counts once, those of weight 0 too.
+          weighted: Whether to multiply by the sample weights. If not, samples of weight
+            0 count as well.
 
         Returns:
-          This replica's share of the sum divided by the number of positions that count
-          in the global batch.
+          This replica's share of the mean, a scalar.
         """
         positions = tf.shape(values)[:1]
         kept = tf.ones([positions[0], 1], values.dtype)
         if self.mask is not None:
             kept = tf.reshape(tf.cast(self.mask, values.dtype), [positions[0], -1])
-        # What one position has several of, as answers of yes or no, is averaged first.
+        # A position may have several values, such as the classes of a multi-label
+        # output, which are averaged.
         values = tf.reshape(values, [positions[0], tf.shape(kept)[1], -1])
         values = tf.reduce_mean(values, axis=-1) * kept
         weights = self.loss.sample_weight if weighted and self.loss else None
@@ -99,29 +113,29 @@ def output_pairs(
     adversarial: Any,
     config: AdvRegConfig,
 ) -> list[OutputPair]:
-    """Pairs the outputs that are class scores.
+    """Pairs the outputs of class scores.
 
-    These are the outputs with a crossentropy of Keras as compiled loss or, if
-    `config.from_logits` tells what they are, all that have a loss.
+    These are the outputs compiled with a Keras crossentropy or, if `config.from_logits`
+    is set, all outputs with a loss.
 
     Args:
       passes: Runs the base model.
-      clean: The pass over the samples, for labels and weights.
-      y_pred: Outputs at the samples.
-      adversarial: Outputs at the neighbors.
+      clean: The clean pass, for labels and sample weights.
+      y_pred: The outputs at the samples.
+      adversarial: The outputs at the adversarial neighbors.
       config: The settings.
 
     Returns:
       The pairs, at least one.
 
     Raises:
-      ValueError: If it is not known of any output that it is class scores.
+      ValueError: If no output is known to be class scores.
     """
     losses = passes.output_losses(clean)
     pairs = []
     flat = (keras.tree.flatten(y_pred), keras.tree.flatten(adversarial))
     for loss, at_sample, at_neighbor in zip(losses, *flat, strict=True):
-        # Without any labels, all outputs are compared that the config knows.
+        # If no output has a loss, config.from_logits describes all of them.
         if loss is None and any(losses):
             continue
         from_logits, binary = config.from_logits, None
@@ -143,19 +157,19 @@ def output_pairs(
         )
     if not pairs:
         raise ValueError(
-            f"The objective {config.objective!r} compares the probabilities of "
-            "classes, so it must know whether the outputs of the model are logits or "
-            "probabilities, but the compiled loss does not tell: it is "
-            f"{passes.compiled_with!r}. Compile with a crossentropy of Keras, "
-            "or say AdvRegConfig(from_logits=True) or False."
+            f"The objective {config.objective!r} compares class probabilities, so it "
+            "needs to know whether the model returns logits or probabilities. Expected "
+            "a compiled loss that implies it, but received "
+            f"{passes.loss_argument!r}. Compile with a crossentropy of Keras, or set "
+            "AdvRegConfig(from_logits=True) or AdvRegConfig(from_logits=False)."
         )
     return pairs
 
 
 def _logits(output: tf.Tensor, from_logits: bool, binary: bool) -> tf.Tensor:
     if not from_logits:
-        # Keras keeps what went into its softmax or sigmoid. The logarithm of a
-        # probability that was rounded to 0 would be cut off.
+        # Keras keeps the input of its softmax or sigmoid. The logarithm of a
+        # probability that underflowed to 0 would be clipped.
         kept = keras_internals.logits_of(output)
         if kept is not None and kept.shape.rank == output.shape.rank:
             output, from_logits = kept, True

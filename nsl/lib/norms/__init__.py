@@ -1,8 +1,8 @@
-"""Geometry of norm balls: steepest steps, projections and uniform samples.
+"""Geometry of norm balls: steepest-ascent steps, projections and uniform samples.
 
-Every function takes a structure of tensors whose first axis is the batch, and measures
-all tensors of one example together: the norm is that of their concatenation. A new
-norm is one new subclass of `Norm`, in a file of its own.
+Every function takes a structure of tensors of shape [batch, ...] and uses the joint
+norm of each example: the norm of all its tensors, concatenated. A new norm is a new
+subclass of `Norm` in its own file.
 """
 
 from nsl.lib.norms.infinity import Infinity

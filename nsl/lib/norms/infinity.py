@@ -9,7 +9,7 @@ from nsl.lib.norms.norm import Norm
 
 
 class Infinity(Norm, norm_type=configs.NormType.INFINITY):
-    """The largest absolute value."""
+    """The largest absolute value of the coordinates."""
 
     def length(self, rows: tf.Tensor) -> tf.Tensor:
         return tf.reduce_max(tf.abs(rows), axis=1, keepdims=True)
@@ -20,7 +20,7 @@ class Infinity(Norm, norm_type=configs.NormType.INFINITY):
     def project_with_bounds(
         self, perturbation: tf.Tensor, radius: Any, low: Any, high: Any
     ) -> tf.Tensor:
-        # The ball is a box as well.
+        # The ball is a box too, so clipping is exact.
         return tf.clip_by_value(self.project(perturbation, radius), low, high)
 
     def steepest_step(self, gradient: tf.Tensor) -> tf.Tensor:

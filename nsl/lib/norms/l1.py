@@ -16,9 +16,9 @@ class L1(Norm, norm_type=configs.NormType.L1):
         return tf.reduce_sum(tf.abs(rows), axis=1, keepdims=True)
 
     def project(self, perturbation: tf.Tensor, radius: Any) -> tf.Tensor:
-        # Duchi et al. (2008), figure 1. Their threshold is the largest of the values
-        # that each count of non-zero coordinates would ask for, so no search for the
-        # count is needed; it is negative exactly for rows inside the ball.
+        # Duchi et al. (2008), figure 1. Each count of non-zero coordinates implies a
+        # threshold, and the largest one is theirs, so no search for the count is
+        # needed. It is negative exactly for rows inside the ball.
         size = tf.abs(perturbation)
         descending = tf.sort(size, axis=1, direction="DESCENDING")
         count = tf.range(1, tf.shape(size)[1] + 1)
@@ -34,9 +34,9 @@ class L1(Norm, norm_type=configs.NormType.L1):
     ) -> tf.Tensor:
         # The optimality conditions give sizes clip(size - t, 0, bound) for one t >= 0
         # per row, 0 if those are inside the ball: Croce & Hein (2021), proposition
-        # 2.1. Their sum falls piecewise linearly with t. Newton's method finds the
-        # piece of the root in a few rounds; because the sum is not convex in t, it is
-        # kept in a bracket that every third round halves.
+        # 2.1. Their sum decreases piecewise linearly in t. Newton's method finds the
+        # piece with the root in a few rounds. The sum is not convex in t, so a bracket
+        # safeguards the method, and every third round bisects it.
         size = tf.abs(perturbation)
         bound = room(perturbation, low, high)
         radius = tf.cast(radius, size.dtype)
@@ -61,7 +61,7 @@ class L1(Norm, norm_type=configs.NormType.L1):
             newton = threshold + tf.math.divide_no_nan(excess, slope)
             halves = (newton <= left) | (newton >= right) | (i % 3 == 2)
             following = tf.where(halves, (left + right) / 2, newton)
-            # Either the root is found or there is no number left between the ends.
+            # The root is found, or the bracket contains no further number.
             settled = (following <= left) | (following >= right)
             return (
                 i + 1,
@@ -90,7 +90,7 @@ class L1(Norm, norm_type=configs.NormType.L1):
     def steepest_step_with_bounds(
         self, gradient: tf.Tensor, length: Any, low: Any, high: Any
     ) -> tf.Tensor:
-        # Each coordinate goes as far as it can, the largest of the gradient first.
+        # Coordinates move as far as they can, in descending order of the gradient.
         size = tf.abs(gradient)
         most = tf.minimum(room(gradient, low, high), length)
         most = tf.where(size > 0, most, tf.zeros_like(size))
@@ -104,14 +104,14 @@ class L1(Norm, norm_type=configs.NormType.L1):
     def ascent_step(
         self, gradient: tf.Tensor, length: Any, low: Any, high: Any
     ) -> tf.Tensor:
-        # The steepest step is one coordinate, and for nothing where that is at a bound.
+        # The steepest step moves a single coordinate, which may already be at a bound.
         return self.steepest_step_with_bounds(gradient, length, low, high)
 
     def random_start(
         self, shape: tf.Tensor, radius: Any, seed: tf.Tensor, dtype: tf.DType
     ) -> tf.Tensor:
-        # Coordinates of the density exp(-|x|), divided by the norm of themselves and
-        # one more: Barthe et al. (2005), corollary 4.
+        # Coordinates with density exp(-|x|), divided by the norm of themselves and one
+        # more such coordinate: Barthe et al. (2005), corollary 4.
         sizes_seed, signs_seed = tf.unstack(tf.random.split(seed, 2))
         uniform = tf.random.stateless_uniform(wider(shape, 1), sizes_seed, dtype=dtype)
         sizes = -tf.math.log1p(-uniform)

@@ -10,10 +10,10 @@ from nsl.lib.norms.norm import MAX_ROUNDS, Norm, room, wider
 
 
 class L2(Norm, norm_type=configs.NormType.L2):
-    """Euclidean length."""
+    """The Euclidean norm."""
 
     def length(self, rows: tf.Tensor) -> tf.Tensor:
-        # Scaled by the largest coordinate, so that no square over- or underflows.
+        # Scaling by the largest coordinate avoids overflow and underflow of squares.
         largest = tf.reduce_max(tf.abs(rows), axis=1, keepdims=True)
         scaled = tf.math.divide_no_nan(rows, largest)
         return largest * tf.sqrt(
@@ -42,8 +42,9 @@ class L2(Norm, norm_type=configs.NormType.L2):
     def ascent_step(
         self, gradient: tf.Tensor, length: Any, low: Any, high: Any
     ) -> tf.Tensor:
-        # Coordinates at a bound do not count, but are pushed on in proportion: else the
-        # projection, which scales all of them, would take them off it again.
+        # The norm leaves out coordinates at a bound, but the step moves them in
+        # proportion: otherwise the projection, which scales all coordinates, would
+        # move them off the bound again.
         at_bound = room(gradient, low, high) <= 0
         moving = tf.where(at_bound, tf.zeros_like(gradient), gradient)
         return length * tf.math.divide_no_nan(gradient, self.length(moving))
@@ -52,15 +53,15 @@ class L2(Norm, norm_type=configs.NormType.L2):
         self, rows: tf.Tensor, radius: Any, low: Any, high: Any, limit: float
     ) -> tf.Tensor:
         """Returns the largest s up to a limit with clip(s x, low, high) in the ball."""
-        # From below, with the coordinates at a bound known for the present s, the s
-        # at which the norm is the radius can only grow, so that it is found in
-        # finitely many rounds (in practice, few).
+        # Given the coordinates at a bound for the current s, solve for the s at which
+        # the norm equals the radius. From below this only grows, so it converges in
+        # finitely many rounds (in practice, a few).
         size = tf.abs(rows)
         bound = room(rows, low, high)
         radius = tf.cast(radius, size.dtype)
         total = self.length(rows)
         most = tf.fill(tf.shape(total), tf.cast(limit, size.dtype))
-        # Less is a matter of rounding.
+        # Smaller growth is rounding error.
         notable = 1 + 8 * np.finfo(size.dtype.as_numpy_dtype).eps
 
         def grows(scale: tf.Tensor, before: tf.Tensor) -> tf.Tensor:
@@ -89,6 +90,6 @@ class L2(Norm, norm_type=configs.NormType.L2):
     def random_start(
         self, shape: tf.Tensor, radius: Any, seed: tf.Tensor, dtype: tf.DType
     ) -> tf.Tensor:
-        # As for L1, with the density exp(-x^2 / 2) and two more coordinates.
+        # As in L1, but with density exp(-x^2 / 2) and two more coordinates.
         normal = tf.random.stateless_normal(wider(shape, 2), seed, dtype=dtype)
         return radius * normal[:, :-2] / self.length(normal)

@@ -1,4 +1,4 @@
-"""What every norm can do."""
+"""The base class of norms."""
 
 import abc
 from typing import Any, ClassVar
@@ -8,18 +8,19 @@ import tensorflow as tf
 from nsl import configs
 from nsl.lib.registry import Registry
 
-# Of the searches for a joint projection. They end by themselves after far fewer.
+# A safeguard for the iterative projections, which converge in far fewer rounds.
 MAX_ROUNDS = 100
 
 
 class Norm(abc.ABC):
     """A norm on the rows of a matrix, and the geometry of its balls.
 
-    One row holds all coordinates of one example. A radius is a scalar or a column.
+    A row holds all coordinates of one example. A radius is a scalar or a column.
 
-    A subclass needs `length` and `steepest_step`, and is used by an instance:
-    `nsl.attacks.PGD(norm=MyNorm())`. What else there is works for any norm that does
-    not grow where coordinates shrink, and can be made exact.
+    A subclass must define `length` and `steepest_step`; use it as an instance:
+    `nsl.attacks.PGD(norm=MyNorm())`. The other methods have defaults that are valid for
+    any norm that does not grow when coordinates shrink; override them where an exact
+    solution is known.
     """
 
     _known: ClassVar[Registry["Norm"]] = Registry(
@@ -35,12 +36,12 @@ class Norm(abc.ABC):
 
     @property
     def value(self) -> str:
-        """The name of the norm, as a `NormType` has one."""
+        """The name of the norm, like the value of a `NormType`."""
         return type(self).__name__
 
     @staticmethod
     def of(norm_type: "configs.NormType | str | Norm") -> "Norm":
-        """Returns the norm of a type.
+        """Returns the norm for a type.
 
         Args:
           norm_type: A `NormType` or its value, or a norm.
@@ -49,7 +50,7 @@ class Norm(abc.ABC):
           The norm.
 
         Raises:
-          ValueError: If there is no such norm; lists those there are.
+          ValueError: If the norm is unknown; the message lists the known ones.
         """
         if isinstance(norm_type, Norm):
             return norm_type
@@ -60,9 +61,9 @@ class Norm(abc.ABC):
         """Returns the norm of each row, of shape [batch, 1]."""
 
     def project(self, perturbation: tf.Tensor, radius: Any) -> tf.Tensor:
-        """Returns the point of the ball that is nearest in L2 to each row.
+        """Projects each row onto the ball, to its nearest point in L2.
 
-        Unless a subclass knows that point, rows outside are scaled down.
+        The default scales down rows outside the ball, which is only exact for L2.
         """
         length = self.length(perturbation)
         scale = tf.math.divide_no_nan(tf.cast(radius, length.dtype), length)
@@ -71,9 +72,9 @@ class Norm(abc.ABC):
     def project_with_bounds(
         self, perturbation: tf.Tensor, radius: Any, low: Any, high: Any
     ) -> tf.Tensor:
-        """Returns the point of ball and box that is nearest in L2 to each row.
+        """Projects each row onto the intersection of ball and box, nearest in L2.
 
-        Unless a subclass knows that point, rows are clipped and then scaled down.
+        The default clips rows and then scales them down.
 
         Args:
           perturbation: Rows.
@@ -88,15 +89,15 @@ class Norm(abc.ABC):
 
     @abc.abstractmethod
     def steepest_step(self, gradient: tf.Tensor) -> tf.Tensor:
-        """Returns the vector of norm 1 along which each row's objective grows most.
+        """Returns the steepest-ascent direction of each row, of norm 1.
 
-        A row of zeros stays zero.
+        A zero row stays zero.
         """
 
     def steepest_step_with_bounds(
         self, gradient: tf.Tensor, length: Any, low: Any, high: Any
     ) -> tf.Tensor:
-        """Returns the step in ball and box along which each row's objective grows most.
+        """Returns the steepest-ascent step of each row within ball and box.
 
         Args:
           gradient: Rows.
@@ -105,20 +106,20 @@ class Norm(abc.ABC):
           high: Upper bounds of the coordinates, at least 0; broadcast to the rows.
 
         Returns:
-          Rows d of norm at most `length` that maximize <gradient, d>; unless a subclass
-          knows them, the steepest step, clipped.
+          Rows d of norm at most `length` that maximize <gradient, d>. The default is
+          the steepest-ascent step, clipped, which need not be the maximum.
         """
         return tf.clip_by_value(length * self.steepest_step(gradient), low, high)
 
     def ascent_step(
         self, gradient: tf.Tensor, length: Any, low: Any, high: Any
     ) -> tf.Tensor:
-        """Returns the steepest step, to be projected onto ball and box afterwards.
+        """Returns a steepest-ascent step, before projection onto ball and box.
 
         Args:
           gradient: Rows.
-          length: The norm of the step in the coordinates that can move, a scalar or a
-            column.
+          length: The norm of the step, over the coordinates that can move; a scalar or
+            a column.
           low: Lower bounds of the step's coordinates, at most 0; broadcast to the rows.
           high: Upper bounds of the step's coordinates, at least 0; broadcast to the
             rows.
@@ -132,10 +133,10 @@ class Norm(abc.ABC):
     def random_start(
         self, shape: tf.Tensor, radius: Any, seed: tf.Tensor, dtype: tf.DType
     ) -> tf.Tensor:
-        """Returns rows drawn from the ball.
+        """Draws rows from the ball.
 
-        They are uniform in a subclass that knows how; otherwise directions are those of
-        a normal distribution, and lengths uniform.
+        Subclasses draw uniformly. The default draws normally distributed directions and
+        uniform lengths.
         """
         directions, lengths = tf.unstack(tf.random.split(seed, 2))
         drawn = tf.random.stateless_normal(shape, directions, dtype=dtype)
@@ -148,10 +149,10 @@ class Norm(abc.ABC):
 
 
 def room(rows: tf.Tensor, low: Any, high: Any) -> tf.Tensor:
-    """Returns how far each coordinate can go from 0 in the direction of its sign."""
+    """Returns how far each coordinate can move from 0 in the direction of its sign."""
     return tf.where(rows > 0, high, -low)
 
 
 def wider(shape: tf.Tensor, columns: int) -> tf.Tensor:
-    """Returns the shape of rows with so many columns more."""
+    """Returns the shape of rows with additional columns."""
     return tf.stack([shape[0], shape[1] + columns])

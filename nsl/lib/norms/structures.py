@@ -1,4 +1,4 @@
-"""Norms of structures: the tensors of one example are measured together."""
+"""Norms of structures: all tensors of an example have one joint norm."""
 
 from typing import Any
 
@@ -16,20 +16,20 @@ def maximize_within_unit_norm(
 ) -> Any:
     """Maximizes the inner product with `weights` over vectors of norm at most 1.
 
-    With the gradient of a loss as weights this is the steepest step: their sign for
-    the infinity norm, the unit vector for L2, and for L1 the coordinate of largest
-    absolute value, shared evenly where several are equal.
+    With the gradient of a loss as weights, this is the steepest-ascent direction: the
+    sign for L-infinity, the unit vector for L2, and for L1 the coordinate of largest
+    absolute value, shared evenly between ties.
 
     Args:
-      weights: A structure of floating tensors with the batch as first axis.
-      norm_type: A `NormType` or its value.
-      epsilon: Under L2, weights of a smaller norm are divided by this instead.
+      weights: A structure of floating tensors of shape [batch, ...].
+      norm_type: A `NormType` or its value, or a `Norm`.
+      epsilon: The smallest divisor of weights under L2.
 
     Returns:
-      A structure like `weights`. Where all weights of an example are zero, zeros.
+      A structure like `weights`. Zero for examples whose weights are all zero.
 
     Raises:
-      ValueError: If `norm_type` is no norm.
+      ValueError: If `norm_type` is unknown.
     """
     norm = Norm.of(norm_type)
     if not tf.nest.flatten(weights):
@@ -46,16 +46,16 @@ def normalize(
     """Divides each example by its norm.
 
     Args:
-      tensor: A floating tensor with the batch as first axis, or a structure of them,
-        which has one joint norm.
-      norm_type: A `NormType` or its value.
-      epsilon: Lower bound of the divisor.
+      tensor: A floating tensor of shape [batch, ...], or a structure of them, which has
+        one joint norm.
+      norm_type: A `NormType` or its value, or a `Norm`.
+      epsilon: The smallest divisor.
 
     Returns:
-      A structure like `tensor`. An example of zeros stays so.
+      A structure like `tensor`. Zero examples stay zero.
 
     Raises:
-      ValueError: If `norm_type` is no norm.
+      ValueError: If `norm_type` is unknown.
     """
     return from_rows(Norm.of(norm_type).normalize(to_rows(tensor), epsilon), tensor)
 
@@ -69,17 +69,17 @@ def project_to_ball(
     for learning in high dimensions" (2008).
 
     Args:
-      tensors: A structure of floating tensors with the batch as first axis.
+      tensors: A structure of floating tensors of shape [batch, ...].
       radius: The radius, a number or a tensor of shape [batch].
-      norm_type: A `NormType` or its value.
-      epsilon: Unused, for no division can fail. NSL 1.4 had it.
+      norm_type: A `NormType` or its value, or a `Norm`.
+      epsilon: Ignored; accepted for compatibility with NSL 1.4.
 
     Returns:
       A structure like `tensors`: for each example the point of the ball nearest to
       it in L2.
 
     Raises:
-      ValueError: If `norm_type` is no norm.
+      ValueError: If `norm_type` is unknown.
     """
     del epsilon
     rows = to_rows(tensors)
@@ -97,24 +97,24 @@ def random_in_norm_ball(
     """Draws each example uniformly from the ball around the origin.
 
     For L1 and L2, the first n coordinates of a uniform point on the unit sphere of n+p
-    dimensions are uniform in the unit ball of n: Barthe et al., "A probabilistic
-    approach to the geometry of the l_p^n-ball" (2005), corollary 4.
+    dimensions are uniform in the unit ball of n dimensions: Barthe et al., "A
+    probabilistic approach to the geometry of the l_p^n-ball" (2005), corollary 4.
 
     Args:
-      tensor_structure: A structure of floating tensors with the batch as first axis.
-        Their shapes and dtypes count, not their values.
+      tensor_structure: A structure of floating tensors of shape [batch, ...]. Only
+        their shapes and dtypes are used.
       radius: The radius, a number or a tensor of shape [batch].
-      norm_type: A `NormType` or its value.
-      seed: An integer tensor of shape [2] that alone determines what is drawn (XLA
-        draws other numbers from it). None draws one, which `tf.random.set_seed`
-        governs.
+      norm_type: A `NormType` or its value, or a `Norm`.
+      seed: An integer tensor of shape [2] that determines the samples (under XLA they
+        are different ones). If None, the seed is drawn at random, controlled by
+        `tf.random.set_seed`.
 
     Returns:
       A structure like `tensor_structure`.
 
     Raises:
-      ValueError: If a tensor is not floating, first axes differ, or `norm_type` is no
-        norm.
+      ValueError: If a tensor is not floating, batch sizes differ, or `norm_type` is
+        unknown.
     """
     norm = Norm.of(norm_type)
     tensors = [tf.convert_to_tensor(t) for t in tf.nest.flatten(tensor_structure)]
@@ -126,7 +126,7 @@ def random_in_norm_ball(
     batch_sizes = {t.shape[0] for t in tensors} - {None}
     if len(batch_sizes) > 1:
         raise ValueError(
-            "random_in_norm_ball needs tensors of one batch size, but received shapes "
+            "random_in_norm_ball needs equal batch sizes, but received shapes "
             f"{[tuple(t.shape) for t in tensors]}."
         )
     if seed is None:

@@ -232,8 +232,8 @@ def _warnings_of(
 def test_a_collapse_is_warned_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
     shares = [(0.3, 0.2), (0.5, 0.4), (0.6, 0.1), (0.7, 0.0)]
     [message] = _warnings_of(monkeypatch, shares, "fgsm")
-    assert "10.0% of the examples withstand all attacks, after 40.0%" in message
-    assert "60.0% withstand one step, after 50.0%" in message
+    assert "robust accuracy fell from 40.0% to 10.0%" in message
+    assert "accuracy under FGSM went from 50.0% to 60.0%" in message
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,6 @@ class ModesContract(ContractBase):
         "settings",
         [
             {"run_eagerly": True},
-            {"steps_per_execution": 4},
             {"jit_compile": True, "steps_per_execution": 2},
         ],
         ids=str,

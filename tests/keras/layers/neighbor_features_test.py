@@ -93,7 +93,12 @@ def test_sparse_features_of_a_functional_model(keep_rank):
         name: value if name.endswith("weight") else tf.sparse.from_dense(value)
         for name, value in dense.items()
     }
-    for outputs in (model(batch), model.predict_on_batch(batch)):
+    arrays = {
+        name: value.numpy() if name.endswith("weight") else value
+        for name, value in batch.items()
+    }
+    found = model(batch), model.predict_on_batch(batch), model.predict_on_batch(arrays)
+    for outputs in found:
         for sparse, of_dense in zip(outputs[:2], expected[:2], strict=True):
             np.testing.assert_array_equal(tf.sparse.to_dense(sparse), of_dense["x"])
         np.testing.assert_array_equal(outputs[2], expected[2])

@@ -395,7 +395,7 @@ class TestConsistency:
 
     def test_outputs_that_are_no_distribution(self):
         model = wrapped(loss="mse", objective="consistency")
-        with pytest.raises(tf.errors.InvalidArgumentError, match="Are they logits"):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="If they are logits"):
             model.fit(BATCH, X[:, :3], verbose=0)
 
 

@@ -1,0 +1,105 @@
+"""Changes to the outputs of layers during a pass: watched, perturbed or replaced.
+
+Each change is a function of the position of an output among those that the layer
+returns in a pass, and of the output. See `nsl.lib.layer_outputs.recorded_outputs`.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TypeAlias
+
+import keras
+import tensorflow as tf
+
+from nsl.keras.clean_pass import Perturbations
+from nsl.lib import keras_internals
+from nsl.lib.features import is_perturbable
+from nsl.lib.layer_outputs import Change, find_layer
+
+# By layer name.
+Changes: TypeAlias = dict[str, Change]
+
+
+def target_layer(base_model: keras.Model, name: str) -> keras.layers.Layer:
+    """Finds a layer whose outputs a term compares or perturbs.
+
+    Args:
+      base_model: The base model.
+      name: The name of the layer, as in `nsl.lib.layer_outputs.find_layer`.
+
+    Returns:
+      The layer.
+
+    Raises:
+      ValueError: If there is no such layer, or if it is part of the cell of a
+        recurrent layer, whose steps run in a loop.
+    """
+    layer = find_layer(base_model, name)
+    for outer in keras_internals.all_layers(base_model):
+        looped = isinstance(outer, keras.layers.RNN) and not outer.unroll
+        if looped and any(
+            layer is inner
+            for inner in keras_internals.all_layers(outer, include_self=False)
+        ):
+            raise ValueError(
+                f"embedding_layer is '{name}', which is part of the cell of the "
+                f"recurrent layer '{outer.name}'. A cell runs in a loop over time "
+                "steps, and its outputs are not available outside of the loop. Name "
+                f"'{outer.name}' or a layer before it, or make '{outer.name}' with "
+                "unroll=True."
+            )
+    return layer
+
+
+def watching(tape: tf.GradientTape, names: list[str]) -> Changes:
+    """Makes a tape watch the outputs of layers."""
+
+    def watch(position: int, output: tf.Tensor) -> tf.Tensor:
+        del position
+        if is_perturbable(output):
+            tape.watch(output)
+        return output
+
+    return dict.fromkeys(names, watch)
+
+
+def adding(perturbations: Perturbations) -> Changes:
+    """Adds perturbations to the outputs of layers.
+
+    If neighbors share the pass, only the first rows, the samples, are perturbed.
+    """
+    return {
+        name: functools.partial(_added, name, added)
+        for name, added in perturbations.items()
+    }
+
+
+def _added(
+    name: str, perturbations: list[tf.Tensor], position: int, output: tf.Tensor
+) -> tf.Tensor:
+    if position >= len(perturbations):
+        raise ValueError(
+            f"embedding_layer '{name}' ran more often than in the clean pass, where it "
+            f"returned {len(perturbations)} outputs. Choose a layer that runs equally "
+            "often in every pass."
+        )
+    perturbation = tf.cast(perturbations[position], output.dtype)
+    rest = tf.shape(output)[0] - tf.shape(perturbation)[0]
+    paddings = [[0, rest], *[[0, 0]] * (output.shape.rank - 1)]
+    return output + tf.ensure_shape(tf.pad(perturbation, paddings), output.shape)
+
+
+def replacing(name: str, center: tf.Tensor, perturbation: tf.Tensor) -> Changes:
+    """Replaces the only output of a layer by a known output plus a perturbation.
+
+    The result does not depend on the layer's inputs, so that a graph leaves out
+    everything below the layer.
+    """
+
+    def replace(position: int, output: tf.Tensor) -> tf.Tensor:
+        del position
+        point = tf.cast(tf.stop_gradient(center), perturbation.dtype) + perturbation
+        return tf.ensure_shape(tf.cast(point, output.dtype), output.shape)
+
+    return {name: replace}

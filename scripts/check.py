@@ -1,0 +1,123 @@
+"""Checks the files that changed: lint, types, and the tests that speak of them.
+
+    make check
+    python scripts/check.py --since=HEAD~1
+
+A changed test runs. For a file of nsl, the test that mirrors it runs; without one, the
+tests of its room that name it, or else those of the files that import it. The programs
+of a changed page run, and the test of a changed example. `make test` runs everything.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+# Cheap, and they speak of every file of the package.
+ALWAYS = ("tests/imports_test.py", "tests/public_api_test.py")
+# What speaks of files that no test mirrors.
+OTHERS = {
+    ".github/workflows/": "tests/workflows_test.py",
+    "README.md": "tests/readme_test.py",
+    "neural_structured_learning/": "tests/alias_test.py",
+    "nsl/__init__.py": "tests/package_test.py",
+    "pyproject.toml": "tests/distribution_test.py",
+    "tools/": "tests/readme_test.py",
+}
+
+
+def _git(*words: str) -> list[str]:
+    command = ["git", *words]
+    return subprocess.check_output(command, cwd=ROOT, text=True).splitlines()
+
+
+def changed_files(since: str) -> list[str]:
+    """Lists the files that differ from a commit, and the new ones, as they are now."""
+    base = _git("merge-base", since, "HEAD")[0]
+    names = _git("diff", "--name-only", "--diff-filter=d", base)
+    names += _git("ls-files", "--others", "--exclude-standard")
+    return sorted(set(names))
+
+
+def _named(room: Path, stem: str) -> list[str]:
+    """Lists the tests of a room that name a module, or its public name."""
+    word = re.compile(rf"\b{stem.replace('_', '_?')}\b", re.IGNORECASE)
+    tests = sorted((ROOT / room).rglob("*_test.py"))
+    return [
+        str(path.relative_to(ROOT)) for path in tests if word.search(path.read_text())
+    ]
+
+
+def tests_of(file: str) -> list[str]:
+    """Lists what pytest is to run for a changed file."""
+    path = Path(file)
+    if file.endswith("_test.py"):
+        return [file]
+    for start, test in OTHERS.items():
+        if file.startswith(start):
+            return [test]
+    if path.parts[0] == "docs" and path.suffix == ".md":
+        page = path.relative_to("docs")
+        if "```python" in path.read_text() or "```sh" in path.read_text():
+            return [f"tests/docs_test.py::test_the_programs_of[{page}]"]
+    if path.suffix != ".py":
+        return []
+    if path.parts[0] == "nsl":
+        path = path.relative_to("nsl")
+    if path.parts[0] == "tests":
+        return _named(path.parent, path.stem)
+    mirror = Path("tests", path).with_name(f"{path.stem}_test.py")
+    if (ROOT / mirror).exists():
+        return [str(mirror)]
+    return _named(Path("tests", path.parts[0]), path.stem) or [
+        test for importer in _importers(path) for test in tests_of(importer)
+    ]
+
+
+def _importers(path: Path) -> list[str]:
+    """Lists the files of the same room that import a module."""
+    word = re.compile(rf"^ *(from|import) .*\b{path.stem}\b", re.MULTILINE)
+    room = sorted((ROOT / "nsl" / path.parts[0]).rglob("*.py"))
+    return [
+        str(file.relative_to(ROOT))
+        for file in room
+        if file.stem not in (path.stem, "__init__") and word.search(file.read_text())
+    ]
+
+
+def chosen(files: Iterable[str]) -> list[str]:
+    """Lists the tests for all changed files, each once."""
+    found = dict.fromkeys(test for file in files for test in tests_of(file))
+    if any(file.startswith("nsl/") for file in files):
+        found |= dict.fromkeys(ALWAYS)
+    whole = {test for test in found if "::" not in test}
+    return [test for test in found if test in whole or test.split("::")[0] not in whole]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs ruff, mypy and pytest; returns 1 if one of them fails."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--since", default="main", help="default: %(default)s")
+    files = changed_files(parser.parse_args(arguments).since)
+    python = [file for file in files if file.endswith(".py")]
+    commands = []
+    if python:
+        commands += [["ruff", "check", *python], ["ruff", "format", "--check", *python]]
+        commands += [["mypy"]]
+    if tests := chosen(files):
+        commands += [["pytest", "-q", *tests]]
+    failed = False
+    for command in commands:
+        print(" ".join(command), flush=True)
+        done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=False)
+        failed |= done.returncode != 0
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
