@@ -16,6 +16,7 @@ _SHIFT = np.uint64(32)
 _NONE = -1
 _MOST_RECENT_LOOKUPS = 1 << 14
 _ROWS_AT_ONCE = 1 << 16
+_STRINGS_AT_ONCE = 1 << 13
 
 
 class Strings:
@@ -85,16 +86,22 @@ class Strings:
 
     def hashes(self) -> npt.NDArray[np.uint64]:
         """Returns a hash of each string."""
-        result = self.lengths.astype(np.uint64)
-        for column in range(2):
-            result = _mix(result, self.heads[:, column])
-        place = _HEAD
-        numbers = np.flatnonzero(self.lengths > place)
-        while len(numbers):
-            result[numbers] = _mix(result[numbers], self._word(numbers, place))
-            place += _WORD
-            numbers = numbers[self.lengths[numbers] > place]
-        return result * _MULTIPLIER
+        result = np.empty(len(self), np.uint64)
+        # Part by part, so that what is between stays in the cache.
+        for start in range(0, len(self), _STRINGS_AT_ONCE):
+            some = slice(start, start + _STRINGS_AT_ONCE)
+            hashes = self.lengths[some].astype(np.uint64)
+            for column in range(2):
+                hashes = _mix(hashes, self.heads[some, column])
+            place = _HEAD
+            numbers = np.flatnonzero(self.lengths[some] > place)
+            while len(numbers):
+                words = self._word(start + numbers, place)
+                hashes[numbers] = _mix(hashes[numbers], words)
+                place += _WORD
+                numbers = numbers[self.lengths[start + numbers] > place]
+            result[some] = hashes * _MULTIPLIER
+        return result
 
     def equal(
         self,
@@ -185,22 +192,32 @@ class IdTable:
           appearance, which is its own unless it stands twice.
         """
         settled = self._settled
-        self._make_slots()
+        if self._make_slots():
+            return np.arange(settled, len(self), dtype=np.int32)
         return self.find(self._strings)[settled:]
 
-    def _make_slots(self) -> None:
-        """Puts all ids into the hash table; of equal ones the first is found there."""
+    def _make_slots(self) -> bool:
+        """Puts all ids into the hash table; of equal ones the first is found there.
+
+        Returns:
+          Whether it is certain that no two are equal, since no two hashes are.
+        """
         ends = np.array(self._ends, np.int64)
         starts = np.concatenate((np.zeros(1, np.int64), ends))[:-1]
         self._strings = Strings(self._text, starts, ends)
         count = len(ends)
         self._bits = max(count, 1).bit_length() + 2
-        home = self._home(self._strings)
+        hashes = self._strings.hashes()
         # In a table probed place by place, ids in the order of their hashes stand
         # each at its own place or just after the one before.
-        order = np.argsort(home, kind="stable")
+        order = np.argsort(hashes)
+        ordered = hashes[order]
+        are_distinct = bool((ordered[1:] != ordered[:-1]).all())
+        if not are_distinct:
+            order = np.argsort(hashes, kind="stable")
         ranks = np.arange(count)
-        places = np.maximum.accumulate(home[order] - ranks) + ranks
+        home = (ordered >> np.uint64(64 - self._bits)).astype(np.int64)
+        places = np.maximum.accumulate(home - ranks) + ranks
         size = (1 << self._bits) + 1
         if count:
             size = max(size, int(places[-1]) + 2)
@@ -209,6 +226,7 @@ class IdTable:
         self._settled = count
         self._recent.clear()
         self._recent_lookups = 0
+        return are_distinct
 
     def _home(self, strings: Strings) -> npt.NDArray[np.int64]:
         return (strings.hashes() >> np.uint64(64 - self._bits)).astype(np.int64)

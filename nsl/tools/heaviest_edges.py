@@ -38,14 +38,17 @@ def heaviest_edges(
       The sources, targets and weights of the edges that are kept.
     """
     pairs = sources.astype(np.int64) * len(ids) + targets
-    order = np.argsort(pairs, kind="stable")
+    order = np.argsort(pairs)
     pairs = pairs[order]
     first = np.flatnonzero(np.diff(pairs, prepend=-1))
     if len(first):
         weights = np.maximum.reduceat(weights[order], first)
     order = order[first]
     sources, targets = sources[order], targets[order]
-    order = np.lexsort((-weights, sources))
+    # Two sorts of single numbers are several times as quick as np.lexsort.
+    ranks = np.empty(len(weights), np.int64)
+    ranks[np.argsort(-weights)] = np.arange(len(weights))
+    order = np.argsort(sources * np.int64(len(weights)) + ranks)
     sources, targets, weights = sources[order], targets[order], weights[order]
     _sort_ties(sources, targets, weights, ids)
     if limit is not None:

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from absl import logging
 
 from nsl.configs import GraphBuilderConfig, SearchIndex
+from nsl.ranks import ranks_in_groups
 from nsl.tools.embeddings import Embeddings
 from nsl.tools.inverted_lists import InvertedLists
 from nsl.tools.lsh import Buckets
@@ -109,7 +110,7 @@ def _sample_edges(
     if k is None:
         return sample_pairs(embeddings, _SAMPLE, product, threshold, None)
     edges = sample_pairs(embeddings, _SAMPLE, product, threshold, k + 1)
-    rank = np.arange(len(edges.sources)) - np.searchsorted(edges.sources, edges.sources)
+    rank = ranks_in_groups(edges.sources)
     next_best = np.full(len(embeddings), -np.inf)
     next_best[edges.sources[rank == k]] = edges.similarities[rank == k]
     return edges.only((rank < k) & (edges.similarities > next_best[edges.sources]))

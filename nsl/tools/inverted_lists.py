@@ -14,16 +14,14 @@ import numpy.typing as npt
 from nsl.progress import Progress
 from nsl.tools.embeddings import Embeddings
 from nsl.tools.similar_pairs import Search
-from nsl.tools.similarity import Order, Pairs, one_run
+from nsl.tools.similarity import Order, Pairs, at_most_kth, one_run
 from nsl.tools.workers import in_order
 
-_ROWS = 4096
+_ROWS = 1024
 _MOST_LISTS = 1 << 14
 _ITERATIONS = 5
 # Of the vectors, how many centroids are trained with.
 _TRAINED_PER_LIST = 24
-# Of how many lists around its own a node visits the nearest, for each that it visits.
-_AROUND = 4
 _VISITS_AT_ONCE = 1 << 23
 _AIM = 0.75
 
@@ -138,31 +136,28 @@ class InvertedLists:
         return ranks
 
     def _nearest_lists(self, count: int) -> npt.NDArray[np.int16]:
-        """Returns the lists nearest to each node, its own left out.
+        """Returns the lists nearest to each node, its own left out."""
+        nodes = len(self._own)
+        result = np.empty((nodes, count), np.int16)
 
-        They are looked for among those whose centroids are nearest to that of its own.
-        """
-        lists = len(self._centroids)
-        result = np.empty((len(self._own), count), np.int16)
-        around = min(lists, _AROUND * (count + 4))
-
-        def choose(own: int) -> None:
-            start, size = self._starts[own], self._sizes[own]
-            near = self._centroids @ self._centroids[own]
-            near[own] = np.inf
-            others = np.argpartition(-near, around - 1)[:around]
-            others = others[others != own]
-            nodes = self._members[start : start + size]
-            products = self._embeddings.unit_rows(nodes) @ self._centroids[others].T
-            place = len(others) - count
-            chosen = np.argpartition(products, min(place, len(others) - 1), axis=1)
-            result[nodes] = others[chosen[:, place:]]
+        def choose(start: int) -> int:
+            own = self._own[start : start + _ROWS]
+            rows = self._embeddings.unit_rows(slice(start, start + _ROWS))
+            products = rows @ self._centroids.T
+            products[np.arange(len(own)), own] = -np.inf
+            least = at_most_kth(products, count, 1)
+            row, lists = np.nonzero(products >= least[:, np.newaxis])
+            order = np.lexsort((-products[row, lists], row))
+            row, lists = row[order], lists[order]
+            nearest = np.arange(len(row)) - np.searchsorted(row, row) < count
+            result[start : start + _ROWS] = lists[nearest].reshape(-1, count)
+            return len(own)
 
         if count:
-            for _ in in_order(
-                choose, np.flatnonzero(self._sizes).tolist(), self._workers
-            ):
-                pass
+            with Progress("Choosing lists to visit", nodes, "nodes") as progress:
+                starts = range(0, nodes, _ROWS)
+                for done in in_order(choose, starts, self._workers):
+                    progress.advance(done)
         return result
 
     @property

@@ -192,7 +192,9 @@ class NearestNeighbors:
         return order, rank, similarities[order]
 
     def pairs(self, workers: int = 1) -> Pairs:
-        """Returns each node with its neighbors, the most similar first, in order.
+        """Takes out each node with its neighbors, the most similar first, in order.
+
+        Nothing is left to be called afterwards, for the sake of memory.
 
         Args:
           workers: How many threads work at the same time.
@@ -211,7 +213,8 @@ class NearestNeighbors:
             return Pairs(sources, of[order], similarities[wanted])
 
         starts = range(0, max(len(self._filled), 1), _NODES_AT_ONCE)
-        parts = in_order(chosen, starts, workers)
+        parts = list(in_order(chosen, starts, workers))
+        del self._neighbors, self._values
         return Pairs(*map(np.concatenate, zip(*parts, strict=True)))
 
 

@@ -83,7 +83,7 @@ class NeighborTable:
         self._keep(sources, targets, edges.weights)
         if self._both_ways:
             self._keep(targets, sources, edges.weights)
-        if self._num_pending > max(_PENDING_EDGES, len(self._kept[0])):
+        if self._num_pending > max(_PENDING_EDGES, 2 * len(self._kept[0])):
             self._settle()
 
     def _keep(

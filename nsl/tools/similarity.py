@@ -188,8 +188,8 @@ class NumpyProduct:
             first = product[:_FEW] >= np.minimum(bound[0][:_FEW, np.newaxis], bound[1])
             count = int(np.count_nonzero(first)) * shape[0] // len(first)
             if _are_many(count, shape, best):
-                kth = _at_most_kth(product, best + 1, 1) - margin
-                column_kth = _at_most_kth(product, best + 1, 0) - margin
+                kth = at_most_kth(product, best + 1, 1) - margin
+                column_kth = at_most_kth(product, best + 1, 0) - margin
                 bound = np.maximum(bound[0], kth), np.maximum(bound[1], column_kth)
             found = self._reaching(product, *bound)
         return *np.divmod(found, shape[1]), product.reshape(-1)[found]
@@ -243,7 +243,7 @@ class NumpyProduct:
         return np.sort(np.concatenate(parts)) if len(parts) > 1 else parts[0]
 
 
-def _at_most_kth(values: _Floats, k: int, axis: int) -> _Floats:
+def at_most_kth(values: _Floats, k: int, axis: int) -> _Floats:
     """Returns numbers that the k-th largest values along an axis are no less than.
 
     Each is the k-th largest of the maxima of parts, of which there are many more than
