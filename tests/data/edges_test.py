@@ -149,7 +149,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         (([0], [1], ["x"]), TypeError, "weights must be numbers"),
         (([0, 1], [1, 0], [1, np.inf]), ValueError, "Edge 1: .*finite.*inf"),
         (([""], ["a"]), ValueError, "empty"),
-        (np.zeros((2, 3), np.int64), ValueError, r"shape \(2, 3\) can hold an edge in"),
+        (np.zeros((2, 3), np.int64), ValueError, r"shape \(2, 3\) is ambiguous"),
         (np.zeros((4, 4), np.int64), ValueError, "adjacency matrix"),
         ({"a": "b"}, TypeError, r"node 'a' is 'b'"),
         ([(0, 1), (1, 2, 3, 4)], ValueError, "Edge 1 must be"),
