@@ -75,8 +75,7 @@ def graph_network(graph: CitationGraph, hidden: int, seed: int) -> float:
             GraphConvolution(graph.classes, matrix, 0.0),
         ]
     )
-    words = graph.words / np.maximum(graph.words.sum(axis=1, keepdims=True), 1e-6)
-    x, train = tf.constant(words), graph.public.train
+    x, train = tf.constant(graph.words), graph.public.train
     model(x)
     optimizer = keras.optimizers.Adam(0.01)
     optimizer.build(model.trainable_variables)

@@ -145,7 +145,7 @@ def leave_out(graph: CitationGraph, papers: np.ndarray) -> tuple[CitationGraph, 
     places[rows] = np.arange(len(rows))
     edges = places[graph.edges]
     parts = (
-        places[np.setdiff1d(part, papers)]
+        places[part[~np.isin(part, papers)]]
         for part in (graph.public.train, graph.public.validation, graph.public.test)
     )
     split = Split(*parts)
