@@ -174,7 +174,7 @@ def test_files_of_different_dimensions(tmp_path: Path) -> None:
         write_vectors(tmp_path / "a", np.ones((1, 2))),
         write_vectors(tmp_path / "b", np.ones((1, 3)), 1),
     ]
-    with pytest.raises(ValueError, match="some with 2 and 3"):
+    with pytest.raises(ValueError, match="some have 2 and some 3"):
         nsl.beam.build_graph(inputs, tmp_path / "out", pipeline_options=OPTIONS)
 
 

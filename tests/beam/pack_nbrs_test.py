@@ -199,7 +199,7 @@ def test_sequence_examples_are_refused() -> None:
     message = tf.train.SequenceExample()
     message.feature_lists.feature_list["words"].feature.add().int64_list.value[:] = [1]
     transform = nsl.beam.PackNeighbors()
-    error = "unlabeled example of the id 'b': .*SequenceExample"
+    error = "unlabeled example with id 'b': .*SequenceExample"
     with (
         pytest.raises(ValueError, match=error),
         beam.Pipeline(options=PipelineOptions(OPTIONS)) as pipeline,
