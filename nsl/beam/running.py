@@ -12,7 +12,7 @@ from nsl.tools.command_line import UsageError
 
 _USAGE = """
 
-Runs on Apache Beam. --runner=... selects the runner; other Beam options may be passed as
+Runs on Apache Beam. --runner=... selects the runner; other Beam options are passed as
 --name=value. Each file is read by one worker, different files in parallel."""
 
 # The job servers of these runners have options that Beam's Python package lacks.
