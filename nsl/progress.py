@@ -1,4 +1,4 @@
-"""Progress of a long job: a live line on a terminal, log lines elsewhere."""
+"""Progress of a long job: a live line on a terminal, log messages elsewhere."""
 
 import sys
 import time
@@ -22,7 +22,7 @@ def _duration(seconds: float) -> str:
 
 
 class Progress:
-    """Reports how far a job is, its rate and the time left.
+    """Reports how much of a job is done, its rate and the time left.
 
     Example:
       with Progress("Reading", total=file_size, unit="bytes") as progress:
@@ -39,14 +39,15 @@ class Progress:
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Starts a job.
+        """Starts the clock.
 
         Args:
-          title: What is done, as the line begins.
-          total: The amount of work.
-          unit: What the work is counted in.
-          stream: Where a live line goes if it is a terminal. None is stderr.
-          clock: Tells the time in seconds.
+          title: The beginning of the line, such as "Reading".
+          total: The total amount of work.
+          unit: The unit of work, in the plural.
+          stream: The stream to write the live line to if it is a terminal; stderr by
+            default.
+          clock: Returns the time in seconds.
         """
         self._title = title
         self._total = total
@@ -70,16 +71,16 @@ class Progress:
         traceback: TracebackType | None,
     ) -> None:
         if self._shown and self._live:
-            # The line is wiped, so that what follows starts on a clean one.
+            # Clear the line for later output.
             self._stream.write("\r" + " " * _WIDTH + "\r")
             self._stream.flush()
 
     def advance(self, amount: float) -> None:
-        """Counts `amount` as done, and reports when it is time to."""
+        """Adds `amount` to the work done, and reports if a report is due."""
         self.reach(self._done + amount)
 
     def reach(self, done: float) -> None:
-        """Takes `done` as the amount done so far, and reports when it is time to."""
+        """Sets the work done so far to `done`, and reports if a report is due."""
         self._done = done
         now = self._clock()
         if now < self._next:
@@ -93,7 +94,7 @@ class Progress:
             logging.info("%s", self.line(now))
 
     def line(self, now: float) -> str:
-        """Returns the report as of the time `now`."""
+        """Returns the report at time `now`."""
         elapsed = now - self._start
         share = self._done / self._total if self._total else 1.0
         rate = self._done / elapsed if elapsed > 0 else 0.0

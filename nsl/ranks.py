@@ -1,4 +1,4 @@
-"""Ranks within groups, as of the neighbors of each node."""
+"""Ranks within groups, such as the neighbors of each node."""
 
 from typing import Any
 
@@ -7,13 +7,14 @@ import numpy.typing as npt
 
 
 def ranks_in_groups(groups: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Numbers the members of each group in their order.
+    """Numbers the members of each group from 0, in order.
 
     Args:
-      groups: The group of each member, of shape [members]; equal ones stand together.
+      groups: The group of each member, of shape [members]; the members of a group are
+        contiguous.
 
     Returns:
-      How many members of its group stand before each member.
+      The number of members of the same group before each member, shape [members].
     """
     starts = np.flatnonzero(np.append(True, groups[1:] != groups[:-1])[: len(groups)])
     sizes = np.diff(starts, append=len(groups))

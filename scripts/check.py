@@ -1,11 +1,12 @@
-"""Checks the files that changed: lint, types, and the tests that speak of them.
+"""Checks the files that changed: lint, types, and their tests.
 
     make check
     python scripts/check.py --since=HEAD~1
 
-A changed test runs. For a file of nsl, the test that mirrors it runs; without one, the
-tests of its room that name it, or else those of the files that import it. The programs
-of a changed page run, and the test of a changed example. `make test` runs everything.
+Runs every changed test file. For a module of nsl, runs the test file that mirrors it;
+if there is none, the tests of its subpackage that mention it, or else those of the
+modules that import it. Also runs the programs of changed pages and the tests of changed
+examples. `make test` runs everything.
 """
 
 import argparse
@@ -16,9 +17,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-# Cheap, and they speak of every file of the package.
+# Cheap tests that cover every file of the package.
 ALWAYS = ("tests/imports_test.py", "tests/public_api_test.py")
-# What speaks of files that no test mirrors.
+# The tests of files that no test mirrors.
 OTHERS = {
     ".github/workflows/": "tests/workflows_test.py",
     "README.md": "tests/readme_test.py",
@@ -35,7 +36,7 @@ def _git(*words: str) -> list[str]:
 
 
 def changed_files(since: str) -> list[str]:
-    """Lists the files that differ from a commit, and the new ones, as they are now."""
+    """Lists the existing files that differ from a commit, including untracked ones."""
     base = _git("merge-base", since, "HEAD")[0]
     names = _git("diff", "--name-only", "--diff-filter=d", base)
     names += _git("ls-files", "--others", "--exclude-standard")
@@ -43,7 +44,7 @@ def changed_files(since: str) -> list[str]:
 
 
 def _named(room: Path, stem: str) -> list[str]:
-    """Lists the tests of a room that name a module, or its public name."""
+    """Lists the tests of a subpackage that mention a module, in any case."""
     word = re.compile(rf"\b{stem.replace('_', '_?')}\b", re.IGNORECASE)
     tests = sorted((ROOT / room).rglob("*_test.py"))
     return [
@@ -52,7 +53,7 @@ def _named(room: Path, stem: str) -> list[str]:
 
 
 def tests_of(file: str) -> list[str]:
-    """Lists what pytest is to run for a changed file."""
+    """Lists the pytest arguments for a changed file."""
     path = Path(file)
     if file.endswith("_test.py"):
         return [file]
@@ -78,7 +79,7 @@ def tests_of(file: str) -> list[str]:
 
 
 def _importers(path: Path) -> list[str]:
-    """Lists the files of the same room that import a module."""
+    """Lists the files of the same subpackage that import a module."""
     word = re.compile(rf"^ *(from|import) .*\b{path.stem}\b", re.MULTILINE)
     room = sorted((ROOT / "nsl" / path.parts[0]).rglob("*.py"))
     return [
@@ -89,7 +90,7 @@ def _importers(path: Path) -> list[str]:
 
 
 def chosen(files: Iterable[str]) -> list[str]:
-    """Lists the tests for all changed files, each once."""
+    """Lists the pytest arguments for all changed files, without duplicates."""
     found = dict.fromkeys(test for file in files for test in tests_of(file))
     if any(file.startswith("nsl/") for file in files):
         found |= dict.fromkeys(ALWAYS)
@@ -98,7 +99,7 @@ def chosen(files: Iterable[str]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs ruff, mypy and pytest; returns 1 if one of them fails."""
+    """Runs ruff, mypy and pytest; returns 1 if any of them fails."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

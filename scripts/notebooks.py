@@ -1,12 +1,11 @@
-"""Makes notebooks of the pages that have programs, and executes them.
+"""Converts pages that have programs to notebooks, and executes them.
 
     make notebooks
     python scripts/notebooks.py docs/guides/tables.md
 
-The site has the notebook of each page beside it (`scripts/site_hooks.py`). The first
-cell installs nsl where it is missing. Pictures travel inside the notebook. Links from
-page to page lead into the site once mkdocs.yml names its address; before that, they
-are text.
+The site has a notebook next to each such page (`scripts/site_hooks.py`). The first cell
+installs nsl if necessary. Pictures are embedded. Links between pages point to the site
+if mkdocs.yml has its address; otherwise they become plain text.
 """
 
 import argparse
@@ -25,7 +24,7 @@ import nbformat
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-INSTALL = """# Installs nsl where it is missing.
+INSTALL = """# Install nsl if necessary.
 import importlib.util
 
 if importlib.util.find_spec("nsl") is None:
@@ -35,12 +34,12 @@ LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)(?:\{[^}]*\})?", re.DOTALL)
 
 
 def has_programs(markdown: str) -> bool:
-    """Tells whether a page has programs in Python."""
+    """Returns whether a page has Python programs."""
     return re.search(r"^```python", markdown, re.MULTILINE) is not None
 
 
 def _with_links(cell: Any, page: str, site_url: str) -> None:
-    """Puts pictures into a cell, and makes its links lead somewhere."""
+    """Embeds the pictures of a cell, and resolves its links."""
     attachments: dict[str, dict[str, str]] = {}
 
     def replaced(match: re.Match[str]) -> str:
@@ -66,12 +65,12 @@ def _with_links(cell: Any, page: str, site_url: str) -> None:
 
 
 def notebook(markdown: str, page: str, site_url: str = "") -> nbformat.NotebookNode:
-    """Makes a notebook of a page.
+    """Converts a page to a notebook.
 
     Args:
-      markdown: The page. Python blocks become cells, `sh` blocks cells of bash.
+      markdown: The page. Python blocks become cells, `sh` blocks bash cells.
       page: Its path in docs/, such as "guides/tables.md".
-      site_url: Where the site stands, or "".
+      site_url: The URL of the site, or "" if it has none.
 
     Returns:
       A valid notebook whose first cell installs nsl.
@@ -86,7 +85,7 @@ def notebook(markdown: str, page: str, site_url: str = "") -> nbformat.NotebookN
     first = nbformat.v4.new_code_cell(INSTALL.format(extras=extras))
     made.cells.insert(0, first)
     for number, cell in enumerate(made.cells):
-        cell.id = f"cell-{number}"  # the same notebook from the same page
+        cell.id = f"cell-{number}"  # reproducible
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     made.metadata = nbformat.from_dict({"kernelspec": kernel})
     nbformat.validate(made)
@@ -94,7 +93,7 @@ def notebook(markdown: str, page: str, site_url: str = "") -> nbformat.NotebookN
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Executes the notebooks of pages, each in an empty folder; stops at an error."""
+    """Executes notebooks of pages, each in an empty directory; stops at an error."""
     import nbclient
 
     parser = argparse.ArgumentParser(

@@ -1,10 +1,10 @@
-"""Builds what is released and uses it as a stranger would, outside the checkout.
+"""Builds the release and tests it as a user would, outside the checkout.
 
-Writes the wheel and the source archive to dist/ and the packages that come with the
-wheel, as a CycloneDX bill of materials, to sbom/. Both archives are built twice, the
-wheel from the source archive too, and must have the same bytes. Then the wheel is
-installed into an empty environment for each extra; there its commands answer and the
-programs of README.md run.
+Writes the wheel and the source distribution to dist/, and a CycloneDX bill of materials
+(SBOM) of the wheel with its dependencies to sbom/. Both are built twice, the wheel also
+from the source distribution, and must be byte-identical. Then, for each extra, installs
+the wheel into an empty environment, and runs its commands and the extra's program; that
+of the extra "examples" is README.md.
 
     make package
     python scripts/package.py --extras=plot,beam
@@ -32,8 +32,8 @@ COMMANDS = (
 README = "".join(
     re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
 )
-# For each extra (none: the wheel alone) a program that needs it. What an extra that is
-# missing gives is an ImportError which names it.
+# A program that needs each extra; "none" is the wheel without extras, where a missing
+# extra must raise an ImportError that names it.
 PROGRAMS = {
     "none": """
 import nsl
@@ -45,7 +45,7 @@ try:
 except ImportError as error:
     assert "nsl[beam]" in str(error), error
 else:
-    raise SystemExit("nsl.beam needs the extra beam, and came without it")
+    raise SystemExit("nsl.beam was imported without the extra beam")
 """,
     "plot": """
 import keras, numpy as np
@@ -86,7 +86,7 @@ import nsl.beam
 
 
 def run(*command: str | Path, folder: Path, **more: str) -> None:
-    """Runs a command in a folder; what it prints is shown only where it fails."""
+    """Runs a command in a directory; prints its output only if it fails."""
     environment = {**os.environ, **more}
     environment.pop("PYTHONPATH", None)
     done = subprocess.run(
@@ -98,18 +98,18 @@ def run(*command: str | Path, folder: Path, **more: str) -> None:
 
 
 def uv(*words: str | Path, folder: Path = ROOT, **more: str) -> None:
-    """Runs uv, which `make` has installed beside Python."""
+    """Runs uv, which `make` installs into the environment of this Python."""
     run(sys.executable, "-m", "uv", *words, folder=folder, **more)
 
 
 def commit_time() -> str:
-    """Returns when the last commit was made, in seconds since 1970."""
+    """Returns the time of the last commit, in seconds since 1970."""
     command = ["git", "log", "-1", "--format=%ct"]
     return subprocess.check_output(command, cwd=ROOT, text=True).strip()
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Returns the SHA-256 of each archive by its name."""
+    """Returns the SHA-256 digest of each distribution file, by name."""
     return {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.glob("nsl-*"))
@@ -117,16 +117,17 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def build(folder: Path) -> tuple[Path, dict[str, str]]:
-    """Builds into a folder; raises SystemExit if a second build differs.
+    """Builds into a directory; raises SystemExit if a second build differs.
 
     Returns:
-      The wheel, and the SHA-256 of both archives.
+      The wheel, and the SHA-256 digests of both files.
     """
     epoch = os.environ.get("SOURCE_DATE_EPOCH") or commit_time()
     for old in folder.glob("nsl-*"):
         old.unlink()
     with tempfile.TemporaryDirectory() as again:
-        # uv makes the wheel from the source archive, and here from the checkout.
+        # The first wheel is built from the source distribution, the second from the
+        # checkout.
         uv("build", "--out-dir", folder, SOURCE_DATE_EPOCH=epoch)
         uv("build", "--sdist", "--wheel", "--out-dir", again, SOURCE_DATE_EPOCH=epoch)
         first, second = digests(folder), digests(Path(again))
@@ -138,10 +139,10 @@ def build(folder: Path) -> tuple[Path, dict[str, str]]:
 
 
 def use(extra: str, wheel: Path, folder: Path) -> Path:
-    """Installs the wheel with an extra and runs what needs it.
+    """Installs the wheel with an extra, and runs its program and the commands.
 
     Returns:
-      The Python of the environment.
+      The Python interpreter of the environment.
     """
     environment = folder / extra
     uv("venv", "--python", sys.executable, environment)
@@ -159,7 +160,7 @@ def use(extra: str, wheel: Path, folder: Path) -> Path:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Builds, checks, installs and uses; stops at the first thing that fails."""
+    """Builds, checks, installs and runs; stops at the first failure."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -177,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         for extra in chosen:
             python = use(extra, wheel, Path(folder))
-            print(f"extra {extra}: installed, and its programs run", flush=True)
+            print(f"extra {extra}: installed; its program runs", flush=True)
             if extra == "none":
                 target = sbom / f"{wheel.stem.split('-py3')[0]}.cdx.json"
                 words = ("tool", "run", "--from", "cyclonedx-bom", "cyclonedx-py")

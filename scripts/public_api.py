@@ -1,6 +1,6 @@
-"""Every public name with its signature, read from the sources.
+"""Lists every public name with its signature, from the source code.
 
-`make api` writes them to tests/public_api.txt, once CHANGELOG.md speaks of each name
+`make api` writes the list to tests/public_api.txt, if CHANGELOG.md mentions each name
 that changed.
 """
 
@@ -16,7 +16,7 @@ SNAPSHOT = ROOT / "tests" / "public_api.txt"
 
 
 def _default(attribute: griffe.Attribute) -> str:
-    """Returns the default of a field of attrs, or the value as it stands."""
+    """Returns the default of an attrs field, or the value of another attribute."""
     value = attribute.value
     if not isinstance(value, griffe.ExprCall) or "field" not in str(value.function):
         return f" = {value}" if value is not None else ""
@@ -31,7 +31,7 @@ def _default(attribute: griffe.Attribute) -> str:
 
 def _lines(path: str, found: griffe.Object | griffe.Alias) -> Iterator[str]:
     if found.is_module:
-        # A function hides the module of its name that it is defined in.
+        # A function may hide the module of the same name that defines it.
         function = found.members.get(found.name)
         if function is None:
             yield f"{path}: module"
@@ -62,7 +62,7 @@ def _modules(module: griffe.Module) -> Iterator[griffe.Module]:
 
 
 def public() -> dict[str, griffe.Object | griffe.Alias | str]:
-    """Returns what each public path names: an object, or another path."""
+    """Returns the object of each public path; aliases have the first path instead."""
     package = griffe.load("nsl", search_paths=[str(ROOT)])
     assert isinstance(package, griffe.Module)
     found: dict[str, griffe.Object | griffe.Alias | str] = {}
@@ -76,20 +76,20 @@ def public() -> dict[str, griffe.Object | griffe.Alias | str]:
 
 
 def lines_of(path: str, found: griffe.Object | griffe.Alias | str) -> list[str]:
-    """Lists the lines of a public name, those of its members included."""
+    """Lists the lines of a public name, including those of its members."""
     return [f"{path} is {found}"] if isinstance(found, str) else [*_lines(path, found)]
 
 
 def describe() -> list[str]:
-    """Lists a line for each public name, in order."""
+    """Lists the lines of all public names, sorted."""
     lines = [line for item in public().items() for line in lines_of(*item)]
     return sorted(lines, key=lambda line: line.removeprefix("class "))
 
 
 def changed(old: list[str], new: list[str]) -> list[str]:
-    """Lists the public names, without their rooms, whose lines differ.
+    """Lists the public names, without their packages, whose lines differ.
 
-    A member stands under the name of its class.
+    A changed member counts as a change of its class.
     """
     names = set()
     for line in set(old) ^ set(new):
@@ -103,20 +103,20 @@ def _rooms() -> set[str]:
     return {path.name for path in (ROOT / "nsl").rglob("*") if path.is_dir()}
 
 
-def untold(names: list[str], changelog: str) -> list[str]:
-    """Lists the names that the newest section of the changelog does not speak of."""
+def unmentioned(names: list[str], changelog: str) -> list[str]:
+    """Lists the names that the newest section of the changelog does not mention."""
     section = re.split(r"^## ", changelog, flags=re.MULTILINE)[1]
     return [name for name in names if not re.search(rf"\b{name}\b", section)]
 
 
 def main() -> int:
-    """Writes the names; returns 1, and writes nothing, if the changelog is silent."""
+    """Writes the list; returns 1, without writing, if the changelog is incomplete."""
     old, new = SNAPSHOT.read_text().splitlines(), describe()
-    silent = untold(changed(old, new), (ROOT / "CHANGELOG.md").read_text())
-    if silent:
+    missing = unmentioned(changed(old, new), (ROOT / "CHANGELOG.md").read_text())
+    if missing:
         print(
-            "The newest section of CHANGELOG.md says nothing of what changed in"
-            f" {', '.join(silent)}. Add it there, then run this again.",
+            "The newest section of CHANGELOG.md does not mention the changes of "
+            f"{', '.join(missing)}. Add them, then run this again.",
             file=sys.stderr,
         )
         return 1

@@ -1,8 +1,8 @@
-"""What mkdocs.yml lets mkdocs do besides: hooks that finish and check the site.
+"""mkdocs hooks that complete and check the site.
 
-Beside each page stand its Markdown and, where it has programs, a notebook; `llms.txt`
-lists the pages for programs that read. A build fails if its search does not know a
-public name, or if a picture has no text for screen readers.
+Each page is also published as Markdown and, if it has programs, as a notebook.
+`llms.txt` lists the pages for language models. The build fails if the search index
+lacks a public name, or a picture has no alternative text.
 """
 
 import functools
@@ -21,9 +21,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from scripts import notebooks, public_api
 
-# A warning is an error: mkdocs.yml is strict.
+# Warnings are errors, because mkdocs.yml is strict.
 log = logging.getLogger("mkdocs.hooks.site")
-# The Markdown of each page, and its section of the site, in the order of the site.
+# The Markdown and the section of each page, in navigation order.
 _MARKDOWN: dict[str, str] = {}
 _SECTIONS: dict[str, str] = {}
 
@@ -33,7 +33,7 @@ def _is_notebook(page: str, markdown: str) -> bool:
 
 
 def _links(page: str, markdown: str, address: str, repo_url: str | None) -> str:
-    """Returns links to the other forms of a page, for the line below its title."""
+    """Returns links to the other formats of a page, for the line below its title."""
     name, links = posixpath.basename(address), []
     if _is_notebook(page, markdown):
         if repo_url and "github.com/" in repo_url:
@@ -46,14 +46,14 @@ def _links(page: str, markdown: str, address: str, repo_url: str | None) -> str:
 
 
 def on_nav(nav: Any, config: Any, files: Any) -> None:
-    """Keeps the order of the pages and their sections."""
+    """Stores the order of the pages and their sections."""
     del config, files
     for page in nav.pages:
         _SECTIONS[page.file.src_uri] = page.parent.title if page.parent else "Pages"
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Keeps the Markdown of a page; links to its other forms go under its title."""
+    """Stores the Markdown of a page, and adds links to its formats below the title."""
     del files
     _MARKDOWN[page.file.src_uri] = _with_reference(markdown)
     address = posixpath.splitext(page.file.dest_uri)[0]
@@ -63,14 +63,14 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
 
 
 class _Pictures(HTMLParser):
-    """Collects what a screen reader cannot tell: pictures without a text."""
+    """Collects pictures without alternative text."""
 
     def __init__(self) -> None:
         super().__init__()
         self.silent: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Looks at a picture, drawn here or in a file."""
+        """Checks an img or svg element."""
         found = dict(attrs)
         if tag == "img" and not found.get("alt"):
             self.silent.append(found.get("src") or "img")
@@ -80,7 +80,7 @@ class _Pictures(HTMLParser):
 
 
 def on_page_content(html: str, page: Any, config: Any, files: Any) -> None:
-    """Warns of pictures without an alternative text."""
+    """Warns of pictures without alternative text."""
     del config, files
     parser = _Pictures()
     parser.feed(html)
@@ -89,7 +89,7 @@ def on_page_content(html: str, page: Any, config: Any, files: Any) -> None:
 
 
 def _with_reference(markdown: str) -> str:
-    """Puts signatures and docstrings where a page has `::: nsl.room`."""
+    """Replaces each `::: nsl.package` with signatures and docstrings."""
     names = _public()
 
     def written(match: re.Match[str]) -> str:
@@ -112,7 +112,7 @@ def _public() -> dict[str, Any]:
 
 
 def unknown_names(index: Any) -> list[str]:
-    """Lists the public names that no title of a search index has."""
+    """Lists the public names that occur in no title or location of a search index."""
     titles = " ".join(
         f"{entry['title']} {entry['location']}" for entry in index["docs"]
     )
@@ -131,7 +131,7 @@ def summary(markdown: str) -> str:
 
 
 def on_post_build(config: Any) -> None:
-    """Writes the other forms of the pages and llms.txt, and checks the search."""
+    """Writes the other formats of the pages and llms.txt, and checks the search."""
     site, url = Path(config.site_dir), config.site_url or ""
     lines = [f"# {config.site_name}", "", f"> {config.site_description}"]
     section = ""
@@ -152,4 +152,4 @@ def on_post_build(config: Any) -> None:
     (site / "llms.txt").write_text("\n".join(lines) + "\n")
     index = json.loads((site / "search" / "search_index.json").read_text())
     for path in unknown_names(index):
-        log.warning("the search does not find %s: no page in docs/api has it", path)
+        log.warning("%s is not in the search index: add it to a page in docs/api", path)

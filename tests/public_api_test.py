@@ -39,4 +39,4 @@ def test_a_changed_signature_is_found_under_its_public_name() -> None:
 
 
 def test_only_the_newest_section_of_the_changelog_counts() -> None:
-    assert public_api.untold(["Graph", "PGD"], CHANGELOG) == ["PGD"]
+    assert public_api.unmentioned(["Graph", "PGD"], CHANGELOG) == ["PGD"]

@@ -1,8 +1,7 @@
-"""The tools on Apache Beam, for graphs that one machine cannot hold.
+"""The tools on Apache Beam, for graphs that do not fit on one machine.
 
-`pack_nbrs` and `build_graph` do what those of `nsl.tools` do, by the same functions, on
-any runner of Beam; `PackNeighbors` and `BuildGraph` are the same as transforms to put
-into your own pipeline.
+`pack_nbrs` and `build_graph` are the tools of `nsl.tools`, on any Beam runner.
+`PackNeighbors` and `BuildGraph` are transforms for custom pipelines.
 """
 
 import importlib
@@ -17,7 +16,7 @@ except ImportError as error:
         name="apache_beam",
     ) from error
 
-# As in nsl.tools: `python -m nsl.beam.pack_nbrs` runs a module imported already.
+# See nsl.tools: `python -m nsl.beam.pack_nbrs` runs a module that is already imported.
 warnings.filterwarnings(
     "ignore",
     message=r".*\.beam\.(pack_nbrs|build_graph)' found in sys\.modules",
@@ -30,7 +29,7 @@ from nsl.beam.build_transform import BuildGraph  # noqa: E402
 from nsl.beam.pack_nbrs import pack_nbrs  # noqa: E402
 from nsl.beam.pack_transform import PackNeighbors  # noqa: E402
 
-# Here, so that it holds for the transforms in custom pipelines too.
+# On import, so that it also applies to custom pipelines.
 direct_runner.send_whole_streams()
 
 __all__ = ["BuildGraph", "PackNeighbors", "build_graph", "pack_nbrs"]

@@ -1,4 +1,4 @@
-"""Builds a graph whose edges join examples of similar embeddings, on Apache Beam.
+"""Builds a graph whose edges join examples with similar embeddings, on Apache Beam.
 
 From the shell:
   python -m nsl.beam.build_graph --runner=FlinkRunner embeddings.tfr graph.tsv
@@ -26,7 +26,7 @@ from nsl.tools.build_graph import ARGUMENTS, USAGE, check_files, define_search_f
 
 
 class _FirstInputFn(beam.DoFn):
-    """Yields each id with its vector, of several inputs the first one's."""
+    """Yields each id with its vector from the first input that has the id."""
 
     def __init__(self) -> None:
         self._duplicates = Metrics.counter(NAMESPACE, "ids_in_several_inputs")
@@ -37,7 +37,7 @@ class _FirstInputFn(beam.DoFn):
         node, found = element[0], sorted(element[1])
         for (number, _), (next_number, _) in itertools.pairwise(found):
             if number == next_number:
-                raise ValueError(f"The id {node.decode()!r} stands twice in one input.")
+                raise ValueError(f"Duplicate id {node.decode()!r} in one input.")
         self._duplicates.inc(len(found) - 1)
         yield node, found[0][1]
 
@@ -64,34 +64,37 @@ def build_graph(
     report_path: PathLike | None = None,
     pipeline_options: PipelineOptions | Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """Does what `nsl.tools.build_graph` does, on a runner of Apache Beam.
+    """Like `nsl.tools.build_graph`, on an Apache Beam runner.
 
-    The edges are the same, in another order.
+    The edges are the same, in a different order.
 
     Args:
-      embedding_files: TFRecord, Parquet or Arrow files; see `nsl.tools.build_graph`,
-        as for the next ones. Each file is read by one worker.
+      embedding_files: TFRecord, Parquet or Arrow files; see `nsl.tools.build_graph`.
+        Each file is read by one worker.
       output_graph_path: The TSV file to write.
-      similarity_threshold: The least cosine similarity of an edge.
+      similarity_threshold: The smallest cosine similarity of an edge.
       id_feature_name: The feature that holds an example's id.
-      embedding_feature_name: The feature that holds its embedding.
-      lsh_splits: The number of random hyperplanes, or 0 to compare every pair.
-      lsh_rounds: How often the splitting is repeated.
-      random_seed: Seed of the hyperplanes, which are those of the local tool.
-      num_neighbors: The most neighbors an example keeps.
-      mutual: Whether each end of an edge must have chosen the other.
-      num_shards: The number of output files. None makes one, by one worker.
+      embedding_feature_name: The feature that holds an example's embedding.
+      lsh_splits: The number of random hyperplanes per round of hashing, or 0 for no
+        hashing.
+      lsh_rounds: The number of rounds of hashing.
+      random_seed: The seed of the hyperplanes, which are those of the local tool.
+      num_neighbors: The maximum number of neighbors of an example.
+      mutual: Whether to keep an edge only if both ends chose each other.
+      num_shards: The number of shards. By default, one worker writes a single file.
       compression: None or 'gzip'.
-      report_path: A file that gets the report as JSON.
+      report_path: A JSON file to write the report to.
       pipeline_options: Beam's options, such as `["--runner=FlinkRunner"]`.
 
     Returns:
-      The report: nodes, edges, isolated nodes, and the least, mean and largest number
-      of lines that a node with edges has as source.
+      The report: the numbers of nodes, edges and isolated nodes, and the minimum, mean
+      and maximum out-degree of nodes with edges.
 
     Raises:
+      ImportError: If a file needs pyarrow, which is not installed.
       OSError: If a file cannot be read or written.
-      ValueError: If an argument or the content of a file is wrong. Runners may wrap the
+      TypeError: If `embedding_files` is an array.
+      ValueError: If an argument or the content of a file is invalid. Runners may wrap
         errors of their workers.
     """
     config = GraphBuilderConfig(
@@ -110,12 +113,12 @@ def build_graph(
     output = os.fspath(output_graph_path)
     if not inputs:
         raise TypeError(
-            "nsl.beam.build_graph reads files, but received an array: see "
-            "nsl.tools.build_graph, or put the transform BuildGraph into a pipeline."
+            "nsl.beam.build_graph reads files, but received an array: use "
+            "nsl.tools.build_graph, or the transform nsl.beam.BuildGraph in a pipeline."
         )
     if output.endswith(SUFFIX):
         raise ValueError(
-            f"nsl.beam.build_graph writes TSV, but the output is {output}."
+            f"nsl.beam.build_graph writes TSV, but the output is {output}: rename it."
         )
     if not isinstance(pipeline_options, PipelineOptions):
         pipeline_options = PipelineOptions(list(pipeline_options or ()))
@@ -178,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command `nsl-beam-build-graph`.
 
     Args:
-      argv: The arguments. None takes those of the process.
+      argv: The arguments; those of the process by default.
 
     Returns:
       The exit code.

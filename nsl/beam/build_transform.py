@@ -1,4 +1,4 @@
-"""Building a graph whose edges join similar embeddings, as a transform."""
+"""A Beam transform that builds a graph whose edges join similar embeddings."""
 
 import functools
 import itertools
@@ -19,7 +19,7 @@ from nsl.tools.similar_pairs import Search, nearest_pairs, similar_pairs
 
 NAMESPACE = "nsl.build_graph"
 
-# Round and codes of a bucket; the one of all nodes if every pair is compared.
+# Round and code of a bucket. Without hashing, one bucket has all nodes.
 _Bucket: TypeAlias = tuple[int, bytes]
 # Part of the bucket, id, vector, codes of all rounds.
 _Member: TypeAlias = tuple[int, bytes, bytes, bytes]
@@ -48,8 +48,8 @@ class _HashFn(beam.DoFn):
         finite = np.isfinite(vectors).all(axis=1)
         if not finite.all():
             raise ValueError(
-                f"The embedding of the id {ids[int(np.argmin(finite))].decode()!r} "
-                "holds a value that is NaN or infinite."
+                f"The embedding of id {ids[int(np.argmin(finite))].decode()!r} has a "
+                "NaN or infinite value."
             )
         self._nodes.inc(len(batch))
         if not self._splits:
@@ -72,14 +72,14 @@ class _HashFn(beam.DoFn):
 
 
 def _matrix(rows: Sequence[bytes]) -> npt.NDArray[np.float32]:
-    # Embeddings may scale rows in place, so the array must be its own.
+    # A writable copy, because Embeddings may scale rows in place.
     return np.frombuffer(bytearray().join(rows), "<f4").reshape(len(rows), -1)
 
 
 def _dimensions_error(lengths: Iterable[int]) -> ValueError:
     return ValueError(
-        "All embeddings must have equally many values, but there are some with "
-        f"{' and '.join(str(length // 4) for length in sorted(lengths)[:2])}."
+        "All embeddings must have the same number of values, but some have "
+        f"{' and some '.join(str(length // 4) for length in sorted(lengths)[:2])}."
     )
 
 
@@ -92,7 +92,7 @@ def _blocks(
     element: tuple[_Bucket, tuple[bytes, bytes, bytes]],
     parts_of_large: Mapping[_Bucket, int],
 ) -> Iterator[tuple[tuple[int, bytes, int, int], _Member]]:
-    """Yields a node for each pair of parts of its bucket in which it is compared."""
+    """Yields a node for each pair of parts of its bucket that includes its part."""
     bucket, (node, row, codes) = element
     parts = parts_of_large.get(bucket, 1)
     part = spread(node, parts)
@@ -101,7 +101,7 @@ def _blocks(
 
 
 class _CompareFn(beam.DoFn):
-    """Compares the nodes of a block, or of two."""
+    """Compares the nodes within one part, or between two parts."""
 
     def __init__(self, config: GraphBuilderConfig) -> None:
         self._threshold = config.similarity_threshold
@@ -189,14 +189,14 @@ class _DegreesFn(beam.DoFn):
 class BuildGraph(beam.PTransform):
     """Builds a graph whose edges join similar embeddings.
 
-    Does what `nsl.tools.build_graph_from_config` does. The input is a collection of
-    `(id, vector)`: ids as UTF-8 bytes, each once, and vectors as the bytes of
-    little-endian float32. The output are the edges `(source, target, similarity)`.
+    Like `nsl.tools.build_graph_from_config`. The input is a collection of
+    `(id, vector)`: unique ids as UTF-8 bytes, and vectors as bytes of little-endian
+    float32. The output is a collection of edges `(source, target, similarity)`.
 
-    Nodes are grouped by bucket (by none, if every pair is compared). A bucket of more
+    Nodes are grouped by hash bucket; without hashing, all are in one. A bucket of more
     than `block_size` nodes is split into parts of about that size, and each pair of
-    parts is compared by itself, so a worker holds two parts at most. A pair that an
-    earlier round has compared is known by the codes that travel with the nodes.
+    parts is compared separately, so that a worker holds at most two parts. Each node
+    carries its buckets of all rounds, so that pairs from earlier rounds are skipped.
 
     ```python
     import apache_beam as beam
@@ -216,15 +216,15 @@ class BuildGraph(beam.PTransform):
     """
 
     def __init__(self, config: GraphBuilderConfig, *, block_size: int = 8192) -> None:
-        """Makes the transform.
+        """Initializes the transform.
 
         Args:
-          config: Which pairs become edges, and how they are searched. Without a random
-            seed one is drawn here, for all workers.
-          block_size: About how many nodes are compared with as many in one place.
+          config: Which pairs become edges, and how to search for them. Without a random
+            seed, one is drawn here for all workers.
+          block_size: The approximate size of a part.
 
         Raises:
-          TypeError: If `config` is no `GraphBuilderConfig`.
+          TypeError: If `config` is not a `GraphBuilderConfig`.
           ValueError: If `block_size` is less than 1.
         """
         super().__init__()
@@ -243,7 +243,7 @@ class BuildGraph(beam.PTransform):
         self._seed = seed
 
     def expand(self, vectors: Any) -> Any:
-        """Builds the transform; see the class."""
+        """Applies the transform; see the class."""
         config, block_size = self._config, self._block_size
         _ = (
             vectors

@@ -6,27 +6,27 @@ import apache_beam as beam
 
 from nsl.tools.heaviest_edges import heaviest_targets
 
-# Choosing takes microseconds whatever the number, so surplus is let gather first.
+# Selecting has a fixed cost, so it waits until this many surplus edges accumulate.
 _SURPLUS = 64
 
 
 class CombineHeaviest(beam.CombineFn):
     """Keeps the heaviest of the edges (target, weight) of a source.
 
-    It chooses as `nsl.tools.heaviest_edges` does. What it holds of a source is
-    bounded, however many edges come in, if there is a limit.
+    Selects edges like `nsl.tools.heaviest_edges`. With a limit, the size of an
+    accumulator is bounded regardless of the number of edges.
     """
 
     def __init__(self, limit: int | None) -> None:
-        """Sets the limit.
+        """Initializes the combiner.
 
         Args:
-          limit: How many edges are kept, or None for all.
+          limit: The maximum number of edges per source, or None for no limit.
         """
         self._limit = limit
 
     def create_accumulator(self) -> dict[bytes, float]:
-        """Returns the weights by target of no edges."""
+        """Returns an empty dict of weights by target."""
         return {}
 
     def add_input(
@@ -42,7 +42,7 @@ class CombineHeaviest(beam.CombineFn):
     def merge_accumulators(
         self, accumulators: Iterable[dict[bytes, float]]
     ) -> dict[bytes, float]:
-        """Adds the edges that several accumulators hold."""
+        """Merges the edges of several accumulators."""
         merged: dict[bytes, float] = {}
         for weights in accumulators:
             for edge in weights.items():
@@ -55,11 +55,11 @@ class CombineHeaviest(beam.CombineFn):
         return dict(heaviest_targets(weights, self._limit))
 
     def compact(self, weights: dict[bytes, float]) -> dict[bytes, float]:
-        """Drops what is not kept, before it travels."""
+        """Drops surplus edges before an accumulator is sent to another worker."""
         if self._limit is None or len(weights) <= self._limit:
             return weights
         return dict(heaviest_targets(weights, self._limit))
 
     def extract_output(self, weights: dict[bytes, float]) -> list[tuple[bytes, float]]:
-        """Returns targets and weights, the heaviest first."""
+        """Returns targets and weights, heaviest first."""
         return heaviest_targets(weights, self._limit)

@@ -1,16 +1,16 @@
-"""What keeps Beam's direct runner, with several workers, from losing data."""
+"""A workaround for data loss in Beam's direct runner with several workers."""
 
 from apache_beam.runners.portability.fn_api_runner import worker_handlers
 
 
 def send_whole_streams() -> None:
-    """Lets the direct runner of this process send a bundle's input in one piece.
+    """Makes this process's direct runner send the input of each bundle in one piece.
 
-    With several workers a thread of the runner sends once a second what is written so
-    far of a bundle's input, and then empties the buffer. What another thread writes in
-    between is gone, and no error tells (Beam 2.77,
-    `TimeBasedBufferingClosableOutputStream` in `data_plane.py`). So inputs that take
-    longer than a second to write, because they are large or the machine is busy, lose
-    parts. A time limit of 0 turns that thread off; batch jobs do not need it.
+    With several workers, a thread of the runner flushes the input of a bundle once per
+    second and then clears the buffer. Anything that another thread writes in between is
+    lost without an error (Beam 2.77, `TimeBasedBufferingClosableOutputStream` in
+    `data_plane.py`). Inputs that take longer than a second to write, because they are
+    large or the machine is busy, may therefore be incomplete. A time limit of 0
+    disables this thread, which batch jobs do not need.
     """
     worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 0

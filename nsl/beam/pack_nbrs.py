@@ -1,4 +1,4 @@
-"""Joins labeled examples with the features of their neighbors, on Apache Beam.
+"""Packs labeled examples with the features of their neighbors, on Apache Beam.
 
 From the shell:
   python -m nsl.beam.pack_nbrs --runner=FlinkRunner labeled.tfr '' graph.tsv out.tfr
@@ -46,25 +46,25 @@ def pack_nbrs(
     report_path: PathLike | None = None,
     pipeline_options: PipelineOptions | Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """Does what `nsl.tools.pack_nbrs` does, on a runner of Apache Beam.
+    """Like `nsl.tools.pack_nbrs`, on an Apache Beam runner.
 
-    The records are the same, in another order.
+    The records are the same, in a different order.
 
     Args:
-      labeled_examples_path: See `nsl.tools.pack_nbrs`, as for the next ones. Each file
-        is read by one worker.
-      unlabeled_examples_path: The examples that are only neighbors.
-      graph_path: TSV files of edges.
+      labeled_examples_path: See `nsl.tools.pack_nbrs`, like the other arguments. Each
+        file is read by one worker.
+      unlabeled_examples_path: The examples that occur only as neighbors.
+      graph_path: The files of edges.
       output_training_data_path: The TFRecord file to write.
       add_undirected_edges: Whether to add the reverse of each edge.
-      max_nbrs: The most neighbors an example gets.
+      max_nbrs: The maximum number of neighbors of an example, or None for no limit.
       id_feature_name: The feature that holds an example's id.
       seeds: 'labeled' or 'all'.
-      neighbor_features: The features of neighbors to copy.
-      num_shards: The number of output files. None makes one, by one worker.
+      neighbor_features: The features of neighbors to copy, or None for all.
+      num_shards: The number of shards. By default, one worker writes a single file.
       compression: None or 'gzip'.
-      dry_run: Whether to do everything but write.
-      report_path: A file that gets the report as JSON.
+      dry_run: Whether to do everything except write.
+      report_path: A JSON file to write the report to.
       pipeline_options: Beam's options, such as `["--runner=FlinkRunner"]`.
 
     Returns:
@@ -72,8 +72,9 @@ def pack_nbrs(
       `first_unknown_ids`.
 
     Raises:
+      ImportError: If a file needs pyarrow, which is not installed.
       OSError: If a file cannot be read or written.
-      ValueError: If an argument or the content of a file is wrong. Runners may wrap the
+      ValueError: If an argument or the content of a file is invalid. Runners may wrap
         errors of their workers.
     """
     check_arguments(max_nbrs, seeds)
@@ -121,14 +122,14 @@ def pack_nbrs(
 
 
 def _check_complete(counters: dict[str, int], distributions: dict[str, Any]) -> None:
-    """Warns if what was chosen did not arrive in the records."""
+    """Warns if the records do not have the neighbors that were chosen."""
     chosen = counters.get("neighbors_chosen", 0)
     neighbors = distributions.get("neighbors_per_record")
     packed = neighbors.sum if neighbors is not None else 0
     if chosen != packed:
         logging.warning(
             "%d neighbors were chosen, but the records have %d. Either the runner "
-            "counted work twice that it repeated, or it lost data: check the output.",
+            "counted retried work twice, or it lost data: check the output.",
             chosen,
             packed,
         )
@@ -177,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command `nsl-beam-pack-nbrs`.
 
     Args:
-      argv: The arguments. None takes those of the process.
+      argv: The arguments; those of the process by default.
 
     Returns:
       The exit code.

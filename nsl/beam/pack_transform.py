@@ -1,4 +1,4 @@
-"""Joining examples with the features of their neighbors, as a transform."""
+"""A Beam transform that packs examples with the features of their neighbors."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ from nsl.tools.pack_nbrs import check_arguments
 from nsl.tools.packing import Packer
 
 NAMESPACE = "nsl.pack_nbrs"
-# Records with at least so many neighbors have one counter.
+# Records with at least this many neighbors share a counter.
 MANY_NEIGHBORS = 100
 _LABELED, _UNLABELED, _UNKNOWN = 0, 1, 2
 _KINDS = ("labeled", "unlabeled")
@@ -23,19 +23,19 @@ _FOUND = "found"
 
 
 def _checked(example: tuple[bytes, bytes], kind: int) -> tuple[bytes, Any]:
-    """Returns the id of an example, its kind and itself."""
+    """Checks an example, and returns (id, (kind, serialized example))."""
     node, data = example
     try:
         check_example(data)
     except ValueError as error:
         raise ValueError(
-            f"The {_KINDS[kind]} example of the id {node.decode()!r}: {error}."
+            f"The {_KINDS[kind]} example with id {node.decode()!r}: {error}."
         ) from None
     return node, (kind, data)
 
 
 class _CheckIdsFn(beam.DoFn):
-    """Yields each id with its kind: labeled, if it stands in both sets."""
+    """Yields each id with its kind: labeled, if it occurs in both sets."""
 
     def __init__(self) -> None:
         self._labeled = Metrics.counter(NAMESPACE, "labeled_examples")
@@ -49,8 +49,7 @@ class _CheckIdsFn(beam.DoFn):
         for kind, next_kind in itertools.pairwise(kinds):
             if kind == next_kind:
                 raise ValueError(
-                    f"The id {node.decode()!r} stands twice among the {_KINDS[kind]} "
-                    "examples."
+                    f"Duplicate id {node.decode()!r} among the {_KINDS[kind]} examples."
                 )
         (self._unlabeled if kinds[0] else self._labeled).inc()
         self._both.inc(len(kinds) - 1)
@@ -84,7 +83,7 @@ class _DirectEdgesFn(beam.DoFn):
 
 
 class _PackFn(beam.DoFn):
-    """Yields the record of a seed, and which features it found in neighbors."""
+    """Yields the record of a seed, and the names of features found in neighbors."""
 
     def __init__(self, neighbor_features: Sequence[str] | None) -> None:
         self._features = neighbor_features
@@ -94,7 +93,7 @@ class _PackFn(beam.DoFn):
 
     def start_bundle(self) -> None:
         self._packer = Packer(self._features)
-        self._told: set[bytes] = set()
+        self._yielded: set[bytes] = set()
 
     def process(self, element: tuple[bytes, Mapping[str, Iterable[Any]]]) -> Any:
         groups = element[1]
@@ -113,11 +112,11 @@ class _PackFn(beam.DoFn):
         ).inc()
         yield record
         if self._features is not None and self._packer.packed_neighbors:
-            # The empty name says that there was a neighbor at all.
+            # The empty name means that there was at least one neighbor.
             names = self._packer.found | {b""}
-            for name in names - self._told:
+            for name in names - self._yielded:
                 yield beam.pvalue.TaggedOutput(_FOUND, name)
-            self._told |= names
+            self._yielded |= names
 
 
 def _check_features_found(names: set[bytes], neighbor_features: Sequence[str]) -> None:
@@ -128,7 +127,7 @@ def _check_features_found(names: set[bytes], neighbor_features: Sequence[str]) -
 
 
 class _TargetsFn(beam.DoFn):
-    """Yields (neighbor, (seed, place, weight)) for what was chosen."""
+    """Yields (neighbor, (seed, rank, weight)) for each chosen neighbor."""
 
     def __init__(self) -> None:
         self._chosen = Metrics.counter(NAMESPACE, "neighbors_chosen")
@@ -138,22 +137,22 @@ class _TargetsFn(beam.DoFn):
     ) -> Iterator[tuple[bytes, tuple[bytes, int, float]]]:
         seed, neighbors = element
         self._chosen.inc(len(neighbors))
-        for place, (target, weight) in enumerate(neighbors):
-            yield target, (seed, place, weight)
+        for rank, (target, weight) in enumerate(neighbors):
+            yield target, (seed, rank, weight)
 
 
 class PackNeighbors(beam.PTransform):
-    """Joins examples with the features of their neighbors in a graph.
+    """Packs examples with the features of their neighbors in a graph.
 
-    Does what `nsl.tools.pack_nbrs` does. The input is a dict of collections:
+    Like `nsl.tools.pack_nbrs`. The input is a dict of collections:
 
     - `labeled` and `unlabeled`: `(id, serialized Example)`, ids as UTF-8 bytes;
     - `edges`: `(source, target, weight)`.
 
-    The output are the serialized records. Each seed's neighbors are chosen before any
-    features travel, and neither a node that very many seeds have as neighbor nor a seed
-    of very many edges is gathered in one worker, unless `max_nbrs` is None: then a
-    record with all neighbors is made in one place.
+    The output is a collection of serialized records. Neighbors are chosen before any
+    features are shuffled. Hubs are not a bottleneck: neither the seeds of a popular
+    neighbor nor the edges of a high-degree seed are gathered in one worker. With
+    `max_nbrs=None`, however, one worker makes a record with all neighbors of a seed.
 
     ```python
     import apache_beam as beam
@@ -166,8 +165,8 @@ class PackNeighbors(beam.PTransform):
         } | nsl.beam.PackNeighbors(max_nbrs=5)
     ```
 
-    Metrics, in the namespace `nsl.pack_nbrs`: counters of what the local report counts,
-    and the distribution `neighbors_per_record`.
+    Metrics, in the namespace `nsl.pack_nbrs`: counters for the numbers in the local
+    report, and the distribution `neighbors_per_record`.
     """
 
     def __init__(
@@ -180,20 +179,21 @@ class PackNeighbors(beam.PTransform):
         edges_at_once: int = 10_000,
         hot_seed_fanout: int | None = None,
     ) -> None:
-        """Makes the transform.
+        """Initializes the transform.
 
         Args:
           add_undirected_edges: Whether to add the reverse of each edge.
-          max_nbrs: The most neighbors an example gets. None is no limit.
-          seeds: 'labeled', or 'all' to make unlabeled examples records too.
-          neighbor_features: The features of neighbors to copy. None copies all.
-          edges_at_once: How many edges of one node are joined in one place.
-          hot_seed_fanout: Over how many workers the choice among a seed's edges is
-            spread. Every edge then travels once more, so this pays only if the combiner
-            of a few seeds takes most of the time.
+          max_nbrs: The maximum number of neighbors of an example, or None for no limit.
+          seeds: 'labeled' to make records of the labeled examples, 'all' to make
+            records of the unlabeled ones as well.
+          neighbor_features: The features of neighbors to copy, or None for all.
+          edges_at_once: The maximum number of edges of one node joined by one worker.
+          hot_seed_fanout: The number of workers among which the selection of a seed's
+            neighbors is divided. This shuffles every edge once more, so it pays only if
+            combining the edges of a few seeds takes most of the time.
 
         Raises:
-          ValueError: If an argument is wrong.
+          ValueError: If an argument is invalid.
         """
         super().__init__()
         check_arguments(max_nbrs, seeds)
@@ -208,9 +208,9 @@ class PackNeighbors(beam.PTransform):
         self._edges_at_once = edges_at_once
         self._hot_seed_fanout = hot_seed_fanout
 
-    # Beam would take the type of a dict for that of one collection.
+    # `Any`, because Beam would treat the type of a dict as that of one collection.
     def expand(self, inputs: Any) -> Any:
-        """Builds the transform; see the class."""
+        """Applies the transform; see the class."""
         labeled = inputs["labeled"] | "MarkLabeled" >> beam.Map(_checked, _LABELED)
         unlabeled = inputs["unlabeled"] | "MarkUnlabeled" >> beam.Map(
             _checked, _UNLABELED
@@ -259,7 +259,7 @@ class PackNeighbors(beam.PTransform):
         return packed.records
 
     def _heaviest(self, edges: Any, ids: Any) -> Any:
-        """Returns (seed, its neighbors with weights, the heaviest first)."""
+        """Returns (seed, [(neighbor, weight), ...]), heaviest first."""
         limit = self._edges_at_once
         by_source = edges | "BySource" >> beam.MapTuple(
             lambda source, target, weight: (source, (target, weight))

@@ -1,4 +1,4 @@
-"""Running a pipeline from the shell: its options, its flags, its report."""
+"""Runs pipelines from the command line: flags, Beam options, metrics."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,10 +12,10 @@ from nsl.tools.command_line import UsageError
 
 _USAGE = """
 
-Runs on Apache Beam: --runner=... chooses where, and all other options of Beam may be
-given too, as --name=value. A file is read by one worker, many files in parallel."""
+Runs on Apache Beam. --runner=... selects the runner; other Beam options are passed as
+--name=value. Each file is read by one worker, different files in parallel."""
 
-# Their job servers know options that Beam's Python package does not.
+# The job servers of these runners have options that Beam's Python package lacks.
 _OPEN_RUNNERS = ("portable", "flink", "spark")
 
 
@@ -26,14 +26,14 @@ def run(
     job: Callable[[list[str], dict[str, Any]], object],
     argv: Sequence[str] | None,
 ) -> int:
-    """Does what `command_line.run` does, and takes the options of Beam too.
+    """Like `command_line.run`, but also accepts Beam options.
 
     Args:
       program: The command's name.
-      usage: What it does and which arguments it takes.
+      usage: The description and the arguments, for --help.
       define_flags: Defines the command's flags.
-      job: Does the work; `pipeline_options` is among its keyword arguments.
-      argv: The command line without the program's name. None takes `sys.argv`.
+      job: Does the work; `pipeline_options` is one of its keyword arguments.
+      argv: The command line without the program's name; `sys.argv[1:]` by default.
 
     Returns:
       The exit code.
@@ -49,16 +49,16 @@ def run(
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Separates what the tool's own flags have left.
+    """Separates positional arguments and Beam options.
 
     Args:
-      arguments: Positional arguments, and flags the tool does not know.
+      arguments: Positional arguments, and flags that the command does not have.
 
     Returns:
-      The positional arguments, and the options of Beam.
+      The positional arguments, and the Beam options.
 
     Raises:
-      UsageError: If neither the tool nor Beam has a flag.
+      UsageError: If Beam does not have a flag either.
     """
     positional = [argument for argument in arguments if argument[:2] != "--"]
     options = [argument for argument in arguments if argument[:2] == "--"]
@@ -76,11 +76,11 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def metrics(result: Any, namespace: str) -> tuple[dict[str, int], dict[str, Any]]:
-    """Returns what a pipeline counted.
+    """Returns the metrics of a pipeline.
 
     Args:
-      result: What running it returned.
-      namespace: The namespace of its metrics.
+      result: The result of running the pipeline.
+      namespace: The namespace of the metrics.
 
     Returns:
       The counters by name, and the distributions by name.

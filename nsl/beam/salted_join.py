@@ -1,4 +1,4 @@
-"""A join in which a key that very many elements have is no bottleneck."""
+"""A join in which hot keys are not a bottleneck."""
 
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,7 +14,7 @@ _ONE, _MANY = "one", "many"
 
 
 def spread(node: bytes, parts: int) -> int:
-    """Returns the part of several that a node belongs to, the same in all workers."""
+    """Assigns a node to one of several parts by a hash that all workers share."""
     return zlib.crc32(node) % parts
 
 
@@ -51,31 +51,31 @@ class _JoinFn(beam.DoFn):
 
 
 class SaltedJoin(beam.PTransform):
-    """Joins many values of each key with the payload of that key.
+    """Joins many values of each key with one payload per key.
 
-    A key with more values than a limit is split into several: each value goes to one
-    of them by the hash of its first item, and the payload to all. So no worker gets
-    many more values of one key than the limit, and the payload of a hub is joined with
-    its values in many bundles. Keys are counted by a combiner before.
+    A hot key, with more values than a limit, is salted: each value gets a salt from the
+    hash of its first item, and the payload is replicated to all salts. No worker then
+    gets many more values of one key than the limit. A combiner counts the values of
+    each key first.
 
     The input is a pair of collections: `(key, value)`, where a value is a tuple that
     starts with an id, and `(key, payload)`, where a payload is a tuple that starts with
-    a number; of several payloads the one of the smallest number is taken. The output is
-    `(key, value, payload)`, with None for no payload. The distribution
-    `values_joined_in_one_place` tells whether the limit is right.
+    a number; of several payloads, the one with the smallest number is used. The output
+    is `(key, value, payload)`, with None for a missing payload. The distribution
+    `values_joined_in_one_place` shows whether the limit is suitable.
     """
 
     def __init__(self, limit: int) -> None:
-        """Sets the limit.
+        """Initializes the transform.
 
         Args:
-          limit: How many values of one key are joined in one place.
+          limit: The approximate maximum number of values of a key per worker.
         """
         super().__init__()
         self._limit = limit
 
     def expand(self, inputs: Any) -> Any:
-        """Joins; see the class."""
+        """Applies the transform; see the class."""
         many, one = inputs
         limit = self._limit
         hot = beam.pvalue.AsDict(

@@ -1,7 +1,7 @@
-"""Reading and writing the files of the tools in a pipeline.
+"""Reads and writes the files of the tools in a pipeline.
 
-A file is read by one worker, with the readers of the local tools; many files are read
-in parallel.
+Each file is read by one worker, with the readers of the local tools; different files
+are read in parallel.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from nsl.tools.embedding_files import EmbeddingParser, table_blocks
 
 
 class _ReadFiles(beam.PTransform):
-    """Gives each file of a list to a worker."""
+    """Reads each file of a list in a worker."""
 
     def __init__(self, paths: Sequence[str], reader: beam.DoFn) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ def read_edges(paths: Sequence[str], namespace: str) -> beam.PTransform:
 
     Args:
       paths: The files.
-      namespace: The namespace of the counters of what stands between the edges.
+      namespace: The namespace of the counters for blank lines, comments and the like.
     """
     return _ReadFiles(paths, _ReadEdgesFn(namespace))
 
@@ -104,14 +104,14 @@ def read_embeddings(
 def write(
     path: str, num_shards: int | None, compression: str | None
 ) -> beam.PTransform:
-    """Returns a transform that writes bytes one after the other.
+    """Returns a transform that writes concatenated bytes.
 
-    The files get their names when all are written.
+    The files get their final names when all are complete.
 
     Args:
-      path: The output's name.
-      num_shards: The number of files `<path>-00000-of-0000N`, or None for one file
-        called `path`, which one worker writes.
+      path: The path of the output.
+      num_shards: The number of shards `<path>-00000-of-0000N`, or None for a single
+        file, which one worker writes.
       compression: None, 'none' or 'gzip'.
     """
     return beam.io.WriteToText(

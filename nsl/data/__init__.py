@@ -1,4 +1,4 @@
-"""Neighbors from memory: graphs beside features, and batches that hold both."""
+"""In-memory graphs, and datasets of samples with their neighbors."""
 
 from nsl.data.graph import Graph
 from nsl.data.neighbor_dataset import neighbor_dataset

@@ -1,4 +1,4 @@
-"""Which samples of each batch one worker's input pipeline makes."""
+"""The part of each global batch that one worker's input pipeline yields."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import tensorflow as tf
 class BatchPart:
     """The replicas that an input pipeline feeds.
 
-    Each batch is cut into one piece for each replica, as evenly as it can be. A
-    pipeline yields the pieces of its replicas in turn, all pipelines equally many.
+    Each global batch is split into one piece per replica, as evenly as possible. A
+    pipeline yields the pieces of its replicas in turn; every pipeline yields the same
+    number.
 
     Attributes:
-      replicas: How many replicas there are over all workers.
-      first: The first replica of this pipeline.
-      local: How many replicas this pipeline feeds.
+      replicas: The number of replicas of all workers.
+      first: The first replica that this pipeline feeds.
+      local: The number of replicas that this pipeline feeds.
     """
 
     replicas: int = 1
@@ -27,18 +28,18 @@ class BatchPart:
 
     @classmethod
     def of(cls, context: tf.distribute.InputContext | None) -> BatchPart:
-        """Finds the part of a pipeline.
+        """Returns the part of a pipeline.
 
         Args:
-          context: What `tf.distribute` says of the pipeline; None for the only one,
-            which makes whole batches.
+          context: The context that `tf.distribute` passes; None for a single pipeline,
+            which yields whole batches.
 
         Returns:
-          Its part.
+          The part.
 
         Raises:
-          TypeError: If `context` is something else.
-          ValueError: If the pipelines do not feed equally many replicas.
+          TypeError: If `context` is neither None nor an input context.
+          ValueError: If the pipelines feed different numbers of replicas.
         """
         if context is None:
             return cls()
@@ -52,34 +53,34 @@ class BatchPart:
         index = context.input_pipeline_id
         if replicas % workers or not 0 <= index < workers:
             raise ValueError(
-                "Each input pipeline must feed equally many replicas, but received "
-                f"pipeline {index} of {workers} for {replicas} replicas."
+                "All input pipelines must feed the same number of replicas, but "
+                f"received pipeline {index} of {workers} for {replicas} replicas."
             )
         local = replicas // workers
         return cls(replicas, index * local, local)
 
     @property
     def is_whole(self) -> bool:
-        """Whether this pipeline is the only one."""
+        """Whether this is the only pipeline."""
         return self.local == self.replicas
 
     def piece_size(self, batch_size: int) -> int | None:
-        """Returns the size of the pieces of a full batch, None if they differ."""
+        """Returns the size of each piece of a full batch, or None if sizes differ."""
         return None if batch_size % self.replicas else batch_size // self.replicas
 
     def piece(
         self, index: tf.Tensor, batch_size: int, samples: int
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Finds one of the pieces that this pipeline yields in an epoch.
+        """Returns one of the pieces that this pipeline yields in an epoch.
 
         Args:
-          index: Which of them, from 0 on; int64.
-          batch_size: How many samples a full batch has.
-          samples: How many samples an epoch has.
+          index: The index of the piece in this pipeline, int64.
+          batch_size: The number of samples in a full batch.
+          samples: The number of samples in an epoch.
 
         Returns:
-          The number of the piece among those of all pipelines, and at which sample of
-          the epoch it begins and ends.
+          The index of the piece among those of all pipelines, and the first sample of
+          the epoch in it and the one after its last; int64 scalars.
         """
         batch, replica = index // self.local, self.first + index % self.local
         start = batch * batch_size

@@ -1,4 +1,4 @@
-"""The forms in which edges come in, all as columns of ids and weights."""
+"""Converts every supported form of edges to columns of ids and weights."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,29 +19,31 @@ _CHUNK_EDGES = 1 << 18
 
 
 def read_edges(edges: Any, integer_ids: bool | None) -> Iterator[Edges]:
-    """Reads edges in any of the forms that `Graph` takes.
+    """Reads edges in any of the forms that `Graph` accepts.
 
     Args:
-      edges: As there.
-      integer_ids: Whether ids are numbers, also those in a text; None if that is
-        unknown: then what a file has as numbers are numbers.
+      edges: See `Graph`.
+      integer_ids: Whether ids are integers; those in text files are then parsed. None
+        if unknown: ids are then integers if the file stores integers.
 
     Yields:
-      The edges, in parts, with weights of float32.
+      Chunks of edges, with float32 weights.
 
     Raises:
-      ImportError: If a file needs pyarrow, which is missing.
-      OSError: If the file cannot be read.
-      TypeError: If `edges` has another form.
-      ValueError: If an edge is wrong.
+      ImportError: If a file needs pyarrow, which is not installed.
+      OSError: If a file cannot be read.
+      TypeError: If `edges` has none of these forms.
+      ValueError: If an edge is malformed.
     """
     if _are_paths(edges):
         return _read_files(input_files.expand_paths(edges), integer_ids)
     if is_sparse_matrix(edges):
         matrix = canonical(edges)
-        # To SciPy it makes no difference whether a zero is stored.
-        there = matrix.data != 0
-        return _read_columns(matrix.row[there], matrix.col[there], matrix.data[there])
+        # Stored zeros are not edges.
+        stored = matrix.data != 0
+        return _read_columns(
+            matrix.row[stored], matrix.col[stored], matrix.data[stored]
+        )
     if isinstance(edges, Mapping):
         return _read_columns(*_columns_of_dict(edges))
     names = getattr(edges, "column_names", getattr(edges, "columns", None))
@@ -57,7 +59,7 @@ def read_edges(edges: Any, integer_ids: bool | None) -> Iterator[Edges]:
     hint = ""
     if hasattr(edges, "edges") and hasattr(edges, "nodes"):
         hint = (
-            "; of a NetworkX graph take networkx.to_scipy_sparse_array(graph), and "
+            "; for a NetworkX graph pass networkx.to_scipy_sparse_array(graph), and "
             "list(graph) as ids"
         )
     raise TypeError(
@@ -85,14 +87,15 @@ def _columns_of_dict(graph: Mapping[Any, Any]) -> tuple[list[Any], ...]:
         and named_columns(names) is not None
     ):
         raise ValueError(
-            f"a dict of the lists {names} may be columns or the neighbors of each "
-            "node: give a tuple (sources, targets) or (sources, targets, weights)"
+            f"The dict with keys {names} is ambiguous: its values may be columns or "
+            "adjacency lists. Pass a tuple (sources, targets) or (sources, targets, "
+            "weights)."
         )
     for source, row in graph.items():
         if isinstance(row, str | bytes) or not hasattr(row, "__len__"):
             raise TypeError(
-                "The graph must be {source: {target: weight}} or {source: [target]}, "
-                f"but node {source!r} has {row!r}."
+                "A dict of edges must be {source: {target: weight}} or {source: "
+                f"[target]}}, but its value for node {source!r} is {row!r}."
             )
         sources += [source] * len(row)
         targets += row
@@ -105,8 +108,8 @@ def _columns_of_tuples(edges: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
     if not lengths <= {2, 3}:
         number = next(n for n, edge in enumerate(edges) if len(edge) not in (2, 3))
         raise ValueError(
-            f"edge {number} must be (source, target) or (source, target, weight), but "
-            f"is {edges[number]!r}"
+            f"Edge {number} must be (source, target) or (source, target, weight), but "
+            f"is {edges[number]!r}."
         )
     columns = [[edge[0] for edge in edges], [edge[1] for edge in edges]]
     if 3 in lengths:
@@ -121,8 +124,9 @@ def _read_columns(sources: Any, targets: Any, weights: Any = None) -> Iterator[E
     weights = np.asarray(weights)
     if not sources.shape == targets.shape == weights.shape or sources.ndim != 1:
         raise ValueError(
-            "The sources, targets and weights must be vectors of the same length, but "
-            f"have shapes {sources.shape}, {targets.shape} and {weights.shape}."
+            "The sources, targets and weights must be one-dimensional and of equal "
+            f"length, but have shapes {sources.shape}, {targets.shape} and "
+            f"{weights.shape}."
         )
     if (sources.dtype.kind == "S") != (targets.dtype.kind == "S"):
         raise TypeError(
@@ -132,15 +136,15 @@ def _read_columns(sources: Any, targets: Any, weights: Any = None) -> Iterator[E
     if weights.dtype.kind not in "biuf" and weights.size:
         raise TypeError(f"The weights must be numbers, but are {weights.dtype}.")
     for start in range(0, len(sources), _CHUNK_EDGES):
-        part = slice(start, start + _CHUNK_EDGES)
+        chunk = slice(start, start + _CHUNK_EDGES)
         yield Edges(
-            _listed(sources[part]),
-            _listed(targets[part]),
-            _checked_weights(weights[part], start),
+            _as_chunk(sources[chunk]),
+            _as_chunk(targets[chunk]),
+            _checked_weights(weights[chunk], start),
         )
 
 
-def _listed(ids: npt.NDArray[Any]) -> Ids:
+def _as_chunk(ids: npt.NDArray[Any]) -> Ids:
     return Strings.of(ids) if ids.dtype.kind == "S" else ids.astype(np.int64)
 
 
@@ -150,8 +154,8 @@ def _checked_weights(weights: npt.NDArray[Any], first: int) -> npt.NDArray[np.fl
     wrong = edge_lines.first_infinite(checked)
     if wrong is not None:
         raise ValueError(
-            f"edge {first + wrong}: the weight must be finite as a float32, but "
-            f"is {weights[wrong]}"
+            f"Edge {first + wrong}: the weight must be finite in float32, but is "
+            f"{weights[wrong]}."
         )
     return checked
 
@@ -182,7 +186,7 @@ def _integers(ids: Ids, file: EdgeFile) -> npt.NDArray[np.int64]:
                 numbers[edge] = _integer(text)
             except (ValueError, OverflowError) as error:
                 raise ValueError(
-                    f"{file.place(edge)}: {error}; the ids given are integers."
+                    f"{file.place(edge)}: {error}; the `ids` argument has integers."
                 ) from None
         return numbers
 
@@ -191,7 +195,7 @@ def _integer(text: bytes) -> int:
     try:
         return int(text)
     except ValueError:
-        # Tables write a column of integers as 1.0 where one of them was missing.
+        # pandas writes a column of integers with missing values as 1.0.
         whole, point, zeros = text.partition(b".")
         if point and not zeros.strip(b"0"):
             return int(whole)

@@ -1,4 +1,4 @@
-"""The rows of features, dense, sparse or ragged, from which batches are gathered."""
+"""Dense, sparse and ragged features whose rows are gathered into batches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _STRINGS, _NUMBERS, _ROWS = "strings", "numbers", "rows"
 
 
 class SparseRows:
-    """A sparse tensor in the memory of the CPU, whose rows are found at once."""
+    """A sparse tensor in host memory, with its values grouped by row."""
 
     def __init__(
         self,
@@ -23,12 +23,12 @@ class SparseRows:
         values: npt.NDArray[Any],
         shape: tuple[int, ...],
     ) -> None:
-        """Divides a sparse tensor into rows.
+        """Groups the values of a sparse tensor by row.
 
         Args:
-          indices: Where its values stand, of shape [values, rank], in order.
-          values: The values.
-          shape: Its shape.
+          indices: The indices of the values, of shape [values, rank], sorted.
+          values: The values, of shape [values].
+          shape: The dense shape.
         """
         self._row_shape = tf.constant(shape[1:], tf.int64)
         counts = np.bincount(indices[:, 0], minlength=shape[0])
@@ -37,7 +37,7 @@ class SparseRows:
         self._values = host_tensor(values)
 
     def gather(self, nodes: tf.Tensor) -> tf.SparseTensor:
-        """Returns the rows of nodes of shape [batch] or [batch, m] in its place."""
+        """Gathers the rows of nodes; see the function `gather`."""
         flat = tf.reshape(nodes, [-1])
         entries = tf.ragged.range(
             tf.gather(self._splits, flat), tf.gather(self._splits, flat + 1)
@@ -58,20 +58,20 @@ Rows: TypeAlias = tf.Tensor | tf.RaggedTensor | SparseRows
 
 
 def feature_rows(value: Any, what: str, nodes: int) -> Rows:
-    """Puts a feature into the memory of the CPU, without a copy if that is possible.
+    """Loads a feature into host memory, without a copy if possible.
 
     Args:
-      value: Numbers or strings with a row for each node: what `plain_array` takes, a
-        tf.RaggedTensor, a tf.SparseTensor, or a sparse matrix or array of SciPy.
-      what: What errors call it.
+      value: Numbers or strings of shape [nodes, ...]: anything `plain_array` accepts, a
+        tf.RaggedTensor, a tf.SparseTensor, or a SciPy sparse matrix or array.
+      what: The name of the feature in error messages.
       nodes: The number of nodes.
 
     Returns:
       The rows, for `gather`.
 
     Raises:
-      TypeError: If it is neither numbers nor strings.
-      ValueError: If it has not one row for each node.
+      TypeError: If the feature is neither numbers nor strings.
+      ValueError: If the feature does not have one row for each node.
     """
     if isinstance(value, tf.RaggedTensor):
         _check_length((value.shape[0], *value.shape[1:]), what, nodes)
@@ -95,14 +95,22 @@ def feature_rows(value: Any, what: str, nodes: int) -> Rows:
 
 
 def gather(rows: Rows, nodes: tf.Tensor) -> Any:
-    """Returns the rows of nodes of shape [batch] or [batch, m] in its place."""
+    """Gathers rows, as `tf.gather` does.
+
+    Args:
+      rows: A feature of shape [nodes, ...].
+      nodes: Rows, an integer tensor of shape [batch] or [batch, m].
+
+    Returns:
+      A dense, ragged or sparse tensor of shape [batch, ...] or [batch, m, ...].
+    """
     return (
         rows.gather(nodes) if isinstance(rows, SparseRows) else tf.gather(rows, nodes)
     )
 
 
 def _entries(matrix: Any) -> tuple[npt.NDArray[np.integer], npt.NDArray[Any]]:
-    """Returns where the values of a SciPy matrix stand, in order, and the values."""
+    """Returns the sorted indices and the values of a SciPy sparse matrix."""
     if len(matrix.shape) == 2:
         coordinates = canonical(matrix)
         return np.stack((coordinates.row, coordinates.col), axis=1), coordinates.data
@@ -117,25 +125,25 @@ def _check_length(shape: tuple[Any, ...], what: str, nodes: int) -> None:
     if not shape or shape[0] != nodes:
         raise ValueError(
             f"{what} must have one row for each of the {nodes} nodes of the graph, but "
-            f"has shape {tuple(shape)}. If nodes without edges are missing, give the "
-            "graph the ids of all nodes."
+            f"has shape {tuple(shape)}. If the graph lacks nodes without edges, pass "
+            "the ids of all nodes to it."
         )
 
 
 def plain_array(value: Any, what: str) -> npt.NDArray[Any]:
-    """Returns numbers or strings as an array that TensorFlow takes.
+    """Converts numbers or strings to an array that TensorFlow accepts.
 
     Args:
-      value: Numbers or strings in an array, a sequence or a column of a table, boxed in
-        Python objects or not.
-      what: What errors call them.
+      value: Numbers or strings: an array, a sequence or a column of a table. Arrays of
+        Python objects are accepted.
+      what: Its name in error messages.
 
     Returns:
-      An array of a dtype that TensorFlow has; strings may be objects.
+      An array of a dtype that TensorFlow supports; strings may have dtype object.
 
     Raises:
-      TypeError: If they are neither all numbers nor all strings.
-      ValueError: If rows differ in length.
+      TypeError: If the values are neither all numbers nor all strings.
+      ValueError: If the rows differ in length.
     """
     if is_sparse_matrix(value) or isinstance(value, tf.SparseTensor | tf.RaggedTensor):
         raise TypeError(
@@ -144,14 +152,14 @@ def plain_array(value: Any, what: str) -> npt.NDArray[Any]:
     try:
         array = np.asarray(value)
         if array.dtype.kind in "US" and not hasattr(value, "__array__"):
-            # NumPy would turn the numbers of a mixed list into strings.
+            # NumPy would convert the numbers of a mixed list to strings.
             array = np.array(value, dtype=object)
         if array.dtype.kind in "OT" and array.ndim:
             array = _unboxed(array, what)
-    except ValueError:  # NumPy's, of shapes that differ
+    except ValueError:  # raised by NumPy for rows of different shapes
         raise ValueError(
-            f"The rows of {what} differ in length. Pad them; a feature may be a "
-            "tf.RaggedTensor instead (tf.ragged.constant)."
+            f"The rows of {what} differ in length. Pad them, or pass a feature as a "
+            "tf.RaggedTensor (tf.ragged.constant)."
         ) from None
     _check_dtype(array.dtype, what)
     return array
@@ -167,11 +175,11 @@ def _check_dtype(dtype: np.dtype[Any], what: str) -> None:
 
 
 def _unboxed(array: npt.NDArray[Any], what: str) -> npt.NDArray[Any]:
-    """Returns an array of Python objects as one of numbers, or of objects str, bytes.
+    """Converts an array of objects to numbers, if it does not hold strings.
 
     Raises:
-      TypeError: If they are neither all numbers, all strings nor all rows.
-      ValueError: If they are rows of different shapes.
+      TypeError: If the objects are not all numbers, all strings or all sequences.
+      ValueError: If they are sequences of different shapes.
     """
     values = array.reshape(-1).tolist()
     kinds = [_kind(value) for value in values]
@@ -182,8 +190,8 @@ def _unboxed(array: npt.NDArray[Any], what: str) -> npt.NDArray[Any]:
                 f"{what} must be an array of numbers or strings, but row {row} holds "
                 f"{value!r} ({type(value).__name__})"
                 + (f" among {kinds[0]}" if kind else "")
-                + ". Fill in missing values, and make columns of different kinds "
-                "different features."
+                + ". Fill in missing values, and split columns of different types "
+                "into separate features."
             )
     if not values or kinds[0] == _STRINGS:
         return array.astype(object)

@@ -1,4 +1,4 @@
-"""A graph as compressed sparse rows."""
+"""An in-memory graph in compressed sparse row (CSR) format."""
 
 from __future__ import annotations
 
@@ -15,53 +15,56 @@ from nsl.data.sparse_matrices import is_sparse_matrix
 
 
 class Graph:
-    """A weighted graph in memory, at 8 bytes an edge and its ids.
+    """A weighted directed graph in memory, at 8 bytes per edge plus the ids.
 
     The neighbors of the node in row i are `targets[row_splits[i]:row_splits[i + 1]]`,
-    the heaviest first and of equally heavy ones the one with the larger id first. Of
-    an edge given several times the largest weight stays. No node is its own neighbor:
-    an edge from a node to itself, such as nearest-neighbor searches give, is left out
-    and counted.
+    sorted by weight, heaviest first; ties are sorted by id, largest first. Duplicate
+    edges are merged and keep the largest weight. Self-loops are dropped and counted.
 
     ```python
     graph = nsl.data.Graph({"a": {"b": 0.5}, "b": {"c": 1.0}}, undirected=True)
     graph.num_edges  # 4
     graph.rows(["c", "a"])  # [2, 0]
-    nsl.data.Graph("graph.tsv", ids=ids)  # ids in the order of the features
+    nsl.data.Graph("graph.tsv", ids=ids)  # ids in the order of the feature rows
     nsl.data.Graph((sources, targets), ids=range(2708))
     ```
 
     Attributes:
-      row_splits: Where each row starts and the last ends, int64 of shape [nodes + 1].
-      targets: Rows of the neighbors, int32 of shape [edges].
-      weights: Weights of the edges, float32 of shape [edges].
-      self_edges: How many of the given edges led from a node to itself.
+      row_splits: The start of each row and the end of the last, int64 of shape
+        [nodes + 1].
+      targets: The rows of the neighbors, int32 of shape [edges].
+      weights: The weights of the edges, float32 of shape [edges].
+      self_edges: The number of self-loops that were dropped.
 
     Args:
-      edges: Files of edges in any format that `nsl.tools.pack_nbrs` reads: a path, a
-        pattern or a list of these; a dict `{source: {target: weight}}` or `{source:
-        [target]}`; a square SciPy sparse matrix, where entry (i, j) is the edge from i
-        to j, a stored zero is none, and entries that stand twice are added; a tuple
-        `(sources, targets)` or `(sources, targets, weights)` of vectors; a list of
-        tuples `(source, target)` or `(source, target, weight)`; an array of shape
-        [2, edges], [edges, 2], or with 3 for weights; or a table of pandas, Polars or
-        Arrow with columns such as `source`, `target` and `weight`. Where weights are
-        missing they are 1.
+      edges: One of the following; missing weights are 1.
+
+        - Files in any format that `nsl.tools.pack_nbrs` reads: a path, a glob pattern
+          or a list of these.
+        - A dict `{source: {target: weight}}` or `{source: [target]}`.
+        - A square SciPy sparse matrix: entry (i, j) is the weight of the edge from i to
+          j. Explicit zeros are not edges; duplicate entries are summed.
+        - A tuple `(sources, targets)` or `(sources, targets, weights)` of arrays of
+          shape [edges].
+        - A list of tuples `(source, target)` or `(source, target, weight)`.
+        - An array of shape [2, edges] or [edges, 2], or with 3 instead of 2 for
+          weights.
+        - A pandas, Polars or Arrow table with columns such as `source`, `target` and
+          `weight`.
       ids: The distinct ids of all nodes, integers or strings of shape [nodes], in the
-        order of the features. By default, nodes that the edges call by integers are
-        numbered by these (a sparse matrix has as many nodes as rows); nodes with
-        strings are sorted by code point. With integer `ids`, those in a text are read
-        as numbers.
-      undirected: Whether the reverse of each edge is added.
-      skip_unknown: Whether edges of nodes that are not among `ids` are left out,
-        instead of raising an error.
+        order of the feature rows. By default, integers in the edges are the rows
+        themselves (a sparse matrix has one node per row), and strings are sorted by
+        code point. With integer `ids`, the ids in text files are parsed as integers.
+      undirected: Whether to add the reverse of each edge.
+      skip_unknown: Whether to drop edges with a node that is not in `ids` instead of
+        raising an error.
 
     Raises:
-      ImportError: If a file needs pyarrow, which is missing.
+      ImportError: If a file needs pyarrow, which is not installed.
       OSError: If a file cannot be read.
-      TypeError: If `edges` has another form, or ids are not all of one kind.
-      ValueError: If an edge is wrong, the lengths differ, an id stands twice in `ids`
-        or an id of an edge is not among them.
+      TypeError: If `edges` has none of these forms, or ids mix integers and strings.
+      ValueError: If an edge is malformed, lengths differ, `ids` has duplicates, or an
+        edge has a node that is not in `ids`.
     """
 
     row_splits: npt.NDArray[np.int64]
@@ -109,8 +112,8 @@ class Graph:
                         0 if nodes is None else len(nodes),
                     )
                     raise ValueError(
-                        f"{message} Add them to ids, or pass skip_unknown=True to "
-                        "leave their edges out."
+                        f"{message} Add them to ids, or pass skip_unknown=True to drop "
+                        "their edges."
                     )
                 known = (sources >= 0) & (targets >= 0)
                 sources, targets = sources[known], targets[known]
@@ -122,7 +125,7 @@ class Graph:
                 weights = weights[others]
             columns.append(sources, targets, weights)
         if self.self_edges:
-            logging.info("Left out %d edges from a node to itself.", self.self_edges)
+            logging.info("Dropped %d self-loops.", self.self_edges)
         sparse_rows.release_freed_memory()
         found, final_rows = numbering.finish()
         del numbering
@@ -141,18 +144,18 @@ class Graph:
 
     @property
     def num_edges(self) -> int:
-        """The number of edges, each direction counted."""
+        """The number of directed edges; an undirected edge counts twice."""
         return len(self.targets)
 
     @property
     def nbytes(self) -> int:
-        """How many bytes the graph takes, ids included."""
+        """The size of the graph in bytes, including the ids."""
         arrays = self.row_splits, self.targets, self.weights
         return sum(array.nbytes for array in arrays) + self._nodes.nbytes
 
     @property
     def ids(self) -> npt.NDArray[Any]:
-        """The ids of the nodes, integers or strings, in the order of the rows."""
+        """The ids of the nodes, integers or strings of shape [nodes], in row order."""
         values = self._nodes.values
         return values if self._nodes.are_integers else np.strings.decode(values)
 
@@ -160,41 +163,40 @@ class Graph:
         """Returns the row of each node.
 
         Args:
-          ids: Ids, in an array or sequence of any shape.
-          name: What errors call them.
+          ids: Integers or strings of any shape.
+          name: Their name in error messages.
 
         Returns:
-          An array of that shape.
+          The rows, int32 of the same shape.
 
         Raises:
-          TypeError: If they are strings where the nodes have numbers, or the reverse.
-          ValueError: If one is unknown.
+          TypeError: If the ids are strings and the graph's are integers, or vice versa.
+          ValueError: If an id is not in the graph.
         """
         return self._nodes.rows(ids, name)
 
     def power(self, hops: int, max_neighbors: int | None = None) -> Graph:
-        """Returns the graph whose neighbors are up to some steps away.
+        """Returns a power of the normalized graph: neighbors up to `hops` steps away.
 
-        Its weights are those of the normalized adjacency matrix to that power, (D^-1/2
-        (A + I) D^-1/2)^hops, where A holds the weights and D the row sums of A + I
-        (Kipf and Welling, 2017, https://arxiv.org/abs/1609.02907). A node is no
-        neighbor of its own.
+        The weights are the off-diagonal entries of (D^-1/2 (A + I) D^-1/2)^hops, where
+        A is the weighted adjacency matrix and D the diagonal of the row sums of A + I
+        (Kipf and Welling, 2017, https://arxiv.org/abs/1609.02907).
 
         ```python
         graph.power(2, max_neighbors=20)
         ```
 
         Args:
-          hops: The power, at least 1. With 1 the weights are normalized only.
-          max_neighbors: How many neighbors of each node are kept, the heaviest ones.
-            Without a limit there can be very many.
+          hops: The power, at least 1. With 1, the weights are only normalized.
+          max_neighbors: The number of heaviest neighbors to keep per node. Without a
+            limit the result can be very large.
 
         Returns:
-          A graph of the same nodes.
+          A graph with the same nodes.
 
         Raises:
-          TypeError: If a number is no integer.
-          ValueError: If a number is less than 1, or a weight negative.
+          TypeError: If a number is not an integer.
+          ValueError: If a number is less than 1, or a weight is negative.
         """
         result = Graph.__new__(Graph)
         result._nodes = self._nodes

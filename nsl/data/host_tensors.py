@@ -1,4 +1,4 @@
-"""Arrays as tensors of the host, without a copy where that is possible."""
+"""Converts arrays to tensors in host memory, without a copy if possible."""
 
 from typing import Any
 
@@ -6,14 +6,14 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-# What TensorFlow's CPU kernels expect; an array placed otherwise has to be copied.
+# TensorFlow's CPU kernels require this alignment, in bytes; other arrays are copied.
 _ALIGNMENT = 64
 
 
 class _Writable:
     """A view of an array that claims to be writable, as DLPack requires.
 
-    TensorFlow writes into no tensor that it was given.
+    This is safe because TensorFlow never writes to imported tensors.
     """
 
     def __init__(self, array: npt.NDArray[Any]) -> None:
@@ -26,16 +26,15 @@ class _Writable:
 
 
 def host_tensor(array: npt.NDArray[Any]) -> tf.Tensor:
-    """Makes a tensor of an array, in the memory of the CPU.
+    """Converts an array to a tensor in host memory.
 
-    The parts of a memory-mapped array are read when they are needed: the tensor takes
-    no memory of its own.
+    A memory-mapped array is not loaded: its pages are read on access.
 
     Args:
       array: Numbers or strings of any shape.
 
     Returns:
-      A tensor of the same dtype and shape. It may share its memory with the array.
+      A tensor of the same dtype and shape, which may share memory with the array.
     """
     shares = (
         array.dtype.kind in "iuf"

@@ -1,4 +1,4 @@
-"""Batches of samples and their neighbors, from a graph and features in memory."""
+"""Batches of samples and their neighbors, from an in-memory graph and features."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -33,10 +33,10 @@ def neighbor_dataset(
     input_context: tf.distribute.InputContext | None = None,
     epoch: tf.Variable | int | None = None,
 ) -> tf.data.Dataset:
-    """Makes the batches that `nsl.keras.GraphRegularization` trains on.
+    """Makes a dataset of batches for `nsl.keras.GraphRegularization`.
 
-    Each epoch is one pass over the samples, in a new order and with neighbors drawn
-    anew. The shapes are static, but for the last batch.
+    Each epoch is one pass over the samples, reshuffled, with newly drawn neighbors.
+    Shapes are static if all batches are full.
 
     ```python
     graph_config = nsl.configs.make_graph_reg_config(max_neighbors=5, multiplier=0.1)
@@ -53,53 +53,53 @@ def neighbor_dataset(
 
     Args:
       graph: The graph.
-      features: An array of shape [nodes, ...], which is called `x`, or a dict of such
-        arrays by name; memory-mapped ones stay on the disk. Row i belongs to the node
-        `graph.ids[i]`. Numbers or strings, also as Python objects or columns of a
-        table. A sparse matrix or array of SciPy and a `tf.SparseTensor` become batches
-        of `tf.SparseTensor`, a `tf.RaggedTensor` ragged ones.
-      labels: An array of shape [samples, ...] or a structure of them. Without labels
-        a batch is the dict of features alone.
-      sample_weight: Numbers or booleans of shape [samples]; 1 by default. 0 stands for
-        an unlabeled sample: its label is not read, zeros take its place, and it
-        counts in the graph loss alone. Metrics leave it out if they are given as
-        `weighted_metrics`.
-      neighbor_config: How neighbor features are named, and the number of neighbors.
-      batch_size: How many samples a batch has, over all replicas together.
-      sample_ids: Ids of shape [samples], or [samples, m] where a sample is several
-        nodes, such as the pairs of link prediction; the features of a batch then have
-        shape [batch, m, ...], and a neighbor of (a, b) is (c, b), where c is a neighbor
-        of a, or (a, c), where c is one of b. By default all nodes are samples.
-      sampling: How the neighbors are chosen: `Sampling.TOP`, the heaviest,
-        `Sampling.UNIFORM` or `Sampling.WEIGHTED`, or their values. The weight that
-        goes with a neighbor is always the weight of its edge. Where there are fewer
-        than asked for, the sample itself with weight 0 stands in.
-      shuffle: Whether the samples come in a new order each epoch.
-      drop_remainder: Whether a last batch that is not full is left out.
-      seed: An integer that order and neighbors follow, together with
-        `tf.random.set_seed` if that was called. Without it they follow
-        `keras.utils.set_random_seed`.
-      input_context: What `strategy.distribute_datasets_from_function` passes to its
-        function: each batch is then divided among all replicas, as evenly as it can be,
-        and this dataset yields the parts of the replicas of one worker in turn. Over
-        all workers each sample comes once an epoch, and all workers make the same
-        number of batches, of which those of the last one may be empty. Several workers
-        need a seed, one for all. Drawn neighbors are others than without a context.
-      epoch: The number of the epoch, on which, with the seed alone, order and draws
-        depend. A `tf.Variable` of integers is read whenever an iteration begins, so
-        that training that goes on from a backup can repeat the epochs that an
-        undisturbed one would have had. By default iterations are counted from the
-        making of the dataset on.
+      features: An array of shape [nodes, ...], which is named `x`, or a dict of such
+        arrays by name. Row i belongs to the node `graph.ids[i]`. Arrays hold numbers or
+        strings and may be memory-mapped, of dtype object, or columns of a table.
+        SciPy sparse matrices and arrays and `tf.SparseTensor`s give batches of
+        `tf.SparseTensor`s, a `tf.RaggedTensor` gives ragged batches.
+      labels: An array of shape [samples, ...] or a structure of arrays. Without labels,
+        a batch is only the dict of features.
+      sample_weight: Numbers or booleans of shape [samples]; 1 by default. 0 marks an
+        unlabeled sample: its label is replaced by zeros, and it contributes only to the
+        graph loss. Pass metrics as `weighted_metrics` to exclude such samples.
+      neighbor_config: The names of neighbor features and the number of neighbors.
+      batch_size: The number of samples in a batch, over all replicas.
+      sample_ids: Ids of shape [samples]; by default all nodes. Or of shape
+        [samples, m] for samples of m nodes, such as the pairs of link prediction:
+        the features of a batch then have shape [batch, m, ...], and a neighbor of
+        the pair (a, b) is (c, b), where c is a neighbor of a, or (a, c), where c is a
+        neighbor of b.
+      sampling: How to choose neighbors: `Sampling.TOP` (the heaviest edges),
+        `Sampling.UNIFORM` or `Sampling.WEIGHTED`, or their values. The weight of a
+        neighbor is always its edge weight. If there are fewer than requested, the
+        batch is padded with the sample itself, with weight 0.
+      shuffle: Whether to reshuffle the samples each epoch.
+      drop_remainder: Whether to drop the last batch if it is not full.
+      seed: An integer that determines order and neighbors, together with
+        `tf.random.set_seed` if that was called. Without a seed,
+        `keras.utils.set_random_seed` determines them.
+      input_context: The context that `strategy.distribute_datasets_from_function`
+        passes to its function. Each batch is then split among all replicas as evenly
+        as possible, and this dataset yields the pieces of one worker's replicas in
+        turn. Over all workers, each sample occurs once per epoch, and all workers
+        yield the same number of pieces, of which some of the last batch may be empty.
+        Several workers need a common seed. The neighbors drawn differ from those
+        without a context.
+      epoch: The epoch number; with it, order and neighbors depend only on it and the
+        seed. A `tf.Variable` of integers is read at the start of each iteration, so
+        that training resumed from a backup repeats the epochs of an uninterrupted run.
+        By default, iterations are counted from the creation of the dataset.
 
     Returns:
       A `tf.data.Dataset` of `({"x": ..., "NL_nbr_0_x": ..., "NL_nbr_0_weight": ...},
-      labels, sample_weight)`; weights of neighbors have shape [batch, 1], those of
-      samples [batch].
+      labels, sample_weight)`. Neighbor weights are float32 of shape [batch, 1], sample
+      weights float32 of shape [batch].
 
     Raises:
       TypeError: If an argument is of a wrong type.
-      ValueError: If lengths differ, an id is unknown, a number is out of range or the
-        name of a feature cannot be told from those of neighbors.
+      ValueError: If lengths differ, an id is unknown, a number is out of range, or a
+        feature is named like a neighbor feature.
     """
     _check_type("graph", graph, Graph)
     _check_type("neighbor_config", neighbor_config, GraphNeighborConfig)
@@ -121,13 +121,13 @@ def neighbor_dataset(
     if seed is None and (epoch is not None or not part.is_whole):
         reason = "an epoch number" if epoch is not None else "several workers"
         raise ValueError(
-            f"With {reason}, order and neighbors must follow one seed: give "
-            "neighbor_dataset the same seed wherever and whenever the job runs."
+            f"With {reason}, neighbor_dataset needs a seed: pass the same integer in "
+            "every worker and every run."
         )
     if sampling is Sampling.WEIGHTED and (graph.weights < 0).any():
         raise ValueError(
-            "Neighbors can be drawn in proportion to weights only if none is negative, "
-            f"but one is {graph.weights.min()}."
+            "Sampling.WEIGHTED needs weights that are not negative, but the smallest "
+            f"weight of the graph is {graph.weights.min()}."
         )
     tensors = _named_rows(features, graph, neighbor_config)
     rows = _sample_rows(graph, sample_ids)
@@ -136,7 +136,8 @@ def neighbor_dataset(
         raise ValueError("There are no samples: sample_ids is empty.")
     if drop_remainder and samples < batch_size:
         raise ValueError(
-            f"With drop_remainder, {samples} samples make no batch of {batch_size}."
+            f"With drop_remainder=True there are no batches: there are {samples} "
+            f"samples, fewer than batch_size={batch_size}."
         )
     targets = _sample_targets(labels, sample_weight, samples)
 
@@ -146,11 +147,11 @@ def neighbor_dataset(
     target_tensors = tf.nest.map_structure(host_tensor, targets)
 
     steps = samples // batch_size if drop_remainder else -(-samples // batch_size)
-    # All batches are full if they can be: then every shape is static.
+    # If all batches are full, every shape is static.
     only_full = drop_remainder or samples % batch_size == 0
     piece_size = part.piece_size(batch_size) if only_full else None
 
-    # TensorFlow operations throughout: converting them would take half a second.
+    # No AutoGraph: there is nothing to convert, and trying takes half a second.
     @tf.autograph.experimental.do_not_convert
     def epoch_of(epoch_seed: tf.Tensor) -> tf.data.Dataset:
         order = tf.range(samples, dtype=tf.int32)
@@ -196,13 +197,13 @@ def neighbor_dataset(
     dataset = _epoch_seeds(seed, epoch).flat_map(epoch_of)
     dataset = dataset.map(batch, num_parallel_calls=tf.data.AUTOTUNE)
     if part.local == 1:
-        # Keras would take the number of pieces for several replicas as that of batches.
+        # With several replicas, Keras would mistake the number of pieces for batches.
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps))
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 
 def _epoch_seeds(seed: int | None, epoch: tf.Variable | int | None) -> tf.data.Dataset:
-    """Makes the dataset of one int64, another one each time it is iterated over."""
+    """Makes a dataset of one int64 seed, a new one for each iteration."""
     if epoch is None:
         seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
         return seeds.take(1)
@@ -226,11 +227,11 @@ def _check_type(name: str, value: Any, kind: type) -> None:
 def _named_rows(
     features: Any, graph: Graph, neighbor_config: GraphNeighborConfig
 ) -> dict[str, Rows]:
-    # A matrix by keys of SciPy is a dict too.
+    # SciPy's dok_matrix is a mapping too.
     if not isinstance(features, Mapping) or is_sparse_matrix(features):
         features = {"x": features}
     if not features:
-        raise ValueError("There are no features: the dict is empty.")
+        raise ValueError("features must not be an empty dict.")
     rows = {}
     for name, value in features.items():
         if not isinstance(name, str):
@@ -238,8 +239,8 @@ def _named_rows(
         prefix, suffix = neighbor_config.prefix, neighbor_config.weight_suffix
         if name.startswith(prefix) or f"_{name}" == suffix:
             raise ValueError(
-                f"The feature {name!r} has the name of a neighbor's feature or weight "
-                f"(prefix {prefix!r}, weight_suffix {suffix!r}): give it another name."
+                f"Feature {name!r} is named like a neighbor feature or weight (prefix "
+                f"{prefix!r}, weight_suffix {suffix!r}): rename it."
             )
         rows[name] = feature_rows(value, f"Feature {name!r}", graph.num_nodes)
     return rows
@@ -251,19 +252,19 @@ def _sample_rows(graph: Graph, sample_ids: Any) -> npt.NDArray[np.int32]:
     rows = graph.rows(sample_ids, "sample_ids")
     if rows.ndim not in (1, 2) or (rows.ndim == 2 and not rows.shape[1]):
         raise ValueError(
-            "sample_ids must be of shape [samples] or [samples, m], but have shape "
+            "sample_ids must have shape [samples] or [samples, m], but have shape "
             f"{rows.shape}."
         )
     return rows
 
 
 def _sample_targets(labels: Any, sample_weight: Any, samples: int) -> tuple[Any, Any]:
-    """Checks labels and sample weights and blanks the labels that do not count."""
+    """Checks labels and sample weights, and blanks the labels with weight 0."""
     if sample_weight is None:
         weights = np.ones(samples, np.float32)
     elif labels is None:
         raise ValueError(
-            "sample_weight needs labels: without them nothing is weighted."
+            "sample_weight needs labels: without labels there is no loss to weight."
         )
     else:
         weights = plain_array(sample_weight, "sample_weight")
@@ -279,7 +280,7 @@ def _sample_targets(labels: Any, sample_weight: Any, samples: int) -> tuple[Any,
             raise ValueError("sample_weight must be finite.")
         weights = weights.reshape(samples)
 
-    def counted(values: Any) -> npt.NDArray[Any]:
+    def blanked(values: Any) -> npt.NDArray[Any]:
         array = plain_array(values, "labels")
         if array.ndim == 0 or len(array) != samples:
             raise ValueError(
@@ -288,13 +289,13 @@ def _sample_targets(labels: Any, sample_weight: Any, samples: int) -> tuple[Any,
             )
         if (weights != 0).all():
             return array
-        shown = array.copy()
+        result = array.copy()
         blank = "" if array.dtype == object else np.zeros((), array.dtype)
-        shown[weights == 0] = blank
-        return shown
+        result[weights == 0] = blank
+        return result
 
     if labels is None:
         return (), weights
     if isinstance(labels, list):
         labels = plain_array(labels, "labels")
-    return tf.nest.map_structure(counted, labels), weights
+    return tf.nest.map_structure(blanked, labels), weights

@@ -1,4 +1,4 @@
-"""Rows for ids: which row of the features and of the graph a node has."""
+"""Maps node ids to rows of the graph and of the features."""
 
 from typing import Any
 
@@ -8,46 +8,48 @@ import numpy.typing as npt
 from nsl.files.id_table import Ids, IdTable
 from nsl.files.ids import as_ids
 
-_MOST_NODES = np.iinfo(np.int32).max
+_MAX_NODES = np.iinfo(np.int32).max
 _SHOWN = 5
 
 
 class NodeIds:
-    """The ids of nodes, in the order of their rows.
+    """The ids of nodes, in row order.
 
     Attributes:
-      values: The ids as integers or UTF-8 bytes, of shape [nodes].
-      ranks: The place of each in ascending order, by number or by code point.
+      values: The ids, int64 or UTF-8 bytes of shape [nodes].
+      ranks: The rank of each id in ascending order, by number or by code point; int32
+        of shape [nodes].
     """
 
     def __init__(self, values: Any) -> None:
-        """Numbers the ids as they come.
+        """Assigns rows to ids in order.
 
         Args:
           values: Distinct integers or strings of shape [nodes].
 
         Raises:
-          TypeError: If they are neither all integers nor all strings.
-          ValueError: If one stands twice.
+          TypeError: If the ids are neither all integers nor all strings.
+          ValueError: If an id is duplicated.
         """
         self.values = as_ids(values, "ids")
         if self.are_integers:
             self.values = self.values.astype(np.int64)
         if self.values.ndim != 1:
             raise ValueError(
-                f"ids must be of shape [nodes], but have shape {self.values.shape}."
+                f"ids must have shape [nodes], but have shape {self.values.shape}."
             )
-        if len(self.values) > _MOST_NODES:
+        if len(self.values) > _MAX_NODES:
             raise ValueError(
-                f"A graph holds at most {_MOST_NODES} nodes, but received "
-                f"{len(self.values)}."
+                f"A graph may have at most {_MAX_NODES} nodes, but received "
+                f"{len(self.values)} ids."
             )
         self._order = np.argsort(self.values, kind="stable").astype(np.int32)
         ordered = self.values[self._order]
-        twice = np.flatnonzero(ordered[1:] == ordered[:-1])
-        if len(twice):
+        duplicates = np.flatnonzero(ordered[1:] == ordered[:-1])
+        if len(duplicates):
             raise ValueError(
-                f"ids must differ, but {_shown(ordered[twice[0]])} stands twice."
+                f"ids must be unique, but {_shown(ordered[duplicates[0]])} is "
+                "duplicated."
             )
         self.ranks = np.empty_like(self._order)
         self.ranks[self._order] = np.arange(len(ordered), dtype=np.int32)
@@ -57,12 +59,12 @@ class NodeIds:
 
     @property
     def nbytes(self) -> int:
-        """How many bytes the ids and their order take."""
+        """The size of the ids and their index in bytes."""
         return self.values.nbytes + self.ranks.nbytes + self._order.nbytes
 
     @property
     def are_integers(self) -> bool:
-        """Whether the ids are numbers."""
+        """Whether the ids are integers."""
         return self.values.dtype.kind in "iu"
 
     def find(self, ids: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
@@ -80,15 +82,15 @@ class NodeIds:
         return np.where(self.values[rows] == ids, rows, np.int32(-1))
 
     def rows(self, ids: Any, name: str) -> npt.NDArray[np.int32]:
-        """Returns the row of each id.
+        """Returns the row of each id, int32 of the same shape.
 
         Args:
-          ids: Ids in an array or sequence of any shape.
-          name: What errors call them.
+          ids: Integers or strings of any shape.
+          name: Their name in error messages.
 
         Raises:
-          TypeError: If they are strings where the nodes have numbers, or the reverse.
-          ValueError: If one is unknown.
+          TypeError: If the ids are strings and the graph's are integers, or vice versa.
+          ValueError: If an id is unknown.
         """
         wanted = as_ids(ids, name)
         if wanted.dtype.kind in "iu":
@@ -107,17 +109,17 @@ class NodeIds:
 
 
 class Numbering:
-    """Gives rows to the ids of edges, column by column.
+    """Maps the ids in columns of edges to rows.
 
     Attributes:
-      unknown: Some ids that are not among the known ones.
+      unknown: The first few ids that are not among the known ones.
     """
 
     def __init__(self, known: NodeIds | None) -> None:
-        """Starts.
+        """Initializes the table of ids.
 
         Args:
-          known: The nodes; None takes every id that comes.
+          known: The nodes. With None, every id is a node.
         """
         self.unknown: list[Any] = []
         self._known = known
@@ -132,8 +134,9 @@ class Numbering:
         """Returns the row of each id, or -1 if it is unknown.
 
         Raises:
-          TypeError: If they are strings where the nodes have numbers, or the reverse.
-          ValueError: If one is negative or too large to be a row itself.
+          TypeError: If the ids are strings and the known ones are integers, or vice
+            versa.
+          ValueError: If an integer is not a valid row, and no ids are known.
         """
         is_integer = isinstance(ids, np.ndarray)
         known = self._known
@@ -141,8 +144,8 @@ class Numbering:
             if len(ids) and is_integer != known.are_integers:
                 kinds = ("strings", "integers")
                 raise TypeError(
-                    f"ids are {kinds[known.are_integers]}, but those of the edges are "
-                    f"{kinds[is_integer]}."
+                    f"ids are {kinds[known.are_integers]}, but the ids of the edges "
+                    f"are {kinds[is_integer]}."
                 )
             if isinstance(ids, np.ndarray):
                 rows = known.find(ids)
@@ -153,22 +156,22 @@ class Numbering:
                 self.unknown += [ids[place] for place in wrong]
             return rows
         if isinstance(ids, np.ndarray):
-            if len(ids) and not 0 <= ids.min() <= ids.max() < _MOST_NODES:
+            if len(ids) and not 0 <= ids.min() <= ids.max() < _MAX_NODES:
                 raise ValueError(
-                    "Without ids, an integer is the row of a node, from 0 to "
-                    f"{_MOST_NODES - 1}, but the edges have {ids.min()} to "
-                    f"{ids.max()}. Pass ids, in the order of the features."
+                    "Without ids, integers in edges are rows and must be in [0, "
+                    f"{_MAX_NODES - 1}], but are {ids.min()} to {ids.max()}. Pass "
+                    "ids, in the order of the features."
                 )
             self._largest = max(self._largest, int(ids.max(initial=-1)))
             return ids.astype(np.int32)
         return self._table.number(ids)
 
     def finish(self) -> tuple[NodeIds, npt.NDArray[np.int32] | None]:
-        """Returns the nodes.
+        """Returns the nodes, in their final order.
 
         Returns:
-          The nodes; and, if they are in another order than the rows given so far, the
-          final row for each of these.
+          The nodes; and the final row of each row that `rows` returned, int32 of shape
+          [nodes], or None if rows stay the same.
         """
         if self._known is not None:
             return self._known, None
@@ -184,10 +187,10 @@ class Numbering:
 
 
 def unknown_ids_message(unknown: list[Any], name: str, nodes: int) -> str:
-    """Returns an error that shows the first unknown ids."""
+    """Returns an error message that lists the first unknown ids."""
     shown = ", ".join(map(_shown, unknown[:_SHOWN]))
     more = ", ..." if len(unknown) > _SHOWN else ""
-    return f"{name} hold ids that are none of the graph's {nodes} nodes: {shown}{more}."
+    return f"{name} have ids that are not among the graph's {nodes}: {shown}{more}."
 
 
 def _shown(value: Any) -> str:

@@ -20,20 +20,20 @@ def power(
 ) -> Rows:
     """Computes (D^-1/2 (A + I) D^-1/2)^hops without its diagonal.
 
-    Rows are multiplied block by block, so that memory follows the result.
+    Works on blocks of rows, so that memory is proportional to the result.
 
     Args:
       graph: Row splits, targets and weights of A.
-      ranks: The place of each node's id in ascending order, of shape [nodes].
+      ranks: The rank of each node's id in ascending order, of shape [nodes].
       hops: The power.
-      max_neighbors: How many of the largest entries of each row are kept, or None.
+      max_neighbors: The number of largest entries to keep per row; None keeps all.
 
     Returns:
-      Row splits, targets and weights; each row is sorted.
+      Row splits, targets and weights; each row is sorted by weight, heaviest first.
 
     Raises:
-      TypeError: If a number is no integer.
-      ValueError: If a number is less than 1, or a weight negative.
+      TypeError: If a number is not an integer.
+      ValueError: If a number is less than 1, or a weight is negative.
     """
     at_least_one("hops", hops)
     if max_neighbors is not None:
@@ -42,13 +42,13 @@ def power(
     if (weights < 0).any():
         raise ValueError(
             "The normalized adjacency matrix needs weights that are not negative, but "
-            f"one is {weights.min()}."
+            f"the smallest is {weights.min()}."
         )
     nodes = len(ranks)
     sums = np.add.reduceat(np.append(weights, np.float32(0)), splits[:-1], dtype=float)
     sums[np.diff(splits) == 0] = 0
     scales = 1 / np.sqrt(sums + 1)
-    # How many walks start at each node: what a block costs at most.
+    # The number of walks from each node bounds the cost of its row.
     walks = np.ones(nodes, np.int64)
     for _ in range(hops):
         running = np.concatenate(([0], np.cumsum(walks[targets])))
@@ -105,15 +105,15 @@ def _step(
 
 
 def at_least_one(name: str, value: int) -> int:
-    """Returns an integer.
+    """Checks that an argument is an integer of at least 1, and returns it.
 
     Args:
-      name: What errors call it.
-      value: The integer.
+      name: The name of the argument in error messages.
+      value: Its value.
 
     Raises:
-      TypeError: If it is no integer.
-      ValueError: If it is less than 1.
+      TypeError: If the value is not an integer.
+      ValueError: If the value is less than 1.
     """
     try:
         number = operator.index(value)

@@ -1,4 +1,4 @@
-"""Values spread along the edges of a graph: label propagation, PageRank of answers."""
+"""Propagates values along edges: label propagation, PageRank of predictions."""
 
 from typing import Any
 
@@ -15,48 +15,52 @@ _BLOCK_EDGES = 1 << 20
 def propagate(
     graph: Graph, values: Any, *, teleport: float = 0.1, hops: int = 10
 ) -> npt.NDArray[np.float32]:
-    """Mixes the values of each node with those of the nodes around it.
+    """Propagates values along the edges with personalized PageRank.
 
-    Starting from H = values, H becomes (1 - teleport) P H + teleport * values, `hops`
-    times, where P = D^-1 (A + I) holds the shares of each node's neighbors and of the
-    node itself: personalized PageRank of the values (Gasteiger et al., 2019,
-    https://arxiv.org/abs/1810.05997, equation 5, with rows that sum to 1). With the
-    classes of labeled nodes as 0 and 1, and zeros for the others, it is label
-    propagation.
+    Starting from H = values, iterates
+
+        H <- (1 - teleport) P H + teleport * values
+
+    `hops` times, where P = D^-1 (A + I), A is the weighted adjacency matrix and D the
+    diagonal of the row sums of A + I (Gasteiger et al., 2019,
+    https://arxiv.org/abs/1810.05997, equation 5, with rows that sum to 1). With one-hot
+    labels, and zeros for unlabeled nodes, this is label propagation.
 
     ```python
     smooth = nsl.data.propagate(graph, model.predict(x))
     ```
 
-    Time follows hops * (edges + nodes) * columns; besides the values and the result it
-    takes twice their bytes and about 8 MB a column.
+    Time is proportional to hops * (edges + nodes) * columns. In addition to the values
+    and the result, memory is twice their size plus about 8 MB per column.
 
     Args:
-      graph: The graph; its weights are not negative.
+      graph: The graph, with weights that are not negative.
       values: Numbers of shape [nodes, columns]. Row i belongs to `graph.ids[i]`.
-      teleport: The share of a node's own value, in [0, 1]. With 1 nothing is mixed.
-      hops: How many edges away a value may come from, at least 1.
+      teleport: The weight of a node's own value, in [0, 1]. With 1, values stay as they
+        are.
+      hops: The number of iterations, at least 1; values travel at most `hops` edges.
 
     Returns:
-      float32 of shape [nodes, columns]. Rows of `values` that sum to 1 still do.
+      The propagated values, float32 of shape [nodes, columns]. If all rows of `values`
+      sum to 1, so do those of the result.
 
     Raises:
-      TypeError: If a number is of a wrong type.
-      ValueError: If a shape or a number is wrong, or a weight negative.
+      TypeError: If an argument is of a wrong type.
+      ValueError: If a shape or a number is wrong, or a weight is negative.
     """
     hops = at_least_one("hops", hops)
     if not 0 <= teleport <= 1:
         raise ValueError(f"teleport must be in [0, 1], but is {teleport!r}.")
     if (graph.weights < 0).any():
         raise ValueError(
-            "Values are mixed in proportion to weights, which must not be negative, "
-            f"but one is {graph.weights.min()}."
+            "propagate needs weights that are not negative, but the smallest weight "
+            f"of the graph is {graph.weights.min()}."
         )
     start = plain_array(values, "values")
     if start.ndim != 2 or len(start) != graph.num_nodes:
         raise ValueError(
-            f"values must have shape [{graph.num_nodes}, columns], a row for each node "
-            f"of the graph, but have shape {start.shape}."
+            f"values must have shape [{graph.num_nodes}, columns], one row for each "
+            f"node of the graph, but have shape {start.shape}."
         )
     if start.dtype.kind not in "biuf":
         raise TypeError(f"values must be numbers, but are {start.dtype}.")
@@ -77,12 +81,12 @@ def propagate(
 def _neighbor_sums(
     graph: Graph, values: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
-    """Sums the values of each node's neighbors, times the weights of the edges."""
+    """Returns A @ values for the weighted adjacency matrix A."""
     sums = np.zeros_like(values)
     splits = graph.row_splits
     first = 0
     while first < graph.num_nodes:
-        # As many rows as have a block of edges, and at least one.
+        # Blocks of at most _BLOCK_EDGES edges, but at least one row.
         last = int(np.searchsorted(splits, splits[first] + _BLOCK_EDGES, "right")) - 1
         last = min(max(last, first + 1), graph.num_nodes)
         edges = slice(splits[first], splits[last])

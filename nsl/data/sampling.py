@@ -1,4 +1,4 @@
-"""Which neighbors a sample gets, chosen with TensorFlow ops."""
+"""Samples the neighbors of a batch with TensorFlow ops."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ from nsl.configs.choice import Choice
 
 
 class Sampling(Choice):
-    """How the neighbors of a sample are chosen, none of them twice.
+    """How to sample the neighbors of a node, without replacement.
 
     Attributes:
-      TOP: The heaviest ones.
-      UNIFORM: Each with the same chance.
-      WEIGHTED: One after the other, each with a chance in proportion to its weight
-        among those left (Efraimidis and Spirakis, 2006,
+      TOP: The neighbors with the heaviest edges.
+      UNIFORM: Uniformly at random.
+      WEIGHTED: One by one, with probabilities proportional to the edge weights of the
+        remaining neighbors (Efraimidis and Spirakis, 2006,
         https://doi.org/10.1016/j.ipl.2005.11.003).
     """
 
@@ -34,23 +34,23 @@ def choose_neighbors(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Chooses neighbors of samples.
 
-    A sample is one node or several. A neighbor of several nodes has a neighbor of one
-    of them in its place and is the same elsewhere; all such neighbors together are
-    those chosen from.
+    A sample has m nodes. A neighbor of a sample replaces exactly one of its nodes by a
+    neighbor of that node; neighbors are chosen among all of these.
 
     Args:
-      row_splits: Where the rows of the graph start and end, int64 [nodes + 1].
-      targets: Rows of the neighbors, int32 [edges], the heaviest first in each row.
-      weights: Weights of the edges, float32 [edges].
-      rows: The nodes of each sample, int32 [batch, m].
-      count: How many neighbors are chosen, k.
-      sampling: How.
-      seed: Two integers that all chance depends on.
+      row_splits: The row splits of the graph, int64 of shape [nodes + 1].
+      targets: The rows of the neighbors, int32 of shape [edges]; within each row, the
+        heaviest first.
+      weights: The weights of the edges, float32 of shape [edges].
+      rows: The nodes of each sample, int32 of shape [batch, m].
+      count: The number of neighbors to choose, k.
+      sampling: How to choose them.
+      seed: The seed, an integer tensor of shape [2].
 
     Returns:
-      The nodes of the neighbors, int32 [batch, k, m], and the weights of the edges to
-      them, float32 [batch, k]. Where a sample has fewer neighbors, its own nodes with
-      weight 0 follow.
+      The nodes of the neighbors, int32 of shape [batch, k, m], and the weights of their
+      edges, float32 of shape [batch, k]. If a sample has fewer neighbors, the rest is
+      padded with the sample itself, with weight 0.
     """
     members = rows.shape[1]
     nodes = tf.reshape(rows, [-1])
@@ -63,7 +63,7 @@ def choose_neighbors(
     candidates = tf.gather(targets, edges.flat_values)
     edge_weights = tf.gather(weights, edges.flat_values)
     samples = owners // members
-    # The rows of a graph are sorted already.
+    # The rows of a graph are already sorted by weight.
     if sampling is not Sampling.TOP or members > 1:
         order = tf.argsort(_keys(edge_weights, sampling, seed), stable=True)
         by_sample = tf.argsort(tf.gather(samples, order), stable=True)
@@ -74,25 +74,25 @@ def choose_neighbors(
 
     totals = tf.reduce_sum(tf.reshape(degrees, [-1, members]), axis=1)
     places = tf.range(count, dtype=tf.int64)
-    is_there = places < totals[:, tf.newaxis]
-    # A place after the last edge stands for a neighbor that is not there.
+    exists = places < totals[:, tf.newaxis]
+    # Padding points past the last edge.
     none = tf.size(candidates, out_type=tf.int64)
     chosen = tf.cumsum(totals, exclusive=True)[:, tf.newaxis] + places
-    chosen = tf.where(is_there, chosen, none)
+    chosen = tf.where(exists, chosen, none)
     chosen_weights = tf.gather(tf.pad(edge_weights, [[0, 1]]), chosen)
     candidates = tf.gather(tf.pad(candidates, [[0, 1]]), chosen)
     changed = tf.gather(tf.pad(owners % members, [[0, 1]]), chosen)
     changed = tf.one_hot(changed, members, on_value=True, off_value=False)
-    changed &= is_there[:, :, tf.newaxis]
+    changed &= exists[:, :, tf.newaxis]
     neighbors = tf.where(changed, candidates[:, :, tf.newaxis], rows[:, tf.newaxis, :])
     return neighbors, chosen_weights
 
 
 def _keys(weights: tf.Tensor, sampling: Sampling, seed: tf.Tensor) -> Any:
-    """Returns a number for each edge; those with the smallest are chosen."""
+    """Returns a sort key for each edge; the edges with the smallest are chosen."""
     if sampling is Sampling.TOP:
         return -weights
-    # Few float32 numbers lie between 0 and 1, and equal ones would favor the heavy.
+    # float64, because ties, which float32 makes likely, would favor heavy edges.
     uniform = tf.random.stateless_uniform(tf.shape(weights), seed, dtype=tf.float64)
     if sampling is Sampling.UNIFORM:
         return uniform

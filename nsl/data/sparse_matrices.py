@@ -1,19 +1,18 @@
-"""Sparse matrices and arrays of SciPy, which nsl itself does not import."""
+"""SciPy sparse matrices and arrays, without importing SciPy."""
 
 from typing import Any
 
 
 def is_sparse_matrix(value: Any) -> bool:
-    """Tells whether a value is a sparse matrix or array, of any format."""
+    """Returns whether a value is a SciPy sparse matrix or array, of any format."""
     return hasattr(value, "tocoo")
 
 
 def canonical(matrix: Any) -> Any:
-    """Returns a sparse matrix in coordinate format, each entry once and in order.
+    """Converts a sparse matrix to COO format, sorted, with duplicates summed.
 
     Args:
-      matrix: A sparse matrix of two dimensions. Entries that stand twice are added, as
-        SciPy does, and it is not changed.
+      matrix: A two-dimensional sparse matrix, which is not modified.
     """
     rows = matrix.tocsr()
     if not rows.has_canonical_format:

@@ -1,4 +1,4 @@
-"""Edges sorted into compressed sparse rows, with little memory besides."""
+"""Sorts edges into compressed sparse rows with little extra memory."""
 
 import contextlib
 import ctypes
@@ -18,19 +18,19 @@ _PART_EDGES = 1 << 14
 
 
 def release_freed_memory() -> None:
-    """Makes glibc give back what was freed below memory that is in use.
+    """Makes glibc return freed memory to the operating system.
 
-    Reading a large file leaves as much of it as the edges themselves take.
+    After reading a large file, the heap holds as much freed memory as the edges take.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 class Columns:
-    """Edges as three columns that grow, at 12 bytes an edge."""
+    """Edges as three growing columns, at 12 bytes per edge."""
 
     def __init__(self) -> None:
-        """Starts without edges."""
+        """Makes empty columns."""
         self._empty()
 
     def _empty(self) -> None:
@@ -45,7 +45,7 @@ class Columns:
         targets: npt.NDArray[np.int32],
         weights: npt.NDArray[np.float32],
     ) -> None:
-        """Adds edges: rows of sources, rows of targets, weights."""
+        """Appends edges, given as source rows, target rows and weights."""
         start, self._length = self._length, self._length + len(sources)
         if self._length > len(self._sources):
             release_freed_memory()
@@ -55,14 +55,14 @@ class Columns:
             (self._weights, weights),
         ):
             if self._length > len(column):
-                # Growing in place lets the allocator move pages instead of copying.
+                # resize lets the allocator remap pages instead of copying them.
                 column.resize(self._length + self._length // 32, refcheck=False)
             column[start : self._length] = values
 
     def take(
         self,
     ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-        """Returns the columns, and keeps nothing."""
+        """Returns the columns (sources, targets, weights) and empties this object."""
         taken = self._sources, self._targets, self._weights
         for column in taken:
             column.resize(self._length, refcheck=False)
@@ -78,14 +78,14 @@ def compress(
 ) -> Rows:
     """Sorts edges by source, weight (heaviest first) and id (largest first).
 
-    Of repeated edges the largest weight stays. At the peak an edge of the result takes
-    16 bytes, for one column after the other goes from where it came to where it stays.
+    Duplicate edges are merged and keep the largest weight. Peak memory is 16 bytes per
+    edge of the result, because columns are moved one at a time.
 
     Args:
-      columns: The edges, which are used up.
-      ranks: The place of each node's id in ascending order, of shape [nodes].
-      final_rows: For each row in `columns` the row it becomes; None leaves them.
-      undirected: Whether the reverse of each edge is added.
+      columns: The edges; emptied.
+      ranks: The rank of each node's id in ascending order, of shape [nodes].
+      final_rows: The final row of each row in `columns`; None if they stay the same.
+      undirected: Whether to add the reverse of each edge.
 
     Returns:
       Row splits of shape [nodes + 1], targets and weights of shape [edges].
@@ -98,7 +98,7 @@ def compress(
     keys = [sources, targets] if undirected else [sources]
     values: list[list[npt.NDArray[Any]]]
     values = [[weights, weights], [targets, sources]]
-    # What has been put in order is no longer held where it came from.
+    # keys and values now hold the only references, so that columns are freed early.
     del sources, targets, weights
     splits = _row_splits(keys, len(ranks))
     ordered_targets = _in_rows(keys, values.pop(), splits)
@@ -122,7 +122,7 @@ def _row_splits(keys: list[npt.NDArray[np.int32]], nodes: int) -> npt.NDArray[np
 
 
 def _parts(column: npt.NDArray[Any]) -> Iterator[slice]:
-    """Cuts a column into parts that are worked on at once."""
+    """Splits a column into slices small enough for the CPU cache."""
     for start in range(0, len(column), _PART_EDGES):
         yield slice(start, start + _PART_EDGES)
 
@@ -132,12 +132,12 @@ def _in_rows(
     columns: list[npt.NDArray[Any]],
     splits: npt.NDArray[np.int64],
 ) -> npt.NDArray[Any]:
-    """Returns values in the order of their rows; equal keys give equal orders.
+    """Returns values sorted by row; the order depends only on the keys.
 
     Args:
       keys: The row of each value, in one or more columns.
       columns: The values, in as many columns.
-      splits: Where each row starts and the last ends, of shape [nodes + 1].
+      splits: The row splits, of shape [nodes + 1].
     """
     result = np.empty(splits[-1], columns[0].dtype)
     ends = splits[:-1].copy()
@@ -160,7 +160,7 @@ def blocks(
 
     Args:
       splits: The row splits, of shape [nodes + 1].
-      size: How many edges a block may have if it is more than one row.
+      size: The maximum number of edges in a block of more than one row.
 
     Returns:
       The first row of each block and the one after its last.
@@ -186,7 +186,7 @@ def order_within_rows(
 
 
 def _sort_each(rows: Rows, ranks: npt.NDArray[np.int32]) -> Rows:
-    """Sorts each row and drops repeated edges, in place."""
+    """Sorts each row and drops duplicate edges, in place."""
     splits, targets, weights = rows
     degrees = np.zeros(len(ranks), np.int64)
     end = 0
@@ -197,7 +197,7 @@ def _sort_each(rows: Rows, ranks: npt.NDArray[np.int32]) -> Rows:
         order = order_within_rows(sources, some_targets, some_weights, ranks)
         sources, some_targets = sources[order], some_targets[order]
         some_weights = some_weights[order]
-        # The heaviest of repeated edges stands first, and a stable sort keeps it so.
+        # The heaviest of duplicate edges comes first; a stable sort keeps it there.
         pairs = sources * len(ranks) + some_targets
         order = np.argsort(pairs, kind="stable")
         repeated = order[1:][pairs[order[1:]] == pairs[order[:-1]]]
@@ -206,7 +206,7 @@ def _sort_each(rows: Rows, ranks: npt.NDArray[np.int32]) -> Rows:
             kept[repeated] = False
             sources, some_targets = sources[kept], some_targets[kept]
             some_weights = some_weights[kept]
-        # What is written never overtakes what is read.
+        # Writes never overtake reads, because rows only shrink.
         start, end = end, end + len(sources)
         targets[start:end], weights[start:end] = some_targets, some_weights
         degrees[first:last] = np.bincount(sources, minlength=last - first)

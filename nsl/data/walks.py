@@ -1,4 +1,4 @@
-"""Random walks on a graph, drawn with TensorFlow ops."""
+"""Random walks on a graph, sampled with TensorFlow ops."""
 
 import numpy as np
 import tensorflow as tf
@@ -7,24 +7,27 @@ from nsl.data.graph import Graph
 
 
 class Walks:
-    """Draws where walks end that stop with a chance of `teleport` before each step.
+    """Samples the ends of random walks with restart probability `teleport`.
 
-    A step leads to a neighbor or stays, as likely as in the rows of D^-1 (A + I). So an
-    end is drawn from the personalized PageRank of the start, and the mean of a value
-    over ends is in expectation what `propagate` computes, at a cost that does not
-    depend on the size of the graph.
+    A walk stops before each step with probability `teleport`. A step goes to a neighbor
+    or stays, with the probabilities in the rows of D^-1 (A + I). The end thus has the
+    distribution of the start's personalized PageRank, and the expectation of a value at
+    the end is what `propagate` computes, at a cost independent of the graph's size.
 
     Args:
-      graph: The graph; its weights are not negative.
-      teleport: The chance of stopping, in [0, 1].
-      hops: The largest number of steps.
+      graph: The graph, with weights that are not negative.
+      teleport: The probability of stopping, in [0, 1].
+      hops: The maximum number of steps.
+
+    Raises:
+      ValueError: If a weight is negative.
     """
 
     def __init__(self, graph: Graph, teleport: float, hops: int) -> None:
         if (graph.weights < 0).any():
             raise ValueError(
-                "Walks follow edges in proportion to weights, which must not be "
-                f"negative, but one is {graph.weights.min()}."
+                "Random walks need weights that are not negative, but the smallest "
+                f"weight of the graph is {graph.weights.min()}."
             )
         sums = np.concatenate(([0.0], np.cumsum(graph.weights, dtype=np.float64)))
         with tf.device("CPU:0"):
@@ -34,14 +37,14 @@ class Walks:
         self._teleport, self._hops = teleport, hops
 
     def ends(self, nodes: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """Draws the ends of one walk from each node.
+        """Samples the end of one walk from each node.
 
         Args:
-          nodes: Rows of the graph, int32 of shape [walks].
-          seed: Two integers of type int64 that all chance depends on.
+          nodes: The starts, rows of the graph, int32 of shape [walks].
+          seed: The seed, int64 of shape [2].
 
         Returns:
-          Rows of the graph, int32 of shape [walks].
+          The ends, rows of the graph, int32 of shape [walks].
         """
         shape = [self._hops, 2, tf.size(nodes)]
         draws = tf.random.stateless_uniform(shape, seed, dtype=tf.float64)
@@ -51,7 +54,7 @@ class Walks:
             first = tf.gather(self._splits, nodes)
             last = tf.gather(self._splits, nodes + 1)
             low = tf.gather(self._sums, first)
-            # The last unit of weight is the node's own.
+            # The last unit of weight is the self-loop.
             place = low + draws[hop, 1] * (tf.gather(self._sums, last) - low + 1)
             edge = tf.searchsorted(self._sums, place, "right", tf.int64) - 1
             moves = walking & (edge < last)
@@ -61,18 +64,20 @@ class Walks:
 
 
 def teleport_of_size(graph: Graph, hops: int, size: float = 10.0) -> float:
-    """Chooses the chance of stopping with which walks spread over so many nodes.
+    """Chooses a teleport probability by the number of nodes that walks spread over.
 
-    The walks from a node spread over 1 / P nodes, where P is the chance that two of
-    them end at the same one. The choice depends on the graph alone.
+    The walks from a node spread over 1 / P nodes, where P is the probability that two
+    of them end at the same node. The smallest probability is chosen for which the
+    median of 1 / P over nodes is at most `size`, estimated from 200 nodes that have
+    neighbors. The result depends only on the arguments.
 
     Args:
       graph: The graph.
-      hops: The largest number of steps of a walk.
-      size: How many nodes half of the nodes reach at most.
+      hops: The maximum number of steps of a walk.
+      size: The upper bound of the median.
 
     Returns:
-      A number from 0.1 to 0.9, a multiple of 0.05.
+      A multiple of 0.05 in [0.1, 0.9].
     """
     degrees = np.diff(graph.row_splits)
     linked = np.flatnonzero(degrees)

@@ -1,5 +1,4 @@
-"""Files of any size: names and patterns, lines of edges, numbers for ids, outputs.
+"""Reads and writes files: paths, compression, edges, tables, ids, atomic outputs.
 
-What `nsl.tools`, `nsl.data` and others need alike. Nothing here imports TensorFlow
-until a file is remote.
+TensorFlow is imported only for remote files.
 """

@@ -1,4 +1,4 @@
-"""Tables in Parquet and Arrow files, read and written with pyarrow."""
+"""Reads and writes Parquet and Arrow files with pyarrow."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from nsl.files.id_table import Ids, Strings
 if TYPE_CHECKING:
     from nsl.files.output_files import OutputFile
 
-# pyarrow is an extra, so its types are unknown here.
+# pyarrow is optional, so its types are not available to type checkers.
 Column: TypeAlias = Any
 
-_ROWS_AT_ONCE = 1 << 16
+_CHUNK_ROWS = 1 << 16
 _PARQUET, _ARROW = b"PAR1", b"ARROW1"
 SUFFIX = ".parquet"
 
@@ -33,24 +33,24 @@ def _pyarrow(what: str, module: str = "pyarrow") -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise ImportError(
-            f"{what}: Parquet and Arrow files need pyarrow, which is missing: "
+            f"{what}: Parquet and Arrow files need pyarrow, which is not installed: "
             "pip install 'nsl[arrow]', or pip install pyarrow.",
             name="pyarrow",
         ) from error
 
 
 def check_pyarrow(path: str) -> None:
-    """Raises ImportError if pyarrow is missing, which a file needs."""
+    """Raises ImportError, which names a file, if pyarrow is not installed."""
     _pyarrow(path)
 
 
 class TableFile:
-    """A table in a Parquet or Arrow (Feather) file, read in parts.
+    """A table in a Parquet or Arrow (Feather) file, read in chunks.
 
     Attributes:
-      path: The file's name.
-      names: The names of its columns.
-      rows: The number of its rows.
+      path: The path of the file.
+      names: The names of the columns.
+      rows: The number of rows.
     """
 
     def __init__(self, file: BinaryIO, path: str) -> None:
@@ -58,11 +58,11 @@ class TableFile:
 
         Args:
           file: The open file.
-          path: Its name, for errors.
+          path: The path of the file, for errors.
 
         Raises:
-          ImportError: If pyarrow is missing.
-          ValueError: If the file is damaged.
+          ImportError: If pyarrow is not installed.
+          ValueError: If the file is corrupt, or two columns have the same name.
         """
         self.path = path
         self._pa = _pyarrow(path)
@@ -84,66 +84,72 @@ class TableFile:
                     for number in range(self._arrow.num_record_batches)
                 )
         except (self._pa.ArrowException, OSError) as error:
-            raise self._damage(error) from error
+            raise self._corrupt(error) from error
         if len(set(self.names)) < len(self.names):
-            raise ValueError(f"{path}: two columns have one name: {self.names}.")
+            raise ValueError(
+                f"{path} has columns of the same name: {self.names}. Rename them."
+            )
 
-    def _damage(self, error: Exception) -> ValueError:
+    def _corrupt(self, error: Exception) -> ValueError:
         return ValueError(
-            f"{self.path} is a damaged Parquet or Arrow file: {str(error).rstrip('.')}."
+            f"{self.path} is a corrupt Parquet or Arrow file: {str(error).rstrip('.')}."
         )
 
     def check_column(self, name: str) -> None:
-        """Raises ValueError if there is no column called `name`."""
+        """Raises ValueError if there is no column named `name`."""
         if name not in self.names:
             raise ValueError(
-                f"{self.path} has no column {name!r}; its columns: "
+                f"{self.path} has no column {name!r}; its columns are "
                 f"{', '.join(map(repr, self.names))}."
             )
 
     def batches(self, names: Sequence[str]) -> Iterator[tuple[int, list[Column]]]:
-        """Reads some columns.
+        """Reads columns, in chunks of rows.
 
         Args:
-          names: The columns.
+          names: The names of the columns.
 
         Yields:
-          The number of rows before, and the columns of the next rows.
+          The number of the first row of the chunk, and its columns.
 
         Raises:
-          ValueError: If the file is damaged.
+          ValueError: If the file is corrupt.
         """
         if not self.rows:
-            return  # pyarrow 18 takes a file of no row groups for a damaged one
+            return  # pyarrow 18 fails on files without row groups
         start = 0
         try:
             if self._parquet is not None:
-                found = self._parquet.iter_batches(_ROWS_AT_ONCE, columns=list(names))
+                found = self._parquet.iter_batches(_CHUNK_ROWS, columns=list(names))
             else:
                 numbers = range(self._arrow.num_record_batches)
                 found = map(self._arrow.get_batch, numbers)
             for batch in found:
-                for first in range(0, batch.num_rows, _ROWS_AT_ONCE):
-                    part = batch.slice(first, _ROWS_AT_ONCE)
+                for first in range(0, batch.num_rows, _CHUNK_ROWS):
+                    part = batch.slice(first, _CHUNK_ROWS)
                     yield start, [part.column(name) for name in names]
                     start += part.num_rows
         except (self._pa.ArrowException, OSError) as error:
-            raise self._damage(error) from error
+            raise self._corrupt(error) from error
 
     def place(self, column: str, row: int) -> str:
-        """Returns what errors call a place in the table."""
+        """Describes a cell of the table in error messages."""
         return f"{self.path}, row {row}, column {column!r}"
 
     def ids(self, values: Column, name: str, first: int) -> Ids:
         """Converts a column of ids.
 
         Args:
-          values: The column: strings, bytes in UTF-8, or integers, also as categories.
-          name: Its name.
+          values: The column: strings, UTF-8 bytes or integers, or a dictionary-encoded
+            column of these.
+          name: The name of the column.
           first: The number of its first row in the file.
 
+        Returns:
+          int64 for integers, UTF-8 for strings.
+
         Raises:
-          ValueError: If an id is missing, empty or no UTF-8, or ids are of another
+          ValueError: If an id is missing, empty or not UTF-8, or the column has another
             type.
         """
         pa = self._pa
@@ -201,11 +207,11 @@ class TableFile:
 
         Args:
           values: The column.
-          name: Its name.
+          name: The name of the column.
           first: The number of its first row in the file.
 
         Raises:
-          ValueError: If one is missing, or they are no numbers.
+          ValueError: If a value is missing, or the column does not hold numbers.
         """
         types = self._pa.types
         kind = values.type
@@ -221,15 +227,15 @@ class TableFile:
         return result
 
     def vectors(self, values: Column, name: str, first: int) -> npt.NDArray[np.float32]:
-        """Converts a column of lists of numbers, equally many in each row.
+        """Converts a column of lists of numbers, all of the same length.
 
         Args:
           values: The column.
-          name: Its name.
+          name: The name of the column.
           first: The number of its first row in the file.
 
         Returns:
-          float32 [rows, dimensions].
+          float32 of shape [rows, dimensions].
 
         Raises:
           ValueError: If a list or a number is missing, or lengths differ.
@@ -256,7 +262,7 @@ class TableFile:
             row = int(unequal[0])
             raise ValueError(
                 f"{self.place(name, first + row)}: its embedding has {lengths[row]} "
-                f"values, but those before have {lengths[0]}."
+                f"values, but earlier embeddings have {lengths[0]}."
             )
         flat = values.flatten()
         if flat.null_count:
@@ -273,7 +279,7 @@ class TableFile:
 
 
 class _Stream(io.RawIOBase):
-    """Lets pyarrow write to an output file."""
+    """Adapts an output file to pyarrow."""
 
     def __init__(self, file: OutputFile) -> None:
         self._file = file
@@ -291,14 +297,14 @@ class EdgeTableWriter:
     """Writes edges as a Parquet file with the columns source, target and weight."""
 
     def __init__(self, file: OutputFile, path: str) -> None:
-        """Starts the file.
+        """Begins the file.
 
         Args:
           file: The file to write to.
-          path: Its final name, for errors.
+          path: The final path, for errors.
 
         Raises:
-          ImportError: If pyarrow is missing.
+          ImportError: If pyarrow is not installed.
         """
         pa = self._pa = _pyarrow(path)
         self._schema = pa.schema(
@@ -318,7 +324,7 @@ class EdgeTableWriter:
         weights: Sequence[float],
         both_ways: bool = False,
     ) -> None:
-        """Writes edges, with `both_ways` each one and its reverse."""
+        """Writes edges; with `both_ways`, also their reverses."""
         pa = self._pa
         if both_ways:
             sources, targets = (
@@ -334,5 +340,5 @@ class EdgeTableWriter:
         self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
 
     def close(self) -> None:
-        """Writes what belongs at the end of the file."""
+        """Writes the footer of the file."""
         self._writer.close()

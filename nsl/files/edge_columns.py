@@ -1,4 +1,4 @@
-"""Which columns of a table of edges hold sources, targets and weights."""
+"""Finds the source, target and weight columns of a table of edges."""
 
 import re
 from collections.abc import Sequence
@@ -21,18 +21,18 @@ _ENDS = {
     ("u", "v"),
 }
 _WEIGHTS = {"weight", "weights", "w", "edgeweight", "similarity", "score"}
-# Columns that never hold a weight, whatever else they tell of an edge.
+# Other columns of edges, which never hold weights.
 _OTHERS = {"", "index", "unnamed0", "level0", "type", "edgetype", "relation", "label"}
 _SUFFIX = re.compile(r"(?<=.)(node|vertex)?(id|idx|index)?$")
 
 
 class EdgeColumns(NamedTuple):
-    """The places of the columns.
+    """The indices of the columns.
 
     Attributes:
-      source: The place of the sources.
-      target: The place of the targets.
-      weight: The place of the weights, or None if there are none.
+      source: The index of the sources.
+      target: The index of the targets.
+      weight: The index of the weights, or None if there are none.
     """
 
     source: int
@@ -49,17 +49,17 @@ def _end_of(name: object) -> str:
 
 
 def named_columns(names: Sequence[object]) -> EdgeColumns | None:
-    """Finds the columns by their names.
+    """Finds the columns by name.
 
     Args:
       names: The names of all columns, such as `source`, `target` and `weight`, or
         `FromNodeId` and `ToNodeId`.
 
     Returns:
-      The columns, or None if no two are named as the ends of an edge.
+      The columns, or None if no two are named like the ends of an edge.
 
     Raises:
-      ValueError: If the names do not tell which column holds the weights.
+      ValueError: If the names are ambiguous.
     """
     plain = [_end_of(name) for name in names]
     found = [
@@ -71,8 +71,8 @@ def named_columns(names: Sequence[object]) -> EdgeColumns | None:
         return None
     if len(found) > 1:
         raise ValueError(
-            f"the columns {list(names)} name the ends of an edge more than once; keep "
-            "source, target and weight"
+            f"the columns {list(names)} have several names for the ends of an edge; "
+            "keep only source, target and weight"
         )
     ((source, target),) = found
     others = [place for place in range(len(names)) if place not in (source, target)]
@@ -87,28 +87,28 @@ def named_columns(names: Sequence[object]) -> EdgeColumns | None:
     ]
     if unclear:
         raise ValueError(
-            "the columns are "
-            f"{list(names)}: call the one that holds the weights 'weight', or take "
-            f"{[names[place] for place in unclear]} out for weights of 1"
+            f"it is ambiguous which of the columns {list(names)} holds the weights: "
+            "rename it to 'weight', or, for weights of 1, remove "
+            f"{[names[place] for place in unclear]}"
         )
     return EdgeColumns(source, target, None)
 
 
 def table_columns(names: Sequence[object]) -> EdgeColumns:
-    """Finds the columns of a table by name, or by place if there are only two or three.
+    """Finds the columns by name, or else by position if there are two or three.
 
     Args:
       names: The names of all columns.
 
     Raises:
-      ValueError: If it is not clear which columns hold what.
+      ValueError: If the columns are ambiguous.
     """
     columns = named_columns(names)
     if columns is not None:
         return columns
     if len(names) not in (2, 3):
         raise ValueError(
-            f"a table of edges has the columns source, target and weight, but the "
+            "a table of edges must have columns source, target and weight, but the "
             f"columns are {list(names)}"
         )
     return EdgeColumns(0, 1, 2 if len(names) == 3 else None)
@@ -118,14 +118,14 @@ def array_columns(array: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
     """Splits an array of edges into its columns.
 
     Args:
-      array: Of shape [edges, 2] or [2, edges], or with 3 for edges with weights, or a
-        structured array with the columns of a table.
+      array: An array of shape [edges, 2] or [2, edges], or with 3 instead of 2 for
+        weights; or a structured array with the columns of a table.
 
     Returns:
-      The sources, the targets and, if there are any, the weights.
+      The sources, the targets and, if present, the weights.
 
     Raises:
-      ValueError: If the shape is another one or has two meanings.
+      ValueError: If the shape is invalid or ambiguous.
     """
     if array.dtype.names is not None:
         names = array.dtype.names
@@ -134,19 +134,19 @@ def array_columns(array: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
     if array.ndim != 2 or not {2, 3} & set(array.shape):
         hint = ""
         if array.ndim == 2 and array.shape[0] == array.shape[1]:
-            hint = "; give an adjacency matrix as scipy.sparse.csr_array(matrix)"
+            hint = "; pass an adjacency matrix as scipy.sparse.csr_array(matrix)"
         raise ValueError(
             "an array of edges must have shape [edges, 2], [2, edges], [edges, 3] or "
             f"[3, edges], but has shape {array.shape}{hint}"
         )
     if {2, 3} >= set(array.shape):
         raise ValueError(
-            f"an array of shape {array.shape} can hold an edge in each row or in each "
-            "column: give a tuple (sources, targets) or (sources, targets, weights)"
+            f"an array of shape {array.shape} is ambiguous: edges may be rows or "
+            "columns. Pass a tuple (sources, targets) or (sources, targets, weights)"
         )
     columns = list(array if array.shape[0] in (2, 3) else array.T)
     if array.dtype.kind == "f":
-        # The weights have made floats of the ids.
+        # Ids next to weights in one array are floats.
         for place in range(2):
             with np.errstate(invalid="ignore"):
                 ids = columns[place].astype(np.int64)

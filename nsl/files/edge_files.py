@@ -1,4 +1,4 @@
-"""Files of edges: lines of text, Parquet or Arrow tables, NumPy arrays."""
+"""Reads and writes files of edges: text, Parquet, Arrow and NumPy."""
 
 import codecs
 import contextlib
@@ -28,52 +28,52 @@ _ENCODINGS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-# What is counted while a file is read.
+# The counts that reading a file collects.
 COUNTED = ("blank_lines", "windows_line_ends", "comment_lines", "header_lines")
 
 
 class EdgeFile:
-    """A file of edges, read in parts.
+    """A file of edges, read in chunks.
 
-    A text has a line for each edge; tabs, commas, semicolons, bars or white space
-    divide it into source, target and perhaps weight, and a header may name the columns.
-    What a file is, its content tells, not its name.
+    Text files have one edge per line: source, target and optionally weight, separated
+    by tabs, commas, semicolons, vertical bars or white space, optionally with a header.
+    The format is detected from the content, not from the name.
 
     Attributes:
-      path: The file's name.
-      counts: How many blank lines, Windows line ends, comments and headers were met so
-        far.
+      path: The path of the file.
+      counts: The numbers of blank lines, Windows line endings, comments and headers
+        read so far.
     """
 
     def __init__(self, path: str) -> None:
-        """Names the file; nothing is read yet.
+        """Stores the path; the file is opened by iteration.
 
         Args:
-          path: The file's name. It may be compressed, or remote.
+          path: The path of the file, which may be compressed or remote.
         """
         self.path = path
         self.counts = dict.fromkeys(COUNTED, 0)
         self._layout: Layout | None = None
         self._lines = 0
-        # The line, counted from 1, or the row, from 0, of each edge yielded last.
+        # The line (from 1) or row (from 0) of each edge in the last chunk.
         self._places: Sequence[int] = ()
         self._unit = "line"
 
     def place(self, edge: int) -> str:
-        """Returns what errors call the place of one of the edges yielded last."""
+        """Describes the position of an edge of the last chunk in error messages."""
         return f"{self.path}, {self._unit} {self._places[edge]}"
 
     def __iter__(self) -> Iterator[Edges]:
         """Reads all edges.
 
         Yields:
-          The edges, some thousands at a time. Edges without a weight
-          have weight 1.0. What tables and arrays have as integers are integers.
+          Chunks of some thousand edges. Missing weights are 1.0. Integer ids in tables
+          and arrays stay integers.
 
         Raises:
-          ImportError: If the file needs pyarrow, which is missing.
+          ImportError: If the file needs pyarrow, which is not installed.
           OSError: If the file cannot be read.
-          ValueError: If a line is no edge.
+          ValueError: If a line is not an edge.
         """
         self.counts = dict.fromkeys(COUNTED, 0)
         self._layout, self._lines, self._unit = None, 0, "line"
@@ -90,17 +90,17 @@ class EdgeFile:
             known = input_files.format_of(head)
             if known is not None and not head.startswith(b"%%MatrixMarket"):
                 file.close()
-                raise ValueError(f"{self.path} is no file of edges: it is {known}.")
+                raise ValueError(f"{self.path} is not a file of edges: it is {known}.")
             with self._as_utf8(file, head) as text:
                 yield from self._read_text(text)
 
     def _as_utf8(self, file: BinaryIO, head: bytes) -> BinaryIO:
-        """Returns the file in UTF-8, if its first bytes tell the encoding."""
+        """Converts UTF-16, UTF-32 and old Mac line endings; returns other files."""
         encoding = _encoding(head)
         if encoding is None:
             if b"\r" not in head or b"\n" in head:
                 return file
-            # The line ends of old Macs; Latin-1 keeps every byte.
+            # Old Mac line endings. Latin-1 preserves every byte.
             read, write, newline = "latin-1", "latin-1", None
         else:
             read, write, newline = encoding, "utf-8", ""
@@ -111,14 +111,14 @@ class EdgeFile:
                     copy.write(part.encode(write))
         except UnicodeDecodeError as error:
             copy.close()
-            raise ValueError(f"{self.path} is damaged {read}: {error}.") from None
+            raise ValueError(f"{self.path} is invalid {read}: {error}.") from None
         copy.seek(0)
         return copy
 
     def _read_text(self, file: BinaryIO) -> Iterator[Edges]:
         size = file.seek(0, 2)
         file.seek(0)
-        # Some editors and tables begin UTF-8 with a mark that is no part of an id.
+        # Skip a byte order mark.
         if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
             file.seek(0)
         unfinished: list[bytes] = []
@@ -136,12 +136,12 @@ class EdgeFile:
                 yield self._parse(last + b"\n")
 
     def _parse(self, text: bytes) -> Edges:
-        """Parses whole lines, each with its line break."""
+        """Parses complete lines, including their line breaks."""
         if b"\r" in text:
             self.counts["windows_line_ends"] += text.count(b"\r\n")
-            # Some programs make two carriage returns of one.
+            # Some programs double the carriage return.
             text = text.replace(b"\r\r\n", b"\n").replace(b"\r\n", b"\n")
-        if b"\n" + codecs.BOM_UTF8 in text:  # of files that were joined
+        if b"\n" + codecs.BOM_UTF8 in text:  # from concatenated files
             text = text.replace(b"\n" + codecs.BOM_UTF8, b"\n")
         while self._layout is None and text:
             line, _, text = text.partition(b"\n")
@@ -162,7 +162,7 @@ class EdgeFile:
         return edges
 
     def _find_layout(self, line: bytes) -> None:
-        if self._passes_over(line, edge_lines.TAB_SEPARATED):
+        if self._skips(line, edge_lines.TAB_SEPARATED):
             return
         is_csv = self.path.lower().removesuffix(".gz").endswith(".csv")
         try:
@@ -174,8 +174,8 @@ class EdgeFile:
             self.counts["comment_lines"] += 1
         self.counts["header_lines"] += is_header
 
-    def _passes_over(self, line: bytes, layout: Layout) -> bool:
-        """Counts a line that is blank or a comment, and tells whether it is."""
+    def _skips(self, line: bytes, layout: Layout) -> bool:
+        """Counts a line that is blank or a comment, and returns whether it is."""
         if edge_lines.is_blank(line, layout):
             self.counts["blank_lines"] += 1
             return True
@@ -192,7 +192,7 @@ class EdgeFile:
         places = []
         for line in text[:-1].split(b"\n"):
             self._lines += 1
-            if self._passes_over(line, layout):
+            if self._skips(line, layout):
                 continue
             try:
                 edges.append(edge_lines.parse_edge(line, layout))
@@ -255,19 +255,19 @@ class EdgeFile:
         wrong = edge_lines.first_infinite(edges.weights)
         if wrong is not None:
             raise ValueError(
-                f"{self.place(wrong)}: the weight must be finite as a float32, but is "
+                f"{self.place(wrong)}: the weight must be finite in float32, but is "
                 f"{edges.weights[wrong]}."
             )
         return edges
 
 
 def _encoding(head: bytes) -> str | None:
-    """Returns the encoding of a text that is UTF-16 or UTF-32, or None."""
+    """Returns the encoding of UTF-16 or UTF-32 text, else None."""
     for bom, name in _ENCODINGS.items():
         if head.startswith(bom):
             return name
     if len(head) >= 4:
-        # Without a mark, UTF-16 shows by NULs in place of every other byte.
+        # UTF-16 without a byte order mark has a NUL in every other byte.
         for start, name in ((1, "utf-16-le"), (0, "utf-16-be")):
             if not any(head[start:_SHOWN_BYTES:2]):
                 return name
@@ -288,10 +288,10 @@ class EdgeWriter(Protocol):
         weights: Sequence[float],
         both_ways: bool = False,
     ) -> None:
-        """Writes edges, with `both_ways` each one and its reverse."""
+        """Writes edges; with `both_ways`, also their reverses."""
 
     def close(self) -> None:
-        """Writes what belongs at the end."""
+        """Finishes the file."""
 
 
 class _LineWriter:
@@ -315,15 +315,16 @@ class _LineWriter:
 
 
 def check_edge_output(path: str, inputs: Iterable[str] = ()) -> None:
-    """Raises an error if no graph can be written under this name.
+    """Checks that a graph can be written to a path.
 
     Args:
-      path: The final name.
-      inputs: The files that are read, none of which may be the output.
+      path: The path of the output.
+      inputs: The files that the job reads, none of which may be the output.
 
     Raises:
-      ImportError: If it needs pyarrow, which is missing.
-      OSError: If a path is a folder or a device, or its folder is not writable.
+      ImportError: If the output needs pyarrow, which is not installed.
+      OSError: If the path is a directory or a device, or its directory is missing or
+        not writable.
       ValueError: If the path is empty or one of `inputs`.
     """
     check_output(path, inputs)
@@ -333,17 +334,16 @@ def check_edge_output(path: str, inputs: Iterable[str] = ()) -> None:
 
 @contextlib.contextmanager
 def edge_output(path: str) -> Iterator[EdgeWriter]:
-    """Makes a file of edges that appears under its name when all is written.
+    """Writes a file of edges atomically.
 
     Args:
-      path: The final name. A name that ends in `.parquet` makes it Parquet, any other
-        TSV.
+      path: The path of the output: Parquet if it ends in `.parquet`, else TSV.
 
     Yields:
-      What writes the edges.
+      The writer.
 
     Raises:
-      ImportError: If the file needs pyarrow, which is missing.
+      ImportError: If the file needs pyarrow, which is not installed.
       OSError: If the file cannot be written.
     """
     with atomic_files([path]) as (file,):

@@ -1,4 +1,4 @@
-"""Edges as lines of text: `source<TAB>target[<TAB>weight]`, ids in UTF-8."""
+"""Parses and formats lines of edges: `source<TAB>target[<TAB>weight]` in UTF-8."""
 
 import ast
 import codecs
@@ -21,12 +21,12 @@ _FORM = "source<TAB>target or source<TAB>target<TAB>weight"
 
 
 class Edges(NamedTuple):
-    """Some edges of a graph, as columns of equal length.
+    """A chunk of edges, as columns of equal length.
 
     Attributes:
-      sources: The ids of the sources: UTF-8, or int64 where the file has numbers.
+      sources: The ids of the sources: UTF-8, or int64 if the file stores integers.
       targets: The ids of the targets.
-      weights: The weights, finite as float32.
+      weights: The weights, finite in float32.
     """
 
     sources: Ids
@@ -35,13 +35,12 @@ class Edges(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """How the lines of a file are divided into columns.
+    """How the lines of a file are split into columns.
 
     Attributes:
-      separator: What stands between columns; a space for any white space.
-      columns: The places of the columns.
-      width: The number of columns in each line, or None where the weight may be
-        missing.
+      separator: The separator; a space means any white space.
+      columns: The indices of the columns.
+      width: The number of columns in each line, or None if weights may be missing.
     """
 
     separator: bytes = b"\t"
@@ -50,8 +49,7 @@ class Layout(NamedTuple):
 
 
 TAB_SEPARATED = Layout()
-# Columns and widths of layouts with the source first, the target second and any weight
-# third.
+# Columns and widths of the layouts (source, target[, weight]).
 _IN_ORDER = (
     (EdgeColumns(0, 1, 2), None),
     (EdgeColumns(0, 1, 2), 3),
@@ -60,33 +58,33 @@ _IN_ORDER = (
 
 
 def is_comment(line: bytes) -> bool:
-    """Returns whether a line is a comment: # or %, and white space after it."""
+    """Returns whether a line is a comment: # or %, followed by white space."""
     return line[:1] in (b"#", b"%") and line[1:2] in (b"", b" ", b"\t", b"#", b"%")
 
 
 def is_blank(line: bytes, layout: Layout = TAB_SEPARATED) -> bool:
-    """Returns whether a line holds nothing but white space and separators."""
+    """Returns whether a line has only white space and separators."""
     return not line.strip(b" \t" + layout.separator)
 
 
 def find_layout(line: bytes, prefer_commas: bool = False) -> tuple[Layout | None, bool]:
-    """Finds the layout of a file.
+    """Detects the layout of a file.
 
     Args:
       line: The first line that is neither blank nor, by `is_comment`, a comment.
-      prefer_commas: Whether the file's name says that commas, or semicolons where it
-        has none, separate the columns.
+      prefer_commas: Whether the file is named .csv: columns are then separated by
+        commas or semicolons.
 
     Returns:
-      The layout, or None if the line is a comment after all; and whether the line is
-      a header.
+      The layout, or None if the line is a comment after all; and whether the line is a
+      header.
 
     Raises:
-      ValueError: If the line has no meaning, or several.
+      ValueError: If the line is malformed or ambiguous.
     """
     if line.startswith(b"%%MatrixMarket"):
         raise ValueError(
-            "it is a Matrix Market file: read it with scipy.io.mmread, and give the "
+            "this is a Matrix Market file: read it with scipy.io.mmread, and pass the "
             "matrix to nsl.data.Graph"
         )
     uncommented = line.lstrip(b"#% ")
@@ -113,7 +111,8 @@ def find_layout(line: bytes, prefer_commas: bool = False) -> tuple[Layout | None
     if len(fitting) > 1:
         forms = " or ".join(f"{readings[separator]}" for separator in fitting)
         raise ValueError(
-            f"it may be read as {forms}: {_quote(line)}; separate the columns by tabs"
+            f"the line is ambiguous, {forms}: {_quote(line)}; separate the columns by "
+            "tabs"
         )
     if readings and not fitting and b"\t" not in line:
         most = max(readings, key=lambda separator: len(readings[separator]))
@@ -149,14 +148,14 @@ def _readings(line: bytes, prefer_commas: bool) -> dict[bytes, list[bytes]]:
 
 
 def split_line(line: bytes, separator: bytes) -> list[bytes]:
-    """Splits a line into columns, and takes off quotation marks as in CSV.
+    """Splits a line into columns, and removes quotation marks as in CSV.
 
     Args:
       line: The line.
-      separator: What stands between columns; a space for any white space.
+      separator: The separator; a space means any white space.
 
     Raises:
-      ValueError: If quotation marks do not match.
+      ValueError: If quotation marks are not balanced.
     """
     if separator == b"\t":
         columns = line.split(b"\t")
@@ -165,18 +164,18 @@ def split_line(line: bytes, separator: bytes) -> list[bytes]:
         halves = [column for column in columns if column.count(b'"') % 2]
         if len(halves) > 1 and halves[0][:1] == b'"' == halves[-1][-1:]:
             raise ValueError(
-                f"a tab stands inside quotation marks: {_quote(line)}; ids in TSV hold "
-                "no tabs"
+                f"there is a tab inside quotation marks: {_quote(line)}; ids in TSV "
+                "files must not contain tabs"
             )
         return [_unquoted(column) for column in columns]
     if separator != b"\t" and b"{" in line and line.rstrip().endswith(b"}"):
-        # What NetworkX writes: the attributes of the edge are a dict.
+        # NetworkX writes the attributes of an edge as a dict.
         ends, brace, attributes = line.partition(b"{")
         ends = ends.strip(b" ").removesuffix(separator)
         return [*split_line(ends, separator), brace + attributes.rstrip()]
     if _QUOTE in line:
         try:
-            # Each byte is one character in Latin-1, whatever the encoding is.
+            # Latin-1 maps each byte to one character.
             (row,) = csv.reader(
                 [line.decode("latin-1").strip(" ")],
                 delimiter=separator.decode(),
@@ -185,7 +184,7 @@ def split_line(line: bytes, separator: bytes) -> list[bytes]:
             )
         except csv.Error as error:
             raise ValueError(
-                f"quotation marks do not match ({error}): {_quote(line)}"
+                f"quotation marks are not balanced ({error}): {_quote(line)}"
             ) from None
         return [column.encode("latin-1").strip(b" ") for column in row]
     if separator == b" ":
@@ -194,7 +193,7 @@ def split_line(line: bytes, separator: bytes) -> list[bytes]:
 
 
 def _unquoted(column: bytes) -> bytes:
-    """Takes the quotation marks off a column that was quoted as in CSV."""
+    """Removes the quotation marks of a column that is quoted as in CSV."""
     inner = column[1:-1]
     is_quoted = len(column) > 1 and column[:1] == b'"' == column[-1:]
     if is_quoted and _QUOTE not in inner.replace(b'""', b""):
@@ -203,15 +202,15 @@ def _unquoted(column: bytes) -> bytes:
 
 
 def parse_block(text: bytes, layout: Layout) -> Edges | None:
-    """Parses lines that are all right and have the same number of columns.
+    """Parses well-formed lines with the same number of columns.
 
     Args:
-      text: Whole lines, each with its line break.
-      layout: How they are divided into columns.
+      text: Complete lines, including their line breaks.
+      layout: The layout of the lines.
 
     Returns:
-      The edges, or None if some line is blank, wrong or of another form; a second
-      look at each line then tells which.
+      The edges, or None if any line is blank, malformed or different; such lines must
+      be parsed one by one.
     """
     if layout[1:] not in _IN_ORDER:
         return None
@@ -235,7 +234,7 @@ def parse_block(text: bytes, layout: Layout) -> Edges | None:
 
 
 def _parse_regular(text: bytes, width: int | None) -> Edges | None:
-    """Does what `parse_block` does for columns separated by tabs."""
+    """`parse_block` for columns that are separated by tabs."""
     if b"\r" in text:
         return None
     characters = np.frombuffer(text, np.uint8)
@@ -284,40 +283,39 @@ def parse_edge(
 
     Args:
       line: The line without its line break.
-      layout: How it is divided into columns.
+      layout: The layout of the line.
 
     Returns:
-      The source's id, the target's id and the weight, 1.0 if there is none.
+      The ids of the source and the target, and the weight, 1.0 if it is missing.
 
     Raises:
-      ValueError: If the line is no edge.
+      ValueError: If the line is not an edge.
     """
     if b"\r" in line:
-        raise ValueError(f"it holds a carriage return: {_quote(line)}")
+        raise ValueError(f"the line contains a carriage return: {_quote(line)}")
     columns = split_line(line, layout.separator)
     while len(columns) > (layout.width or 3) and not columns[-1]:
-        columns.pop()  # separators at the end of a line divide nothing
+        columns.pop()  # ignore trailing separators
     if layout.width is None and len(columns) not in (2, 3):
-        raise ValueError(
-            f"expected {_FORM}, but received {len(columns)} column(s): {_quote(line)}"
-        )
+        received = f"{len(columns)} column{'s' * (len(columns) != 1)}"
+        raise ValueError(f"expected {_FORM}, but received {received}: {_quote(line)}")
     if layout.width is not None and len(columns) != layout.width:
         raise ValueError(
-            f"expected {layout.width} columns, as the header has, but received "
+            f"expected {layout.width} columns, as in the header, but received "
             f"{len(columns)}: {_quote(line)}"
         )
     nodes = [columns[layout.columns.source], columns[layout.columns.target]]
     for end, node in zip(("source", "target"), nodes, strict=True):
         if not node:
             raise ValueError(
-                f"the {end}'s id is empty; expected source<TAB>target[<TAB>weight], "
-                f"but received {_quote(line)}"
+                f"the {end} id is empty; expected source<TAB>target[<TAB>weight], but "
+                f"received {_quote(line)}"
             )
         try:
             node.decode()
         except UnicodeDecodeError as error:
             raise ValueError(
-                f"the {end}'s id is not UTF-8 ({error}): {_quote(line)}"
+                f"the {end} id is not UTF-8 ({error}): {_quote(line)}"
             ) from None
     place = layout.columns.weight
     if place is None or place >= len(columns):
@@ -328,13 +326,13 @@ def parse_edge(
 
 
 def _weight_of_attributes(text: bytes) -> float:
-    """Returns the weight of an edge with the attributes that NetworkX writes."""
+    """Returns the weight in edge attributes as NetworkX writes them."""
     try:
         attributes = ast.literal_eval(text.decode())
         return parse_weight(attributes.get("weight", 1.0))
     except (ValueError, SyntaxError, AttributeError) as error:
         raise ValueError(
-            f"the attributes of the edge, {_quote(text)}, hold no weight ({error})"
+            f"the edge attributes {_quote(text)} have no valid weight ({error})"
         ) from None
 
 
@@ -347,22 +345,24 @@ def _is_number(text: bytes) -> bool:
 
 
 def parse_weight(text: str | bytes | float) -> float:
-    """Returns an edge's weight as a float.
+    """Parses the weight of an edge.
 
     Args:
-      text: The weight, as a number or its text.
+      text: The weight, a number or a string.
 
     Raises:
-      ValueError: If it is no number, or not finite as a float32.
+      ValueError: If the weight is not a number, or not finite in float32.
     """
     try:
         weight = float(text)
     except ValueError as error:
-        raise ValueError(f"the weight {_quote(text)} is no number ({error})") from None
+        raise ValueError(
+            f"the weight {_quote(text)} is not a number ({error})"
+        ) from None
     if not math.isfinite(weight):
         raise ValueError(f"the weight must be finite, but is {weight}")
     if abs(weight) > _LARGEST_WEIGHT:
-        raise ValueError(f"the weight {weight} is too large to be finite as a float32")
+        raise ValueError(f"the weight {weight} is too large to be finite in float32")
     return weight
 
 
@@ -372,17 +372,17 @@ def _quote(value: object) -> str:
 
 
 def first_infinite(weights: npt.NDArray[np.floating]) -> int | None:
-    """Returns the place of the first weight not finite as a float32, or None."""
+    """Returns the index of the first weight that is not finite in float32, or None."""
     fine = np.abs(weights) <= _LARGEST_WEIGHT
     return None if fine.all() else int(np.argmin(fine))
 
 
 def check_node_id(node: bytes) -> None:
-    """Raises ValueError if an id cannot stand in a line of edges."""
+    """Raises ValueError if an id cannot be written to a line of edges."""
     if b"\t" in node or b"\n" in node or b"\r" in node:
         raise ValueError(
-            f"the id {_quote(node)} holds a tab or a line break, which a TSV file of "
-            "edges cannot hold"
+            f"the id {_quote(node)} contains a tab or a line break, which files of "
+            "edges do not allow"
         )
 
 
@@ -391,7 +391,7 @@ def _needs_quotes(node: bytes) -> bool:
 
 
 def _quoted(nodes: Sequence[bytes]) -> Sequence[bytes]:
-    """Quotes the ids that a reader would take for a comment or for quoted ones."""
+    """Quotes ids that look like comments or quoted ids."""
     if not any(node[0] in b'"#%\xef' for node in nodes):
         return nodes
     return [
@@ -403,11 +403,11 @@ def _quoted(nodes: Sequence[bytes]) -> Sequence[bytes]:
 def format_edges(
     sources: Sequence[bytes], targets: Sequence[bytes], weights: Iterable[float]
 ) -> bytes:
-    """Returns edges as lines, with six decimals of the weight.
+    """Formats edges as lines, with six decimals of the weight.
 
     Args:
-      sources: The ids of the sources, none empty.
-      targets: The ids of the targets.
+      sources: The ids of the sources, none of them empty.
+      targets: The ids of the targets, none of them empty.
       weights: The weights.
 
     Returns:
@@ -422,11 +422,11 @@ def format_edges(
 def format_edges_both_ways(
     sources: Sequence[bytes], targets: Sequence[bytes], weights: Iterable[float]
 ) -> bytes:
-    """Returns each edge as two lines: itself and its reverse.
+    """Formats each edge and its reverse as lines.
 
     Args:
-      sources: The ids of the sources.
-      targets: The ids of the targets.
+      sources: The ids of the sources, none of them empty.
+      targets: The ids of the targets, none of them empty.
       weights: The weights.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Numbers for ids: a hash table of byte strings that holds no Python objects."""
+"""Maps ids to numbers: a hash table of byte strings without Python objects."""
 
 from array import array
 from collections.abc import Iterator, Sequence
@@ -9,23 +9,23 @@ import numpy.typing as npt
 
 _WORD = 8
 _HEAD = 2 * _WORD
-# Of the 8 bytes read at a place, those that belong to a string with n bytes left.
+# Masks for a word of 8 bytes of which the first n belong to the string.
 _MASKS = np.array([(1 << 8 * n) - 1 for n in range(_WORD + 1)], np.uint64)
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT = np.uint64(32)
 _NONE = -1
-_MOST_RECENT_LOOKUPS = 1 << 14
-_ROWS_AT_ONCE = 1 << 16
-_STRINGS_AT_ONCE = 1 << 13
+_MAX_RECENT_LOOKUPS = 1 << 14
+_CHUNK_ROWS = 1 << 16
+_CHUNK_STRINGS = 1 << 13
 
 
 class Strings:
-    """Byte strings within one text, looked at eight bytes at a time.
+    """Byte strings in one buffer, compared and hashed eight bytes at a time.
 
     Attributes:
-      lengths: The bytes of each string.
-      heads: uint64 [strings, 3]. The first and the second 8 bytes of each, zeros
-        where it has ended, and its length: what is compared first, in one place.
+      lengths: The length of each string in bytes, int64 of shape [strings].
+      heads: What is compared first: the first two words of 8 bytes of each string,
+        padded with zeros, and its length; uint64 of shape [strings, 3].
     """
 
     def __init__(
@@ -34,15 +34,15 @@ class Strings:
         starts: npt.NDArray[np.int64],
         ends: npt.NDArray[np.int64],
     ) -> None:
-        """Names the strings.
+        """Initializes strings that are slices of a buffer.
 
         Args:
-          text: Bytes that hold them.
-          starts: Where each string starts.
-          ends: Where each ends.
+          text: The buffer.
+          starts: The start of each string in the buffer.
+          ends: The end of each string in the buffer.
         """
         padded = b"".join((text, bytes(_HEAD + _WORD)))
-        # Every place of the text is the start of a word.
+        # Overlapping words, one for each start position.
         self._words = np.ndarray((len(padded) - _WORD + 1,), "<u8", padded, 0, (1,))
         self._text = text
         self._starts = starts
@@ -55,7 +55,7 @@ class Strings:
 
     @classmethod
     def of(cls, values: Sequence[bytes] | npt.NDArray[np.bytes_]) -> "Strings":
-        """Takes strings that are given one by one, or as an array."""
+        """Makes strings from a sequence or an array."""
         if isinstance(values, np.ndarray):
             lengths = np.strings.str_len(values)
             starts = np.arange(len(values)) * values.dtype.itemsize
@@ -80,16 +80,16 @@ class Strings:
     def _word(
         self, numbers: npt.NDArray[np.integer], place: int
     ) -> npt.NDArray[np.uint64]:
-        """Returns eight bytes of strings that are longer than `place`."""
+        """Returns the words at offset `place` of strings that are longer than that."""
         left = np.minimum(self.lengths[numbers] - place, _WORD)
         return self._words[self._starts[numbers] + place] & _MASKS[left]
 
     def hashes(self) -> npt.NDArray[np.uint64]:
         """Returns a hash of each string."""
         result = np.empty(len(self), np.uint64)
-        # Part by part, so that what is between stays in the cache.
-        for start in range(0, len(self), _STRINGS_AT_ONCE):
-            some = slice(start, start + _STRINGS_AT_ONCE)
+        # In chunks, so that intermediate results stay in the cache.
+        for start in range(0, len(self), _CHUNK_STRINGS):
+            some = slice(start, start + _CHUNK_STRINGS)
             hashes = self.lengths[some].astype(np.uint64)
             for column in range(2):
                 hashes = _mix(hashes, self.heads[some, column])
@@ -109,12 +109,15 @@ class Strings:
         others: "Strings",
         other_numbers: npt.NDArray[np.integer],
     ) -> npt.NDArray[np.bool_]:
-        """Tells which of these strings equal others.
+        """Compares pairs of strings.
 
         Args:
-          numbers: Strings of this text.
-          others: Another text.
-          other_numbers: The string of `others` that each is compared with.
+          numbers: The indices of strings of this object.
+          others: Other strings.
+          other_numbers: The indices of the strings of `others` to compare them with.
+
+        Returns:
+          Whether the strings of each pair are equal.
         """
         heads = self.heads.take(numbers, axis=0)
         other_heads = others.heads.take(other_numbers, axis=0)
@@ -135,12 +138,12 @@ class Strings:
         return result
 
 
-# Ids as columns: UTF-8, or numbers.
+# Columns of ids: integers or UTF-8.
 Ids: TypeAlias = npt.NDArray[np.int64] | Strings
 
 
 def as_strings(ids: Ids) -> Strings:
-    """Returns ids as UTF-8, numbers in decimal digits."""
+    """Returns ids as UTF-8; integers become decimal digits."""
     return Strings.of(ids.astype(np.bytes_)) if isinstance(ids, np.ndarray) else ids
 
 
@@ -152,10 +155,10 @@ def _mix(
 
 
 class IdTable:
-    """Gives each id the number of its first appearance.
+    """Numbers distinct ids in the order of their first occurrence.
 
-    An id takes its own bytes and about 50 more. Ids are either appended and then
-    settled, or numbered as they come.
+    An id takes about 50 bytes in addition to its own. Either append ids and then call
+    `settle`, or call `number`.
     """
 
     def __init__(self) -> None:
@@ -165,7 +168,7 @@ class IdTable:
         self._text = bytearray()
         self._ends = array("q")
         self._settled = 0
-        # Ids numbered since the hash table was made, and how often they were met.
+        # Ids that are not in the hash table yet, and the number of their lookups.
         self._recent: dict[bytes, int] = {}
         self._recent_lookups = 0
         self._strings = Strings(b"", np.empty(0, np.int64), np.empty(0, np.int64))
@@ -180,16 +183,16 @@ class IdTable:
         return bytes(self._text[start : self._ends[number]])
 
     def append(self, node: bytes) -> None:
-        """Adds an id that is not empty; `settle` tells whether it is new."""
+        """Adds a nonempty id; `settle` returns whether it is new."""
         self._text += node
         self._ends.append(len(self._text))
 
     def settle(self) -> npt.NDArray[np.int32]:
-        """Makes the ids appended so far ready to be found.
+        """Adds the appended ids to the hash table.
 
         Returns:
-          For each id appended since the last call, the number of its first
-          appearance, which is its own unless it stands twice.
+          The number of the first occurrence of each id appended since the last call:
+          its own number, unless the id is a duplicate.
         """
         settled = self._settled
         if self._make_slots():
@@ -197,10 +200,10 @@ class IdTable:
         return self.find(self._strings)[settled:]
 
     def _make_slots(self) -> bool:
-        """Puts all ids into the hash table; of equal ones the first is found there.
+        """Builds the hash table; lookups find the first of duplicate ids.
 
         Returns:
-          Whether it is certain that no two are equal, since no two hashes are.
+          Whether all hashes differ, so that there are no duplicates.
         """
         ends = np.array(self._ends, np.int64)
         starts = np.concatenate((np.zeros(1, np.int64), ends))[:-1]
@@ -208,8 +211,8 @@ class IdTable:
         count = len(ends)
         self._bits = max(count, 1).bit_length() + 2
         hashes = self._strings.hashes()
-        # In a table probed place by place, ids in the order of their hashes stand
-        # each at its own place or just after the one before.
+        # Linear probing: in order of their hashes, each id is at its home slot, or
+        # just after the previous one.
         order = np.argsort(hashes)
         ordered = hashes[order]
         are_distinct = bool((ordered[1:] != ordered[:-1]).all())
@@ -249,7 +252,7 @@ class IdTable:
         return result
 
     def number(self, strings: Strings) -> npt.NDArray[np.int32]:
-        """Returns the number of each id; an unknown one gets the next number."""
+        """Returns the number of each id; unknown ids get new numbers."""
         result = self.find(strings)
         unknown = np.flatnonzero(result < 0).tolist()
         for place in unknown:
@@ -259,25 +262,25 @@ class IdTable:
                 number = self._recent[node] = len(self)
                 self.append(node)
             result[place] = number
-        # Looking up this way is slow, but so is making the hash table anew.
+        # The dict is slow, but so is rebuilding the hash table.
         self._recent_lookups += len(unknown)
-        if self._recent_lookups > max(_MOST_RECENT_LOOKUPS, self._settled // 4):
+        if self._recent_lookups > max(_MAX_RECENT_LOOKUPS, self._settled // 4):
             self._make_slots()
         return result
 
     def take(self) -> npt.NDArray[np.bytes_]:
-        """Returns the ids in the order of their numbers, and keeps nothing.
+        """Returns the ids by number, and empties the table.
 
-        NULs at their ends are cut off.
+        Trailing NULs of ids are lost.
         """
         all_text, ends = self._text, np.array(self._ends, np.int64)
-        # What finds ids takes more than they do.
+        # The hash table takes more memory than the ids.
         self._empty()
         lengths = np.diff(ends, prepend=0)
         width = max(int(lengths.max(initial=1)), 1)
         rows = np.zeros((len(ends), width), np.uint8)
-        for start in range(0, len(ends), _ROWS_AT_ONCE):
-            some = slice(start, start + _ROWS_AT_ONCE)
+        for start in range(0, len(ends), _CHUNK_ROWS):
+            some = slice(start, start + _CHUNK_ROWS)
             first = int(ends[start] - lengths[start])
             text = all_text[first : int(ends[some][-1])]
             inside = np.arange(width) < lengths[some, np.newaxis]
@@ -286,7 +289,7 @@ class IdTable:
         return array
 
     def remove(self, unwanted: npt.NDArray[np.bool_]) -> None:
-        """Takes out the ids marked in `unwanted`; later ones get smaller numbers."""
+        """Removes the ids marked in `unwanted`, and renumbers the others."""
         kept = np.flatnonzero(~unwanted).tolist()
         nodes = [self[number] for number in kept]
         self._text = bytearray()

@@ -1,4 +1,4 @@
-"""Input files: one, several or a pattern; plain or compressed; local or remote."""
+"""Input files: paths and patterns, compressed or not, local or remote."""
 
 import bz2
 import glob
@@ -21,7 +21,7 @@ _COMPRESSIONS: dict[bytes, tuple[str, Callable[[Any], Any]]] = {
     b"BZh": ("bzip2", bz2.BZ2File),
     b"\xfd7zXZ\x00": ("xz", lzma.LZMAFile),
 }
-# The first bytes of files that strangers take for one of ours.
+# Magic numbers of other formats, for error messages.
 _FORMATS = {
     b"PAR1": "a Parquet file",
     b"ARROW1": "an Arrow file",
@@ -39,22 +39,22 @@ HEAD_BYTES = 16
 
 
 def is_remote(path: str) -> bool:
-    """Returns whether `path` names a scheme that only TensorFlow can open."""
+    """Returns whether `path` is a URL, which only TensorFlow can open."""
     return "://" in path
 
 
 def expand_paths(paths: Paths) -> list[str]:
-    """Lists the files that `paths` names.
+    """Lists the files that `paths` matches.
 
     Args:
-      paths: A file name, a glob pattern, several of them separated by commas, or a
-        sequence of these. A file of exactly the given name goes before a pattern.
+      paths: A path, a glob pattern, a comma-separated list of these, or a sequence of
+        any of them. A file with exactly this name takes precedence over a pattern.
 
     Returns:
-      The names, in the order given; the files of one pattern in sorted order.
+      The paths, in the given order; the matches of each pattern are sorted.
 
     Raises:
-      FileNotFoundError: If a name or pattern matches no file.
+      FileNotFoundError: If a path or pattern matches no file.
       TypeError: If `paths` is neither a path nor a sequence of paths.
     """
     if isinstance(paths, str | os.PathLike):
@@ -95,13 +95,13 @@ def _exists(path: str) -> bool:
 
 
 def open_input(path: str) -> BinaryIO:
-    """Opens a file for reading at any position.
+    """Opens a file for random access.
 
-    A remote file, or a pipe, is copied to a local temporary file first; that file has
-    no name, so nothing of it is left whatever happens to the program.
+    Remote files and pipes are first copied to an unnamed temporary file, which is
+    removed even if the process is killed.
 
     Args:
-      path: The file's name.
+      path: The path of the file.
 
     Returns:
       The open local file.
@@ -125,13 +125,13 @@ def open_input(path: str) -> BinaryIO:
 
 
 def format_of(head: bytes) -> str | None:
-    """Names the format of a file that is neither TFRecord nor text.
+    """Detects the format of a file that is neither TFRecord nor text.
 
     Args:
       head: The file's first `HEAD_BYTES` bytes.
 
     Returns:
-      The format, as a sentence names it, or None if it is none of the known ones.
+      The name of the format with its article, or None if it is unknown.
     """
     for magic, name in _FORMATS.items():
         if head.startswith(magic):
@@ -145,25 +145,26 @@ def is_compressed(head: bytes) -> bool:
 
 
 def is_zlib(head: bytes) -> bool:
-    """Returns whether a file may begin with a zlib stream, as some TFRecord files do.
+    """Returns whether a file may be a zlib stream, as some TFRecord files are.
 
-    Some texts begin with the same two bytes.
+    Text may begin with the same two bytes.
     """
     return head[:1] == b"\x78" and not int.from_bytes(head[:2], "big") % 31
 
 
 def open_decompressed(path: str) -> BinaryIO:
-    """Does what `open_input` does, and replaces a compressed file by its content.
+    """Opens a file for random access, and decompresses it if necessary.
 
     Args:
-      path: The file's name. It may be gzip, bzip2 or xz, whatever it is called.
+      path: The path of the file. Compression (gzip, bzip2 or xz) is detected from the
+        content.
 
     Returns:
       The open local file.
 
     Raises:
       OSError: If the file cannot be read.
-      ValueError: If the compressed data is damaged or ends early.
+      ValueError: If the compressed data is corrupt or truncated.
     """
     file = open_input(path)
     head = file.read(HEAD_BYTES)
@@ -172,17 +173,17 @@ def open_decompressed(path: str) -> BinaryIO:
 
 
 def decompress(file: BinaryIO, path: str) -> BinaryIO:
-    """Replaces an open compressed file by a temporary file of its content.
+    """Decompresses an open file to a temporary file.
 
     Args:
-      file: The gzip, bzip2, xz or zlib file, open at its start. It is closed.
-      path: Its name, for the error.
+      file: The gzip, bzip2, xz or zlib file, open at its start; closed afterwards.
+      path: The path of the file, for errors.
 
     Returns:
-      An open local file without a name.
+      An open, unnamed temporary file.
 
     Raises:
-      ValueError: If the data is damaged or ends early.
+      ValueError: If the data is corrupt or truncated.
     """
     head = file.read(HEAD_BYTES)
     file.seek(0)
@@ -195,12 +196,12 @@ def decompress(file: BinaryIO, path: str) -> BinaryIO:
             return _temporary_copy(cast(BinaryIO, plain))
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # of the disk, not of the data
-        raise ValueError(f"{path} is a damaged {name} file: {error}.") from error
+            raise  # an error of the disk, not of the data
+        raise ValueError(f"{path} is a corrupt {name} file: {error}.") from error
 
 
 class _ZlibFile:
-    """Reads a file that is one zlib stream."""
+    """Reads a file that consists of a zlib stream."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._parts = self._decompressed(file)
@@ -222,7 +223,7 @@ class _ZlibFile:
         yield stream.flush()
 
     def read(self, _: int) -> bytes:
-        """Returns some bytes, none at the end."""
+        """Returns the next bytes, or no bytes at the end."""
         return next(self._parts, b"")
 
 

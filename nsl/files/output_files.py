@@ -1,4 +1,4 @@
-"""Output files that get their final names only when they are whole."""
+"""Atomic output files, which get their final names only when they are complete."""
 
 import collections
 import contextlib
@@ -16,7 +16,7 @@ from nsl.files.input_files import is_remote
 fcntl: ModuleType | None
 try:
     import fcntl
-except ImportError:  # Windows has none; leftovers of a killed run then stay.
+except ImportError:  # Windows: partial files of killed runs are not removed.
     fcntl = None
 
 _BUFFER_BYTES = 1 << 20
@@ -31,7 +31,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def check_form(num_shards: int | None, compression: str | None) -> None:
-    """Raises ValueError if an output cannot be written in this form."""
+    """Raises ValueError if the number of shards or the compression is invalid."""
     if num_shards is not None and num_shards < 1:
         raise ValueError(f"num_shards must be at least 1, but is {num_shards}.")
     if compression not in (None, *COMPRESSIONS):
@@ -49,18 +49,18 @@ def check_job(
     """Checks that a job can write its output and its report.
 
     Args:
-      inputs: The files that are read, none of which may be written.
-      output: The name of the output.
-      num_shards: The number of its files, or None for one.
-      report_path: The name of the report, if there is one.
+      inputs: The files that the job reads, none of which may be written.
+      output: The path of the output.
+      num_shards: The number of shards, or None for a single file.
+      report_path: The path of the report, if there is one.
 
     Returns:
-      The final names of the output's files.
+      The paths of the output files.
 
     Raises:
-      FileNotFoundError: If a folder does not exist.
-      OSError: If a path is a folder or a device, or its folder is not writable.
-      ValueError: If a path is empty, one of `inputs` or that of the report too.
+      FileNotFoundError: If a directory does not exist.
+      OSError: If a path is a directory or a device, or its directory is not writable.
+      ValueError: If a path is empty, one of `inputs`, or also that of the report.
     """
     inputs = list(inputs)
     outputs = shard_names(os.fspath(output), num_shards)
@@ -71,20 +71,20 @@ def check_job(
 
 
 def check_output(path: str, inputs: Iterable[str] = ()) -> None:
-    """Does what `check_outputs` does for one output."""
+    """`check_outputs` for a single output."""
     check_outputs([path], inputs)
 
 
 def check_outputs(paths: Iterable[str], inputs: Iterable[str] = ()) -> None:
-    """Raises an error if one of `paths` cannot become an output file.
+    """Checks that output files can be written.
 
     Args:
-      paths: The final names of the outputs.
-      inputs: The files that are read, none of which may be an output.
+      paths: The paths of the outputs.
+      inputs: The files that the job reads, none of which may be an output.
 
     Raises:
-      FileNotFoundError: If the folder does not exist.
-      OSError: If a path is a folder or a device, or its folder is not writable.
+      FileNotFoundError: If a directory does not exist.
+      OSError: If a path is a directory or a device, or its directory is not writable.
       ValueError: If a path is empty or one of `inputs`.
     """
     known = {identity for name in inputs for identity in _identities(name)}
@@ -100,17 +100,17 @@ def check_outputs(paths: Iterable[str], inputs: Iterable[str] = ()) -> None:
 def _check_place(path: str) -> None:
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
-        raise FileNotFoundError(f"The folder of the output {path} does not exist.")
+        raise FileNotFoundError(f"The directory of the output {path} does not exist.")
     if os.path.isdir(path):
-        raise IsADirectoryError(f"The output {path} is a folder, not a file.")
+        raise IsADirectoryError(f"The output {path} is a directory, not a file.")
     if os.path.exists(path) and not os.path.isfile(path):
         raise OSError(f"The output {path} is not a regular file.")
     if not os.access(folder, os.W_OK):
-        raise PermissionError(f"The folder of the output {path} is not writable.")
+        raise PermissionError(f"The directory of the output {path} is not writable.")
 
 
 def _identities(path: str) -> set[Any]:
-    """Returns what two names of one file share: the name or the file itself."""
+    """Returns keys that two names of the same file share: its path and its inode."""
     if is_remote(path):
         return {path}
     found: set[Any] = {os.path.realpath(path)}
@@ -121,11 +121,11 @@ def _identities(path: str) -> set[Any]:
 
 
 def shard_names(path: str, num_shards: int | None) -> list[str]:
-    """Returns the names of the files that make up one output.
+    """Returns the paths of the shards of an output.
 
     Args:
-      path: The output's name.
-      num_shards: The number of files, or None for one file called `path`.
+      path: The path of the output.
+      num_shards: The number of shards, or None for a single file.
 
     Returns:
       `path`, or `path-00000-of-0000N` and so on.
@@ -136,22 +136,22 @@ def shard_names(path: str, num_shards: int | None) -> list[str]:
 
 
 class OutputFile:
-    """A file that appears under its name when the block of `atomic_files` ends.
+    """A file that `atomic_files` renames to its final name at the end.
 
-    The first `write` opens it. Leaving it as a context manager closes it.
+    The first `write` opens the file; leaving it as a context manager closes it.
     """
 
     def __init__(
         self, path: str, run: str, compression: str | None, locks: dict[str, int]
     ) -> None:
-        """Names the file; nothing is opened yet.
+        """Initializes the file without opening it.
 
         Args:
-          path: The final name.
-          run: What tells the partial files of this run from those of others.
+          path: The final path.
+          run: An id of this run, to distinguish its partial files from others.
           compression: None or 'gzip'.
-          locks: A descriptor by folder that keeps the first partial file of this run
-            there locked, and with it all of them.
+          locks: For each directory, a descriptor that keeps this run's first partial
+            file there locked; it stands for all of them.
         """
         self._is_remote = is_remote(path)
         self.final = path if self._is_remote else os.path.realpath(path)
@@ -183,7 +183,7 @@ class OutputFile:
         self._file.write(data)
 
     def finish(self) -> None:
-        """Closes the file, which is empty if nothing was written."""
+        """Closes the file; creates it if nothing was written."""
         if self._file is None:
             self.write(b"")
         self._closing.close()
@@ -201,7 +201,7 @@ class OutputFile:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._closing.enter_context(file)
         if self._compression == "gzip":
-            # Neither name nor time, so that equal data is equal bytes.
+            # No name and no time, so that output is reproducible.
             packed = gzip.GzipFile("", "wb", fileobj=file, mtime=0)
             file = self._closing.enter_context(cast(BinaryIO, packed))
         return file
@@ -211,22 +211,22 @@ class OutputFile:
 def atomic_files(
     paths: Sequence[str], compression: str | None = None
 ) -> Iterator[list[OutputFile]]:
-    """Makes files that appear under their names when all is written.
+    """Writes files atomically.
 
-    Each is written beside its final name and renamed when the block ends. If the
-    block raises, what was written is removed and files of these names stay as they
-    were. Many files are written one after the other, each as a context manager, for a
-    process may have some hundreds open only.
+    Each file is written next to its final path and renamed when the block ends. If the
+    block raises, partial files are removed, and existing files stay as they were. To
+    write many files without exceeding the limit of open files, use them one by one,
+    each as a context manager.
 
     Args:
-      paths: The final names.
+      paths: The final paths.
       compression: None or 'gzip'.
 
     Yields:
       One file for each path.
 
     Raises:
-      OSError: If a file cannot be written; a full disk is named as such.
+      OSError: If a file cannot be written; the error says if the disk is full.
     """
     locks: dict[str, int] = {}
     run = secrets.token_hex(_RUN_BYTES)
@@ -258,7 +258,7 @@ def atomic_files(
 
 
 def _remove_leftovers(files: Sequence[OutputFile]) -> None:
-    """Removes what killed runs left of these outputs: no file of a run is locked."""
+    """Removes partial files of these outputs from killed runs, which hold no lock."""
     if fcntl is None:
         return
     names = collections.defaultdict(set)

@@ -1,12 +1,12 @@
-"""Preparing data: building graphs and joining examples with their neighbors.
+"""Builds graphs from embeddings and packs examples with their neighbors.
 
-Nothing here imports TensorFlow until a file or a device needs it.
+TensorFlow is imported only for remote files and GPUs.
 """
 
 import warnings
 
-# `python -m nsl.tools.pack_nbrs` runs a module that this package has imported already
-# for the function of the same name. That is meant, and nothing to warn a user of.
+# `python -m nsl.tools.pack_nbrs` runs a module that this package has already imported.
+# Python warns about that, but it is intended.
 warnings.filterwarnings(
     "ignore",
     message=r".*\.tools\.(pack_nbrs|build_graph)' found in sys\.modules",

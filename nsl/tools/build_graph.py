@@ -1,4 +1,4 @@
-"""Builds a graph whose edges join examples of similar embeddings.
+"""Builds a graph whose edges join examples with similar embeddings.
 
 From the shell:
   python -m nsl.tools.build_graph --similarity_threshold=0.9 embeddings.tfr graph.tsv
@@ -28,28 +28,29 @@ from nsl.tools.similarity import Pairs
 
 ARGUMENTS = "embeddings.tfr... graph.tsv"
 USAGE = f"""\
-Builds a graph whose edges join examples of similar embeddings.
+Builds a graph whose edges join examples with similar embeddings.
 
 Usage: build_graph [flags] {ARGUMENTS}
 
-Each input may be one file, a pattern, or several of these separated by commas; plain
-or compressed; local, or of any scheme that tf.io.gfile opens. TFRecord, Parquet, Arrow
-and .npy files are told by their content. A line of graph.tsv is source<TAB>target<TAB>
-cosine similarity; a graph whose name ends in .parquet is a table of these."""
+Each input is a file, a glob pattern, or a comma-separated list of these. Files may be
+compressed, and local or at any URL that tf.io.gfile opens. The format (TFRecord,
+Parquet, Arrow or .npy) is detected from the content. Each line of graph.tsv is
+source<TAB>target<TAB>cosine similarity; an output name that ends in .parquet writes a
+table with these columns."""
 
-_EDGES_AT_ONCE = 1 << 16
+_CHUNK_EDGES = 1 << 16
 
 
 class GraphBuilder:
-    """Builds graphs with the settings of one config.
+    """Builds graphs with one config, for compatibility with NSL 1.4.
 
-    Does what `build_graph_from_config` does; it is here for programs of NSL 1.4.
+    Equivalent to `build_graph_from_config`.
 
     Attributes:
       config: The config.
 
     Args:
-      graph_builder_config: Which pairs become edges, and how they are searched.
+      graph_builder_config: Which pairs become edges, and how to search for them.
     """
 
     def __init__(self, graph_builder_config: GraphBuilderConfig) -> None:
@@ -58,19 +59,19 @@ class GraphBuilder:
     def build(
         self, embedding_files: Paths | npt.NDArray[Any], output_graph_path: PathLike
     ) -> dict[str, Any]:
-        """Builds a graph whose edges join examples of similar embeddings.
+        """Builds a graph whose edges join examples with similar embeddings.
 
         Args:
           embedding_files: See `build_graph_from_config`.
-          output_graph_path: The TSV file to write.
+          output_graph_path: The file to write.
 
         Returns:
-          The report.
+          The report; see `build_graph_from_config`.
 
         Raises:
           OSError: If a file cannot be read or written.
-          TypeError: If the config is no `GraphBuilderConfig`.
-          ValueError: If the content of a file is wrong.
+          TypeError: If the config is not a `GraphBuilderConfig`.
+          ValueError: If the content of a file is invalid.
         """
         return build_graph_from_config(embedding_files, output_graph_path, self.config)
 
@@ -84,36 +85,38 @@ def build_graph_from_config(
     label_feature_name: str | None = None,
     report_path: PathLike | None = None,
 ) -> dict[str, Any]:
-    """Builds a graph whose edges join examples of similar embeddings.
+    """Builds a graph whose edges join examples with similar embeddings.
 
-    A pair of examples whose cosine similarity is at least the threshold becomes two
-    lines of the output, one in each direction, with the similarity as weight. With
-    `num_neighbors`, each example becomes the source of lines to its most similar
-    ones only. Similarities are decided in float64 arithmetic.
+    Each pair of examples whose cosine similarity is at least the threshold is written
+    as two edges, one in each direction, weighted with the similarity. With
+    `num_neighbors`, each example only has edges to its most similar examples.
+    Similarities are compared with the threshold in float64.
 
     Args:
-      embedding_files: TFRecord files of `tf.train.Example`, Parquet or Arrow files
+      embedding_files: TFRecord files of `tf.train.Example`s, Parquet or Arrow files
         with a column for each feature, or `.npy` files of shape [nodes, dimensions]: a
-        name, a pattern, or a list of these. An id that stands in several inputs of the
-        list is taken from the first. Or an array [nodes, dimensions] in memory.
+        path, a glob pattern or a list of these. If an id occurs in several inputs of
+        the list, the first one is used. Or an array of shape [nodes, dimensions].
       output_graph_path: The file to write: Parquet if it ends in `.parquet`, else TSV.
-      graph_builder_config: Which pairs become edges, and how they are searched.
-      ids: The distinct ids of the rows of arrays, integers or strings; or a file of
-        them, `.npy` or a text with one in each line. Without it they are the numbers
-        of the rows, counted over all files.
-      label_feature_name: A feature for the report on how many edges join equal labels.
-      report_path: A file that gets the report as JSON.
+      graph_builder_config: Which pairs become edges, and how to search for them.
+      ids: The distinct ids of the rows of arrays, integers or strings of shape
+        [nodes]; or a file of ids, `.npy` or text with one id per line. By default, ids
+        are row numbers, counted over all files.
+      label_feature_name: A feature with labels, for the homophily in the report.
+      report_path: A JSON file to write the report to.
 
     Returns:
-      The report: nodes, edges, isolated nodes, quantiles of the degree, the size of
-      the largest component; with labels the share of edges that join equal ones; with
-      hashing or inverted lists an estimate of the share of edges they found, from a
-      sample of nodes that is compared to all.
+      The report: the numbers of nodes, edges and isolated nodes, quantiles of the
+      degree and the size of the largest component. With labels, also the homophily
+      (the fraction of edges that join equal labels). With hashing or inverted lists,
+      also the estimated recall (the fraction of edges that were found), measured on a
+      sample of nodes that is compared with all nodes.
 
     Raises:
+      ImportError: If a file needs pyarrow, which is not installed.
       OSError: If a file cannot be read or written.
-      TypeError: If `graph_builder_config` is no `GraphBuilderConfig`.
-      ValueError: If the content of a file is wrong. No output file is left then.
+      TypeError: If `graph_builder_config` is not a `GraphBuilderConfig`.
+      ValueError: If the content of a file is invalid. No output file is left behind.
     """
     config = graph_builder_config
     if not isinstance(config, GraphBuilderConfig):
@@ -126,7 +129,10 @@ def build_graph_from_config(
     )
     if _is_array(embedding_files):
         if label_feature_name is not None:
-            raise ValueError("An array has no feature for labels.")
+            raise ValueError(
+                f"label_feature_name={label_feature_name!r} needs files with features, "
+                "but embedding_files is an array."
+            )
         embeddings = embeddings_of(embedding_files, ids)
     else:
         embeddings = read_embeddings(
@@ -137,8 +143,8 @@ def build_graph_from_config(
             ids,
         )
     logging.info(
-        "%d embeddings of %d dimensions: %.0f MB; %d left out because their ids "
-        "stood in an earlier input.",
+        "%d embeddings of %d dimensions: %.0f MB; skipped %d whose ids occurred in an "
+        "earlier input.",
         *embeddings.vectors.shape,
         embeddings.vectors.nbytes / 1e6,
         embeddings.duplicates,
@@ -187,19 +193,19 @@ def check_files(
     """Lists the files of a job, and checks that its outputs can be written.
 
     Args:
-      embedding_files: See `build_graph`, as for the next one.
+      embedding_files: See `build_graph_from_config`.
       output_graph_path: The output.
-      num_shards: The number of its files.
-      compression: Its compression.
+      num_shards: The number of output shards.
+      compression: The compression of the output.
       report_path: The report.
 
     Returns:
-      The files of each input, and those of the output.
+      The files of each input, and the output files.
 
     Raises:
-      ImportError: If the output needs pyarrow, which is missing.
+      ImportError: If the output needs pyarrow, which is not installed.
       OSError: If a file is missing or an output cannot be written.
-      ValueError: If an argument is wrong or an output is an input too.
+      ValueError: If an argument is invalid, or an output is also an input.
     """
     output_files.check_form(num_shards, compression)
     arguments: Sequence[Any] = ()
@@ -222,12 +228,12 @@ def _write(
     file: EdgeWriter, embeddings: Embeddings, pairs: Pairs, both_ways: bool
 ) -> None:
     ids = embeddings.ids
-    for start in range(0, len(pairs.sources), _EDGES_AT_ONCE):
-        some = slice(start, start + _EDGES_AT_ONCE)
+    for start in range(0, len(pairs.sources), _CHUNK_EDGES):
+        chunk = slice(start, start + _CHUNK_EDGES)
         file.write(
-            [ids[node] for node in pairs.sources[some].tolist()],
-            [ids[node] for node in pairs.targets[some].tolist()],
-            pairs.similarities[some].tolist(),
+            [ids[node] for node in pairs.sources[chunk].tolist()],
+            [ids[node] for node in pairs.targets[chunk].tolist()],
+            pairs.similarities[chunk].tolist(),
             both_ways,
         )
 
@@ -250,31 +256,33 @@ def build_graph(
     label_feature_name: str | None = None,
     report_path: PathLike | None = None,
 ) -> dict[str, Any]:
-    """Does what `build_graph_from_config` does, with the config's fields given singly.
+    """Like `build_graph_from_config`, with the fields of the config as arguments.
 
     Args:
       embedding_files: See `build_graph_from_config`.
-      output_graph_path: The TSV file to write.
-      similarity_threshold: See `nsl.configs.GraphBuilderConfig`, as for the next ones.
+      output_graph_path: The file to write: Parquet if it ends in `.parquet`, else TSV.
+      similarity_threshold: The smallest cosine similarity of an edge.
       id_feature_name: The feature that holds an example's id.
-      embedding_feature_name: The feature that holds its embedding.
-      lsh_splits: The number of random hyperplanes, or 0 to compare every pair.
-      lsh_rounds: How often the splitting is repeated.
-      random_seed: Seed of the hyperplanes.
-      num_neighbors: The most neighbors an example keeps.
-      mutual: Whether each end of an edge must have chosen the other.
-      index: How similar embeddings are searched.
-      recall: With inverted lists, the share of the edges that are to be found.
-      ids: See `build_graph_from_config`, as for the next one.
+      embedding_feature_name: The feature that holds an example's embedding.
+      lsh_splits: The number of random hyperplanes per round of hashing, or 0 for no
+        hashing.
+      lsh_rounds: The number of rounds of hashing.
+      random_seed: The seed of hyperplanes and centroids.
+      num_neighbors: The maximum number of neighbors of an example.
+      mutual: Whether to keep an edge only if both ends chose each other.
+      index: How to search for similar embeddings.
+      recall: The target recall of inverted lists.
+      ids: See `build_graph_from_config`.
       label_feature_name: The feature that holds an example's label.
-      report_path: A file that gets the report as JSON.
+      report_path: A JSON file to write the report to.
 
     Returns:
-      The report.
+      The report; see `build_graph_from_config`.
 
     Raises:
+      ImportError: If a file needs pyarrow, which is not installed.
       OSError: If a file cannot be read or written.
-      ValueError: If an argument or the content of a file is wrong.
+      ValueError: If an argument or the content of a file is invalid.
     """
     config = GraphBuilderConfig(
         id_feature_name=id_feature_name,
@@ -299,23 +307,24 @@ def build_graph(
 
 
 def define_search_flags(values: flags.FlagValues) -> None:
-    """Defines the flags that say which edges the graph has."""
+    """Defines the flags that determine the edges of the graph."""
     string = functools.partial(flags.DEFINE_string, flag_values=values)
     integer = functools.partial(flags.DEFINE_integer, flag_values=values)
     string(
         "id_feature_name",
         "id",
-        "The feature that holds an example's id: one bytes value, in UTF-8.",
+        "The feature that holds an example's id: one UTF-8 string or integer.",
     )
     string(
         "embedding_feature_name",
         "embedding",
-        "The feature that holds an example's embedding: floats, equally many in all.",
+        "The feature that holds an example's embedding: floats, the same number in "
+        "every example.",
     )
     flags.DEFINE_float(
         "similarity_threshold",
         0.8,
-        "Pairs of at least this cosine similarity become edges.",
+        "The smallest cosine similarity of an edge.",
         lower_bound=-1.0,
         upper_bound=1.0,
         flag_values=values,
@@ -323,32 +332,34 @@ def define_search_flags(values: flags.FlagValues) -> None:
     integer(
         "lsh_splits",
         0,
-        "Random hyperplanes that split the examples into buckets; only pairs within "
-        "a bucket are compared. 0 compares every pair. A good number makes buckets "
-        "of a few hundred: log2(examples / 500).",
+        "The number of random hyperplanes that hash examples into buckets; only pairs "
+        "in the same bucket are compared. 0 disables hashing. log2(examples / 500) is "
+        "a good value: it makes buckets of a few hundred examples.",
         lower_bound=0,
     )
     integer(
         "lsh_rounds",
         2,
-        "How often the splitting is repeated with new hyperplanes. More rounds find "
-        "more of the edges; the report estimates how many.",
+        "The number of rounds of hashing, each with new hyperplanes. More rounds "
+        "increase the recall, which the report estimates.",
         lower_bound=0,
     )
     integer(
-        "random_seed", None, "Seed of the hyperplanes. Without it, they are random."
+        "random_seed",
+        None,
+        "The seed of hyperplanes and centroids. By default, they are random.",
     )
     integer(
         "num_neighbors",
         None,
-        "The most neighbors an example keeps: the most similar, at or above the "
-        "threshold. Without it, all.",
+        "The maximum number of neighbors of an example; the most similar are kept. By "
+        "default there is no limit.",
         lower_bound=1,
     )
     flags.DEFINE_bool(
         "mutual",
         False,
-        "With num_neighbors, keeps an edge only if each end has chosen the other.",
+        "With num_neighbors, keep an edge only if both ends chose each other.",
         flag_values=values,
     )
 
@@ -359,21 +370,21 @@ def _define_flags(values: flags.FlagValues) -> None:
     string(
         "label_feature_name",
         None,
-        "A feature that holds a label; the report then tells the share of edges that "
-        "join equal labels.",
+        "The feature that holds an example's label; the report then gives the fraction "
+        "of edges that join equal labels.",
     )
     flags.DEFINE_enum(
         "index",
         SearchIndex.EXACT.value,
         [index.value for index in SearchIndex],
-        "How similar embeddings are searched: exact compares all pairs, ivf those in "
-        "near lists, auto takes the quicker of both.",
+        "How to search for similar embeddings: exact compares all pairs, ivf uses "
+        "inverted lists, auto chooses the faster of the two.",
         flag_values=values,
     )
     flags.DEFINE_float(
         "recall",
         0.98,
-        "With inverted lists, the share of the edges that are to be found.",
+        "The target recall of inverted lists: the fraction of edges to find.",
         lower_bound=0.0,
         upper_bound=1.0,
         flag_values=values,
@@ -381,8 +392,8 @@ def _define_flags(values: flags.FlagValues) -> None:
     string(
         "ids",
         None,
-        "With embeddings in .npy files, a file of their ids: .npy, or a text with one "
-        "in each line. Without it, the numbers of the rows.",
+        "A file with the ids of embeddings in .npy files: .npy, or text with one id "
+        "per line. By default, ids are row numbers.",
     )
     command_line.define_report_flag(values)
 
@@ -396,7 +407,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command `nsl-build-graph`.
 
     Args:
-      argv: The arguments. None takes those of the process.
+      argv: The arguments; those of the process by default.
 
     Returns:
       The exit code.

@@ -1,4 +1,4 @@
-"""What both commands share: flags, help, one-line errors and exit codes."""
+"""Flags, help, one-line errors and exit codes of the commands."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ _FAILED = 1
 _WRONG_USE = 2
 _INTERRUPTED = 128 + signal.SIGINT
 _TERMINATED = 128 + signal.SIGTERM
-# Flags of absl that the commands of NSL 1.4 took. Messages go to stderr alone.
+# absl flags that the commands of NSL 1.4 accepted. Messages always go to stderr.
 _NO_EFFECT = ("alsologtostderr", "logtostderr", "showprefixforinfo")
 _NO_EFFECT_WITH_VALUE = ("log_dir", "stderrthreshold")
 _HIDDEN = {"flagfile", "undefok", "v", *_NO_EFFECT, *_NO_EFFECT_WITH_VALUE}
@@ -25,7 +25,7 @@ _HELP_FLAGS = {"--help", "-help", "-h", "-?", "--helpfull", "--helpshort"}
 
 
 class UsageError(Exception):
-    """The command was given wrong flags or a wrong number of arguments."""
+    """An invalid flag or a wrong number of arguments on the command line."""
 
 
 def run(
@@ -41,21 +41,21 @@ def run(
 
     Args:
       program: The command's name.
-      usage: What it does and which arguments it takes.
+      usage: The description and the arguments, for --help.
       define_flags: Defines the command's flags.
-      job: Does the work, given the arguments that are no flags, and the values of the
-        command's flags as keyword arguments. It raises `UsageError` if the arguments
-        are not the ones it expects.
-      argv: The command line without the program's name. None takes `sys.argv`.
-      pass_unknown_flags: Whether `job` gets flags that are not defined among the
-        arguments, instead of an error.
+      job: Does the work, given the positional arguments, and the values of the
+        command's flags as keyword arguments. It raises `UsageError` for invalid
+        arguments.
+      argv: The command line without the program's name; `sys.argv[1:]` by default.
+      pass_unknown_flags: Whether to pass unknown flags to `job` with the positional
+        arguments, instead of failing.
 
     Returns:
-      The exit code: 0, 1 after an error, 2 for a wrong command line.
+      The exit code: 0 for success, 1 after an error, 2 for an invalid command line.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     values = flags.FlagValues()  # type: ignore[no-untyped-call]
-    values.set_gnu_getopt(True)  # flags may stand between and after the arguments
+    values.set_gnu_getopt(True)  # allow flags between and after the arguments
     define_flags(values)
     names = set(values) - {"flagfile", "undefok"}
     if not pass_unknown_flags:
@@ -90,32 +90,32 @@ def expect(arguments: list[str], names: str) -> list[str]:
     """Checks the number of arguments.
 
     Args:
-      arguments: The arguments that are no flags.
-      names: What they are, separated by spaces; one that ends in dots may stand for
-        several.
+      arguments: The positional arguments.
+      names: Their names, separated by spaces; one that ends in "..." may be repeated.
 
     Returns:
       The arguments.
 
     Raises:
-      UsageError: If their number is wrong.
+      UsageError: If the number is wrong.
     """
-    wanted, received = len(names.split()), len(arguments)
-    several = "..." in names
-    if received < wanted or (received > wanted and not several):
+    expected, received = len(names.split()), len(arguments)
+    is_minimum = "..." in names
+    if received < expected or (received > expected and not is_minimum):
         raise UsageError(
-            f"Expected {'at least ' * several}{wanted} arguments ({names}), but "
+            f"Expected {'at least ' * is_minimum}{expected} arguments ({names}), but "
             f"received {received}."
         )
     return arguments
 
 
 def define_output_flags(values: flags.FlagValues) -> None:
-    """Defines the flags that say how output files and the report are written."""
+    """Defines the flags for output files and the report."""
     flags.DEFINE_integer(
         "num_shards",
         None,
-        "Writes this many files <output>-00000-of-0000N instead of one.",
+        "The number of shards, <output>-00000-of-0000N. By default, the output is a "
+        "single file.",
         lower_bound=1,
         flag_values=values,
     )
@@ -123,16 +123,16 @@ def define_output_flags(values: flags.FlagValues) -> None:
         "compression",
         "none",
         output_files.COMPRESSIONS,
-        "How the output is compressed: none or gzip.",
+        "The compression of the output.",
         flag_values=values,
     )
     define_report_flag(values)
 
 
 def define_report_flag(values: flags.FlagValues) -> None:
-    """Defines the flag for the file that gets the report."""
+    """Defines the flag for the report file."""
     flags.DEFINE_string(
-        "report", None, "A file that gets the report as JSON.", flag_values=values
+        "report", None, "A JSON file to write the report to.", flag_values=values
     )
 
 
@@ -140,19 +140,19 @@ def _define_logging_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "verbosity",
         logging.INFO,
-        "What is logged on stderr: 0 all, -1 warnings, -2 errors.",
+        "The verbosity of the log on stderr: 0 everything, -1 warnings, -2 errors.",
         short_name="v",
         flag_values=values,
     )
     for name in _NO_EFFECT:
-        flags.DEFINE_bool(name, False, "Without effect.", flag_values=values)
+        flags.DEFINE_bool(name, False, "No effect.", flag_values=values)
     for name in _NO_EFFECT_WITH_VALUE:
-        flags.DEFINE_string(name, None, "Without effect.", flag_values=values)
+        flags.DEFINE_string(name, None, "No effect.", flag_values=values)
 
 
 @contextlib.contextmanager
 def _plain_log_lines(verbosity: int) -> Iterator[None]:
-    """Logs on stderr, and nothing but the messages."""
+    """Logs to stderr, messages only."""
     logger = logging.get_absl_logger()
     handler = StreamHandler()
     before = logger.propagate, logging.get_verbosity()
@@ -175,7 +175,7 @@ def _describe(values: flags.FlagValues) -> str:
             continue
         flag: Any = values[name]
         title = f"--[no]{name}" if flag.boolean else f"--{name}"
-        if flag.default not in (None, False):
+        if flag.default is not None and flag.default is not False:
             title += f" (default {flag.default!r})"
         described.append(title)
         described.append(
@@ -190,7 +190,7 @@ def _describe(values: flags.FlagValues) -> str:
 
 
 def _exit_on_termination() -> None:
-    """Makes a request to terminate unwind the program, so that it tidies up."""
+    """Turns SIGTERM into SystemExit, so that temporary files are cleaned up."""
 
     def exit_now(number: int, frame: object) -> NoReturn:
         raise SystemExit(_TERMINATED)
@@ -198,7 +198,7 @@ def _exit_on_termination() -> None:
     try:
         signal.signal(signal.SIGTERM, exit_now)
     except ValueError:
-        return  # not the main thread: the caller's own handling stays
+        return  # not the main thread: keep the caller's handler
 
 
 def _expected_errors() -> tuple[type[BaseException], ...]:
@@ -209,7 +209,7 @@ def _expected_errors() -> tuple[type[BaseException], ...]:
         ImportError,
         MemoryError,
     )
-    if "tensorflow" in sys.modules:  # only remote files and GPUs bring it in
+    if "tensorflow" in sys.modules:  # imported only for remote files and GPUs
         expected += (sys.modules["tensorflow"].errors.OpError,)
     return expected
 

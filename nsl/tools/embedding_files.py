@@ -1,4 +1,4 @@
-"""Reading embeddings with their ids: TFRecord, Parquet, Arrow, NumPy files, arrays."""
+"""Reads embeddings and their ids from TFRecord, Parquet, Arrow and NumPy files."""
 
 import codecs
 import os
@@ -17,14 +17,14 @@ from nsl.tools import example_proto, tfrecord
 from nsl.tools.embeddings import Embeddings
 from nsl.tools.record_template import RecordTemplate
 
-_ROWS_AT_ONCE = 4096
-_RECORDS_AT_ONCE = 256
-_MOST_TEMPLATES = 1024
+_BLOCK_ROWS = 4096
+_RECORDS_PER_REPORT = 256
+_MAX_TEMPLATES = 1024
 _NUMPY = b"\x93NUMPY"
 
 
 class _Rows:
-    """A float32 matrix that grows by rows without a second copy in memory."""
+    """A float32 matrix that grows by rows, without a second copy in memory."""
 
     def __init__(self) -> None:
         self.length = 0
@@ -33,7 +33,7 @@ class _Rows:
         self._pending: list[bytes] = []
 
     def extend(self, block: npt.NDArray[np.float32], expected: int) -> None:
-        """Appends rows; `expected` is a guess of all rows' number."""
+        """Appends rows; `expected` is an estimate of the final number of rows."""
         if self._pending:
             self._move_pending(expected)
         start, self.length = self.length, self.length + len(block)
@@ -42,15 +42,15 @@ class _Rows:
 
     def _reserve(self, start: int, expected: int) -> None:
         if self.length > len(self._values):
-            # Growing in place lets the allocator move pages instead of copying.
+            # resize lets the allocator remap pages instead of copying them.
             rows = max(expected, self.length + start // 4)
             self._values.resize((rows, self.dimensions), refcheck=False)
 
     def append(self, row: bytes, expected: int) -> None:
-        """Appends little-endian floats; `expected` is a guess of all rows' number."""
+        """Appends a row of little-endian floats; see `extend` for `expected`."""
         self._pending.append(row)
         self.length += 1
-        if len(self._pending) == _ROWS_AT_ONCE:
+        if len(self._pending) == _BLOCK_ROWS:
             self._move_pending(expected)
 
     def _move_pending(self, expected: int) -> None:
@@ -61,7 +61,7 @@ class _Rows:
         self._pending.clear()
 
     def values(self) -> npt.NDArray[np.float32]:
-        """Returns the matrix, cut to its length."""
+        """Returns the matrix, trimmed to its length."""
         if self._pending:
             self._move_pending(self.length)
         self._values.resize((self.length, self.dimensions), refcheck=False)
@@ -69,18 +69,18 @@ class _Rows:
 
 
 class EmbeddingParser:
-    """Takes ids and embeddings out of serialized Examples.
+    """Extracts ids and embeddings from serialized Examples.
 
     Attributes:
-      dimensions: The dimensions of the embeddings, 0 before the first.
+      dimensions: The number of dimensions of the embeddings, 0 before the first.
     """
 
     def __init__(self, id_feature_name: str, embedding_feature_name: str) -> None:
-        """Makes a parser.
+        """Initializes the parser.
 
         Args:
           id_feature_name: The feature that holds an example's id.
-          embedding_feature_name: The feature that holds its embedding.
+          embedding_feature_name: The feature that holds an example's embedding.
         """
         self.dimensions = 0
         self._id_name = id_feature_name
@@ -88,16 +88,17 @@ class EmbeddingParser:
         self._templates: dict[int, RecordTemplate] = {}
 
     def parse_quickly(self, data: bytes) -> tuple[bytes, bytes] | None:
-        """Parses an example that differs from one before in id and embedding only.
+        """Parses an example that differs from an earlier one only in id and embedding.
 
         Args:
           data: A serialized Example.
 
         Returns:
-          The id and the embedding as little-endian floats, or None for any other.
+          The id, and the embedding as little-endian floats; or None if the example
+          differs in anything else.
 
         Raises:
-          ValueError: If the id cannot be that of a node.
+          ValueError: If the id is not valid for a node.
         """
         template = self._templates.get(len(data))
         parts = template.split(data) if template else None
@@ -120,15 +121,16 @@ class EmbeddingParser:
           The id, the embedding as little-endian floats, and all features.
 
         Raises:
-          ValueError: If it has no id or no embedding of as many values as before.
+          ValueError: If the example has no valid id, or no embedding with the same
+            number of values as those before.
         """
         features = example_proto.parse_features(data)
         node = example_proto.example_id(features, self._id_name)
         self._check_embedding(features)
         values = features[self._embedding_name].float_list.SerializeToString()
-        # Serialized, the values stand one after the other, last in the message.
+        # In serialized form, the values are packed at the end of the message.
         row = values[-4 * self.dimensions :]
-        if len(data) not in self._templates and len(self._templates) < _MOST_TEMPLATES:
+        if len(data) not in self._templates and len(self._templates) < _MAX_TEMPLATES:
             template = RecordTemplate.of(
                 data, self._id_name, node, self._embedding_name, row
             )
@@ -139,7 +141,7 @@ class EmbeddingParser:
         return node, row, features
 
     def _check_embedding(self, features: Any) -> None:
-        """Takes the dimensions of the first embedding; any other must be equal."""
+        """Checks that the embedding has as many values as the first one."""
         name = self._embedding_name
         example_proto.check_present(features, name)
         dimensions = len(features[name].float_list.value)
@@ -147,24 +149,24 @@ class EmbeddingParser:
             kind = features[name].WhichOneof("kind")
             received = "none" if kind in (None, "float_list") else kind
             raise ValueError(
-                f"its feature {name!r} must hold floats, but has {received}"
+                f"its feature {name!r} must hold floats, but holds {received}"
             )
         if self.dimensions and dimensions != self.dimensions:
             raise ValueError(
-                f"its embedding has {dimensions} values, but those before have "
+                f"its embedding has {dimensions} values, but earlier embeddings have "
                 f"{self.dimensions}"
             )
         self.dimensions = dimensions
 
 
 class Block(NamedTuple):
-    """Some rows of a table.
+    """Consecutive rows of a table.
 
     Attributes:
-      first: How many rows are before them.
-      ids: Their ids, in UTF-8.
-      vectors: float32 [rows, dimensions].
-      labels: Their labels, None for none, if they were asked for.
+      first: The number of the first row in the file.
+      ids: The ids, in UTF-8.
+      vectors: The embeddings, float32 of shape [rows, dimensions].
+      labels: The labels, None for missing ones; empty if no labels were requested.
     """
 
     first: int
@@ -183,18 +185,18 @@ def table_blocks(
     """Reads embeddings from a Parquet or Arrow file.
 
     Args:
-      file: The open file, which is closed at the end.
-      path: Its name, for errors.
-      id_name: The column that holds the ids.
-      embedding_name: The column that holds the embeddings, lists of numbers.
-      label_name: The column that holds labels, if they are wanted.
+      file: The open file; closed after reading.
+      path: The path of the file, for errors.
+      id_name: The column with the ids.
+      embedding_name: The column with the embeddings, lists of numbers.
+      label_name: The column with labels; None for no labels.
 
     Yields:
-      The rows, in parts.
+      The rows, in blocks.
 
     Raises:
-      ImportError: If pyarrow is missing.
-      ValueError: If the file is damaged, or a column is missing or wrong.
+      ImportError: If pyarrow is not installed.
+      ValueError: If the file is corrupt, or a column is missing or of a wrong type.
     """
     names = [id_name, embedding_name, *([label_name] if label_name else [])]
     with file:
@@ -213,7 +215,7 @@ def table_blocks(
 
 
 def _as_vectors(array: npt.NDArray[Any], what: str) -> npt.NDArray[np.float32]:
-    """Returns numbers as float32, without a copy if they are."""
+    """Converts numbers to float32, without a copy if possible."""
     if array.dtype.kind not in "fiu" or array.ndim != 2:
         raise ValueError(
             f"{what} must be numbers of shape [nodes, dimensions], but have dtype "
@@ -235,7 +237,7 @@ class _Reader:
         self._names = id_feature_name, embedding_feature_name, label_feature_name
         self._label_name = label_feature_name
         self._ids = ids
-        self.unnamed_rows = 0  # rows of arrays, whose ids are given or their numbers
+        self.array_rows = 0  # rows of arrays so far, which have no ids of their own
         self.rows = _Rows()
         self.numbers: dict[bytes, int] = {}
         self.label_numbers: dict[Any, int] = {}
@@ -243,7 +245,7 @@ class _Reader:
         self.duplicates = 0
 
     def read(self, path: str, first: int) -> None:
-        """Reads a file; ids below number `first` may stand in it again."""
+        """Reads a file; only ids with numbers below `first` may occur in it again."""
         start = self.rows.length
         file = input_files.open_input(path)
         head = file.read(input_files.HEAD_BYTES)
@@ -260,38 +262,44 @@ class _Reader:
 
     def _read_array(self, file: BinaryIO, path: str, first: int) -> None:
         if self._label_name is not None:
-            raise ValueError(f"{path} is an array, which has no feature for labels.")
+            raise ValueError(
+                f"label_feature_name={self._label_name!r} needs files with features, "
+                f"but {path} is an array."
+            )
         file.seek(0)
         try:
-            # A file without a name is a copy of a remote one or of a pipe.
+            # Only local files can be memory-mapped; others are temporary copies.
             array = (
                 np.load(path, mmap_mode="r", allow_pickle=False)
                 if file.name == path
                 else np.load(file, allow_pickle=False)
             )
         except ValueError as error:
-            raise ValueError(f"{path} is no array of numbers: {error}") from None
+            raise ValueError(f"{path} is not an array of numbers: {error}") from None
         what = f"The embeddings in {path}"
         with Progress(f"Reading {path}", len(array), "rows") as progress:
-            for start in range(0, max(len(array), 1), _ROWS_AT_ONCE):
-                vectors = _as_vectors(array[start : start + _ROWS_AT_ONCE], what)
+            for start in range(0, max(len(array), 1), _BLOCK_ROWS):
+                vectors = _as_vectors(array[start : start + _BLOCK_ROWS], what)
                 ids = self._next_ids(len(vectors))
                 block = Block(start, ids, vectors, [])
                 self._add_block(block, first, path, len(array))
                 progress.reach(start)
 
     def _next_ids(self, count: int) -> list[bytes]:
-        start, self.unnamed_rows = self.unnamed_rows, self.unnamed_rows + count
+        start, self.array_rows = self.array_rows, self.array_rows + count
         if self._ids is None:
-            return [b"%d" % row for row in range(start, self.unnamed_rows)]
-        return self._ids[start : self.unnamed_rows]
+            return [b"%d" % row for row in range(start, self.array_rows)]
+        return self._ids[start : self.array_rows]
 
     def _add_block(
         self, block: Block, first: int, path: str, expected: int = 0
     ) -> None:
         start, ids, vectors, labels = block
         if len(ids) != len(vectors):
-            raise ValueError(f"{path} has more rows than there are ids.")
+            raise ValueError(
+                f"{path} has more rows than there are ids left: pass one id for each "
+                "row of all arrays."
+            )
         if not len(vectors):
             return
         dimensions = vectors.shape[1]
@@ -300,7 +308,7 @@ class _Reader:
         if self._parser.dimensions not in (0, dimensions):
             raise ValueError(
                 f"{path}, row {start}: its embedding has {dimensions} values, but "
-                f"those before have {self._parser.dimensions}."
+                f"earlier embeddings have {self._parser.dimensions}."
             )
         self._parser.dimensions = self.rows.dimensions = dimensions
         kept: list[int] = []
@@ -314,8 +322,8 @@ class _Reader:
                     self.labels.append(self._label_number(labels[row]))
             elif number >= first:
                 raise ValueError(
-                    f"{path}, row {start + row}: the id {node.decode()!r} was in an "
-                    "earlier row."
+                    f"{path}, row {start + row}: duplicate id {node.decode()!r}, which "
+                    "an earlier row has."
                 )
             else:
                 self.duplicates += 1
@@ -340,13 +348,13 @@ class _Reader:
                         self._add(data, first, expected)
                     except ValueError as error:
                         raise ValueError(f"{path}, record {record}: {error}.") from None
-                    if not record % _RECORDS_AT_ONCE:
+                    if not record % _RECORDS_PER_REPORT:
                         progress.reach(position)
         finally:
             file.close()
 
     def _add(self, data: bytes, first: int, expected: int) -> None:
-        # A label is in none of the two parts that may differ.
+        # Templates do not cover the label.
         parts = self._parser.parse_quickly(data) if self._label_name is None else None
         label = -1
         if parts is None:
@@ -358,7 +366,9 @@ class _Reader:
         number = self.numbers.setdefault(node, len(self.numbers))
         if number < self.rows.length:
             if number >= first:
-                raise ValueError(f"the id {node.decode()!r} was in an earlier record")
+                raise ValueError(
+                    f"duplicate id {node.decode()!r}, which an earlier record has"
+                )
             self.duplicates += 1
             return
         self.rows.dimensions = self._parser.dimensions
@@ -376,15 +386,15 @@ class _Reader:
 
     def _check_finite(self, path: str, start: int) -> None:
         values = self.rows.values()
-        for row in range(start, len(values), _ROWS_AT_ONCE):
-            block = values[row : row + _ROWS_AT_ONCE]
+        for row in range(start, len(values), _BLOCK_ROWS):
+            block = values[row : row + _BLOCK_ROWS]
             finite = np.isfinite(block).all(axis=1)
             if not finite.all():
                 number = row + int(np.argmin(finite))
                 node = next(n for n, i in self.numbers.items() if i == number)
                 raise ValueError(
-                    f"{path}: the embedding of the id {node.decode()!r} holds a value "
-                    "that is NaN or infinite."
+                    f"{path}: the embedding of id {node.decode()!r} has a NaN or "
+                    "infinite value."
                 )
 
 
@@ -397,26 +407,28 @@ def read_embeddings(
 ) -> Embeddings:
     """Reads embeddings from files.
 
-    What a file is, its content tells: TFRecords of `tf.train.Example`, Parquet or
-    Arrow, or a NumPy array of shape [nodes, dimensions].
+    The format of a file is detected from its content: TFRecords of
+    `tf.train.Example`s, Parquet or Arrow, or a NumPy array of shape
+    [nodes, dimensions].
 
     Args:
-      inputs: Sets of files. Within a set an id may stand once; an example whose id
-        stands in an earlier set is left out.
+      inputs: Sets of files. Within a set, ids must be unique; an example whose id
+        occurs in an earlier set is skipped.
       id_feature_name: The feature that holds an example's id.
-      embedding_feature_name: The feature that holds its embedding.
-      label_feature_name: The feature that holds its label, if labels are wanted.
-      ids: The ids of the rows of all arrays, or a file of them; without it they are
-        the numbers of the rows, counted over all files.
+      embedding_feature_name: The feature that holds an example's embedding.
+      label_feature_name: The feature that holds an example's label; None for no
+        labels.
+      ids: The ids of the rows of all arrays, or a file of them; row numbers, counted
+        over all files, by default.
 
     Returns:
       The embeddings.
 
     Raises:
-      ImportError: If a file needs pyarrow, which is missing.
+      ImportError: If a file needs pyarrow, which is not installed.
       OSError: If a file cannot be read.
-      ValueError: If a file is damaged, an example has no id or no embedding, an id
-        stands twice, or an embedding has another length or is not finite.
+      ValueError: If a file is corrupt, an example has no id or no embedding, an id is
+        duplicated, or embeddings differ in length or are not finite.
     """
     nodes = None if ids is None else _given_ids(ids)
     reader = _Reader(id_feature_name, embedding_feature_name, label_feature_name, nodes)
@@ -424,10 +436,10 @@ def read_embeddings(
         first = reader.rows.length
         for path in paths:
             reader.read(path, first)
-    if nodes is not None and len(nodes) != reader.unnamed_rows:
+    if nodes is not None and len(nodes) != reader.array_rows:
         raise ValueError(
-            f"There are {len(nodes)} ids for {reader.unnamed_rows} rows of arrays; "
-            "examples in other files have their own ids."
+            f"ids must have one id for each row of the arrays, {reader.array_rows}, "
+            f"but have {len(nodes)}. Files of other formats have ids of their own."
         )
     return Embeddings(
         list(reader.numbers),
@@ -438,30 +450,30 @@ def read_embeddings(
 
 
 def embeddings_of(vectors: Any, ids: Any = None) -> Embeddings:
-    """Takes embeddings from memory.
+    """Makes embeddings of an array.
 
     Args:
-      vectors: Numbers of shape [nodes, dimensions], which are not changed, nor copied
-        if they are float32.
-      ids: The distinct ids of the nodes, or a file of them; without it they are the
-        numbers of the rows.
+      vectors: Numbers of shape [nodes, dimensions], which are not modified. Float32
+        arrays are not copied.
+      ids: The distinct ids of the nodes, or a file of them; row numbers by default.
 
     Raises:
       TypeError: If ids are neither all integers nor all strings.
-      ValueError: If a shape or a value is wrong.
+      ValueError: If a shape or a value is invalid.
     """
     array = _as_vectors(np.asarray(vectors), "The embeddings").view()
     array.flags.writeable = False
     nodes = _given_ids(np.arange(len(array)) if ids is None else ids)
     if len(nodes) != len(array):
-        raise ValueError(f"There are {len(nodes)} ids for {len(array)} embeddings.")
-    for start in range(0, len(array), _ROWS_AT_ONCE):
-        finite = np.isfinite(array[start : start + _ROWS_AT_ONCE]).all(axis=1)
+        raise ValueError(
+            f"ids must have one id for each embedding, {len(array)}, but have "
+            f"{len(nodes)}."
+        )
+    for start in range(0, len(array), _BLOCK_ROWS):
+        finite = np.isfinite(array[start : start + _BLOCK_ROWS]).all(axis=1)
         if not finite.all():
             row = start + int(np.argmin(finite))
-            raise ValueError(
-                f"The embedding in row {row} holds a value that is NaN or infinite."
-            )
+            raise ValueError(f"The embedding in row {row} has a NaN or infinite value.")
     return Embeddings(nodes, array)
 
 
@@ -475,7 +487,7 @@ def _given_ids(ids: Any) -> list[bytes]:
 
 
 def _ids_of_file(path: str) -> Any:
-    """Returns the ids in a NumPy array, or in the lines of a text."""
+    """Reads ids from a .npy file, or from the lines of a text file."""
     with input_files.open_decompressed(path) as file:
         head = file.read(input_files.HEAD_BYTES)
         file.seek(0)
@@ -483,10 +495,12 @@ def _ids_of_file(path: str) -> Any:
             try:
                 return np.load(file, allow_pickle=False)
             except ValueError as error:
-                raise ValueError(f"{path} is no array of ids: {error}") from None
+                raise ValueError(f"{path} is not an array of ids: {error}") from None
         known = input_files.format_of(head)
         if known is not None:
-            raise ValueError(f"{path} is no file of ids: it is {known}.")
+            raise ValueError(
+                f"{path} is not a file of ids, .npy or text: it is {known}."
+            )
         lines = file.read().removeprefix(codecs.BOM_UTF8).splitlines()
     for number, line in enumerate(lines, start=1):
         if not line:

@@ -8,19 +8,19 @@ import numpy.typing as npt
 
 _MIN_SQUARED_NORM = 1e-12  # a vector is divided by max(its norm, 1e-6)
 _LARGE_NORM = 1e30
-_ROWS_AT_ONCE = 4096
+_BLOCK_ROWS = 4096
 
 
 class Embeddings:
-    """Vectors with ids, and their similarities.
+    """Embeddings of nodes, and their cosine similarities.
 
     Attributes:
-      ids: The id of each node.
-      vectors: float32 [nodes, dimensions], as they were given.
-      labels: A number for each node, equal for equal labels and -1 for none; or None
-        if no labels were asked for.
-      duplicates: How many examples were left out because their ids stood in an
-        earlier input.
+      ids: The ids of the nodes.
+      vectors: The embeddings, float32 of shape [nodes, dimensions].
+      labels: An integer for each node, equal for equal labels and -1 for none; None if
+        no labels were requested.
+      duplicates: The number of examples that were skipped because an earlier input had
+        their ids.
     """
 
     def __init__(
@@ -30,29 +30,29 @@ class Embeddings:
         labels: npt.NDArray[np.int32] | None = None,
         duplicates: int = 0,
     ) -> None:
-        """Takes vectors whose values are finite.
+        """Computes the norms.
 
         Args:
-          ids: The id of each node.
-          vectors: float32 [nodes, dimensions]. Rows of enormous norm are scaled down
-            by a power of two, which changes no similarity: in place, or in a copy if
-            the array is read-only.
-          labels: A number for each node.
-          duplicates: How many examples were left out.
+          ids: The ids of the nodes.
+          vectors: Finite float32 values of shape [nodes, dimensions]. Rows with norms
+            above 1e30 are scaled down by a power of two, which changes no similarity:
+            in place, or in a copy if the array is read-only.
+          labels: An integer for each node; see the attribute.
+          duplicates: The number of examples that were skipped.
         """
         self.ids = ids
         self.vectors = vectors
         self.labels = labels
         self.duplicates = duplicates
         self._squared_norms = np.empty(len(vectors))
-        for start in range(0, len(vectors), _ROWS_AT_ONCE):
-            block = vectors[start : start + _ROWS_AT_ONCE]
+        for start in range(0, len(vectors), _BLOCK_ROWS):
+            block = vectors[start : start + _BLOCK_ROWS]
             squared = _dot_rows(block, block)
             large = squared > _LARGE_NORM**2
             if large.any():
                 if not vectors.flags.writeable:
                     vectors = self.vectors = vectors.copy()
-                    block = vectors[start : start + _ROWS_AT_ONCE]
+                    block = vectors[start : start + _BLOCK_ROWS]
                 block[large] *= np.float32(2.0**-60)
                 squared[large] *= 2.0**-120
             self._squared_norms[start : start + len(block)] = squared
@@ -64,32 +64,32 @@ class Embeddings:
 
     @property
     def error(self) -> float:
-        """A bound on how far a float32 product of unit rows is from the similarity."""
+        """A bound on the error of a similarity computed from unit rows in float32."""
         # Higham, Accuracy and Stability of Numerical Algorithms, section 3.1: d u for
-        # the sum, and a few u for the rounding of the norms and of both factors.
+        # the sum, and a few u for rounding the norms and both factors.
         return (self.vectors.shape[1] + 8) * 2.0**-24
 
     def unit_rows(
         self, nodes: slice | npt.NDArray[np.integer]
     ) -> npt.NDArray[np.float32]:
-        """Returns the vectors of some nodes, divided by their norms, as float32."""
+        """Returns the normalized vectors of nodes, float32."""
         return self.vectors[nodes] * self._scales[nodes, np.newaxis]
 
     def similarities(
         self, sources: npt.NDArray[np.integer], targets: npt.NDArray[np.integer]
     ) -> npt.NDArray[np.float64]:
-        """Returns cosine similarities as float64 arithmetic gives them.
+        """Computes cosine similarities in float64.
 
         Args:
           sources: The first node of each pair.
           targets: The second node of each pair.
 
         Returns:
-          The similarity of each pair. Equal vectors have exactly 1.
+          The similarity of each pair; exactly 1 for equal vectors.
         """
         result = np.empty(len(sources))
-        for start in range(0, len(sources), _ROWS_AT_ONCE):
-            rows = slice(start, start + _ROWS_AT_ONCE)
+        for start in range(0, len(sources), _BLOCK_ROWS):
+            rows = slice(start, start + _BLOCK_ROWS)
             result[rows] = _dot_rows(
                 self.vectors[sources[rows]], self.vectors[targets[rows]]
             ) / np.sqrt(
@@ -98,12 +98,12 @@ class Embeddings:
         return result
 
     @functools.cached_property
-    def id_order(self) -> npt.NDArray[np.int32]:
-        """The place of each node among all, sorted by id."""
+    def id_ranks(self) -> npt.NDArray[np.int32]:
+        """The rank of each node's id in ascending order, int32 of shape [nodes]."""
         order = np.array(sorted(range(len(self)), key=self.ids.__getitem__), np.int32)
-        place = np.empty_like(order)
-        place[order] = np.arange(len(order), dtype=np.int32)
-        return place
+        ranks = np.empty_like(order)
+        ranks[order] = np.arange(len(order), dtype=np.int32)
+        return ranks
 
 
 def _dot_rows(

@@ -1,4 +1,4 @@
-"""Where each example lies in its file, by id."""
+"""An index of the examples in TFRecord files, by id."""
 
 import bisect
 import collections
@@ -15,24 +15,24 @@ from nsl.progress import Progress
 from nsl.tools import example_proto, tfrecord
 from nsl.tools.example_wire import check_example
 
-_RECORDS_AT_ONCE = 256
-_MOST_OPEN = 100
+_RECORDS_PER_REPORT = 256
+_MAX_OPEN = 100
 
 
 def examples(
     file: tfrecord.RecordFile, id_feature_name: str
 ) -> Iterator[tuple[bytes, int, bytes]]:
-    """Reads the examples of a file, with progress.
+    """Reads the examples of a file and reports progress.
 
     Args:
       file: The file.
       id_feature_name: The feature that holds an example's id.
 
     Yields:
-      The id, the position in the file, and the serialized example.
+      The id, the position of the data in the file, and the serialized example.
 
     Raises:
-      ValueError: If the file is damaged, or a record is no Example with one id.
+      ValueError: If the file is corrupt, or a record is not an Example with one id.
     """
     parse, example_id = example_proto.parse_features, example_proto.example_id
     with Progress(f"Reading {file.path}", file.size, "bytes") as progress:
@@ -43,20 +43,20 @@ def examples(
             except ValueError as error:
                 raise ValueError(f"{file.path}, record {record}: {error}.") from None
             yield node, position, data
-            if record % _RECORDS_AT_ONCE == 0:
+            if record % _RECORDS_PER_REPORT == 0:
                 progress.reach(position)
 
 
 class ExampleIndex:
-    """The ids of the examples in some TFRecord files, and access to their bytes.
+    """An index of the examples in TFRecord files, with random access.
 
-    Examples are numbered in the order of reading. For each the index holds its id and
-    some 60 bytes; the records themselves stay in their files, of which few are open.
+    Examples are numbered in reading order. The index takes about 60 bytes per example
+    plus its id; records stay in their files, of which at most 100 are open.
 
     Attributes:
-      ids: The ids, which give the numbers.
-      duplicates: How many examples were left out because an earlier `add` had
-        brought their ids.
+      ids: The ids, by number.
+      duplicates: The number of examples that were skipped because an earlier `add` had
+        read their ids.
     """
 
     def __init__(self, id_feature_name: str) -> None:
@@ -71,7 +71,7 @@ class ExampleIndex:
         self._files: list[tfrecord.RecordFile] = []
         self._open: collections.deque[tfrecord.RecordFile] = collections.deque()
         self._copies: BinaryIO | None = None
-        # Positions count on from file to file, so one number tells both.
+        # Positions are offsets into the concatenated files.
         self._file_starts: list[int] = []
         self._positions = array("q")
         self._lengths = array("q")
@@ -80,16 +80,16 @@ class ExampleIndex:
         return len(self._positions)
 
     def add(self, paths: Sequence[str]) -> None:
-        """Reads all examples of a set of files.
+        """Adds the examples of a set of files.
 
         Args:
-          paths: TFRecord files. An id may stand only once in all of them; an example
-            whose id stands in files added before is left out.
+          paths: TFRecord files. Ids must be unique within the set; an example whose id
+            was added by an earlier call is skipped.
 
         Raises:
           OSError: If a file cannot be read.
-          ValueError: If a file is damaged, or a record is no Example with one id, or
-            an id stands twice.
+          ValueError: If a file is corrupt, a record is not an Example with one id, or
+            an id is duplicated.
         """
         start = len(self)
         for path in paths:
@@ -100,7 +100,7 @@ class ExampleIndex:
         if len(repeated):
             number = int(own[repeated[0]])
             raise ValueError(
-                f"The id {self.ids[number].decode()!r} stands twice: in "
+                f"Duplicate id {self.ids[number].decode()!r}: in "
                 f"{self._place(int(first[repeated[0]]))} and in {self._place(number)}."
             )
         known = np.zeros(len(self), np.bool_)
@@ -128,11 +128,11 @@ class ExampleIndex:
         logging.info("Read %s: %d examples so far.", path, len(self))
 
     def _keep_open(self, file: tfrecord.RecordFile) -> None:
-        """Parks another file for it, for a process may open some hundreds only."""
+        """Parks the file opened first, if too many are open."""
         self._open.append(file)
-        if len(self._open) > _MOST_OPEN:
+        if len(self._open) > _MAX_OPEN:
             if self._copies is None:
-                # It has no name, so nothing of it is left whatever happens.
+                # An unnamed temporary file is removed even if the process is killed.
                 self._copies = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115
             self._open.popleft().park(self._copies)
 
@@ -142,7 +142,7 @@ class ExampleIndex:
         return self._files[file], position - self._file_starts[file]
 
     def read(self, number: int) -> bytes:
-        """Returns the serialized example of this number."""
+        """Returns the serialized example with this number."""
         file, position = self._locate(number)
         if not file.is_open:
             self._keep_open(file)

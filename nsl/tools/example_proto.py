@@ -1,7 +1,7 @@
 """The message `tf.train.Example`, without importing TensorFlow.
 
-The schema is rebuilt here because TensorFlow's own class comes only with all of
-TensorFlow, which takes seconds to import and hundreds of megabytes.
+The schema is defined here because importing TensorFlow's class imports all of
+TensorFlow, which takes seconds and hundreds of megabytes.
 """
 
 import functools
@@ -19,7 +19,7 @@ _PACKAGE = "nsl.tools"
 
 @functools.cache
 def example_class() -> Any:
-    """Returns a message class that reads and writes what `tf.train.Example` does."""
+    """Returns a message class that is wire-compatible with `tf.train.Example`."""
     field = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(
         name="nsl/tools/example.proto", package=_PACKAGE, syntax="proto3"
@@ -85,10 +85,10 @@ def parse_features(data: bytes) -> Any:
       data: The serialized message.
 
     Returns:
-      Its map from feature names to features.
+      The map from feature names to features.
 
     Raises:
-      ValueError: If `data` is no Example.
+      ValueError: If `data` is not an Example.
     """
     try:
         return example_class().FromString(data).features.feature
@@ -97,24 +97,25 @@ def parse_features(data: bytes) -> Any:
 
 
 def check_present(features: Any, name: str) -> None:
-    """Raises ValueError if there is no feature called `name`."""
+    """Raises ValueError if there is no feature named `name`."""
     if name not in features:
         found = ", ".join(repr(key) for key in sorted(features)) or "none"
-        raise ValueError(f"it has no feature {name!r}; its features: {found}")
+        raise ValueError(f"it has no feature {name!r}; its features are {found}")
 
 
 def example_id(features: Any, name: str) -> bytes:
-    """Returns the one value of a feature that identifies an Example.
+    """Returns the id of an Example.
 
     Args:
       features: A map from feature names to features.
-      name: The feature's name.
+      name: The name of the feature that holds the id.
 
     Returns:
-      The value, in UTF-8 and not empty; an integer in decimal digits.
+      The id, nonempty UTF-8; an integer id in decimal digits.
 
     Raises:
-      ValueError: If the feature is missing or is anything but one such value.
+      ValueError: If the feature is missing, or does not hold exactly one nonempty
+        UTF-8 string or integer.
     """
     check_present(features, name)
     feature = features[name]

@@ -1,12 +1,12 @@
-"""Adding features to a serialized `tf.train.Example` without parsing their values.
+"""Adds features to a serialized `tf.train.Example` without parsing their values.
 
-An Example is a protobuf map from names to features. In serialized form each entry of
-the map stands for itself, and of two entries with one name the later holds; so an
-entry can be copied from one Example to another by writing a new name before its
-value. Only tags, lengths and names are touched. The wire format is described at
+An Example is a protobuf map from names to features. Map entries are serialized
+independently, and the last entry with a name wins. A feature can thus be copied to
+another Example by writing a new name before its serialized value; only tags, lengths
+and names are parsed. For the wire format, see
 https://protobuf.dev/programming-guides/encoding.
 
-The data must be a valid Example: these functions do not check it.
+These functions require valid Examples and do not validate them.
 """
 
 import functools
@@ -23,7 +23,7 @@ _FLOAT_HEAD = b"\x12\x08\x12\x06\x0a\x04"  # a value, a float list, four bytes
 
 
 def varint(number: int) -> bytes:
-    """Returns `number`, which is not negative, as a base-128 varint."""
+    """Encodes a nonnegative integer as a base-128 varint."""
     if number < 0x80:
         return number.to_bytes(1, "little")
     encoded = bytearray()
@@ -52,7 +52,7 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _skip(data: bytes, at: int, wire_type: int) -> int:
-    """Returns the position after a value of a field that is not read."""
+    """Returns the position after a value that is skipped."""
     if wire_type == _VARINT:
         return _read_varint(data, at)[1]
     if wire_type == _FIXED64:
@@ -62,7 +62,7 @@ def _skip(data: bytes, at: int, wire_type: int) -> int:
     if wire_type == _BYTES:
         length, at = _read_varint(data, at)
         return at + length
-    while True:  # a group lasts until its end tag
+    while True:  # a group ends with its end tag
         tag, at = _read_varint(data, at)
         if tag & 7 == _END_GROUP:
             return at
@@ -70,7 +70,7 @@ def _skip(data: bytes, at: int, wire_type: int) -> int:
 
 
 def _fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yields (number if length-delimited else 0, start, value start, end)."""
+    """Yields (number if length-delimited else 0, start, value start, end) of fields."""
     while at < end:
         start = at
         tag, at = _read_varint(data, at)
@@ -85,7 +85,7 @@ def _fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, int
 
 
 def _one_map_from(example: bytes) -> int | None:
-    """Returns where the map starts if an Example is one map of features alone."""
+    """Returns the start of the map if an Example consists of one map, else None."""
     if example[:1] != _FIELD_1:
         return None
     length, start = _read_varint(example, 1)
@@ -95,9 +95,9 @@ def _one_map_from(example: bytes) -> int | None:
 def check_example(data: bytes) -> None:
     """Raises ValueError if a record cannot be packed.
 
-    The context of a `tf.train.SequenceExample` reads as the features of an Example; its
-    feature_lists would be lost. What is packed already would keep neighbors that the
-    graph does not have.
+    The context of a `tf.train.SequenceExample` parses as the features of an Example,
+    but its feature_lists would be lost. A packed example would keep its old neighbors,
+    which may not be in the graph.
 
     Args:
       data: A valid serialized Example or SequenceExample.
@@ -106,15 +106,15 @@ def check_example(data: bytes) -> None:
         name == NUM_NEIGHBORS for name, _ in split_features(data)
     ):
         raise ValueError(
-            f"it is packed already, for it has the feature {NUM_NEIGHBORS.decode()!r}: "
-            "give the examples without neighbors"
+            f"it is already packed: it has the feature {NUM_NEIGHBORS.decode()!r}. "
+            "Pass the examples from before packing"
         )
     if _one_map_from(data) is None and any(
         number == 2 for number, *_ in _fields(data, 0, len(data))
     ):
         raise ValueError(
-            "it is a tf.train.SequenceExample, whose feature_lists cannot be copied to "
-            "another record; write it as a tf.train.Example, each list as a feature"
+            "it is a tf.train.SequenceExample, whose feature_lists cannot be packed; "
+            "write it as a tf.train.Example, with each list as a feature"
         )
 
 
@@ -126,7 +126,7 @@ def split_features(example: bytes) -> list[tuple[bytes, bytes]]:
 
     Returns:
       For each entry of the map, in order, the feature's name and the rest of the
-      entry: its value with its tag and length, and any field unknown to us.
+      entry: the value with its tag and length, and any unknown fields.
     """
     features: list[tuple[bytes, bytes]] = []
     for number, _, start, end in _fields(example, 0, len(example)):
@@ -140,8 +140,8 @@ def _split_map(
 ) -> None:
     """Appends the features of the map from `at` to `end`.
 
-    An entry as every serializer writes it, the name and then the value, is split
-    here, for this is the innermost loop of packing; any other by `_split_entry`.
+    This is the innermost loop of packing. Entries in the usual form, name then value,
+    are split here; any others by `_split_entry`.
     """
     while at < end:
         start = at
@@ -175,15 +175,15 @@ def _split_entry(data: bytes, start: int, end: int) -> tuple[bytes, bytes]:
 
 @functools.lru_cache(maxsize=1 << 14)
 def entry_head(prefix: bytes, name: bytes, size: int) -> bytes:
-    """Returns what stands before the rest of an entry of the map of features.
+    """Returns the serialized head of a map entry: everything before the value.
 
     Args:
-      prefix: What the feature's new name begins with.
-      name: How it goes on.
-      size: The bytes of the rest of the entry, as `split_features` gives it.
+      prefix: The prefix of the feature's new name.
+      name: The name without the prefix.
+      size: The size in bytes of the rest of the entry, as in `split_features`.
 
     Returns:
-      The entry's tag and length, and its name with tag and length.
+      The entry's tag and length, and the name with its tag and length.
     """
     length = len(prefix) + len(name)
     named = b"".join((_FIELD_1, varint(length), prefix, name))
@@ -191,39 +191,39 @@ def entry_head(prefix: bytes, name: bytes, size: int) -> bytes:
 
 
 def entry(name: bytes, rest: bytes) -> bytes:
-    """Returns one entry of the map of features.
+    """Serializes a map entry.
 
     Args:
       name: The feature's name.
-      rest: The rest of an entry, as `split_features` gives it.
+      rest: The rest of the entry, as in `split_features`.
 
     Returns:
-      The serialized entry with its tag and length.
+      The serialized entry, with its tag and length.
     """
     return entry_head(b"", name, len(rest)) + rest
 
 
 def float_value(value: float) -> bytes:
-    """Returns the rest of an entry whose feature is a list of one float32."""
+    """Returns the rest of an entry for a float_list of one float32."""
     return _FLOAT_HEAD + _FLOAT.pack(value)
 
 
 def packed_floats(values: bytes) -> bytes:
-    """Returns the rest of an entry whose feature is a list of float32.
+    """Returns the rest of an entry for a float_list.
 
     Args:
-      values: The floats, little-endian, at least one.
+      values: At least one float32, little-endian.
     """
     return _value(_FIELD_2, _FIELD_1 + varint(len(values)) + values)
 
 
 def bytes_value(value: bytes) -> bytes:
-    """Returns the rest of an entry whose feature is a list of one byte string."""
+    """Returns the rest of an entry for a bytes_list of one value."""
     return _value(_FIELD_1, _FIELD_1 + varint(len(value)) + value)
 
 
 def int64_value(value: int) -> bytes:
-    """Returns the rest of an entry whose feature is a list of one integer >= 0."""
+    """Returns the rest of an entry for an int64_list of one nonnegative integer."""
     packed = varint(value)
     return _value(b"\x1a", _FIELD_1 + varint(len(packed)) + packed)
 
@@ -238,16 +238,16 @@ def add_entries(example: bytes, entries: Iterable[bytes]) -> bytes:
 
     Args:
       example: A valid serialized Example.
-      entries: Serialized entries, or their parts in order. Each entry replaces a
+      entries: Serialized entries, or consecutive parts of them. An entry replaces any
         feature of the same name.
 
     Returns:
-      The serialized Example with these entries too.
+      The serialized Example with the added entries.
     """
     added = b"".join(entries)
     start = _one_map_from(example)
     if start is not None:
         length = len(example) - start + len(added)
         return b"".join((_FIELD_1, varint(length), example[start:], added))
-    # Two messages of one kind, one after the other, merge when they are parsed.
+    # Parsing merges concatenated messages of the same type.
     return b"".join((example, _FIELD_1, varint(len(added)), added))

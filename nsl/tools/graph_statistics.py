@@ -1,4 +1,4 @@
-"""What a graph looks like, counted while its edges pass by."""
+"""Statistics of a graph, computed in one pass over its edges."""
 
 from typing import Any
 
@@ -9,19 +9,19 @@ _QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
 
 
 class GraphStatistics:
-    """Counts edges, degrees, components and equal labels.
+    """Computes degrees, connected components and homophily.
 
-    Memory is a few numbers a node, whatever the number of edges.
+    Memory is proportional to the number of nodes, regardless of the number of edges.
     """
 
     def __init__(
         self, num_nodes: int, labels: npt.NDArray[np.int32] | None = None
     ) -> None:
-        """Starts with a graph without edges.
+        """Initializes the statistics of a graph without edges.
 
         Args:
           num_nodes: The number of nodes.
-          labels: A number for each node's label, -1 for none.
+          labels: An integer for each node's label, -1 for unlabeled nodes.
         """
         self._edges = 0
         self._degrees = np.zeros(num_nodes, np.int64)
@@ -34,7 +34,7 @@ class GraphStatistics:
     def add(
         self, sources: npt.NDArray[np.integer], targets: npt.NDArray[np.integer]
     ) -> None:
-        """Counts directed edges."""
+        """Adds directed edges."""
         self._edges += len(sources)
         np.add.at(self._degrees, sources, 1)
         self._touched[sources] = True
@@ -49,7 +49,7 @@ class GraphStatistics:
     def add_both_ways(
         self, sources: npt.NDArray[np.integer], targets: npt.NDArray[np.integer]
     ) -> None:
-        """Counts each edge and its reverse."""
+        """Adds edges and their reverses."""
         self.add(sources, targets)
         self._edges += len(sources)
         np.add.at(self._degrees, targets, 1)
@@ -66,17 +66,17 @@ class GraphStatistics:
     def _join(
         self, sources: npt.NDArray[np.integer], targets: npt.NDArray[np.integer]
     ) -> None:
-        """Puts the ends of each edge into one component."""
+        """Merges the components of the ends of each edge."""
         a, b = self._roots(sources), self._roots(targets)
         while (apart := a != b).any():
             low, high = np.minimum(a[apart], b[apart]), np.maximum(a[apart], b[apart])
-            # Of several parents written to one root the last stays; the others are
-            # found apart again in the next pass. Parents are smaller: no cycles.
+            # If a root gets several parents, the last write wins; the next pass merges
+            # the others. Parents have smaller numbers, so there are no cycles.
             self._parents[high] = low
             a, b = self._roots(low), self._roots(high)
 
     def report(self) -> dict[str, Any]:
-        """Returns the counts, ready for JSON."""
+        """Returns the statistics, serializable as JSON."""
         num_nodes = len(self._degrees)
         report: dict[str, Any] = {
             "nodes": num_nodes,

@@ -1,4 +1,4 @@
-"""Choosing the heaviest edges of each source."""
+"""Selects the heaviest edges of each source."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -22,20 +22,20 @@ def heaviest_edges(
     ids: _Ids,
     limit: int | None,
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float64]]:
-    """Sorts edges by source, heaviest first, and keeps the first ones of each source.
+    """Sorts edges by source, heaviest first, and keeps the heaviest of each source.
 
-    Of an edge given several times the largest weight holds. Of equally heavy edges the
-    one to the larger id, in the order of code points, comes first.
+    Duplicate edges are merged and keep the largest weight. Edges of equal weight are
+    sorted by the id of the target, by code point, largest first.
 
     Args:
-      sources: The number of each edge's source.
-      targets: The number of its target.
-      weights: Its weight.
-      ids: The ids, in UTF-8, by their numbers.
-      limit: How many edges of a source are kept, or None for all.
+      sources: The sources as numbers, of shape [edges].
+      targets: The targets as numbers, of shape [edges].
+      weights: The weights, of shape [edges].
+      ids: The ids, in UTF-8, by number.
+      limit: The maximum number of edges per source, or None for no limit.
 
     Returns:
-      The sources, targets and weights of the edges that are kept.
+      The sources, targets and weights of the selected edges.
     """
     pairs = sources.astype(np.int64) * len(ids) + targets
     order = np.argsort(pairs)
@@ -45,7 +45,7 @@ def heaviest_edges(
         weights = np.maximum.reduceat(weights[order], first)
     order = order[first]
     sources, targets = sources[order], targets[order]
-    # Two sorts of single numbers are several times as quick as np.lexsort.
+    # Two argsorts of integers are several times faster than np.lexsort.
     ranks = np.empty(len(weights), np.int64)
     ranks[np.argsort(-weights)] = np.arange(len(weights))
     order = np.argsort(sources * np.int64(len(weights)) + ranks)
@@ -63,14 +63,14 @@ def _sort_ties(
     weights: npt.NDArray[np.float64],
     ids: _Ids,
 ) -> None:
-    """Puts equally heavy edges of a source in order, in place."""
+    """Sorts edges of equal source and weight by target id, in place."""
     tied = np.zeros(len(sources) + 1, np.bool_)
     tied[1:-1] = (sources[1:] == sources[:-1]) & (weights[1:] == weights[:-1])
     places = np.flatnonzero(tied[:-1] | tied[1:])
     if not len(places):
         return
     nodes, which = np.unique(targets[places], return_inverse=True)
-    # The ids are UTF-8, which sorts as its code points do.
+    # UTF-8 sorts by code point.
     tied_ids = [ids[node] for node in nodes.tolist()]
     ranks = np.empty(len(tied_ids), np.int64)
     ranks[sorted(range(len(tied_ids)), key=tied_ids.__getitem__)] = np.arange(
@@ -83,14 +83,14 @@ def _sort_ties(
 def heaviest_targets(
     weights: Mapping[bytes, float], limit: int | None
 ) -> list[tuple[bytes, float]]:
-    """Chooses among the edges of a single source, as `heaviest_edges` does.
+    """Like `heaviest_edges`, for the edges of a single source.
 
     Args:
-      weights: The weight of the edge to each target.
-      limit: How many edges are kept, or None for all.
+      weights: The weight of the edge to each target, by target id.
+      limit: The maximum number of edges, or None for no limit.
 
     Returns:
-      Targets and weights of the edges that are kept, in order.
+      The targets and weights of the selected edges, heaviest first.
     """
     ids = list(weights)
     zeros = np.zeros(len(ids), np.int32)

@@ -1,4 +1,4 @@
-"""Which pairs of embeddings a graph builder compares: one interface for all indexes."""
+"""Search indexes: the pairs of embeddings that the graph builder compares."""
 
 from collections.abc import Iterator
 from typing import Protocol
@@ -16,21 +16,21 @@ from nsl.tools.similar_pairs import Search, sample_pairs
 from nsl.tools.similarity import Pairs, Product, one_run
 
 _SAMPLE = 1000
-# Where comparing all pairs is as quick as inverted lists: so few embeddings, or such a
-# share of all pairs to compare.
-_AS_QUICK_NODES, _AS_QUICK_SHARE = 20_000, 0.6
+# Exact search is as fast as inverted lists with fewer embeddings than this, or if the
+# lists compare more than this fraction of all pairs.
+_EXACT_NODES, _EXACT_FRACTION = 20_000, 0.6
 
 
 class Index(Protocol):
-    """Chooses the pairs that are compared."""
+    """Determines which pairs are compared."""
 
     def searches(self) -> Iterator[Search]:
-        """Yields the searches that compare these pairs, each once."""
+        """Yields searches that together compare each of these pairs exactly once."""
 
     def compares(
         self, sources: npt.NDArray[np.integer], targets: npt.NDArray[np.integer]
     ) -> npt.NDArray[np.bool_]:
-        """Tells which pairs are compared.
+        """Returns whether each pair is compared, of shape [pairs].
 
         Args:
           sources: The first node of each pair.
@@ -42,7 +42,7 @@ class AllPairs:
     """Compares every pair."""
 
     def __init__(self, nodes: int) -> None:
-        """Takes the number of nodes."""
+        """Initializes the index with the number of nodes."""
         self._nodes = nodes
 
     def searches(self) -> Iterator[Search]:
@@ -59,19 +59,19 @@ class AllPairs:
 def make_index(
     config: GraphBuilderConfig, embeddings: Embeddings, product: Product
 ) -> tuple[Index, float | None]:
-    """Makes the index that a config asks for.
+    """Makes the index that a config selects.
 
     Args:
-      config: Which index; and which edges are looked for.
-      embeddings: The vectors.
+      config: The index to use, and the definition of an edge.
+      embeddings: The embeddings.
       product: Multiplies two blocks.
 
     Returns:
-      The index, and which share of the edges of a sample of nodes it compares. None
-      stands for all edges, or for no edges in the sample.
+      The index, and its recall on the edges of a sample of nodes; None if it compares
+      all pairs, or the sample has no edges.
     """
     nodes = len(embeddings)
-    few = nodes < (2 if config.index is SearchIndex.IVF else _AS_QUICK_NODES)
+    few = nodes < (2 if config.index is SearchIndex.IVF else _EXACT_NODES)
     by_lists = config.index is not SearchIndex.EXACT and not few
     if not by_lists and not config.lsh_splits:
         return AllPairs(nodes), None
@@ -80,31 +80,30 @@ def make_index(
         buckets = Buckets.of(
             embeddings, config.lsh_splits, config.lsh_rounds, config.random_seed
         )
-        return buckets, _share_compared(buckets, edges)
+        return buckets, _recall(buckets, edges)
     lists = InvertedLists(embeddings, config.random_seed, product.workers)
-    # One half of the sample chooses how many lists are visited, the other half judges.
+    # One half of the sample tunes the number of probes, the other measures the recall.
     sample = np.unique(edges.sources)
-    chooses = np.isin(edges.sources, sample[::2])
-    judges = ~chooses if len(sample) > 1 else chooses
-    lists.tune(edges.only(chooses), config.recall, config.num_neighbors or 0)
+    is_tuning = np.isin(edges.sources, sample[::2])
+    is_test = ~is_tuning if len(sample) > 1 else is_tuning
+    lists.tune(edges.only(is_tuning), config.recall, config.num_neighbors or 0)
     share = lists.comparisons() / (nodes * (nodes - 1) / 2)
-    if config.index is SearchIndex.AUTO and share > _AS_QUICK_SHARE:
+    if config.index is SearchIndex.AUTO and share > _EXACT_FRACTION:
         logging.info(
-            "Inverted lists would compare %.0f%% of all pairs: comparing all is as "
-            "quick.",
+            "Inverted lists would compare %.0f%% of all pairs; using exact search, "
+            "which is as fast.",
             100 * share,
         )
         return AllPairs(nodes), None
-    return lists, _share_compared(lists, edges.only(judges))
+    return lists, _recall(lists, edges.only(is_test))
 
 
 def _sample_edges(
     config: GraphBuilderConfig, embeddings: Embeddings, product: Product
 ) -> Pairs:
-    """Returns the edges of a sample of nodes, those that no other could stand for.
+    """Returns the edges of a sample of nodes, without ties at the k-th neighbor.
 
-    Of nodes equally similar to a node, all zero vectors for example, any may be among
-    its k nearest.
+    Of equally similar nodes, such as zero vectors, any may be among the k nearest.
     """
     threshold, k = config.similarity_threshold, config.num_neighbors
     if k is None:
@@ -116,7 +115,7 @@ def _sample_edges(
     return edges.only((rank < k) & (edges.similarities > next_best[edges.sources]))
 
 
-def _share_compared(index: Index, edges: Pairs) -> float | None:
+def _recall(index: Index, edges: Pairs) -> float | None:
     if not len(edges.sources):
         return None
     return float(index.compares(edges.sources, edges.targets).mean())

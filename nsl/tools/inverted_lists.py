@@ -1,8 +1,8 @@
-"""Approximate search: vectors in lists around centroids, of which a few are compared.
+"""Inverted lists (IVF): vectors are compared with the lists of near centroids.
 
 Jégou et al. (2011), "Product quantization for nearest neighbor search", section 4,
-without the quantization. Every vector is searched for, so the vectors that visit a list
-are compared with it together, by one matrix product.
+without the quantization. Because every vector is a query, all queries that probe a list
+are compared with it in one matrix product.
 """
 
 import math
@@ -18,26 +18,28 @@ from nsl.tools.similarity import Order, Pairs, at_most_kth, one_run
 from nsl.tools.workers import in_order
 
 _ROWS = 1024
-_MOST_LISTS = 1 << 14
+_MAX_LISTS = 1 << 14
 _ITERATIONS = 5
-# Of the vectors, how many centroids are trained with.
+# The number of training vectors per centroid.
 _TRAINED_PER_LIST = 24
-_VISITS_AT_ONCE = 1 << 23
-_AIM = 0.75
+_PART_PROBES = 1 << 23
+# `tune` aims at a miss rate of this fraction of the one requested.
+_MISS_MARGIN = 0.75
 
 _Floats = npt.NDArray[np.float32]
 _Ints = npt.NDArray[np.integer]
 
 
 class InvertedLists:
-    """Lists of the vectors that are nearest to each of some centroids.
+    """Inverted lists of vectors by nearest centroid.
 
-    A vector stands in one list and visits others: two vectors are compared if they
-    stand in one list, or if one visits the list of the other. A vector whose lists hold
-    too few others, such as one far from all centroids, is compared with all.
+    Each vector is in the list of its nearest centroid and probes some other lists. Two
+    vectors are compared if they are in the same list, or one probes the list of the
+    other. A vector whose lists have too few others, such as one far from all centroids,
+    is compared with all vectors.
 
     Attributes:
-      visits: How many lists a vector visits besides its own.
+      probes: The number of lists that a vector probes besides its own.
     """
 
     def __init__(
@@ -47,17 +49,17 @@ class InvertedLists:
         workers: int = 1,
         lists: int | None = None,
     ) -> None:
-        """Makes the lists.
+        """Trains the centroids and assigns the vectors to lists.
 
         Args:
           embeddings: The vectors.
-          seed: Seed of the centroids. None draws a new one.
-          workers: How many threads work at the same time.
-          lists: The number of lists. None chooses it.
+          seed: The seed of the centroids; None draws one.
+          workers: The number of threads.
+          lists: The number of lists; by default 4 * sqrt(nodes), at most 16384.
         """
         nodes = len(embeddings)
         random = np.random.default_rng(seed)
-        lists = min(lists or int(4 * math.sqrt(nodes)), _MOST_LISTS)
+        lists = min(lists or int(4 * math.sqrt(nodes)), _MAX_LISTS)
         lists = max(1, min(lists, nodes // 2))
         sample = random.permutation(nodes)[: lists * _TRAINED_PER_LIST]
         self._embeddings = embeddings
@@ -69,52 +71,52 @@ class InvertedLists:
             embeddings.unit_rows(slice(start, start + _ROWS))
             for start in range(0, nodes, _ROWS)
         )
-        with Progress("Sorting into lists", nodes, "nodes") as progress:
+        with Progress("Assigning to lists", nodes, "nodes") as progress:
             self._own = _nearest(rows, self._centroids, workers, progress)
         self._members = np.argsort(self._own, kind="stable").astype(np.int32)
         self._sizes = np.bincount(self._own, minlength=lists)
         self._starts = np.cumsum(self._sizes) - self._sizes
-        self.visits = 0
-        self._visited = np.empty((nodes, 0), np.int16)
+        self.probes = 0
+        self._probed = np.empty((nodes, 0), np.int16)
         self._compares_all = np.zeros(nodes, np.bool_)
 
     def tune(self, pairs: Pairs, recall: float, least: int) -> None:
-        """Lets each node visit as few lists as it takes to compare a share of pairs.
+        """Chooses the smallest number of probes that reaches a recall.
 
         Args:
-          pairs: Pairs of similar nodes.
-          recall: The share of them that is to be compared; 1 visits all lists.
-          least: With how many others a node is compared at least.
+          pairs: Pairs of similar nodes, a sample of the pairs to find.
+          recall: The fraction of pairs to find; 1 probes all lists.
+          least: The minimum number of others that a node is compared with.
         """
-        visits = 0
+        probes = 0
         if recall >= 1:
-            visits = len(self._centroids) - 1
+            probes = len(self._centroids) - 1
         elif len(pairs.sources):
-            ranks = self.visits_needed(pairs.sources, pairs.targets)
-            # A sample errs on either side, so a little more than the share is aimed at.
-            aim = 1 - _AIM * (1 - recall)
+            ranks = self.probes_needed(pairs.sources, pairs.targets)
+            # A margin for sampling error.
+            aim = 1 - _MISS_MARGIN * (1 - recall)
             last = math.ceil(aim * len(ranks)) - 1
-            visits = int(np.partition(ranks, last)[last])
-        self.visit(visits, least)
+            probes = int(np.partition(ranks, last)[last])
+        self.probe(probes, least)
 
-    def visit(self, lists: int, least: int) -> None:
-        """Lets each node visit some lists besides its own, the nearest ones.
+    def probe(self, lists: int, least: int) -> None:
+        """Sets the number of nearest lists that each node probes besides its own.
 
         Args:
-          lists: How many.
-          least: With how many others a node is compared at least.
+          lists: The number of lists.
+          least: The minimum number of others that a node is compared with.
         """
-        self.visits = min(lists, len(self._centroids) - 1)
+        self.probes = min(lists, len(self._centroids) - 1)
         if self._all:
             return
-        self._visited = self._nearest_lists(self.visits)
+        self._probed = self._nearest_lists(self.probes)
         others = self._sizes[self._own] - 1
-        for column in self._visited.T:
+        for column in self._probed.T:
             others += self._sizes[column]
         self._compares_all = others < min(least, len(self._own) - 1)
 
-    def visits_needed(self, sources: _Ints, targets: _Ints) -> _Ints:
-        """Tells how many lists besides its own a node visits before a pair is compared.
+    def probes_needed(self, sources: _Ints, targets: _Ints) -> _Ints:
+        """Returns the number of probes from which on each pair is compared.
 
         Args:
           sources: The first node of each pair.
@@ -126,7 +128,10 @@ class InvertedLists:
         )
 
     def _rank(self, nodes: _Ints, lists: _Ints) -> _Ints:
-        """Tells how many lists are nearer to each node than its own or a given one."""
+        """Returns the rank of a list among those of each node, nearest first.
+
+        A node's own list is nearest; it has rank 0.
+        """
         ranks = np.empty(len(nodes), np.int64)
         for start in range(0, len(nodes), _ROWS):
             some = slice(start, start + _ROWS)
@@ -136,7 +141,7 @@ class InvertedLists:
         return ranks
 
     def _nearest_lists(self, count: int) -> npt.NDArray[np.int16]:
-        """Returns the lists nearest to each node, its own left out."""
+        """Returns the lists nearest to each node except its own, [nodes, count]."""
         nodes = len(self._own)
         result = np.empty((nodes, count), np.int16)
 
@@ -154,7 +159,7 @@ class InvertedLists:
             return len(own)
 
         if count:
-            with Progress("Choosing lists to visit", nodes, "nodes") as progress:
+            with Progress("Choosing lists to probe", nodes, "nodes") as progress:
                 starts = range(0, nodes, _ROWS)
                 for done in in_order(choose, starts, self._workers):
                     progress.advance(done)
@@ -162,56 +167,57 @@ class InvertedLists:
 
     @property
     def _all(self) -> bool:
-        return self.visits >= len(self._centroids) - 1
+        return self.probes >= len(self._centroids) - 1
 
     def comparisons(self) -> float:
-        """Returns how many pairs are compared."""
+        """Returns the approximate number of pairs that are compared."""
         if self._all:
             return len(self._own) * (len(self._own) - 1) / 2
         sizes = self._sizes.astype(np.float64)
-        visitors = np.zeros(len(sizes))
-        for column in self._visited.T:
-            visitors += np.bincount(column, minlength=len(sizes))
+        queries = np.zeros(len(sizes))
+        for column in self._probed.T:
+            queries += np.bincount(column, minlength=len(sizes))
         with_all = float(self._compares_all.sum()) * len(self._own)
-        return float((sizes * (sizes - 1) / 2 + sizes * visitors).sum()) + with_all
+        return float((sizes * (sizes - 1) / 2 + sizes * queries).sum()) + with_all
 
     def searches(self) -> Iterator[Search]:
-        """Yields the searches that compare these pairs."""
+        """Yields the searches that together compare each pair exactly once."""
         if self._all:
             yield Search("Comparing", one_run(len(self._own)))
             return
         ends = np.repeat(self._starts + self._sizes, self._sizes)
         yield Search("Comparing within lists", Order(self._members, ends))
         lists = len(self._sizes)
-        parts = -(-self._visited.size // _VISITS_AT_ONCE)
+        parts = -(-self._probed.size // _PART_PROBES)
         for part in range(parts):
             first, last = lists * part // parts, lists * (part + 1) // parts
             yield Search(
                 f"Comparing between lists, part {part + 1} of {parts}",
-                self._visits_of(first, last),
+                self._probes_of(first, last),
                 self._is_new,
             )
-        alone = np.flatnonzero(self._compares_all).astype(np.int32)
-        if len(alone):
+        isolated = np.flatnonzero(self._compares_all).astype(np.int32)
+        if len(isolated):
             rest = np.flatnonzero(~self._compares_all).astype(np.int32)
-            ends = np.full(len(alone), len(alone))
-            yield Search("Comparing the rest", Order(alone, ends), self._is_in_no_list)
-            nodes = np.concatenate((alone, rest))
+            ends = np.full(len(isolated), len(isolated))
+            yield Search(
+                "Comparing the rest", Order(isolated, ends), self._is_in_no_list
+            )
+            nodes = np.concatenate((isolated, rest))
             ends = np.full(len(nodes), len(nodes))
-            order = Order(nodes, ends, np.full(len(nodes), len(alone)))
+            order = Order(nodes, ends, np.full(len(nodes), len(isolated)))
             yield Search("Comparing the rest", order, self._is_in_no_list)
 
-    def _visits_of(self, first: int, last: int) -> Order:
-        """Returns an order whose runs are the members of a list and its visitors."""
-        nodes, places = np.nonzero((self._visited >= first) & (self._visited < last))
-        visited = self._visited[nodes, places]
-        order = np.argsort(visited, kind="stable")
-        counts = np.bincount(visited - first, minlength=last - first)
+    def _probes_of(self, first: int, last: int) -> Order:
+        """Returns an order in which each run has a list's members, then its queries."""
+        nodes, places = np.nonzero((self._probed >= first) & (self._probed < last))
+        probed = self._probed[nodes, places]
+        order = np.argsort(probed, kind="stable")
+        counts = np.bincount(probed - first, minlength=last - first)
         sizes = self._sizes[first:last]
         start, end = self._starts[first], self._starts[first] + sizes.sum()
-        # The members come before the visitors, in each run.
-        of = np.concatenate(
-            (np.repeat(np.arange(last - first), sizes), visited[order] - first)
+        run = np.concatenate(
+            (np.repeat(np.arange(last - first), sizes), probed[order] - first)
         )
         joined = np.concatenate(
             (self._members[start:end], nodes[order].astype(np.int32))
@@ -219,19 +225,19 @@ class InvertedLists:
         lengths = sizes + counts
         ends = np.cumsum(lengths)
         return Order(
-            joined[np.argsort(of, kind="stable")],
+            joined[np.argsort(run, kind="stable")],  # members stay before queries
             np.repeat(ends, lengths),
             np.repeat(ends - counts, lengths),
         )
 
-    def _is_new(self, members: _Ints, visitors: _Ints) -> npt.NDArray[np.bool_]:
-        """Tells of which pairs this list's search is the only one or the first."""
-        lists, homes = self._own[members], self._own[visitors]
-        back = (self._visited[members] == homes[:, np.newaxis]).any(axis=1)
+    def _is_new(self, members: _Ints, queries: _Ints) -> npt.NDArray[np.bool_]:
+        """Returns which pairs no other list's search compares, or only a later one."""
+        lists, homes = self._own[members], self._own[queries]
+        back = (self._probed[members] == homes[:, np.newaxis]).any(axis=1)
         return ~back | (lists < homes)
 
     def compares(self, sources: _Ints, targets: _Ints) -> npt.NDArray[np.bool_]:
-        """Tells which pairs are compared.
+        """Returns whether each pair is compared, of shape [pairs].
 
         Args:
           sources: The first node of each pair.
@@ -239,22 +245,22 @@ class InvertedLists:
         """
         if self._all:
             return np.ones(len(sources), np.bool_)
-        alone = self._compares_all[sources] | self._compares_all[targets]
-        return alone | ~self._is_in_no_list(sources, targets)
+        isolated = self._compares_all[sources] | self._compares_all[targets]
+        return isolated | ~self._is_in_no_list(sources, targets)
 
     def _is_in_no_list(self, sources: _Ints, targets: _Ints) -> npt.NDArray[np.bool_]:
         first, second = self._own[sources], self._own[targets]
         return (
             (first != second)
-            & (self._visited[sources] != second[:, np.newaxis]).all(axis=1)
-            & (self._visited[targets] != first[:, np.newaxis]).all(axis=1)
+            & (self._probed[sources] != second[:, np.newaxis]).all(axis=1)
+            & (self._probed[targets] != first[:, np.newaxis]).all(axis=1)
         )
 
 
 def _nearest(
     parts: Iterable[_Floats], centroids: _Floats, workers: int, progress: Progress
 ) -> npt.NDArray[np.int32]:
-    """Returns the list of each row of some parts."""
+    """Returns the index of the nearest centroid to each row."""
 
     def nearest(rows: _Floats) -> npt.NDArray[np.int32]:
         return np.argmax(rows @ centroids.T, axis=1).astype(np.int32)
@@ -269,9 +275,9 @@ def _nearest(
 def _centroids(
     rows: _Floats, count: int, random: np.random.Generator, workers: int
 ) -> _Floats:
-    """Returns the centers of a clustering by spherical k-means."""
+    """Trains centroids with spherical k-means."""
     centroids = rows[random.permutation(len(rows))[:count]]
-    with Progress("Choosing lists", _ITERATIONS * len(rows), "nodes") as progress:
+    with Progress("Training centroids", _ITERATIONS * len(rows), "nodes") as progress:
         for _ in range(_ITERATIONS):
             parts = (
                 rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS)

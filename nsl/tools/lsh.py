@@ -1,8 +1,8 @@
-"""Locality-sensitive hashing: comparing only vectors on the same sides of hyperplanes.
+"""Locality-sensitive hashing: only vectors in the same bucket are compared.
 
-Vectors of a small angle are rarely separated by a random hyperplane (Charikar, 2002,
-"Similarity estimation techniques from rounding algorithms"). Several hyperplanes make
-buckets; several rounds with new hyperplanes find most of the pairs that one misses.
+A random hyperplane rarely separates vectors with a small angle (Charikar, 2002,
+"Similarity estimation techniques from rounding algorithms"). The sides of several
+hyperplanes form a bucket; rounds with new hyperplanes find pairs that one round misses.
 """
 
 import functools
@@ -15,22 +15,22 @@ from nsl.tools.embeddings import Embeddings
 from nsl.tools.similar_pairs import Search
 from nsl.tools.similarity import Order
 
-_ROWS = 8192
+_BLOCK_ROWS = 8192
 _BITS = 31
 
 
 class Buckets:
-    """The bucket of each node in each round.
+    """The hash bucket of each node in each round.
 
     Attributes:
-      codes: int32 [rounds, nodes]; in a round, nodes of one bucket have one code.
+      codes: The bucket of each node, int32 of shape [rounds, nodes].
     """
 
     def __init__(self, codes: npt.NDArray[np.int32]) -> None:
-        """Takes codes that are known.
+        """Initializes the index with known buckets.
 
         Args:
-          codes: int32 [rounds, nodes].
+          codes: The bucket of each node, int32 of shape [rounds, nodes].
         """
         self.codes = codes
 
@@ -38,13 +38,13 @@ class Buckets:
     def of(
         cls, embeddings: Embeddings, splits: int, rounds: int, seed: int | None
     ) -> "Buckets":
-        """Draws the hyperplanes and hashes all vectors.
+        """Hashes vectors with random hyperplanes.
 
         Args:
           embeddings: The vectors.
-          splits: Hyperplanes a round.
+          splits: The number of hyperplanes per round.
           rounds: The number of rounds.
-          seed: Seed of the hyperplanes. None draws a new one.
+          seed: The seed of the hyperplanes; None draws one.
         """
         dimensions = embeddings.vectors.shape[1]
         buckets = cls(np.empty((rounds, len(embeddings)), np.int32))
@@ -55,14 +55,14 @@ class Buckets:
         return buckets
 
     def order(self, number: int) -> Order:
-        """Returns the order of a round, in which each bucket is a run."""
+        """Returns an order in which each bucket of a round is a run."""
         codes = self.codes[number]
         nodes = np.argsort(codes, kind="stable")
         ordered = codes[nodes]
         return Order(nodes, np.searchsorted(ordered, ordered, side="right"))
 
     def searches(self) -> Iterator[Search]:
-        """Yields the searches that compare all pairs within buckets, one a round."""
+        """Yields one search per round, which compares the pairs within buckets."""
         rounds = len(self.codes)
         for number in range(rounds):
             yield Search(
@@ -74,7 +74,7 @@ class Buckets:
     def compares(
         self, sources: npt.NDArray[np.integer], targets: npt.NDArray[np.integer]
     ) -> npt.NDArray[np.bool_]:
-        """Tells which pairs stand in one bucket in some round.
+        """Returns whether each pair shares a bucket in some round, of shape [pairs].
 
         Args:
           sources: The first node of each pair.
@@ -88,15 +88,15 @@ class Buckets:
         sources: npt.NDArray[np.integer],
         targets: npt.NDArray[np.integer],
     ) -> npt.NDArray[np.bool_]:
-        """Tells which pairs no round before had in one bucket.
+        """Returns whether each pair shares no bucket in any earlier round.
 
         Args:
-          number: The round that compares the pairs.
+          number: The number of the round.
           sources: The first node of each pair.
           targets: The second node of each pair.
 
         Returns:
-          Whether each pair is compared for the first time.
+          Booleans of shape [pairs].
         """
         new = np.ones(len(sources), np.bool_)
         for codes in self.codes[:number]:
@@ -110,16 +110,15 @@ def hyperplanes(
     """Draws the hyperplanes of each round.
 
     Args:
-      splits: Hyperplanes a round.
+      splits: The number of hyperplanes per round.
       rounds: The number of rounds.
-      dimensions: The dimensions of the vectors.
-      seed: Seed of the hyperplanes, which are those of NSL 1.4 for this seed. None
-        draws a new one.
+      dimensions: The number of dimensions of the vectors.
+      seed: The seed, which gives the same hyperplanes as in NSL 1.4; None draws one.
 
     Yields:
-      The normal vectors of a round's hyperplanes, [splits, dimensions].
+      The normal vectors of a round's hyperplanes, of shape [splits, dimensions].
     """
-    # NSL 1.4 drew from this generator, so a seed gives the same graph as there.
+    # The generator of NSL 1.4, so that a seed gives the same graph.
     random = np.random.RandomState(seed)
     for _ in range(rounds):
         yield random.rand(splits, dimensions) * 2 - 1
@@ -128,32 +127,31 @@ def hyperplanes(
 def sides(
     vectors: npt.NDArray[np.float32], planes: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.int64]:
-    """Tells on which side of some hyperplanes vectors are.
+    """Encodes on which sides of hyperplanes vectors are.
 
     Args:
-      vectors: [nodes, dimensions].
-      planes: The normal vectors of the hyperplanes, [planes, dimensions].
+      vectors: The vectors, of shape [nodes, dimensions].
+      planes: The normal vectors of the hyperplanes, of shape [planes, dimensions].
 
     Returns:
-      One or more codes for each vector, [nodes, codes], of 31 hyperplanes each.
-      Vectors with equal codes are on the same sides of all.
+      Bit masks of 31 hyperplanes each, of shape [nodes, ceil(planes / 31)].
     """
     parts = range(0, len(planes), _BITS)
     codes = np.empty((len(vectors), len(parts)), np.int64)
-    for row in range(0, len(vectors), _ROWS):
-        rows = vectors[row : row + _ROWS].astype(np.float64)
+    for row in range(0, len(vectors), _BLOCK_ROWS):
+        rows = vectors[row : row + _BLOCK_ROWS].astype(np.float64)
         for part, start in enumerate(parts):
             some = planes[start : start + _BITS]
             powers = 1 << np.arange(len(some))
-            codes[row : row + _ROWS, part] = (rows @ some.T > 0) @ powers
+            codes[row : row + _BLOCK_ROWS, part] = (rows @ some.T > 0) @ powers
     return codes
 
 
 def numbered(codes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Returns a small number for each row of `sides`, equal for equal rows.
+    """Numbers the distinct rows of `sides`, and returns the number of each row.
 
     Args:
-      codes: [nodes, codes].
+      codes: Bit masks, of shape [nodes, masks].
     """
     result = np.zeros(len(codes), np.int64)
     for part in codes.T:

@@ -1,4 +1,4 @@
-"""The k most similar nodes of each node, kept while pairs come in."""
+"""The k nearest neighbors of each node, updated as pairs are found."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,23 +7,23 @@ from nsl.tools.embeddings import Embeddings
 from nsl.tools.similarity import Candidates, Pairs
 from nsl.tools.workers import in_order
 
-_NODES_AT_ONCE = 1 << 14
+_BLOCK_NODES = 1 << 14
 
 _Floats = npt.NDArray[np.float32]
 _Ints = npt.NDArray[np.integer]
 
 
 class NearestNeighbors:
-    """Keeps for each node the k most similar of the pairs it was shown.
+    """Keeps the k most similar of the candidates added for each node.
 
-    A node has room for a few times k float32 similarities. When it is full, those stay
-    that may be among the k largest; float64 arithmetic decides at the end, or earlier
-    where too many are too close to tell. Of equally similar nodes those with larger ids
-    are kept.
+    Each node has a buffer of 2k + 16 candidates with float32 similarities. When it is
+    full, only those are kept that may be among the k largest given the float32 rounding
+    error. Similarities in float64 decide at the end, or earlier if too many candidates
+    are within that error. Ties are broken by id: the largest ids are kept.
 
     Attributes:
-      bound: float32 [nodes]; a float32 similarity below it cannot be among the
-        node's k largest any more, nor reach the threshold.
+      bound: The smallest float32 similarity that can still enter each node's k
+        nearest and reach the threshold, float32 of shape [nodes].
     """
 
     def __init__(
@@ -33,21 +33,21 @@ class NearestNeighbors:
         threshold: float,
         nodes: _Ints | None = None,
     ) -> None:
-        """Starts without pairs.
+        """Initializes empty buffers.
 
         Args:
           embeddings: The vectors.
-          k: How many neighbors a node keeps.
-          threshold: The least similarity of a neighbor.
-          nodes: The nodes whose neighbors are wanted. None wants those of all.
+          k: The number of neighbors per node.
+          threshold: The smallest similarity of a neighbor.
+          nodes: The nodes to find neighbors of; None for all.
         """
         self._embeddings = embeddings
         self._k = k
         self._threshold = threshold
-        self._id_order = embeddings.id_order
+        self._id_ranks = embeddings.id_ranks
         self._width = 2 * k + 16
         shape = len(embeddings), self._width
-        # What has not been filled is never read, so these take up no memory yet.
+        # Pages of np.empty take no memory until they are written.
         self._neighbors = np.empty(shape, np.int32)
         self._values = np.empty(shape, np.float32)
         self._filled = np.zeros(len(embeddings), np.int32)
@@ -58,12 +58,12 @@ class NearestNeighbors:
             self.bound[nodes] = self._least
 
     def add(self, found: Candidates) -> None:
-        """Shows pairs that were not shown before, each in one direction."""
+        """Adds pairs, each once and in one direction."""
         row_ends, column_ends = found.row_nodes, found.column_nodes
         self._add(row_ends, found.rows, column_ends[found.columns], found.values)
         kept = np.flatnonzero(found.values >= self.bound[column_ends][found.columns])
         columns = found.columns[kept]
-        # Stable sorting of 16 bits is by radix.
+        # NumPy's stable sort of 16-bit integers is a radix sort.
         small = len(column_ends) <= 1 << 16
         order = np.argsort(
             columns.astype(np.uint16) if small else columns, kind="stable"
@@ -77,7 +77,7 @@ class NearestNeighbors:
         )
 
     def _add(self, nodes: _Ints, places: _Ints, others: _Ints, values: _Floats) -> None:
-        """Shows some of `nodes`, by their places in ascending order, their others."""
+        """Adds candidates `others` of `nodes[places]`; `places` is sorted."""
         kept = values >= self.bound[nodes][places]
         places, others, values = places[kept], others[kept], values[kept]
         if not len(places):
@@ -86,7 +86,7 @@ class NearestNeighbors:
         start = np.cumsum(counts) - counts
         filled = self._filled[nodes]
         rank = np.arange(len(places)) - start[places]
-        # A node that has k for the first time gets a bound.
+        # A node gets a bound as soon as it has k candidates.
         unbound = (self.bound[nodes] == self._least) & (counts > 0)
         most = np.where(unbound, self._k - 1, self._width)
         fits = filled + counts <= most
@@ -109,17 +109,17 @@ class NearestNeighbors:
         others: _Ints,
         values: _Floats,
     ) -> None:
-        """Keeps of what full nodes have and are shown what may be among the k largest.
+        """Adds candidates to full nodes, and drops those not among the k largest.
 
         Args:
           nodes: The nodes.
-          counts: How many others each is shown.
-          start: Where these begin in `others` and `values`.
-          others: The other ends.
-          values: The float32 similarities.
+          counts: The number of new candidates of each node.
+          start: The start of each node's candidates in `others` and `values`.
+          others: The candidates.
+          values: Their float32 similarities.
         """
         width = self._width + int(counts.max())
-        # Columns: what the node has, then what it is shown.
+        # Columns: the node's buffer, then its new candidates.
         of = np.full((len(nodes), width), -1, np.int32)
         value = np.full((len(nodes), width), -np.inf, np.float32)
         empty = np.arange(self._width) >= self._filled[nodes, np.newaxis]
@@ -127,15 +127,15 @@ class NearestNeighbors:
         value[:, : self._width] = np.where(empty, -np.inf, self._values[nodes])
         own = np.repeat(np.arange(len(nodes)), counts)
         place = np.arange(len(own)) - np.repeat(np.cumsum(counts) - counts, counts)
-        shown = np.repeat(start, counts) + place
-        of[own, self._width + place] = others[shown]
-        value[own, self._width + place] = values[shown]
+        new = np.repeat(start, counts) + place
+        of[own, self._width + place] = others[new]
+        value[own, self._width + place] = values[new]
 
         row, of, value, least = self._largest(of, value)
         count = np.bincount(row, minlength=len(nodes))
         close = count > (self._k + self._width) // 2
         if close.any():
-            # Too many to tell apart: exactly the k largest stay.
+            # Too many within the rounding error: keep exactly the k largest.
             some = np.flatnonzero(close[row])
             order, rank, similarities = self._sorted(nodes, row[some], of[some])
             kept = np.ones(len(row), np.bool_)
@@ -153,18 +153,18 @@ class NearestNeighbors:
     def _largest(
         self, of: npt.NDArray[np.int32], value: _Floats
     ) -> tuple[_Ints, npt.NDArray[np.int32], _Floats, _Floats]:
-        """Returns what may be among the k largest of each row.
+        """Returns the entries of each row that may be among its k largest.
 
         Args:
-          of: The other ends [rows, places].
-          value: Their similarities, -inf for none.
+          of: Candidates, of shape [rows, places].
+          value: Their float32 similarities, -inf for empty places.
 
         Returns:
-          The row, the other end and the value of each that may be; and for each row the
-          least value that may.
+          The row, candidate and similarity of each such entry; and the smallest
+          similarity of such entries in each row.
         """
-        # The k-th largest is at least this, less an error; what is below that by
-        # another error is smaller than k others.
+        # The true k-th largest is at least kth - error, and entries below
+        # kth - 2 * error are truly smaller than that.
         place = value.shape[1] - self._k
         kth = np.partition(value, place, axis=1)[:, place].astype(np.float64)
         least = np.maximum(_below(kth - 2 * self._embeddings.error), self._least)
@@ -174,34 +174,34 @@ class NearestNeighbors:
     def _sorted(
         self, nodes: _Ints, row: _Ints, of: _Ints
     ) -> tuple[_Ints, _Ints, npt.NDArray[np.float64]]:
-        """Sorts the others of each node, the most similar first.
+        """Sorts the candidates of each node by float64 similarity, largest first.
 
         Args:
           nodes: The nodes.
-          row: For each other its node, by the place in `nodes`, in ascending order.
-          of: The others.
+          row: The index into `nodes` of each candidate's node, sorted.
+          of: The candidates.
 
         Returns:
-          The order, and in this order the rank of each among its node's and its
+          The order; and, in this order, the rank of each candidate for its node and its
           similarity.
         """
         similarities = self._embeddings.similarities(nodes[row], of)
-        order = np.lexsort((-self._id_order[of], -similarities, row))
+        order = np.lexsort((-self._id_ranks[of], -similarities, row))
         count = np.bincount(row, minlength=len(nodes))
         rank = np.arange(len(row)) - (np.cumsum(count) - count)[row]
         return order, rank, similarities[order]
 
     def pairs(self, workers: int = 1) -> Pairs:
-        """Takes out each node with its neighbors, the most similar first, in order.
+        """Returns the neighbors of each node, the most similar first.
 
-        Nothing is left to be called afterwards, for the sake of memory.
+        This frees the buffers: no method may be called afterwards.
 
         Args:
-          workers: How many threads work at the same time.
+          workers: The number of threads.
         """
 
         def chosen(start: int) -> Pairs:
-            filled = self._filled[start : start + _NODES_AT_ONCE]
+            filled = self._filled[start : start + _BLOCK_NODES]
             nodes = start + np.flatnonzero(filled)
             empty = np.arange(self._width) >= self._filled[nodes, np.newaxis]
             value = np.where(empty, np.float32(-np.inf), self._values[nodes])
@@ -212,7 +212,7 @@ class NearestNeighbors:
             sources = nodes[row[order]].astype(np.int32)
             return Pairs(sources, of[order], similarities[wanted])
 
-        starts = range(0, max(len(self._filled), 1), _NODES_AT_ONCE)
+        starts = range(0, max(len(self._filled), 1), _BLOCK_NODES)
         parts = list(in_order(chosen, starts, workers))
         del self._neighbors, self._values
         return Pairs(*map(np.concatenate, zip(*parts, strict=True)))
@@ -224,14 +224,11 @@ def _below(similarities: npt.NDArray[np.float64] | np.float64) -> _Floats:
 
 
 def mutual_pairs(pairs: Pairs, nodes: int) -> Pairs:
-    """Returns the pairs that are there in both directions.
+    """Returns the pairs that occur in both directions, in the same order.
 
     Args:
-      pairs: The pairs, each once in a direction.
+      pairs: Distinct directed pairs.
       nodes: The number of nodes.
-
-    Returns:
-      Those pairs, in the same order.
     """
     sources, targets = pairs.sources.astype(np.int64), pairs.targets.astype(np.int64)
     back = np.isin(targets * nodes + sources, sources * nodes + targets)

@@ -1,4 +1,4 @@
-"""Writing the neighbors that another library found as a graph."""
+"""Writes the results of a nearest-neighbor library as a graph."""
 
 import os
 from typing import Any
@@ -11,13 +11,13 @@ from nsl.files import edge_lines
 from nsl.files.edge_files import check_edge_output, edge_output
 from nsl.files.ids import distinct_ids
 
-_EDGES_AT_ONCE = 1 << 16
+_CHUNK_EDGES = 1 << 16
 
 
 def write_neighbors(
     ids: Any, indices: Any, similarities: Any, path: str | os.PathLike[str]
 ) -> int:
-    """Writes what a nearest-neighbor library returned as a TSV file of edges.
+    """Writes the results of a nearest-neighbor library as a file of edges.
 
     Example:
       similarities, indices = faiss_index.search(embeddings, 10)
@@ -25,23 +25,23 @@ def write_neighbors(
 
     Args:
       ids: The distinct ids of all nodes, integers or strings of shape [nodes], in the
-        order of the indices; as `nsl.data.Graph` takes them.
-      indices: Integers [nodes, k]: the neighbors of each node. -1 stands for no
-        neighbor. A node among its own neighbors is left out. Where nodes have unequally
-        many neighbors, as within a radius: a sequence of a row for each node.
-      similarities: Finite numbers in the shape of `indices`: the weight of each edge.
-      path: The file, which appears under its name when all is written; Parquet if it
-        ends in `.parquet`.
+        order of the indices.
+      indices: The neighbors of each node, integers of shape [nodes, k]; -1 means no
+        neighbor. Self-loops are dropped. If the number of neighbors varies, as in a
+        radius search, a sequence with one row for each node.
+      similarities: The weight of each edge, finite numbers of the shape of `indices`.
+      path: The file to write, atomically; Parquet if it ends in `.parquet`, else TSV.
 
     Returns:
       The number of edges written.
 
     Raises:
+      ImportError: If the file is Parquet and pyarrow is not installed.
       OSError: If the file cannot be written.
       TypeError: If ids are neither all integers nor all strings.
-      ValueError: If the shapes do not fit, an index is out of range, a similarity is
-        not finite, or an id is empty, no UTF-8, stands twice or holds a tab or a line
-        break. The error names the row. No file is left then.
+      ValueError: If shapes do not match, an index is out of range, a similarity is not
+        finite, or an id is empty, not UTF-8, duplicated, or contains a tab or a line
+        break. The error names the row. No file is left behind.
     """
     path = os.fspath(path)
     check_edge_output(path)
@@ -63,32 +63,32 @@ def write_neighbors(
     wrong = np.flatnonzero((neighbors < -1) | (neighbors >= len(nodes)))
     if len(wrong):
         raise ValueError(
-            f"indices must be from 0 to {len(nodes) - 1}, or -1 for none, but row "
-            f"{rows[wrong[0]]} has {neighbors[wrong[0]]}."
+            f"indices must be from 0 to {len(nodes) - 1}, or -1 for no neighbor, but "
+            f"row {rows[wrong[0]]} has {neighbors[wrong[0]]}."
         )
-    is_own = neighbors == rows
-    present = (neighbors >= 0) & ~is_own
+    is_loop = neighbors == rows
+    present = (neighbors >= 0) & ~is_loop
     weights = weights.astype(np.float64, copy=False)
     wrong = np.flatnonzero(present & ~np.isfinite(weights))
     if len(wrong):
         raise ValueError(
-            "similarities must be finite where there is a neighbor, but row "
+            "similarities of neighbors must be finite, but row "
             f"{rows[wrong[0]]} has {weights[wrong[0]]}."
         )
     rows, neighbors, weights = rows[present], neighbors[present], weights[present]
     with edge_output(path) as file:
-        for start in range(0, len(rows), _EDGES_AT_ONCE):
-            part = slice(start, start + _EDGES_AT_ONCE)
+        for start in range(0, len(rows), _CHUNK_EDGES):
+            part = slice(start, start + _CHUNK_EDGES)
             file.write(
                 [nodes[row] for row in rows[part].tolist()],
                 [nodes[target] for target in neighbors[part].tolist()],
                 weights[part].tolist(),
             )
     logging.info(
-        "Wrote %d edges to %s; left out %d from a node to itself.",
+        "Wrote %d edges to %s; dropped %d self-loops.",
         len(rows),
         path,
-        is_own.sum(),
+        is_loop.sum(),
     )
     return len(rows)
 
@@ -96,7 +96,7 @@ def write_neighbors(
 def _joined_rows(
     values: Any, name: str, kinds: str, nodes: int
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-    """Returns rows of any lengths one after the other, and the length of each."""
+    """Concatenates rows of any lengths, and returns their lengths as well."""
     try:
         values = np.asarray(values) if hasattr(values, "__array__") else list(values)
         count = len(values)
@@ -116,10 +116,14 @@ def _joined_rows(
         where = f"row {number} of {name}"
         try:
             array = np.asarray(row.tolist() if isinstance(row, np.ndarray) else row)
-        except ValueError:  # NumPy's, for lists of lists of unequal lengths
-            raise ValueError(f"{where} must be a vector, but is {row!r}.") from None
+        except ValueError:  # raised by NumPy for nested lists of different lengths
+            raise ValueError(
+                f"{where} must be one-dimensional, but is {row!r}."
+            ) from None
         if array.ndim != 1:
-            raise ValueError(f"{where} must be a vector, but has shape {array.shape}.")
+            raise ValueError(
+                f"{where} must be one-dimensional, but has shape {array.shape}."
+            )
         if len(array):
             _check_kind(array, where, kinds)
             rows.append(array)
@@ -130,5 +134,5 @@ def _joined_rows(
 
 def _check_kind(values: npt.NDArray[Any], name: str, kinds: str) -> None:
     if values.dtype.kind not in kinds:
-        wanted = "numbers" if "f" in kinds else "integers"
-        raise ValueError(f"{name} must be {wanted}, but are {values.dtype}.")
+        expected = "numbers" if "f" in kinds else "integers"
+        raise ValueError(f"{name} must be {expected}, but are {values.dtype}.")

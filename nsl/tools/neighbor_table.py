@@ -1,4 +1,4 @@
-"""The heaviest neighbors of each seed, as arrays."""
+"""Collects the heaviest neighbors of each seed in arrays."""
 
 from typing import TypeAlias
 
@@ -21,15 +21,14 @@ _UNKNOWN_SHOWN = 5
 class NeighborTable:
     """Collects edges and keeps the heaviest ones of each seed.
 
-    An edge takes 16 bytes. With a limit on the neighbors the surplus is dropped
-    again and again while edges come in, so that memory follows what is kept.
+    An edge takes 16 bytes. If the number of neighbors is limited, surplus edges are
+    dropped repeatedly, so that memory is proportional to the edges that are kept.
 
     Attributes:
-      edges: How many edges were added.
-      unknown_edges: How many of them have an end that is no known id.
-      unknown_ids: The first few of these ids.
-      self_edges: How many of them lead from a known id to itself; no example is its
-        own neighbor.
+      edges: The number of edges that were added.
+      unknown_edges: The number of edges with an unknown id, which are dropped.
+      unknown_ids: The first few of the unknown ids.
+      self_edges: The number of self-loops of known ids, which are dropped.
     """
 
     def __init__(
@@ -39,14 +38,14 @@ class NeighborTable:
         max_nbrs: int | None,
         both_ways: bool,
     ) -> None:
-        """Makes a table without edges.
+        """Initializes an empty table.
 
         Args:
           ids: The known ids.
-          num_seeds: The examples of number 0 to `num_seeds - 1` are seeds; only
-            their neighbors are kept.
-          max_nbrs: The number of neighbors to keep for each seed, or None for all.
-          both_ways: Whether an edge makes each end a neighbor of the other.
+          num_seeds: The number of seeds: only the neighbors of ids 0 to
+            `num_seeds - 1` are kept.
+          max_nbrs: The number of neighbors to keep per seed, or None for all.
+          both_ways: Whether to add the reverse of each edge.
         """
         self.edges = 0
         self.unknown_edges = 0
@@ -56,7 +55,7 @@ class NeighborTable:
         self._num_seeds = num_seeds
         self._max_nbrs = max_nbrs
         self._both_ways = both_ways
-        # A seed that has all its neighbors takes none of less than this weight.
+        # The smallest weight that can still enter a seed's heaviest edges.
         self._floor = np.full(num_seeds, np.inf if max_nbrs == 0 else -np.inf)
         self._kept = self._no_edges()
         self._pending: list[_Columns] = []
@@ -103,7 +102,7 @@ class NeighborTable:
         self._num_pending += len(self._pending[-1][0])
 
     def _settle(self) -> None:
-        """Merges the pending edges into the kept ones, which are in final order."""
+        """Merges the pending edges into the kept ones, which are sorted."""
         parts = [self._kept, *self._pending]
         self._kept = self._no_edges()
         self._pending = []
@@ -125,8 +124,7 @@ class NeighborTable:
 
         Returns:
           starts, targets and weights: the neighbors of seed i are
-          `targets[starts[i]:starts[i + 1]]`, the heaviest first, and of equally heavy
-          ones the larger id first.
+          `targets[starts[i]:starts[i + 1]]`, heaviest first; ties by id, largest first.
         """
         self._settle()
         sources, targets, weights = self._kept

@@ -1,4 +1,4 @@
-"""Joins labeled examples with the features of their neighbors in a graph.
+"""Packs labeled examples with the features of their neighbors in a graph.
 
 From the shell:
   python -m nsl.tools.pack_nbrs --max_nbrs=5 labeled.tfr unlabeled.tfr graph.tsv out.tfr
@@ -24,17 +24,17 @@ from nsl.tools.packing import Packer
 
 ARGUMENTS = "labeled.tfr unlabeled.tfr graph.tsv output.tfr"
 USAGE = f"""\
-Joins labeled examples with the features of their neighbors in a graph.
+Packs labeled examples with the features of their neighbors in a graph.
 
 Usage: pack_nbrs [flags] {ARGUMENTS}
 
-The first three may be one file, a pattern, or several of these separated by commas;
-plain or compressed; local, or of any scheme that tf.io.gfile opens. unlabeled.tfr may
-be ''. A line of graph.tsv is source<TAB>target[<TAB>weight]; CSV, Parquet, Arrow and
-NumPy files of edges are read too."""
+Each input is a file, a glob pattern, or a comma-separated list of these. Files may be
+compressed, and local or at any URL that tf.io.gfile opens. unlabeled.tfr may be ''.
+Each line of graph.tsv is source<TAB>target[<TAB>weight]; edges may also be in CSV,
+Parquet, Arrow or NumPy files."""
 
 _SEEDS = ("labeled", "all")
-_RECORDS_AT_ONCE = 64
+_RECORDS_PER_REPORT = 64
 
 
 def pack_nbrs(
@@ -53,42 +53,44 @@ def pack_nbrs(
     dry_run: bool = False,
     report_path: PathLike | None = None,
 ) -> dict[str, Any]:
-    """Joins labeled examples with the features of their neighbors in a graph.
+    """Packs labeled examples with the features of their neighbors in a graph.
 
-    Each labeled example is written with its own features, `NL_num_nbrs`, and for its
-    i-th neighbor `NL_nbr_<i>_weight` and every feature of the neighbor as
-    `NL_nbr_<i>_<name>`. The heaviest edge comes first; of equally heavy ones the one
-    to the larger id. Of an edge given several times the largest weight holds. An edge
-    to an unknown id, or from an example to itself, is left out and counted, and of an
-    id in both sets the labeled example is taken.
+    Each output record has the features of a labeled example, the number of its
+    neighbors as `NL_num_nbrs`, and for the i-th neighbor the edge weight as
+    `NL_nbr_<i>_weight` and each feature as `NL_nbr_<i>_<name>`. Neighbors are sorted by
+    weight, heaviest first; ties by id, largest first. Duplicate edges are merged and
+    keep the largest weight. Self-loops and edges with unknown ids are dropped and
+    counted. If an id occurs in both sets of examples, the labeled example is used.
 
     Args:
-      labeled_examples_path: TFRecord files of `tf.train.Example`: a name, a pattern
-        or a list of these; plain or gzip.
-      unlabeled_examples_path: The same for the examples that are only neighbors. May
-        be empty.
-      graph_path: Files of edges: text, `source<TAB>target[<TAB>weight]`, also with
-        other separators, or Parquet, Arrow or NumPy.
+      labeled_examples_path: TFRecord files of `tf.train.Example`s: a path, a glob
+        pattern or a list of these. Files may be compressed.
+      unlabeled_examples_path: TFRecord files of the examples that occur only as
+        neighbors. May be empty.
+      graph_path: Files of edges: text with lines `source<TAB>target[<TAB>weight]`, or
+        with other separators; or Parquet, Arrow or NumPy.
       output_training_data_path: The TFRecord file to write.
       add_undirected_edges: Whether to add the reverse of each edge.
-      max_nbrs: The most neighbors an example gets. None is no limit.
+      max_nbrs: The maximum number of neighbors of an example, or None for no limit.
       id_feature_name: The feature that holds an example's id.
-      seeds: 'labeled', or 'all' to write the unlabeled examples as records with
-        neighbors too, after the labeled ones.
-      neighbor_features: The features of neighbors to copy. None copies all.
-      num_shards: Writes this many files `<output>-00000-of-0000N` instead of one.
+      seeds: 'labeled' to write one record for each labeled example; 'all' to write
+        records for the unlabeled examples as well, after these.
+      neighbor_features: The features of neighbors to copy, or None for all.
+      num_shards: The number of shards `<output>-00000-of-0000N` to write instead of a
+        single file.
       compression: None or 'gzip'.
-      dry_run: Whether to do everything but write, to learn the output's size.
-      report_path: A file that gets the report as JSON.
+      dry_run: Whether to do everything except write, to find out the output's size.
+      report_path: A JSON file to write the report to.
 
     Returns:
-      The report: numbers of examples, records, edges and neighbors, and the
-      output's size in bytes before compression.
+      The report: the numbers of examples, records, edges and neighbors, and the size
+      of the output in bytes, before compression.
 
     Raises:
+      ImportError: If a file needs pyarrow, which is not installed.
       OSError: If a file cannot be read or written.
-      ValueError: If an argument or the content of a file is wrong. No output file is
-        left then.
+      ValueError: If an argument or the content of a file is invalid. No output file is
+        left behind.
     """
     check_arguments(max_nbrs, seeds)
     labeled, unlabeled, graphs, outputs = check_files(
@@ -155,8 +157,8 @@ class PackedFiles(NamedTuple):
 
     Attributes:
       labeled: The files of labeled examples.
-      unlabeled: Those of unlabeled ones.
-      graphs: Those of edges.
+      unlabeled: The files of unlabeled examples.
+      graphs: The files of edges.
       outputs: The files to write.
     """
 
@@ -178,17 +180,17 @@ def check_files(
     """Lists the files of a job, and checks that its outputs can be written.
 
     Args:
-      labeled_examples_path: See `pack_nbrs`, as for the next ones.
-      unlabeled_examples_path: The examples that are only neighbors.
+      labeled_examples_path: See `pack_nbrs`, like every argument here.
+      unlabeled_examples_path: The examples that occur only as neighbors.
       graph_path: The edges.
       output_training_data_path: The output.
-      num_shards: The number of its files.
-      compression: Its compression.
+      num_shards: The number of output shards.
+      compression: The compression of the output.
       report_path: The report.
 
     Raises:
       OSError: If a file is missing or an output cannot be written.
-      ValueError: If an argument is wrong or an output is an input too.
+      ValueError: If an argument is invalid, or an output is also an input.
     """
     output_files.check_form(num_shards, compression)
     labeled = input_files.expand_paths(labeled_examples_path)
@@ -208,7 +210,7 @@ def check_files(
 
 
 def check_arguments(max_nbrs: int | None, seeds: str) -> None:
-    """Raises ValueError if an argument of `pack_nbrs` is wrong."""
+    """Raises ValueError if an argument of `pack_nbrs` is invalid."""
     if max_nbrs is not None and max_nbrs < 0:
         raise ValueError(f"max_nbrs must be at least 0, but is {max_nbrs}.")
     if seeds not in _SEEDS:
@@ -219,8 +221,8 @@ class _Records:
     """The framed records of the output, in order.
 
     Attributes:
-      degrees: How many records had how many neighbors, when all were taken.
-      bytes: Their size.
+      degrees: The number of records by number of neighbors, after iteration.
+      bytes: The total size of the records in bytes, after iteration.
     """
 
     def __init__(
@@ -244,7 +246,7 @@ class _Records:
                 record = tfrecord.frame(packed)
                 self.degrees[len(neighbors)] += 1
                 self.bytes += len(record)
-                if not seed % _RECORDS_AT_ONCE:
+                if not seed % _RECORDS_PER_REPORT:
                     progress.reach(seed)
                 yield record
         self._packer.check_features_found()
@@ -256,41 +258,41 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_bool(
         "add_undirected_edges",
         False,
-        "Adds the reverse of each edge; of two opposite edges the larger weight "
-        "holds for both.",
+        "Add the reverse of each edge; of two opposite edges, both get the larger "
+        "weight.",
         flag_values=values,
     )
     flags.DEFINE_integer(
         "max_nbrs",
         None,
-        "The most neighbors a record gets. Without it, there is no limit.",
+        "The maximum number of neighbors of a record. By default there is no limit.",
         lower_bound=0,
         flag_values=values,
     )
     flags.DEFINE_string(
         "id_feature_name",
         "id",
-        "The feature that holds an example's id: one bytes value, in UTF-8.",
+        "The feature that holds an example's id: one UTF-8 string or integer.",
         flag_values=values,
     )
     flags.DEFINE_enum(
         "seeds",
         "labeled",
         _SEEDS,
-        "Which examples become records: labeled, or all, which regularizes along "
-        "the edges of unlabeled examples too.",
+        "Which examples become records: labeled; or all, to also regularize along the "
+        "edges of unlabeled examples.",
         flag_values=values,
     )
     flags.DEFINE_list(
         "neighbor_features",
         None,
-        "The features of neighbors to copy, separated by commas. Without it, all.",
+        "A comma-separated list of the neighbor features to copy. By default, all.",
         flag_values=values,
     )
     flags.DEFINE_bool(
         "dry_run",
         False,
-        "Reports what would be written, with its size, and writes nothing.",
+        "Report what would be written, with its size, without writing it.",
         flag_values=values,
     )
 
@@ -304,7 +306,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command `nsl-pack-nbrs`.
 
     Args:
-      argv: The arguments. None takes those of the process.
+      argv: The arguments; those of the process by default.
 
     Returns:
       The exit code.

@@ -1,4 +1,4 @@
-"""Joining an example with its neighbors."""
+"""Packs an example with its neighbors."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -8,21 +8,21 @@ _WEIGHT = b"weight"
 
 
 class Packer:
-    """Writes the features of neighbors into an example, under new names.
+    """Copies the features of neighbors into an example, under new names.
 
-    The i-th neighbor's features are named `NL_nbr_<i>_<name>`; to them come its
-    edge's weight, `NL_nbr_<i>_weight`, and the number of neighbors, `NL_num_nbrs`.
+    The features of the i-th neighbor are named `NL_nbr_<i>_<name>`, and the weight of
+    its edge `NL_nbr_<i>_weight`. `NL_num_nbrs` is the number of neighbors.
 
     Attributes:
-      found: Those of the features to copy that some neighbor had.
-      packed_neighbors: Whether some example had a neighbor.
+      found: The features to copy that at least one neighbor had.
+      packed_neighbors: Whether any example had a neighbor.
     """
 
     def __init__(self, neighbor_features: Iterable[str] | None = None) -> None:
-        """Makes a packer.
+        """Initializes the packer.
 
         Args:
-          neighbor_features: The features that are copied, or None for all.
+          neighbor_features: The features to copy, or None for all.
         """
         self._wanted: set[bytes] | None = None
         if neighbor_features is not None:
@@ -33,25 +33,25 @@ class Packer:
     def pack(
         self, example: bytes, neighbors: Sequence[bytes], weights: Sequence[float]
     ) -> bytes:
-        """Joins an example with its neighbors.
+        """Packs an example with its neighbors.
 
         Args:
           example: The serialized example.
-          neighbors: Its neighbors, serialized.
-          weights: The weights of the edges to them.
+          neighbors: The serialized neighbors.
+          weights: The weights of their edges.
 
         Returns:
           The serialized example with the features of its neighbors.
 
         Raises:
-          ValueError: If a neighbor's feature would take the name of its weight.
+          ValueError: If a neighbor has a feature named `weight`.
         """
         return example_wire.add_entries(example, self._entries(neighbors, weights))
 
     def _entries(
         self, neighbors: Sequence[bytes], weights: Sequence[float]
     ) -> Iterator[bytes]:
-        """Yields the parts of the entries that are added."""
+        """Yields the parts of the entries to add."""
         head, wanted = example_wire.entry_head, self._wanted
         yield example_wire.entry(
             example_wire.NUM_NEIGHBORS, example_wire.int64_value(len(neighbors))
@@ -69,8 +69,8 @@ class Packer:
                 if name == _WEIGHT:
                     raise ValueError(
                         "A neighbor has a feature named 'weight', whose copy would "
-                        f"replace the weight of its edge in {prefix.decode()}weight; "
-                        "rename it, or name the features to copy in "
+                        f"overwrite the edge weight {prefix.decode()}weight. Rename "
+                        "the feature, or list the features to copy in "
                         "neighbor_features."
                     )
                 yield head(prefix, name, len(rest))
@@ -78,7 +78,7 @@ class Packer:
         self.packed_neighbors = self.packed_neighbors or bool(neighbors)
 
     def trim(self, neighbor: bytes) -> bytes:
-        """Returns a neighbor with no other features than those that are copied."""
+        """Drops the features of a neighbor that are not copied."""
         if self._wanted is None:
             return neighbor
         return example_wire.add_entries(
@@ -91,11 +91,11 @@ class Packer:
         )
 
     def check_features_found(self) -> None:
-        """Raises ValueError if a feature to copy was in no neighbor at all."""
+        """Raises ValueError if no neighbor had one of the features to copy."""
         if self._wanted is None or not self.packed_neighbors:
             return
         missing = sorted(name.decode() for name in self._wanted - self.found)
         if missing:
             raise ValueError(
-                f"No neighbor has the feature(s) {missing} of neighbor_features."
+                f"neighbor_features has {missing}, but no neighbor has such a feature."
             )

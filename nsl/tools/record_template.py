@@ -1,4 +1,4 @@
-"""Reading records that differ from a record read before only in id and embedding."""
+"""Parses records that differ from an earlier one only in id and embedding."""
 
 from nsl.tools import example_wire
 
@@ -6,18 +6,18 @@ from nsl.tools import example_wire
 class RecordTemplate:
     """The bytes around the id and the embedding of a serialized Example.
 
-    A record with the same bytes around them is the same Example with another id and
-    other floats, so it need not be parsed.
+    A record of the same length with the same bytes around them is an Example with the
+    same features except for the id and the embedding, so it need not be parsed.
     """
 
     def __init__(self, data: bytes, first: slice, second: slice, id_first: bool):
-        """Cuts an example.
+        """Initializes the template.
 
         Args:
           data: A serialized Example.
-          first: Where the first of id and embedding lies.
-          second: Where the other lies.
-          id_first: Whether the first is the id.
+          first: The position of the id or the embedding, whichever comes first.
+          second: The position of the other.
+          id_first: Whether the id comes first.
         """
         self._first, self._second = first, second
         self._between = slice(first.stop, second.start)
@@ -30,17 +30,17 @@ class RecordTemplate:
     def of(
         cls, data: bytes, id_name: str, node: bytes, embedding_name: str, row: bytes
     ) -> "RecordTemplate | None":
-        """Makes a template of an Example.
+        """Makes a template from an Example.
 
         Args:
           data: The serialized Example.
-          id_name: The feature that holds its id.
+          id_name: The feature that holds the id.
           node: The id.
-          embedding_name: The feature that holds its embedding.
+          embedding_name: The feature that holds the embedding.
           row: The embedding, as little-endian floats.
 
         Returns:
-          The template, or None if the example is not serialized in the usual way.
+          The template, or None if the Example is not serialized in the usual form.
         """
         wanted = {
             id_name.encode(): (example_wire.bytes_value(node), len(node)),
@@ -62,14 +62,14 @@ class RecordTemplate:
         return cls(data, first, second, first_name == id_name.encode())
 
     def split(self, data: bytes) -> tuple[bytes, bytes] | None:
-        """Returns the id and the floats of a record of the template's length.
+        """Returns the id and the embedding of a record of the template's length.
 
         Args:
           data: A serialized Example.
 
         Returns:
-          The id, which is not checked to be UTF-8, and the embedding; or None if
-          something else differs too.
+          The id, which may not be valid UTF-8, and the embedding; or None if anything
+          else differs.
         """
         if (
             data[self._between] != self._middle

@@ -1,4 +1,4 @@
-"""Reports of what the commands did, as lines to read and as JSON."""
+"""Reports of the commands, as log messages and as JSON."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from nsl.files import output_files
 
 
 def log(title: str, values: dict[str, Any]) -> None:
-    """Logs a report, a line for each value."""
+    """Logs a report, one line for each value."""
     logging.info("%s", title)
     for name, value in values.items():
         logging.info("  %s: %s", name.replace("_", " "), value)
@@ -20,8 +20,8 @@ def write_json(path: str | os.PathLike[str], values: dict[str, Any]) -> None:
     """Writes a report as a JSON object.
 
     Args:
-      path: The file, which appears under its name when all is written.
-      values: What stands in the report.
+      path: The file to write, atomically.
+      values: The report.
 
     Raises:
       OSError: If the file cannot be written.

@@ -1,4 +1,4 @@
-"""Similar pairs of nodes: all above a threshold, or the nearest of each node."""
+"""Finds similar pairs of nodes: all above a threshold, or the nearest of each node."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
@@ -16,12 +16,12 @@ _Nodes = npt.NDArray[np.integer]
 
 
 class Search(NamedTuple):
-    """Which pairs are compared.
+    """A set of pairs to compare.
 
     Attributes:
-      title: What the progress of the search is called.
-      order: The order that says which nodes are compared.
-      is_new: Tells which pairs no other search compares; None says all.
+      title: The label of the progress line.
+      order: The order whose runs are compared.
+      is_new: Returns which pairs are not left to another search; None for all.
     """
 
     title: str
@@ -36,7 +36,7 @@ def _candidates(
     bound: similarity.Bound,
     best: int = 0,
 ) -> Iterator[Candidates]:
-    """Yields pairs that may be similar enough, each once."""
+    """Yields candidate pairs, each once."""
     for title, order, is_new in searches:
         total = similarity.num_comparisons(order)
         with Progress(title, total, "pairs") as progress:
@@ -59,9 +59,9 @@ def similar_pairs(
 
     Args:
       embeddings: The vectors.
-      searches: Which pairs are compared.
+      searches: The pairs to compare.
       product: Multiplies two blocks.
-      threshold: The least similarity, as float64 arithmetic decides it.
+      threshold: The smallest similarity, compared in float64.
 
     Yields:
       Pairs, each once and in one direction.
@@ -82,18 +82,18 @@ def nearest_pairs(
     num_neighbors: int,
     nodes: _Nodes | None = None,
 ) -> Pairs:
-    """Finds each node's most similar others.
+    """Finds the nearest neighbors of each node.
 
     Args:
       embeddings: The vectors.
-      searches: Which pairs are compared.
+      searches: The pairs to compare.
       product: Multiplies two blocks.
-      threshold: The least similarity of a neighbor.
-      num_neighbors: How many neighbors a node gets at most.
-      nodes: The nodes whose neighbors are wanted. None wants those of all.
+      threshold: The smallest similarity of a neighbor.
+      num_neighbors: The maximum number of neighbors per node.
+      nodes: The nodes to find neighbors of; None for all.
 
     Returns:
-      Each node with its neighbors, the most similar first.
+      The nodes and their neighbors, sorted by node, the most similar first.
     """
     k = min(num_neighbors, max(len(embeddings) - 1, 1))
     nearest = NearestNeighbors(embeddings, k, threshold, nodes)
@@ -109,17 +109,17 @@ def sample_pairs(
     threshold: float,
     k: int | None,
 ) -> Pairs:
-    """Finds all edges that start at a random sample of nodes, by comparing it to all.
+    """Finds the edges of a random sample of nodes, comparing them with all nodes.
 
     Args:
       embeddings: The vectors.
       size: The number of nodes in the sample.
       product: Multiplies two blocks.
-      threshold: The least similarity of an edge.
-      k: How many neighbors a node keeps, or None for all.
+      threshold: The smallest similarity of an edge.
+      k: The maximum number of neighbors per node, or None for no limit.
 
     Returns:
-      The edges.
+      The edges, with the sampled nodes as sources.
     """
     nodes = np.random.default_rng(0).permutation(len(embeddings)).astype(np.int32)
     sample = np.sort(nodes[:size])

@@ -1,8 +1,8 @@
-"""Finding similar pairs by matrix products, block by block.
+"""Finds candidate pairs with blocked matrix products.
 
-Only one half of the similarity matrix is computed, and never more than one block of
-it is in memory. Float32 products find the candidates with a margin for their rounding
-error; float64 arithmetic decides.
+Only half of the similarity matrix is computed, and each thread holds one block of it
+in memory. Products in float32 find candidates, with a margin for rounding errors;
+callers decide with similarities in float64.
 """
 
 import contextlib
@@ -21,8 +21,8 @@ from nsl.tools.embeddings import Embeddings
 from nsl.tools.workers import in_order
 
 _MIN_COLUMNS = 64
-_WORD = 8
-_FEW = 8
+_WORD_BYTES = 8
+_PROBED_ROWS = 8
 _PART = 8
 
 _Floats: TypeAlias = npt.NDArray[np.float32]
@@ -38,21 +38,20 @@ class Pairs(NamedTuple):
     similarities: npt.NDArray[np.float64]
 
     def only(self, wanted: npt.NDArray[np.bool_]) -> "Pairs":
-        """Returns some of the pairs."""
+        """Returns the pairs where `wanted` is True."""
         return Pairs(
             self.sources[wanted], self.targets[wanted], self.similarities[wanted]
         )
 
 
 class Order(NamedTuple):
-    """An order of the nodes in which only neighbors in one run are compared.
+    """An order of nodes, divided into runs; only nodes in the same run are compared.
 
     Attributes:
-      nodes: The nodes, those of a run one after the other. None is their own order.
-      run_ends: For each place in the order, where its run ends.
-      splits: For each place, where the second part of its run begins: nodes of the
-        first part are compared with those of the second only, and these not with each
-        other. None compares all nodes of a run.
+      nodes: The nodes, of shape [places]; None for 0, 1, 2, ...
+      run_ends: The end of the run of each place, of shape [places].
+      splits: The start of the second part of each place's run: nodes in the first part
+        are compared only with those in the second. None compares all nodes of a run.
     """
 
     nodes: npt.NDArray[np.integer] | None
@@ -60,20 +59,20 @@ class Order(NamedTuple):
     splits: npt.NDArray[np.integer] | None = None
 
     def part(self, start: int, end: int) -> slice | _Ints:
-        """Returns the nodes of some places, to index an array with."""
+        """Returns the nodes at places `start` to `end`, as an index into arrays."""
         return slice(start, end) if self.nodes is None else self.nodes[start:end]
 
     def nodes_at(self, start: int, end: int) -> _Ints:
-        """Returns the nodes of some places."""
+        """Returns the nodes at places `start` to `end`, as an array."""
         return np.arange(start, end) if self.nodes is None else self.nodes[start:end]
 
 
 class Candidates(NamedTuple):
-    """Pairs that may be similar enough, found in one block of the product.
+    """Candidate pairs, found in one block of the similarity matrix.
 
     Attributes:
       row_nodes: The nodes of the block's rows.
-      column_nodes: The nodes of its columns.
+      column_nodes: The nodes of the block's columns.
       rows: The row of each pair, in ascending order.
       columns: The column of each pair.
       values: The float32 similarity of each pair.
@@ -87,16 +86,16 @@ class Candidates(NamedTuple):
 
     @property
     def sources(self) -> _Ints:
-        """The node of each pair that stands in the columns."""
+        """The column node of each pair."""
         return self.column_nodes[self.columns]
 
     @property
     def targets(self) -> _Ints:
-        """The node of each pair that stands in the rows."""
+        """The row node of each pair."""
         return self.row_nodes[self.rows]
 
     def only(self, wanted: npt.NDArray[np.bool_]) -> "Candidates":
-        """Returns some of the pairs."""
+        """Returns the pairs where `wanted` is True."""
         return self._replace(
             rows=self.rows[wanted],
             columns=self.columns[wanted],
@@ -108,9 +107,9 @@ class Product(Protocol):
     """Finds the large entries of a matrix product.
 
     Attributes:
-      rows: How many rows are best given at once.
-      columns: How many columns are.
-      workers: How many threads may use it at the same time.
+      rows: The preferred number of rows per call.
+      columns: The preferred number of columns per call.
+      workers: The number of threads that may call it at the same time.
     """
 
     rows: int
@@ -125,21 +124,20 @@ class Product(Protocol):
         best: int = 0,
         margin: float = 0.0,
     ) -> tuple[_Ints, _Ints, _Floats]:
-        """Compares all rows with all columns.
+        """Finds the entries of `rows @ columns.T` that reach a bound.
 
         Args:
-          rows: [m, d].
-          columns: [n, d].
-          bound: The least wanted product: one for all, or one for each row [m] and
-            one for each column [n], of which an entry must reach either.
-          best: If not 0, and very many entries reach the bounds, entries that are
-            not among the `best + 1` largest of their row or column (one of them may
-            be the node itself) are left out too.
-          margin: How far below the last of these an entry may be.
+          rows: float32 of shape [m, d].
+          columns: float32 of shape [n, d].
+          bound: The smallest product to find: a number; or one for each row, [m], and
+            one for each column, [n], of which an entry must reach at least one.
+          best: If not 0, and very many entries reach the bounds, entries that are not
+            among the `best + 1` largest of their row or column may be omitted (one of
+            these may be the node itself).
+          margin: How far below the last of the largest an entry may be.
 
         Returns:
-          The positions (row, column) of `rows @ columns.T` that reach a bound, in the
-          order of the rows, and their values.
+          The rows and the columns of the entries, in row-major order, and their values.
         """
 
 
@@ -148,22 +146,22 @@ def _are_many(count: int, shape: tuple[int, int], best: int) -> bool:
 
 
 class NumpyProduct:
-    """The product on the CPU, into buffers that are used again and stay in caches.
+    """Multiplies on the CPU, into reused buffers that stay in the cache.
 
-    Comparing a block with one number takes a third of the time of comparing it with a
-    number for each row or column. So a block is compared with a number that most bounds
-    reach; what that finds is compared with its own bounds, and so are the few rows and
-    columns whose bounds are lower.
+    Comparing a block with a scalar takes a third of the time of comparing it with a
+    bound for each row or column. Each block is therefore first compared with a scalar
+    that most bounds reach. Its hits are then compared with their own bounds, as are the
+    few rows and columns with lower bounds.
     """
 
     rows = 512
     columns = 2048
 
     def __init__(self, workers: int = 1) -> None:
-        """Makes the product.
+        """Initializes the product.
 
         Args:
-          workers: How many threads may use it at the same time, each with its buffers.
+          workers: The number of threads, each of which gets buffers.
         """
         self.workers = workers
         self._buffers = threading.local()
@@ -184,8 +182,10 @@ class NumpyProduct:
         if not isinstance(bound, tuple):
             found = self._positions(product, bound)
         else:
-            # Where the first few rows have too many, so has the block.
-            first = product[:_FEW] >= np.minimum(bound[0][:_FEW, np.newaxis], bound[1])
+            # Estimate the number of hits in the block from its first few rows.
+            first = product[:_PROBED_ROWS] >= np.minimum(
+                bound[0][:_PROBED_ROWS, np.newaxis], bound[1]
+            )
             count = int(np.count_nonzero(first)) * shape[0] // len(first)
             if _are_many(count, shape, best):
                 kth = at_most_kth(product, best + 1, 1) - margin
@@ -195,7 +195,7 @@ class NumpyProduct:
         return *np.divmod(found, shape[1]), product.reshape(-1)[found]
 
     def _buffer(self, name: str, dtype: Any, size: int) -> npt.NDArray[Any]:
-        """Returns a buffer of this thread."""
+        """Returns this thread's buffer of a name."""
         buffer = getattr(self._buffers, name, None)
         if buffer is None or len(buffer) < size:
             buffer = np.empty(size, dtype)
@@ -203,20 +203,22 @@ class NumpyProduct:
         return buffer[:size]
 
     def _positions(self, product: _Floats, bound: float | np.float32) -> _Ints:
-        """Returns where a product reaches a number."""
+        """Returns the flat indices where the product reaches a scalar bound."""
         size = product.size
-        mask = self._buffer("mask", np.bool_, -(-size // _WORD) * _WORD)
+        mask = self._buffer("mask", np.bool_, -(-size // _WORD_BYTES) * _WORD_BYTES)
         np.greater_equal(product.reshape(-1), np.float32(bound), out=mask[:size])
         mask[size:] = False
-        # Almost all are False, so it pays to find the words first that are not zero.
+        # Hits are rare, so finding nonzero 8-byte words first is faster.
         some = np.flatnonzero(mask.view(np.uint64) != 0)
-        word, place = np.divmod(np.flatnonzero(mask.reshape(-1, _WORD)[some]), _WORD)
-        return some[word] * _WORD + place
+        word, place = np.divmod(
+            np.flatnonzero(mask.reshape(-1, _WORD_BYTES)[some]), _WORD_BYTES
+        )
+        return some[word] * _WORD_BYTES + place
 
     def _reaching(
         self, product: _Floats, row_bound: _Floats, column_bound: _Floats
     ) -> _Ints:
-        """Returns where the product reaches the bound of its row or column."""
+        """Returns the flat indices where the product reaches a row or column bound."""
         width = product.shape[1]
         bounds = np.concatenate((row_bound, column_bound))
         few = len(bounds) // 64
@@ -234,7 +236,7 @@ class NumpyProduct:
         low_columns = np.flatnonzero(column_bound < common)
         if len(low_columns):
             part = product[:, low_columns]
-            # What reaches the bound of a low row too is among those above.
+            # Exclude entries that were already found in the low rows.
             wanted = (part >= column_bound[low_columns]) & (
                 part < np.minimum(row_bound, common)[:, np.newaxis]
             )
@@ -244,10 +246,10 @@ class NumpyProduct:
 
 
 def at_most_kth(values: _Floats, k: int, axis: int) -> _Floats:
-    """Returns numbers that the k-th largest values along an axis are no less than.
+    """Returns lower bounds of the k-th largest values along an axis.
 
-    Each is the k-th largest of the maxima of parts, of which there are many more than
-    k: nearly the k-th largest of all, in a tenth of the time.
+    A bound is the k-th largest of the maxima of many parts. It is close to the k-th
+    largest value and takes a tenth of the time.
     """
     parts = values.shape[axis] // _PART
     if parts >= 4 * k:
@@ -260,14 +262,14 @@ def at_most_kth(values: _Floats, k: int, axis: int) -> _Floats:
 
 
 class TensorFlowProduct:
-    """The product on a device of TensorFlow; only the positions come back."""
+    """Multiplies on a TensorFlow device; only the hits are copied to the host."""
 
     rows = 8192
     columns = 8192
     workers = 1
 
     def __init__(self, device: str) -> None:
-        """Chooses the device.
+        """Initializes the product.
 
         Args:
           device: A device name such as '/GPU:0'.
@@ -307,17 +309,17 @@ class TensorFlowProduct:
 
 @contextlib.contextmanager
 def fastest_product(workers: int = 1) -> Iterator[Product]:
-    """Gives a product on the GPU if TensorFlow sees one, else on the CPU.
+    """Returns a product on the GPU if TensorFlow has one, else on the CPU.
 
     Args:
-      workers: How many threads may use the product on the CPU at the same time.
+      workers: The number of threads that may call the product on the CPU.
     """
     if not _sees_gpu():
         yield NumpyProduct(workers)
         return
     import tensorflow as tf
 
-    # TensorFloat-32 rounds far more coarsely than `Embeddings.error` allows for.
+    # TensorFloat-32 errors exceed `Embeddings.error`.
     before = tf.config.experimental.tensor_float_32_execution_enabled()
     tf.config.experimental.enable_tensor_float_32_execution(False)
     try:
@@ -327,7 +329,7 @@ def fastest_product(workers: int = 1) -> Iterator[Product]:
 
 
 def _sees_gpu() -> bool:
-    """Asks TensorFlow, and imports it, only if the machine has a device for it."""
+    """Returns whether TensorFlow has a GPU; imports it only if there may be one."""
     devices = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/dxg")
     if sys.platform != "darwin" and not any(map(glob.glob, devices)):
         return False
@@ -345,11 +347,11 @@ def one_run(num_nodes: int) -> Order:
 
 
 def one_block(rows: int, columns: int) -> Order:
-    """Returns the order in which the first nodes are compared with the rest only.
+    """Returns the order in which the first nodes are compared only with the rest.
 
     Args:
-      rows: How many nodes come first, at least one.
-      columns: How many come after them, at least one.
+      rows: The number of first nodes, at least 1.
+      columns: The number of other nodes, at least 1.
     """
     nodes = rows + columns
     return Order(None, np.full(nodes, nodes), np.full(nodes, rows))
@@ -367,20 +369,20 @@ def candidate_pairs(
 
     Args:
       embeddings: The vectors.
-      order: Which nodes are compared.
+      order: The runs of nodes to compare.
       product: Multiplies two blocks.
-      bound: The least wanted float32 similarity: one for all pairs, or one for each
-        node (a pair is found if it reaches the bound of either end). The array may
-        grow while pairs are taken.
+      bound: The smallest float32 similarity to find: a number; or one for each node,
+        of which a pair must reach at least one. The caller may increase the values of
+        the array during iteration.
       progress: Counts compared pairs.
-      best: If not 0, only the `best` most similar nodes of each node are wanted.
+      best: If not 0, only the `best` most similar nodes of each node are needed.
 
     Yields:
-      The pairs of a block; each pair comes once.
+      The candidates of each block; each pair occurs once.
     """
 
     def bounds(start: int, end: int) -> _Floats:
-        # A copy, for the array may grow while a block is compared with it.
+        # A copy, because the caller may increase bounds in the meantime.
         return np.array(np.asarray(bound)[order.part(start, end)])
 
     def compare(block: _Block) -> tuple[Candidates, float]:
@@ -390,7 +392,7 @@ def candidate_pairs(
             (bounds(block.row_start, block.row_end), bounds(block.start, block.end))
             if isinstance(bound, np.ndarray)
             else bound,
-            # In a block of several runs the largest entries may not be pairs.
+            # In a block of several runs, the largest entries may not be in one run.
             best if block.in_one_run else 0,
             2 * embeddings.error,
         )
@@ -416,7 +418,7 @@ def candidate_pairs(
 
 
 class _Block(NamedTuple):
-    """Places of an order, those of the columns and those of the rows."""
+    """A block of the similarity matrix: places `start` to `end` are its columns."""
 
     start: int
     end: int
@@ -433,8 +435,8 @@ def _blocks(embeddings: Embeddings, order: Order, product: Product) -> Iterator[
     start = 0
     while start < len(run_ends):
         if splits is None:
-            # Long runs are cut into large blocks. Among short ones small blocks waste
-            # less, for a block is compared up to the end of its last run.
+            # Long runs are split into large blocks. For short runs, small blocks waste
+            # less, because the rows of a block extend to the end of its last run.
             width = int(run_ends[start]) - start
             columns = int(np.clip(width, _MIN_COLUMNS, product.columns))
             end = min(start + columns, len(run_ends))
@@ -447,7 +449,7 @@ def _blocks(embeddings: Embeddings, order: Order, product: Product) -> Iterator[
             end = min(start + product.columns, first)
         column_rows = embeddings.unit_rows(order.part(start, end))
         compared = _compared(order, start, end)
-        # Where there are few columns, more rows make as large a block.
+        # Keep the block size with fewer columns by taking more rows.
         height = product.rows * max(1, product.columns // (2 * (end - start)))
         for row_start in range(first, last, height):
             row_end = min(row_start + height, last)
@@ -464,7 +466,7 @@ def _blocks(embeddings: Embeddings, order: Order, product: Product) -> Iterator[
 
 
 def _compared(order: Order, start: int, end: int) -> int:
-    """Returns with how many later places those from `start` to `end` are compared."""
+    """Returns the number of comparisons of places `start` to `end` with later ones."""
     if order.splits is None:
         places = np.arange(start, end)
         return int((order.run_ends[start:end] - places).sum())
@@ -474,5 +476,5 @@ def _compared(order: Order, start: int, end: int) -> int:
 
 
 def num_comparisons(order: Order) -> int:
-    """Returns how many pairs `candidate_pairs` counts as progress."""
+    """Returns the number of pairs that `candidate_pairs` compares."""
     return _compared(order, 0, len(order.run_ends))

@@ -34,44 +34,45 @@ def _is_header(head: bytes) -> bool:
 
 
 class RecordFile:
-    """A TFRecord file, read from start to end or at any record.
+    """A TFRecord file, with sequential and random access.
 
-    It may be compressed, with gzip or zlib as TensorFlow does, or with bzip2 or xz.
+    The file may be compressed with gzip or zlib, as TensorFlow writes it, or with bzip2
+    or xz.
 
     Attributes:
-      path: The file's name.
-      size: Its uncompressed bytes.
+      path: The path of the file.
+      size: The uncompressed size in bytes.
     """
 
     def __init__(self, path: str, file: BinaryIO | None = None) -> None:
         """Opens `path`.
 
         Args:
-          path: The file's name.
-          file: The file, if it is open already.
+          path: The path of the file.
+          file: The file, if it is already open.
 
         Raises:
-          OSError: If it cannot be read.
-          ValueError: If it is a damaged compressed file.
+          OSError: If the file cannot be read.
+          ValueError: If a compressed file is corrupt.
         """
         self.path = path
         self._file: BinaryIO = file or input_files.open_input(path)
         self._file.seek(0)
         head = self._file.read(input_files.HEAD_BYTES)
         self._file.seek(0)
-        # The length of a first record can look like a compression's magic number; its
-        # checksum cannot be right by chance too.
+        # The length of the first record may look like the magic number of a compression
+        # format, but then its checksum would not match.
         if not _is_header(head) and (
             input_files.is_compressed(head) or input_files.is_zlib(head)
         ):
             self._file = input_files.decompress(self._file, path)
         self._state = _state(self._file)
         self.size = self._state[0]
-        self._start = 0  # the place of the records in what is open
+        self._start = 0  # the offset of the records in the open file
 
     @property
     def is_open(self) -> bool:
-        """Whether the file is open; one that is not is opened when it is read."""
+        """Whether the file is open. Reading reopens a parked file."""
         return not self._file.closed
 
     def close(self) -> None:
@@ -82,8 +83,8 @@ class RecordFile:
         """Closes the file until it is read again.
 
         Args:
-          copies: An open file. If this one is a temporary copy, which cannot be opened
-            again, its bytes move there.
+          copies: An open file to append the records to if this file is a temporary
+            copy, which cannot be reopened.
         """
         with self._file as file:
             if file.name == self.path:
@@ -101,13 +102,13 @@ class RecordFile:
           The position of the record's data in the file, and the data.
 
         Raises:
-          ValueError: If the file is no TFRecord file, corrupt or truncated.
+          ValueError: If the file is not a TFRecord file, corrupt or truncated.
         """
         start = 0  # the position of the chunk in the file
         chunk = b""
         at = 0  # the position of the next record in the chunk
         number = 0
-        lengths: dict[bytes, int] = {}  # by header, of those that were verified
+        lengths: dict[bytes, int] = {}  # of verified headers
         while True:
             header = chunk[at : at + _HEADER.size]
             if len(header) == _HEADER.size:
@@ -143,14 +144,14 @@ class RecordFile:
             at = 0
 
     def read(self, position: int, length: int) -> bytes:
-        """Returns the `length` bytes at `position`, as `records` gave them.
+        """Reads the data of a record again.
 
         Args:
-          position: The position of a record's data.
-          length: The data's bytes.
+          position: The position that `records` yielded.
+          length: The size of the data in bytes.
 
         Raises:
-          ValueError: If the file was changed since it was opened.
+          ValueError: If the file was modified since it was opened.
         """
         data = self._read(position, length)
         if len(data) != length:
@@ -166,7 +167,7 @@ class RecordFile:
         return os.pread(self._file.fileno(), length, self._start + position)
 
     def _change(self) -> ValueError:
-        return ValueError(f"{self.path} was changed while it was read.")
+        return ValueError(f"{self.path} was modified while it was being read.")
 
     def _damage(self, number: int, position: int, what: str) -> ValueError:
         if number == 0 and what == "length":
@@ -197,24 +198,24 @@ class RecordFile:
 
 
 def _state(file: BinaryIO) -> tuple[int, ...]:
-    """Returns what tells a file from another one of its name; the first is its size."""
+    """Returns a fingerprint that detects modified files; it starts with the size."""
     status = os.fstat(file.fileno())
     return status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev
 
 
 def record_start(position: int) -> int:
-    """Returns where a record starts whose data is at `position`."""
+    """Returns the start of the record whose data is at `position`."""
     return position - _HEADER.size
 
 
 def frame(data: bytes) -> bytes:
-    """Returns `data` as one record of a TFRecord file.
+    """Frames data as a record of a TFRecord file.
 
     Args:
-      data: The record's content.
+      data: The data of the record.
 
     Returns:
-      Its length, the content and both checksums.
+      The length, the data and both checksums.
     """
     length = len(data).to_bytes(8, "little")
     return b"".join(

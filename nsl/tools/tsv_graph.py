@@ -1,8 +1,8 @@
 r"""Weighted graphs as dictionaries and as TSV files.
 
-A graph is `{source: {target: weight}}` with string ids; of an edge given several
-times the largest weight stays. In a file each edge is a line
-`source<TAB>target[<TAB>weight]`.
+A graph is `{source: {target: weight}}` with string ids. In a file, each edge is a line
+`source<TAB>target[<TAB>weight]`. Duplicate edges are merged; the largest weight is
+kept.
 
 Example:
   graph = {}
@@ -23,27 +23,27 @@ from nsl.files.id_table import as_strings
 
 Graph: TypeAlias = dict[str, dict[str, float]]
 
-_LINES_AT_ONCE = 1 << 16
+_CHUNK_LINES = 1 << 16
 
 
 def add_edge(graph: Graph, edge: Sequence[Any]) -> bool:
-    """Adds an edge to a graph; an edge that is there keeps the larger weight.
+    """Adds an edge to a graph; an existing edge keeps the larger weight.
 
     Args:
-      graph: The graph, which is changed.
-      edge: `[source, target]` or `[source, target, weight]`. Without a weight it is
-        1.0; a weight may be a number or its text.
+      graph: The graph, which is modified.
+      edge: `[source, target]` or `[source, target, weight]`. The weight is a number or
+        a string, 1.0 by default.
 
     Returns:
-      Whether the edge was not in the graph before.
+      Whether the edge is new.
 
     Raises:
-      ValueError: If `edge` has another length, or its weight is no finite number.
+      ValueError: If `edge` has another length, or its weight is not a finite number.
     """
     if len(edge) not in (2, 3):
         raise ValueError(
             "An edge must be [source, target] or [source, target, weight], but "
-            f"received {len(edge)} element(s): {edge!r}."
+            f"received {len(edge)} elements: {edge!r}."
         )
     weight = edge_lines.parse_weight(edge[2]) if len(edge) == 3 else 1.0
     targets = graph.setdefault(edge[0], {})
@@ -54,10 +54,10 @@ def add_edge(graph: Graph, edge: Sequence[Any]) -> bool:
 
 
 def add_undirected_edges(graph: Graph) -> None:
-    """Adds the reverse of each edge; of two opposite edges the larger weight stays.
+    """Adds the reverse of each edge; opposite edges both get the larger weight.
 
     Args:
-      graph: The graph, which is changed.
+      graph: The graph, which is modified.
     """
     edges = [
         (target, source, weight)
@@ -79,7 +79,7 @@ def read_tsv_graph(filename: str | os.PathLike[str]) -> Graph:
 
     Raises:
       OSError: If the file cannot be read.
-      ValueError: If a line is no edge; the error names the line.
+      ValueError: If a line is not an edge; the error names the line.
     """
     file = EdgeFile(os.fspath(filename))
     graph: Graph = {}
@@ -93,17 +93,16 @@ def read_tsv_graph(filename: str | os.PathLike[str]) -> Graph:
 
 
 def write_tsv_graph(filename: str | os.PathLike[str], graph: Graph) -> None:
-    """Writes a graph to a TSV file, weights with six decimals.
+    """Writes a graph to a TSV file, with six decimals per weight.
 
     Args:
-      filename: The file, which appears under its name when all is written. A name that
-        ends in `.parquet` makes it a Parquet file.
+      filename: The file to write, atomically; Parquet if it ends in `.parquet`.
       graph: The graph.
 
     Raises:
       OSError: If the file cannot be written.
-      ValueError: If an id is empty or holds a tab or a line break, or a weight is no
-        finite number.
+      ValueError: If an id is empty or contains a tab or a line break, or a weight is
+        not a finite number.
     """
     path = os.fspath(filename)
     check_edge_output(path)
@@ -113,8 +112,8 @@ def write_tsv_graph(filename: str | os.PathLike[str], graph: Graph) -> None:
         for target, weight in targets.items()
     ]
     with edge_output(path) as file:
-        for start in range(0, len(edges), _LINES_AT_ONCE):
-            block = edges[start : start + _LINES_AT_ONCE]
+        for start in range(0, len(edges), _CHUNK_LINES):
+            block = edges[start : start + _CHUNK_LINES]
             sources, targets, weights = zip(*block, strict=True)
             file.write(sources, targets, weights)
 
@@ -122,6 +121,6 @@ def write_tsv_graph(filename: str | os.PathLike[str], graph: Graph) -> None:
 def _encode(node: str) -> bytes:
     encoded = node.encode()
     if not encoded:
-        raise ValueError("An id is empty, which a TSV file of edges cannot hold.")
+        raise ValueError("An id is empty, which files of edges do not allow.")
     edge_lines.check_node_id(encoded)
     return encoded

@@ -1,4 +1,4 @@
-"""Work on several cores: blocks in threads, each with a product of one thread."""
+"""Parallel work in threads, each of which uses single-threaded BLAS."""
 
 import collections
 import contextlib
@@ -15,11 +15,10 @@ _Result = TypeVar("_Result")
 
 @contextlib.contextmanager
 def one_per_core() -> Iterator[int]:
-    """Gives the number of cores, and leaves them to the caller's threads.
+    """Limits BLAS to one thread, and returns the number of cores for own threads.
 
-    NumPy's products otherwise have threads of their own, which spin while they wait for
-    each other and for what comes between two products: beside other programs that took
-    four times the CPU time.
+    BLAS threads busy-wait between and within products. Next to other programs, that
+    took four times the CPU time.
     """
     with threadpool_limits(1, "blas"):
         yield (
@@ -32,12 +31,12 @@ def one_per_core() -> Iterator[int]:
 def in_order(
     function: Callable[[_Item], _Result], items: Iterable[_Item], workers: int
 ) -> Iterator[_Result]:
-    """Applies a function in threads, a few items ahead of the results taken.
+    """Maps a function over items in threads, a few items ahead of the consumer.
 
     Args:
-      function: What is done with each item; NumPy's functions run at the same time.
+      function: The function, mostly NumPy calls, which release the GIL.
       items: The items.
-      workers: The number of threads. With 1 the caller's own does the work.
+      workers: The number of threads. With 1, the caller's thread does the work.
 
     Yields:
       The results, in the order of the items.

@@ -127,8 +127,8 @@ def test_many_hyperplanes_and_several_inputs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("examples", "message"),
     [
-        ([["a", [1.0]], ["a", [2.0]]], "The id 'a' stands twice in one input"),
-        ([["a", [1.0]], ["b", [float("nan")]]], "the id 'b' holds a value that is NaN"),
+        ([["a", [1.0]], ["a", [2.0]]], "Duplicate id 'a' in one input"),
+        ([["a", [1.0]], ["b", [float("nan")]]], "of id 'b' has a NaN"),
         ([["a", [1.0]], ["b", [1.0, 2.0]]], "record 1: its embedding has 2 values"),
     ],
 )
@@ -174,7 +174,7 @@ def test_files_of_different_dimensions(tmp_path: Path) -> None:
         write_vectors(tmp_path / "a", np.ones((1, 2))),
         write_vectors(tmp_path / "b", np.ones((1, 3)), 1),
     ]
-    with pytest.raises(ValueError, match="some with 2 and 3"):
+    with pytest.raises(ValueError, match="some have 2 and some 3"):
         nsl.beam.build_graph(inputs, tmp_path / "out", pipeline_options=OPTIONS)
 
 

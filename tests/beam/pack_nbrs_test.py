@@ -178,8 +178,8 @@ def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("labeled", "arguments", "message"),
     [
-        (["a", "a"], {}, "The id 'a' stands twice among the labeled examples"),
-        (["a"], {"neighbor_features": ["y"]}, r"No neighbor has .*\['y'\]"),
+        (["a", "a"], {}, "Duplicate id 'a' among the labeled examples"),
+        (["a"], {"neighbor_features": ["y"]}, r"neighbor_features has \['y'\]"),
         ([""], {}, "labeled, record 0: its feature 'id' is the empty string"),
     ],
 )
@@ -199,7 +199,7 @@ def test_sequence_examples_are_refused() -> None:
     message = tf.train.SequenceExample()
     message.feature_lists.feature_list["words"].feature.add().int64_list.value[:] = [1]
     transform = nsl.beam.PackNeighbors()
-    error = "unlabeled example of the id 'b': .*SequenceExample"
+    error = "unlabeled example with id 'b': .*SequenceExample"
     with (
         pytest.raises(ValueError, match=error),
         beam.Pipeline(options=PipelineOptions(OPTIONS)) as pipeline,

@@ -193,9 +193,9 @@ def test_epochs_by_number() -> None:
         (
             {"input_context": context(2, 0, 2), "seed": None},
             ValueError,
-            "several workers.*the same seed",
+            "several workers.*needs a seed",
         ),
-        ({"epoch": 1, "seed": None}, ValueError, "an epoch number.*the same seed"),
+        ({"epoch": 1, "seed": None}, ValueError, "an epoch number.*needs a seed"),
         ({"epoch": "one"}, TypeError, "epoch must be an integer"),
     ],
 )

@@ -193,7 +193,7 @@ def test_rows_of_ids() -> None:
     graph = Graph({"a": {"b": 1.0}})
     assert repr(graph) == "Graph(num_nodes=2, num_edges=1)"
     assert graph.rows([["b", "a"], ["a", "a"]]).tolist() == [[1, 0], [0, 0]]
-    with pytest.raises(ValueError, match=r"ids hold .*: 'c'"):
+    with pytest.raises(ValueError, match=r"ids have .*: 'c'"):
         graph.rows(["c"])
 
 

@@ -232,10 +232,10 @@ def test_several_replicas_share_a_batch(graph: Graph, x: Any) -> None:
         ({"batch_size": 2.0}, TypeError, "batch_size must be an integer"),
         ({"sampling": "best"}, ValueError, "'best' is not a valid Sampling"),
         ({"features": np.ones((3, 2))}, ValueError, r"12 nodes.*\(3, 2\).*ids of all"),
-        ({"features": {}}, ValueError, "no features"),
+        ({"features": {}}, ValueError, "features must not be an empty"),
         ({"features": {3: np.ones(12)}}, TypeError, "name of a feature"),
-        ({"features": {"NL_nbr_": np.ones(12)}}, ValueError, "another name"),
-        ({"features": {"weight": np.ones(12)}}, ValueError, "another name"),
+        ({"features": {"NL_nbr_": np.ones(12)}}, ValueError, "rename it"),
+        ({"features": {"weight": np.ones(12)}}, ValueError, "rename it"),
         ({"features": [None] * 12}, TypeError, "numbers or strings.*row 0 holds None"),
         ({"labels": np.ones(3)}, ValueError, r"12 samples.*\(3,\)"),
         ({"sample_weight": np.ones(3)}, ValueError, r"\(12,\).*\(3,\)"),
@@ -246,7 +246,7 @@ def test_several_replicas_share_a_batch(graph: Graph, x: Any) -> None:
             ValueError,
             "sample_weight needs labels",
         ),
-        ({"sample_ids": [0, 12]}, ValueError, "sample_ids hold ids .*: 12"),
+        ({"sample_ids": [0, 12]}, ValueError, "sample_ids have ids .*: 12"),
         ({"sample_ids": ["0"]}, TypeError, "sample_ids are strings"),
         ({"sample_ids": np.ones(12, bool)}, TypeError, "bool"),
         ({"sample_ids": []}, ValueError, "no samples"),
@@ -254,7 +254,7 @@ def test_several_replicas_share_a_batch(graph: Graph, x: Any) -> None:
         (
             {"drop_remainder": True, "batch_size": 13},
             ValueError,
-            "12 samples make no batch of 13",
+            "12 samples, fewer than batch_size=13",
         ),
         ({"seed": "one"}, TypeError, "seed must be an integer"),
     ],
@@ -272,7 +272,7 @@ def test_wrong_arguments(
         make(arguments.pop("graph"), **arguments)
 
 
-def test_negative_weights_are_no_chances(x: Any) -> None:
+def test_weighted_sampling_refuses_negative_weights(x: Any) -> None:
     graph = Graph({0: {1: -1.0}})
-    with pytest.raises(ValueError, match=r"none is negative, but one is -1\.0"):
+    with pytest.raises(ValueError, match=r"Sampling.WEIGHTED.*not negative.* -1\.0"):
         make(graph, x[:2], sampling=Sampling.WEIGHTED)

@@ -65,8 +65,8 @@ def test_integers_without_ids_are_rows(wrong: int) -> None:
 @pytest.mark.parametrize(
     ("ids", "error", "message"),
     [
-        (["a", "b", "a"], ValueError, "'a' stands twice"),
-        ([3, 3], ValueError, "3 stands twice"),
+        (["a", "b", "a"], ValueError, "'a' is duplicated"),
+        ([3, 3], ValueError, "3 is duplicated"),
         ([[1], [2]], ValueError, r"shape \(2, 1\)"),
         ([1, "a"], TypeError, "all integers or all strings"),
     ],
@@ -77,7 +77,7 @@ def test_wrong_ids(ids: Any, error: type[Exception], message: str) -> None:
 
 
 def test_unknown_ids_are_shown() -> None:
-    with pytest.raises(ValueError, match="none of the graph's 2 nodes: 'x', 'y'"):
+    with pytest.raises(ValueError, match="not among the graph's 2: 'x', 'y'"):
         NodeIds(["a", "b"]).rows(["x", "a", "y"], "ids")
     with pytest.raises(ValueError, match=r": 2, 3, 4, 5, 6, \.\.\."):
         NodeIds(range(2)).rows(range(10), "ids")

@@ -54,5 +54,5 @@ def test_wrong_arguments(graph: Graph) -> None:
         graph.power(1.5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="max_neighbors must be at least 1"):
         graph.power(2, max_neighbors=0)
-    with pytest.raises(ValueError, match=r"not negative, but one is -1\.0"):
+    with pytest.raises(ValueError, match=r"not negative, but the smallest is -1\.0"):
         Graph(([0], [1], [-1.0])).power(2)

@@ -180,7 +180,7 @@ def test_encodings_of_two_and_four_bytes(encoding: str, tmp_path: Path) -> None:
     assert read(path) == EXPECTED
     path.write_bytes(path.read_bytes()[:-1])
     if encoding != "utf-8-sig":
-        with pytest.raises(ValueError, match=rf"graph\.tsv is damaged {encoding}"):
+        with pytest.raises(ValueError, match=rf"graph\.tsv is invalid {encoding}"):
             read(path)
 
 
@@ -192,7 +192,9 @@ def test_the_name_tells_commas_where_spaces_are_in_ids(tmp_path: Path) -> None:
         (b"San Francisco", b"New York", 2.0),
     ]
     (tmp_path / "g.txt").write_text(text)
-    with pytest.raises(ValueError, match=r"g\.txt, line 1: it may be read as .* or"):
+    with pytest.raises(
+        ValueError, match=r"g\.txt, line 1: the line is ambiguous, .* or"
+    ):
         read(tmp_path / "g.txt")
 
 
@@ -211,23 +213,23 @@ def test_ids_are_what_they_are(line: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a;b;0,5\n", "line 1: it may be read as"),
-        ("a\tb\t0,5\n", "line 1: the weight '0,5' is no number"),
-        ("a\tb\t\n", "line 1: the weight '' is no number"),
-        ("a\tb\nc\tr\td\n", "line 2: the weight 'd' is no number"),
-        ("a b c d\n", r"line 1: expected .* received 4 column\(s\)"),
-        ("a\tb\rc\td\ne\tf\n", "line 1: it holds a carriage return"),
-        ('"a\tb"\tc\t1\n', "line 1: a tab stands inside quotation marks"),
+        ("a;b;0,5\n", "line 1: the line is ambiguous"),
+        ("a\tb\t0,5\n", "line 1: the weight '0,5' is not a number"),
+        ("a\tb\t\n", "line 1: the weight '' is not a number"),
+        ("a\tb\nc\tr\td\n", "line 2: the weight 'd' is not a number"),
+        ("a b c d\n", r"line 1: expected .* received 4 columns"),
+        ("a\tb\rc\td\ne\tf\n", "line 1: the line contains a carriage return"),
+        ('"a\tb"\tc\t1\n', "line 1: there is a tab inside quotation marks"),
         ('a,"b\n', "line 1: expected"),
-        ('a,b\nc,"d\n', "line 2: quotation marks do not match"),
+        ('a,b\nc,"d\n', "line 2: quotation marks are not balanced"),
         ("source\ttarget\tcosine\na\tb\t1\n", "line 1: .*'cosine'"),
         ("source\ttarget\tw\tweight\na\tb\t1\t1\n", "line 1: .*'w', 'weight'"),
-        ("src\tdst\tsource\ttarget\n", "line 1: .* more than once"),
-        ("source\ttarget\n0\ta\tb\n", "line 2: expected 2 columns, as the header has"),
+        ("src\tdst\tsource\ttarget\n", "line 1: .* several names"),
+        ("source\ttarget\n0\ta\tb\n", "line 2: expected 2 columns, as in the header"),
         ('{"source": "a", "target": "b"}\n', "line 1: .*JSON"),
         ("%%MatrixMarket matrix coordinate\n", r"line 1: .*scipy\.io\.mmread"),
-        ("a b {'weight': x}\n", "line 1: the attributes of the edge"),
-        ("PK\x03\x04", r"g\.tsv is no file of edges: it is a zip archive"),
+        ("a b {'weight': x}\n", "line 1: the edge attributes"),
+        ("PK\x03\x04", r"g\.tsv is not a file of edges: it is a zip archive"),
     ],
 )  # fmt: skip
 def test_texts_of_no_meaning_or_several(
@@ -314,7 +316,7 @@ def test_wrong_tables(columns: dict[str, Any], message: str, tmp_path: Path) -> 
 def test_damaged_tables(write: Any, tmp_path: Path) -> None:
     data = write({"src": ["a"] * 99, "dst": ["b"] * 99})
     (tmp_path / "g").write_bytes(data[:-20])
-    with pytest.raises(ValueError, match="g is a damaged Parquet or Arrow file"):
+    with pytest.raises(ValueError, match="g is a corrupt Parquet or Arrow file"):
         read(tmp_path / "g")
 
 
@@ -345,7 +347,7 @@ def test_arrays(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.zeros((2, 3), int), "in each row or in each column"),
+        (np.zeros((2, 3), int), "edges may be rows or columns"),
         (np.zeros((4, 5), int), r"shape \(4, 5\)"),
         (np.eye(4), "csr_array"),
         (np.zeros(4, int), r"shape \(4,\)"),

@@ -59,7 +59,7 @@ def test_remove_renumbers() -> None:
 def test_numbers_ids_as_they_come(recent: int, groups: list[list[bytes]]) -> None:
     table, numbers = IdTable(), {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(id_table, "_MOST_RECENT_LOOKUPS", recent)
+        patch.setattr(id_table, "_MAX_RECENT_LOOKUPS", recent)
         for group in groups:
             expected = [numbers.setdefault(node, len(numbers)) for node in group]
             assert table.number(Strings.of(group)).tolist() == expected

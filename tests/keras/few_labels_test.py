@@ -170,6 +170,12 @@ class TestFit:
         expected = kernel - 0.01 * np.sign(data.x.T @ slope)
         np.testing.assert_allclose(model.get_weights()[0], expected, atol=1e-5)
 
+    def test_teleport_0_is_not_the_default(
+        self, data: Data, weights: np.ndarray
+    ) -> None:
+        settings = dataclasses.replace(SHORT, teleport=0.0)
+        assert (fitted(data, settings=settings) != weights).any()
+
     def test_seeds(self, data: Data, weights: np.ndarray) -> None:
         np.testing.assert_array_equal(fitted(data), weights)
         assert (fitted(data, seed=1) != weights).any()
@@ -334,10 +340,14 @@ def two_outputs() -> keras.Model:
         ({"sample_weight": np.zeros(NODES)}, ValueError, "No node is labeled"),
         ({"sample_weight": -np.ones(NODES)}, ValueError, "not negative"),
         ({"sample_weight": np.ones(7)}, ValueError, r"\(60,\).*\(7,\)"),
-        ({"validation": np.ones(NODES, bool)}, ValueError, "Node 0 validates and has"),
+        (
+            {"validation": np.ones(NODES, bool)},
+            ValueError,
+            "Node 0 is a validation node, but has",
+        ),
         ({"validation": np.arange(5)}, ValueError, "booleans of shape"),
         ({"x": np.ones((59, WORDS))}, ValueError, "59"),
-        ({"teacher": False, "distillation": False}, ValueError, "Without a teacher"),
+        ({"teacher": False, "distillation": False}, ValueError, "With teacher=False"),
         ({"teacher": False, "graph": None}, ValueError, "must be a graph"),
         (
             {"graph": nsl.data.Graph({}, ids=range(3))},

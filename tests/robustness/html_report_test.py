@@ -284,7 +284,7 @@ def test_names_that_do_not_fit_a_structure(
 
 
 def test_a_folder_that_is_missing(report: RobustnessReport, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"folder of the output .*missing"):
+    with pytest.raises(FileNotFoundError, match=r"directory of the output .*missing"):
         report.to_html(tmp_path / "missing" / "report.html")
 
 

@@ -324,26 +324,26 @@ def test_too_few_nodes_for_an_edge(count: int, tmp_path: Path) -> None:
 
 
 BAD_EMBEDDINGS: list[tuple[list[dict[str, Any]], str]] = [
-    ([{"id": ["a"]}], "record 0: it has no feature 'embedding'; its features: 'id'"),
+    ([{"id": ["a"]}], "record 0: it has no feature 'embedding'; its features are 'id'"),
     ([{"embedding": [1.0]}], "record 0: it has no feature 'id'"),
     ([{"id": [""], "embedding": [1.0]}], "record 0: its feature 'id' is the empty"),
     ([{"id": ["a", "b"], "embedding": [1.0]}], "must hold one value, but holds 2"),
     ([{"id": [b"\xff"], "embedding": [1.0]}], "must be UTF-8"),
-    ([{"id": ["a\tb"], "embedding": [1.0]}], "record 0: the id .* holds a tab or a"),
-    ([{"id": ["a\r"], "embedding": [1.0]}], "holds a tab or a line break"),
-    ([{"id": ["a"], "embedding": [1]}], "must hold floats, but has int64_list"),
-    ([{"id": ["a"], "embedding": []}], "must hold floats, but has none"),
+    ([{"id": ["a\tb"], "embedding": [1.0]}], "record 0: the id .* contains a tab or a"),
+    ([{"id": ["a\r"], "embedding": [1.0]}], "contains a tab or a line break"),
+    ([{"id": ["a"], "embedding": [1]}], "must hold floats, but holds int64_list"),
+    ([{"id": ["a"], "embedding": []}], "must hold floats, but holds none"),
     (
         [{"id": ["a"], "embedding": [1.0]}, {"id": ["b"], "embedding": [1.0, 2.0]}],
-        "record 1: its embedding has 2 values, but those before have 1",
+        "record 1: its embedding has 2 values, but earlier embeddings have 1",
     ),
     (
         [{"id": ["a"], "embedding": [1.0]}, {"id": ["a"], "embedding": [1.0]}],
-        "record 1: the id 'a' was in an earlier record",
+        "record 1: duplicate id 'a', which an earlier record has",
     ),
     (
         [{"id": ["a"], "embedding": [1.0]}, {"id": ["b"], "embedding": [np.nan]}],
-        "the embedding of the id 'b' holds a value that is NaN or infinite",
+        "the embedding of id 'b' has a NaN or infinite value",
     ),
     ([{"id": ["a"], "embedding": [np.inf]}], "NaN or infinite"),
 ]
@@ -384,7 +384,7 @@ def test_paths_are_checked_first(tmp_path: Path) -> None:
     embeddings = write_vectors(tmp_path / "e", np.ones((2, 2)))
     with pytest.raises(FileNotFoundError, match="nowhere"):
         build_graph(tmp_path / "nowhere", tmp_path / "g")
-    with pytest.raises(FileNotFoundError, match="folder of the output"):
+    with pytest.raises(FileNotFoundError, match="directory of the output"):
         build_graph(embeddings, tmp_path / "nowhere" / "g")
     with pytest.raises(ValueError, match="also one of the inputs"):
         build_graph(embeddings, embeddings)

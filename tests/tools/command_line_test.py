@@ -75,7 +75,7 @@ def test_help(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "--count (default 3)\n    How many." in text
     assert "--[no]loud" in text
     assert "undefok" not in text
-    assert "--verbosity" in text
+    assert "--verbosity (default 0)" in text
     assert "alsologtostderr" not in text
 
 

@@ -20,7 +20,7 @@ from nsl.tools.lsh import Buckets
 from nsl.tools.similar_pairs import nearest_pairs, sample_pairs, similar_pairs
 from nsl.tools.similarity import NumpyProduct, Pairs
 
-INDEXES = ("all pairs", "hashing", "lists", "lists that are all visited")
+INDEXES = ("all pairs", "hashing", "lists", "lists that are all probed")
 ALL = {"index": "ivf", "recall": 1.0, "random_seed": 0}
 
 
@@ -29,14 +29,14 @@ def embeddings_of(vectors: np.ndarray) -> Embeddings:
 
 
 def make(
-    kind: str, embeddings: Embeddings, seed: int, visits: int = 1, least: int = 0
+    kind: str, embeddings: Embeddings, seed: int, probes: int = 1, least: int = 0
 ) -> Index:
     if kind == "all pairs":
         return AllPairs(len(embeddings))
     if kind == "hashing":
         return Buckets.of(embeddings, 2, 3, seed)
     lists = InvertedLists(embeddings, seed)
-    lists.visit(visits if kind == "lists" else len(embeddings), least)
+    lists.probe(probes if kind == "lists" else len(embeddings), least)
     return lists
 
 
@@ -62,14 +62,14 @@ def pairs_once(parts: Iterator[Pairs]) -> list[tuple[int, int]]:
 @given(
     values=vectors(),
     seed=st.integers(0, 3),
-    visits=st.integers(0, 4),
+    probes=st.integers(0, 4),
     threshold=st.sampled_from([-0.6, 0.3, 0.9]),
 )
 def test_pairs_above_a_threshold(
-    kind: str, values: np.ndarray, seed: int, visits: int, threshold: float
+    kind: str, values: np.ndarray, seed: int, probes: int, threshold: float
 ) -> None:
     embeddings = embeddings_of(values)
-    index = make(kind, embeddings, seed, visits)
+    index = make(kind, embeddings, seed, probes)
     found = pairs_once(
         similar_pairs(embeddings, index.searches(), NumpyProduct(), threshold)
     )
@@ -81,7 +81,7 @@ def test_pairs_above_a_threshold(
     assert sorted(found) == sorted(
         zip(first[compared].tolist(), second[compared].tolist(), strict=True)
     )
-    if kind in ("all pairs", "lists that are all visited"):
+    if kind in ("all pairs", "lists that are all probed"):
         assert compared.all()
 
 
@@ -90,15 +90,15 @@ def test_pairs_above_a_threshold(
 @given(
     values=vectors(),
     seed=st.integers(0, 3),
-    visits=st.integers(0, 4),
+    probes=st.integers(0, 4),
     k=st.integers(1, 12),
     threshold=st.sampled_from([-1.0, 0.3]),
 )
 def test_nearest_neighbors(
-    kind: str, values: np.ndarray, seed: int, visits: int, k: int, threshold: float
+    kind: str, values: np.ndarray, seed: int, probes: int, k: int, threshold: float
 ) -> None:
     embeddings = embeddings_of(values)
-    index = make(kind, embeddings, seed, visits, k)
+    index = make(kind, embeddings, seed, probes, k)
     pairs = nearest_pairs(embeddings, index.searches(), NumpyProduct(), threshold, k)
     count = len(values)
     sources, targets = np.divmod(np.arange(count * count), count)
@@ -107,7 +107,7 @@ def test_nearest_neighbors(
     wanted &= index.compares(sources, targets)
     sources, targets = sources[wanted], targets[wanted]
     similarities = similarities[wanted]
-    order = np.lexsort((-embeddings.id_order[targets], -similarities, sources))
+    order = np.lexsort((-embeddings.id_ranks[targets], -similarities, sources))
     sources, targets = sources[order], targets[order]
     best = np.arange(len(order)) - np.searchsorted(sources, sources) < k
     assert pairs.sources.tolist() == sources[best].tolist()
@@ -159,23 +159,23 @@ def test_a_sample_is_compared_to_all(k: int | None) -> None:
     ) == (len(found.sources))
 
 
-def test_visits_as_few_lists_as_the_recall_needs() -> None:
+def test_probes_as_few_lists_as_the_recall_needs() -> None:
     values = np.random.default_rng(0).standard_normal((4000, 8)).astype(np.float32)
     embeddings = embeddings_of(values)
     product = NumpyProduct()
     exact = sample_pairs(embeddings, 4000, product, -1.0, 4)
     sample = sample_pairs(embeddings, 500, product, -1.0, 4)
     lists = InvertedLists(embeddings, 0)
-    visits = []
+    probes = []
     for recall in (0.5, 0.9, 0.99):
         lists.tune(sample, recall, 4)
-        visits.append(lists.visits)
+        probes.append(lists.probes)
         pairs = nearest_pairs(embeddings, lists.searches(), product, -1.0, 4)
         both = {*zip(pairs.sources.tolist(), pairs.targets.tolist(), strict=True)}
         both &= {*zip(exact.sources.tolist(), exact.targets.tolist(), strict=True)}
         # The sample of 2000 edges is one of all; four standard errors.
         assert len(both) / len(exact.sources) > recall - 4 * np.sqrt(0.25 / 2000)
-    assert visits == sorted(set(visits))
+    assert probes == sorted(set(probes))
     assert lists.comparisons() < 0.3 * 4000 * 4000 / 2
 
 
@@ -201,7 +201,7 @@ def test_threads_give_what_one_gives(threads: int, k: int | None) -> None:
     def found(workers: int) -> list[list[float]]:
         product = NumpyProduct(workers)
         lists = InvertedLists(embeddings, 0, workers)
-        lists.visit(3, 0)
+        lists.probe(3, 0)
         if k is None:
             pairs = list(similar_pairs(embeddings, lists.searches(), product, 0.8))
             columns = map(np.concatenate, zip(*pairs, strict=True))
@@ -286,7 +286,7 @@ def test_auto_compares_all_pairs_of_few(tmp_path: Path) -> None:
 def test_auto_of_many_searches_lists_unless_it_would_be_most(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(indexes, "_AS_QUICK_NODES", 100)
+    monkeypatch.setattr(indexes, "_EXACT_NODES", 100)
     settings = {"num_neighbors": 3, "similarity_threshold": -1.0, "random_seed": 0}
     values = grouped_vectors(1000, 8)
     assert "estimated_recall" in built(tmp_path, values, index="auto", **settings)[0]

@@ -466,7 +466,7 @@ BAD_ARGUMENTS: list[tuple[dict[str, Any], str]] = [
     ({"num_shards": 0}, "num_shards must be at least 1"),
     ({"seeds": "some"}, "seeds must be one of"),
     ({"compression": "zip"}, "compression must be one of"),
-    ({"neighbor_features": ["y"]}, "No neighbor has"),
+    ({"neighbor_features": ["y"]}, "no neighbor has"),
     ({"id_feature_name": "name"}, "labeled.tfr, record 0: it has no feature 'name'"),
 ]
 
@@ -481,7 +481,7 @@ def test_bad_arguments(arguments: dict[str, Any], message: str, tmp_path: Path) 
 
 
 BAD_EXAMPLES: list[tuple[list[dict[str, Any]], str]] = [
-    ([{"x": [1.0]}], "record 0: it has no feature 'id'; its features: 'x'"),
+    ([{"x": [1.0]}], "record 0: it has no feature 'id'; its features are 'x'"),
     ([{"id": []}], "record 0: its feature 'id' must hold one value, but holds 0"),
     ([{"id": ["a", "b"]}], "record 0: .* must hold one value, but holds 2"),
     ([{"id": ["ok"]}, {"id": [""]}], "record 1: its feature 'id' is the empty"),
@@ -490,9 +490,9 @@ BAD_EXAMPLES: list[tuple[list[dict[str, Any]], str]] = [
         "record 0: its feature 'id' must be bytes or an integer, but is of kind float",
     ),
     ([{"id": [7, 8]}], "record 0: .* must hold one value, but holds 2"),
-    ([{"id": ["p"], "NL_num_nbrs": [0]}], "record 0: it is packed already"),
+    ([{"id": ["p"], "NL_num_nbrs": [0]}], "record 0: it is already packed"),
     ([{"id": [b"\xff"]}], "record 0: its feature 'id' must be UTF-8"),
-    ([{"id": ["z"]}, {"id": ["z"]}], "The id 'z' stands twice: in the record at byte"),
+    ([{"id": ["z"]}, {"id": ["z"]}], "Duplicate id 'z': in the record at byte"),
 ]
 
 
@@ -531,7 +531,7 @@ def test_sequence_examples_are_refused(role: str, tmp_path: Path) -> None:
 def test_packed_records_are_not_packed_again(tmp_path: Path) -> None:
     paths = small_inputs(tmp_path)
     pack_nbrs(*paths)
-    with pytest.raises(ValueError, match=r"out\.tfr, record 0: it is packed already"):
+    with pytest.raises(ValueError, match=r"out\.tfr, record 0: it is already packed"):
         pack_nbrs(paths[3], *paths[1:3], tmp_path / "twice")
     assert not (tmp_path / "twice").exists()
 
@@ -549,7 +549,7 @@ def test_integers_as_ids(tmp_path: Path) -> None:
     assert records[0]["NL_nbr_0_id"] == ["int64_list", [9]]
     assert [r["NL_nbr_0_x"][1] for r in records] == [[3.0], [1.0]]
     more = write_examples(tmp_path / "more.tfr", [{"id": ["7"]}])
-    with pytest.raises(ValueError, match="'7' stands twice"):
+    with pytest.raises(ValueError, match="Duplicate id '7'"):
         pack_nbrs([paths[0], more], *paths[1:])
 
 
@@ -585,12 +585,12 @@ def test_same_id_twice_in_several_files(tmp_path: Path) -> None:
 
 
 BAD_LINES = [
-    ("a", r"line 5: expected source<TAB>target.*1 column\(s\): 'a'"),
-    ("a\tb\t1\t2", r"line 5: .*4 column\(s\)"),
-    ("\tb", "line 5: the source's id is empty"),
-    ("a\t\t1", "line 5: the target's id is empty"),
-    ("a\tb\tmuch", "line 5: the weight 'much' is no number"),
-    ("a\tb\t", "line 5: the weight '' is no number"),
+    ("a", r"line 5: expected source<TAB>target.*1 column: 'a'"),
+    ("a\tb\t1\t2", r"line 5: .*4 columns"),
+    ("\tb", "line 5: the source id is empty"),
+    ("a\t\t1", "line 5: the target id is empty"),
+    ("a\tb\tmuch", "line 5: the weight 'much' is not a number"),
+    ("a\tb\t", "line 5: the weight '' is not a number"),
     ("a\tb\tnan", "line 5: the weight must be finite, but is nan"),
     ("a\tb\t-inf", "line 5: the weight must be finite, but is -inf"),
     ("a\tb\t1e39", "line 5: the weight 1e[+]39 is too large"),
@@ -640,7 +640,7 @@ def test_output_that_is_an_input(position: int, tmp_path: Path) -> None:
 
 def test_output_in_a_missing_folder(tmp_path: Path) -> None:
     paths = small_inputs(tmp_path)
-    with pytest.raises(FileNotFoundError, match="folder of the output"):
+    with pytest.raises(FileNotFoundError, match="directory of the output"):
         pack_nbrs(*paths[:3], tmp_path / "nowhere" / "out")
 
 

@@ -45,7 +45,9 @@ def test_a_parked_file_is_opened_again(compression: str, tmp_path: Path) -> None
         if not compression:
             file.park(copies)
             write_records(tmp_path / "r", RECORDS[::-1])
-            with pytest.raises(ValueError, match="r was changed while it was read"):
+            with pytest.raises(
+                ValueError, match="r was modified while it was being read"
+            ):
                 file.read(12, 1)
         file.close()
 
@@ -119,7 +121,7 @@ def test_what_tensorflow_compresses(compression: str, tmp_path: Path) -> None:
     assert read(tmp_path / "r") == RECORDS
     data = (tmp_path / "r").read_bytes()
     (tmp_path / "r").write_bytes(data[:-9])
-    with pytest.raises(ValueError, match=f"is a damaged {compression.lower()} file"):
+    with pytest.raises(ValueError, match=f"is a corrupt {compression.lower()} file"):
         read(tmp_path / "r")
 
 

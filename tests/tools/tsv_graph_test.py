@@ -37,7 +37,7 @@ def test_add_edge_keeps_the_largest_weight() -> None:
     [
         (["a"], "1 element"),
         (["a", "b", 1.0, 2.0], "4 element"),
-        (["a", "b", "heavy"], "the weight 'heavy' is no number"),
+        (["a", "b", "heavy"], "the weight 'heavy' is not a number"),
         (["a", "b", float("nan")], "must be finite"),
     ],
 )
@@ -86,7 +86,7 @@ def test_read_accepts_blank_lines_windows_line_ends_and_gzip(tmp_path: Path) -> 
 def test_read_refuses_bytes_that_are_not_utf8(tmp_path: Path) -> None:
     path = tmp_path / "g"
     path.write_bytes(b"a\tb\nb\t\xff\n")
-    with pytest.raises(ValueError, match="line 2: the target's id is not UTF-8"):
+    with pytest.raises(ValueError, match="line 2: the target id is not UTF-8"):
         read_tsv_graph(path)
 
 
