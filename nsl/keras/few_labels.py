@@ -37,6 +37,7 @@ _LEAST_STEPS = 300
 # Of features: the share of zeros from which on they count as sparse.
 _SPARSE_SHARE, _SPARSE_DROPOUT = 0.9, 0.5
 _LEAST_PROBABILITY = 1e-7
+_LEAST_SHARE = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +54,8 @@ class Settings:
         to give the same, surer answer (Feng et al., 2020,
         https://arxiv.org/abs/2005.11079). It grows over a quarter of the steps.
       sharpening_temperature: The smaller, the surer that answer.
+      balance: How far a class counts in the losses of unlabeled nodes as it does among
+        the labels (1) instead of as often as it is predicted (0): `power` of `balance`.
       confidence: The mean probability of the likeliest class in soft labels.
       input_dropout: The share of numbers that float features lack in a batch; the
         others are scaled up. By default 0.5 where nine tenths are 0 anyway, as in bags
@@ -68,6 +71,7 @@ class Settings:
     walks: int = 4
     consistency: float = 1.0
     sharpening_temperature: float = 0.5
+    balance: float = 0.5
     confidence: float = 0.7
     input_dropout: float | None = None
     learning_rate: float = 0.01
@@ -84,6 +88,7 @@ class Settings:
             ("teleport", 1.0),
             ("consistency", np.inf),
             ("sharpening_temperature", 1.0),
+            ("balance", 1.0),
             ("confidence", 1.0),
             ("learning_rate", np.inf),
             ("input_dropout", 0.99),
@@ -178,9 +183,12 @@ def fit(
     known = labels.validation
     before = network.hits(labels.y, known) if teacher and len(known) else None
     network.set_weights(beginning)
-    weight = np.where(labels.weight > 0, labels.weight, answers.sum(axis=1) > 0)
+    weight = np.where(labels.weight > 0, labels.weight, answers.any(axis=1))
+    weight = weight.astype(np.float32)
     soft = soften(answers, settings.confidence)
     soft[labels.labeled] = labels.one_hot[labels.labeled]
+    used = np.flatnonzero(weight)
+    weight[used] *= balance(soft[used], labels.shares, settings.balance)
     _distill(network, soft, weight)
     if before is not None:
         loss = before - network.hits(labels.y, known)
@@ -301,6 +309,39 @@ def soften(answers: Any, confidence: float = 0.7) -> Floats:
     return _softmax(logits * np.float32(np.exp(low)))
 
 
+def balance(soft_labels: Any, shares: Any, power: float = 0.5) -> Floats:
+    """Weighs nodes so that rare classes are not lost among frequent ones.
+
+    A node of class c gets a weight in proportion to (s[c] / p[c]) ** power, where s is
+    the wanted share of the class and p the mean of its soft labels, at least 0.001; a
+    soft label gets the mean over classes. With power 1 the classes' shares of the
+    weight are s.
+
+    Args:
+      soft_labels: Probabilities of shape [nodes, classes].
+      shares: The wanted shares of the classes, of shape [classes], say those among the
+        labels.
+      power: How far shares change, from 0 (not at all) to 1.
+
+    Returns:
+      float32 of shape [nodes], with a mean of 1.
+    """
+    soft = plain_array(soft_labels, "soft_labels").astype(np.float32)
+    wanted = plain_array(shares, "shares").astype(np.float32)
+    if soft.ndim != 2 or wanted.shape != soft.shape[1:]:
+        raise ValueError(
+            "soft_labels must have shape [nodes, classes] and shares [classes], but "
+            f"have shapes {soft.shape} and {wanted.shape}."
+        )
+    return _balance(tf.constant(soft), tf.constant(wanted), power).numpy()
+
+
+def _balance(soft: tf.Tensor, shares: tf.Tensor, power: float) -> tf.Tensor:
+    predicted = tf.maximum(tf.reduce_mean(soft, axis=0), _LEAST_SHARE)
+    weights = tf.linalg.matvec(soft, tf.pow(shares / predicted, power))
+    return tf.math.divide_no_nan(weights, tf.reduce_mean(weights))
+
+
 def _softmax(logits: Floats) -> Floats:
     with np.errstate(under="ignore"):
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -392,6 +433,11 @@ class _Labels:
         rows = np.zeros((len(self.y), self.classes), np.float32)
         rows[self.labeled, self.y[self.labeled]] = 1
         return rows
+
+    @property
+    def shares(self) -> Floats:
+        """The shares of the classes in the weight of labeled nodes."""
+        return self.weight @ self.one_hot / self.weight.sum()
 
 
 def _useful(graph: Graph | None, labels: _Labels) -> Graph | None:
@@ -585,6 +631,7 @@ def _teach(network: _Network, graph: Graph | None, labels: _Labels) -> Floats:
     labeled = tf.constant(labels.labeled, tf.int32)
     one_hot = tf.constant(labels.one_hot[labels.labeled])
     weight = tf.constant(labels.weight[labels.labeled])
+    shares = tf.constant(labels.shares)
 
     def batch(step: tf.Tensor) -> Any:
         seeds = tf.unstack(
@@ -624,7 +671,9 @@ def _teach(network: _Network, graph: Graph | None, labels: _Labels) -> Floats:
         mean = tf.reduce_mean(tf.exp(pair), axis=0)
         mean = tf.math.log(mean + _LEAST_PROBABILITY)
         target = tf.nn.softmax(mean / settings.sharpening_temperature)
-        cross = -tf.reduce_sum(tf.stop_gradient(target) * pair, axis=-1)
+        target = tf.stop_gradient(target)
+        cross = -tf.reduce_sum(target * pair, axis=-1)
+        cross *= _balance(target, shares, settings.balance)
         ramp = 4 * tf.cast(step, tf.float32) / settings.teacher_steps
         factor = settings.consistency * tf.minimum(ramp, 1.0)
         return labeled_loss + factor * tf.reduce_mean(cross)

@@ -99,6 +99,73 @@ class TestSoften:
         np.testing.assert_allclose(soft, [[0.8, 0.2], [0.5, 0.5]], atol=1e-4)
 
 
+class TestBalance:
+    def test_classes_get_the_wanted_shares_of_the_weight(self) -> None:
+        rng = np.random.default_rng(0)
+        soft = rng.dirichlet([9, 3, 1], 50)
+        weight = few_labels.balance(soft, [0.2, 0.3, 0.5], 1.0)
+        assert weight.dtype == np.float32
+        assert weight.mean() == pytest.approx(1, rel=1e-5)
+        factors = np.array([0.2, 0.3, 0.5]) / soft.mean(axis=0)
+        np.testing.assert_allclose(weight, soft @ factors, rtol=1e-4)
+        sure = np.eye(3)[[0] * 6 + [1] * 3 + [2]]
+        weight = few_labels.balance(sure, np.ones(3) / 3, 1.0)
+        np.testing.assert_allclose(weight @ sure, 10 / 3, rtol=1e-5)
+
+    def test_a_power_of_half_goes_half_way(self) -> None:
+        sure = np.eye(2)[[0] * 9 + [1]]
+        weight = few_labels.balance(sure, [0.5, 0.5], 0.5)
+        assert weight[-1] / weight[0] == pytest.approx(3, rel=1e-5)
+        assert weight.mean() == pytest.approx(1, rel=1e-5)
+
+    def test_classes_that_nobody_predicts(self) -> None:
+        sure = np.eye(3)[[0, 0, 1, 1]]
+        weight = few_labels.balance(sure, [0.8, 0.0, 0.2], 1.0)
+        np.testing.assert_allclose(weight, [2, 2, 0, 0], rtol=1e-5)
+        assert not few_labels.balance(sure, [0, 0, 1], 1.0).any()
+
+    def test_in_the_first_stage(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The loss of unlabeled nodes alone moves the rows of two kinds of nodes."""
+        monkeypatch.setattr(keras.optimizers, "Adam", keras.optimizers.SGD)
+        kind = np.where(np.arange(NODES) % 6 == 0, 1, 0)
+        kind[:2] = 2
+        settings = dataclasses.replace(SHORT, teacher_steps=2, learning_rate=1.0)
+        kernel = np.array([[1, 0], [0, 2], [0, 0]], np.float32)
+
+        def moved(power: float) -> np.ndarray:
+            layer = keras.layers.Dense(2, use_bias=False)
+            model = keras.Sequential([keras.Input((3,)), layer])
+            model.set_weights([kernel])
+            few_labels.teach(
+                model,
+                None,
+                np.eye(3, dtype=np.float32)[kind],
+                np.arange(NODES) % 2,
+                np.arange(NODES) < 2,
+                settings=dataclasses.replace(settings, balance=power),
+                from_logits=True,
+                seed=0,
+            )
+            return model.get_weights()[0] - kernel
+
+        answers = np.exp(kernel) / np.exp(kernel).sum(axis=1, keepdims=True)
+        targets = answers**2 / (answers**2).sum(axis=1, keepdims=True)
+        # At the second of two steps the learning rate is half of that at the start.
+        slopes = 0.5 * (targets - answers)
+        unbalanced = moved(0.0)
+        shares = unbalanced[:2, 0] / slopes[:2, 0]
+        shares = np.append(shares, 1 - shares.sum())
+        weights = targets @ np.sqrt(0.5 / (shares @ targets))
+        weights /= shares @ weights
+        assert weights[1] > 1.2 * weights[0]
+        expected = unbalanced * weights[:, np.newaxis]
+        np.testing.assert_allclose(moved(0.5), expected, rtol=1e-3, atol=1e-6)
+
+    def test_wrong_shapes_are_named(self) -> None:
+        with pytest.raises(ValueError, match=r"\(5, 3\) and \(2,\)"):
+            few_labels.balance(np.ones((5, 3)), [0.5, 0.5])
+
+
 class TestFit:
     @pytest.mark.arithmetic
     def test_digits_with_twenty_labels(self) -> None:
@@ -151,7 +218,9 @@ class TestFit:
         model.set_weights(start)
         soft = few_labels.soften(answers, SHORT.confidence)
         soft[data.labeled] = np.eye(CLASSES)[data.y[data.labeled]]
-        few_labels.distill(model, data.x, soft, settings=SHORT, seed=0)
+        shares = np.bincount(data.y[data.labeled]) / data.labeled.sum()
+        weight = few_labels.balance(soft, shares, SHORT.balance)
+        few_labels.distill(model, data.x, soft, weight, settings=SHORT, seed=0)
         distilled = np.concatenate([part.ravel() for part in model.get_weights()])
         np.testing.assert_array_equal(weights, distilled)
         np.testing.assert_array_equal(fitted(data, distillation=False), taught)
