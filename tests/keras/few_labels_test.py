@@ -12,10 +12,17 @@ from sklearn.datasets import load_digits
 from sklearn.neighbors import kneighbors_graph
 
 import nsl
+from nsl.data.walks import teleport_of_size
 from nsl.keras import few_labels
 
 SHORT = few_labels.Settings(
-    teacher_steps=4, steps=4, batch_size=16, walks=2, hops=3, input_dropout=0.0
+    teleport=0.3,
+    teacher_steps=4,
+    steps=4,
+    batch_size=16,
+    walks=2,
+    hops=3,
+    input_dropout=0.0,
 )
 NODES, CLASSES, WORDS = 60, 3, 8
 
@@ -178,12 +185,21 @@ class TestFit:
         )
         graph = nsl.data.Graph(kneighbors_graph(x[train], 5), undirected=True)
 
+        settings = few_labels.Settings(
+            teleport=0.2,
+            hops=5,
+            teacher_steps=60,
+            steps=150,
+            batch_size=256,
+            learning_rate=0.02,
+        )
+
         def accuracy(used: nsl.data.Graph | None, **switches: bool) -> float:
             keras.utils.set_random_seed(0)
             model = keras.Sequential(
                 [
                     keras.Input((64,)),
-                    keras.layers.Dense(64, "relu"),
+                    keras.layers.Dense(32, "relu"),
                     keras.layers.Dense(10, "softmax"),
                 ]
             )
@@ -193,11 +209,11 @@ class TestFit:
                 x[train],
                 y[train],
                 np.isin(train, labeled),
-                settings=few_labels.Settings(teacher_steps=60, steps=150),
+                settings=settings,
                 seed=0,
                 **switches,
             )
-            answers = model.predict(x[test], verbose=0).argmax(axis=1)
+            answers = np.asarray(model(x[test])).argmax(axis=1)
             return float(np.mean(answers == y[test]))
 
         whole = accuracy(graph)
@@ -284,6 +300,14 @@ class TestRules:
         # Without validation nodes too few edges are known.
         few = fitted(data, graph=unlike)
         assert (few != fitted(data, graph=None)).any()
+
+    def test_the_graph_chooses_how_far_walks_lead(self, data: Data) -> None:
+        teleport = teleport_of_size(data.graph, SHORT.hops)
+        by_rule, by_hand = (
+            fitted(data, settings=dataclasses.replace(SHORT, teleport=each))
+            for each in (None, teleport)
+        )
+        np.testing.assert_array_equal(by_rule, by_hand)
 
     @pytest.mark.parametrize("right", [True, False])
     def test_validation_nodes_choose_the_stage(
