@@ -34,6 +34,7 @@ Floats = npt.NDArray[np.float32]
 _TELEPORTS = (0.1, 0.2, 0.4)
 _MIN_EDGES, _MIN_HOMOPHILY = 30, 0.1
 _MIN_STEPS = 300
+_MIN_SHARE = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +54,9 @@ class Settings:
         steps.
       sharpening_temperature: The temperature in [0, 1] that sharpens the targets of the
         consistency loss; lower is sharper.
+      balance: How far the losses of unlabeled nodes weight classes by their share of
+        the labels (1) instead of by how often they are predicted (0), in [0, 1]: the
+        `power` of `balance`.
       confidence: The mean over nodes of the highest class probability in soft labels.
       input_dropout: The dropout rate of float features, in [0, 0.99]. By default 0.5
         for features that are sparse or at least 90% zeros, such as bags of words, and
@@ -74,6 +78,7 @@ class Settings:
     walks: int = 4
     consistency: float = 1.0
     sharpening_temperature: float = 0.5
+    balance: float = 0.5
     confidence: float = 0.7
     input_dropout: float | None = None
     learning_rate: float = 0.01
@@ -90,6 +95,7 @@ class Settings:
             ("teleport", 1.0),
             ("consistency", np.inf),
             ("sharpening_temperature", 1.0),
+            ("balance", 1.0),
             ("confidence", 1.0),
             ("learning_rate", np.inf),
             ("input_dropout", 0.99),
@@ -193,9 +199,12 @@ def fit(
     if teacher and len(validation_rows):
         teacher_correct = network.correct(labels.y, validation_rows)
     network.set_weights(initial_weights)
-    weight = np.where(labels.weight > 0, labels.weight, probabilities.sum(axis=1) > 0)
+    weight = np.where(labels.weight > 0, labels.weight, probabilities.any(axis=1))
+    weight = weight.astype(np.float32)
     soft_labels = soften(probabilities, settings.confidence)
     soft_labels[labels.labeled] = labels.one_hot[labels.labeled]
+    used = np.flatnonzero(weight)
+    weight[used] *= balance(soft_labels[used], labels.shares, settings.balance)
     _distill(network, soft_labels, weight, settings)
     if teacher_correct is not None:
         loss = teacher_correct - network.correct(labels.y, validation_rows)
@@ -320,6 +329,42 @@ def soften(answers: Any, confidence: float = 0.7) -> Floats:
     return _softmax(logits * np.float32(np.exp(low)))
 
 
+def balance(soft_labels: Any, shares: Any, power: float = 0.5) -> Floats:
+    """Computes node weights that keep rare classes from being lost among frequent ones.
+
+    The weight of a node of class c is proportional to (s[c] / p[c]) ** power, where s
+    is the desired share of the class, and p the mean of its soft labels, at least
+    0.001. For a soft label, it is the mean over the classes. With power 1, the classes
+    have the shares s in the total weight.
+
+    Args:
+      soft_labels: Class probabilities of shape [nodes, classes].
+      shares: The desired shares of the classes, of shape [classes], such as those of
+        the labels.
+      power: How far to change the shares, from 0 (not at all) to 1.
+
+    Returns:
+      The weights, float32 of shape [nodes], with a mean of 1.
+
+    Raises:
+      ValueError: If a shape is wrong.
+    """
+    soft = plain_array(soft_labels, "soft_labels").astype(np.float32)
+    desired = plain_array(shares, "shares").astype(np.float32)
+    if soft.ndim != 2 or desired.shape != soft.shape[1:]:
+        raise ValueError(
+            "soft_labels must have shape [nodes, classes], and shares [classes], but "
+            f"their shapes are {soft.shape} and {desired.shape}."
+        )
+    return _balance(tf.constant(soft), tf.constant(desired), power).numpy()
+
+
+def _balance(soft_labels: tf.Tensor, shares: tf.Tensor, power: float) -> tf.Tensor:
+    predicted = tf.maximum(tf.reduce_mean(soft_labels, axis=0), _MIN_SHARE)
+    weights = tf.linalg.matvec(soft_labels, tf.pow(shares / predicted, power))
+    return tf.math.divide_no_nan(weights, tf.reduce_mean(weights))
+
+
 def _softmax(logits: Floats) -> Floats:
     with np.errstate(under="ignore"):
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -387,6 +432,7 @@ def _teach(
     labeled = tf.constant(labels.labeled, tf.int32)
     one_hot = tf.constant(labels.one_hot[labels.labeled])
     weight = tf.constant(labels.weight[labels.labeled])
+    shares = tf.constant(labels.shares)
 
     def batch(step: tf.Tensor) -> Any:
         seeds = tf.unstack(
@@ -423,7 +469,9 @@ def _teach(
         mean = tf.reduce_mean(tf.exp(pair), axis=0)
         mean = tf.math.log(mean + SMALLEST_PROBABILITY)
         target = tf.nn.softmax(mean / settings.sharpening_temperature)
-        cross = -tf.reduce_sum(tf.stop_gradient(target) * pair, axis=-1)
+        target = tf.stop_gradient(target)
+        cross = -tf.reduce_sum(target * pair, axis=-1)
+        cross *= _balance(target, shares, settings.balance)
         ramp = 4 * tf.cast(step, tf.float32) / settings.teacher_steps
         factor = settings.consistency * tf.minimum(ramp, 1.0)
         return labeled_loss + factor * tf.reduce_mean(cross)

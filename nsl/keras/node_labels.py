@@ -124,3 +124,8 @@ class NodeLabels:
         rows = np.zeros((len(self.y), self.classes), np.float32)
         rows[self.labeled, self.y[self.labeled]] = 1
         return rows
+
+    @property
+    def shares(self) -> Floats:
+        """The share of each class in the total weight of the labeled nodes."""
+        return self.weight @ self.one_hot / self.weight.sum()

@@ -12,10 +12,17 @@ from sklearn.datasets import load_digits
 from sklearn.neighbors import kneighbors_graph
 
 import nsl
+from nsl.data.walks import teleport_of_size
 from nsl.keras import few_labels
 
 SHORT = few_labels.Settings(
-    teacher_steps=4, steps=4, batch_size=16, walks=2, hops=3, input_dropout=0.0
+    teleport=0.3,
+    teacher_steps=4,
+    steps=4,
+    batch_size=16,
+    walks=2,
+    hops=3,
+    input_dropout=0.0,
 )
 NODES, CLASSES, WORDS = 60, 3, 8
 
@@ -99,6 +106,73 @@ class TestSoften:
         np.testing.assert_allclose(soft, [[0.8, 0.2], [0.5, 0.5]], atol=1e-4)
 
 
+class TestBalance:
+    def test_classes_get_the_wanted_shares_of_the_weight(self) -> None:
+        rng = np.random.default_rng(0)
+        soft = rng.dirichlet([9, 3, 1], 50)
+        weight = few_labels.balance(soft, [0.2, 0.3, 0.5], 1.0)
+        assert weight.dtype == np.float32
+        assert weight.mean() == pytest.approx(1, rel=1e-5)
+        factors = np.array([0.2, 0.3, 0.5]) / soft.mean(axis=0)
+        np.testing.assert_allclose(weight, soft @ factors, rtol=1e-4)
+        sure = np.eye(3)[[0] * 6 + [1] * 3 + [2]]
+        weight = few_labels.balance(sure, np.ones(3) / 3, 1.0)
+        np.testing.assert_allclose(weight @ sure, 10 / 3, rtol=1e-5)
+
+    def test_a_power_of_half_goes_half_way(self) -> None:
+        sure = np.eye(2)[[0] * 9 + [1]]
+        weight = few_labels.balance(sure, [0.5, 0.5], 0.5)
+        assert weight[-1] / weight[0] == pytest.approx(3, rel=1e-5)
+        assert weight.mean() == pytest.approx(1, rel=1e-5)
+
+    def test_classes_that_nobody_predicts(self) -> None:
+        sure = np.eye(3)[[0, 0, 1, 1]]
+        weight = few_labels.balance(sure, [0.8, 0.0, 0.2], 1.0)
+        np.testing.assert_allclose(weight, [2, 2, 0, 0], rtol=1e-5)
+        assert not few_labels.balance(sure, [0, 0, 1], 1.0).any()
+
+    def test_in_the_first_stage(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The loss of unlabeled nodes alone moves the rows of two kinds of nodes."""
+        monkeypatch.setattr(keras.optimizers, "Adam", keras.optimizers.SGD)
+        kind = np.where(np.arange(NODES) % 6 == 0, 1, 0)
+        kind[:2] = 2
+        settings = dataclasses.replace(SHORT, teacher_steps=2, learning_rate=1.0)
+        kernel = np.array([[1, 0], [0, 2], [0, 0]], np.float32)
+
+        def moved(power: float) -> np.ndarray:
+            layer = keras.layers.Dense(2, use_bias=False)
+            model = keras.Sequential([keras.Input((3,)), layer])
+            model.set_weights([kernel])
+            few_labels.teach(
+                model,
+                None,
+                np.eye(3, dtype=np.float32)[kind],
+                np.arange(NODES) % 2,
+                np.arange(NODES) < 2,
+                settings=dataclasses.replace(settings, balance=power),
+                from_logits=True,
+                seed=0,
+            )
+            return model.get_weights()[0] - kernel
+
+        answers = np.exp(kernel) / np.exp(kernel).sum(axis=1, keepdims=True)
+        targets = answers**2 / (answers**2).sum(axis=1, keepdims=True)
+        # At the second of two steps the learning rate is half of that at the start.
+        slopes = 0.5 * (targets - answers)
+        unbalanced = moved(0.0)
+        shares = unbalanced[:2, 0] / slopes[:2, 0]
+        shares = np.append(shares, 1 - shares.sum())
+        weights = targets @ np.sqrt(0.5 / (shares @ targets))
+        weights /= shares @ weights
+        assert weights[1] > 1.2 * weights[0]
+        expected = unbalanced * weights[:, np.newaxis]
+        np.testing.assert_allclose(moved(0.5), expected, rtol=1e-3, atol=1e-6)
+
+    def test_wrong_shapes_are_named(self) -> None:
+        with pytest.raises(ValueError, match=r"\(5, 3\) and \(2,\)"):
+            few_labels.balance(np.ones((5, 3)), [0.5, 0.5])
+
+
 class TestFit:
     @pytest.mark.arithmetic
     def test_digits_with_twenty_labels(self) -> None:
@@ -111,12 +185,21 @@ class TestFit:
         )
         graph = nsl.data.Graph(kneighbors_graph(x[train], 5), undirected=True)
 
+        settings = few_labels.Settings(
+            teleport=0.2,
+            hops=5,
+            teacher_steps=60,
+            steps=150,
+            batch_size=256,
+            learning_rate=0.02,
+        )
+
         def accuracy(used: nsl.data.Graph | None, **switches: bool) -> float:
             keras.utils.set_random_seed(0)
             model = keras.Sequential(
                 [
                     keras.Input((64,)),
-                    keras.layers.Dense(64, "relu"),
+                    keras.layers.Dense(32, "relu"),
                     keras.layers.Dense(10, "softmax"),
                 ]
             )
@@ -126,11 +209,11 @@ class TestFit:
                 x[train],
                 y[train],
                 np.isin(train, labeled),
-                settings=few_labels.Settings(teacher_steps=60, steps=150),
+                settings=settings,
                 seed=0,
                 **switches,
             )
-            answers = model.predict(x[test], verbose=0).argmax(axis=1)
+            answers = np.asarray(model(x[test])).argmax(axis=1)
             return float(np.mean(answers == y[test]))
 
         whole = accuracy(graph)
@@ -151,7 +234,9 @@ class TestFit:
         model.set_weights(start)
         soft = few_labels.soften(answers, SHORT.confidence)
         soft[data.labeled] = np.eye(CLASSES)[data.y[data.labeled]]
-        few_labels.distill(model, data.x, soft, settings=SHORT, seed=0)
+        shares = np.bincount(data.y[data.labeled]) / data.labeled.sum()
+        weight = few_labels.balance(soft, shares, SHORT.balance)
+        few_labels.distill(model, data.x, soft, weight, settings=SHORT, seed=0)
         distilled = np.concatenate([part.ravel() for part in model.get_weights()])
         np.testing.assert_array_equal(weights, distilled)
         np.testing.assert_array_equal(fitted(data, distillation=False), taught)
@@ -221,6 +306,14 @@ class TestRules:
         # Without validation nodes too few edges are known.
         few = fitted(data, graph=unlike)
         assert (few != fitted(data, graph=None)).any()
+
+    def test_the_graph_chooses_how_far_walks_lead(self, data: Data) -> None:
+        teleport = teleport_of_size(data.graph, SHORT.hops)
+        by_rule, by_hand = (
+            fitted(data, settings=dataclasses.replace(SHORT, teleport=each))
+            for each in (None, teleport)
+        )
+        np.testing.assert_array_equal(by_rule, by_hand)
 
     @pytest.mark.parametrize("right", [True, False])
     def test_validation_nodes_choose_the_stage(
