@@ -209,7 +209,7 @@ def _gallery(
             ("Predicted", _class_name(example.predicted, class_names)),
         ]
         if example.epsilon is not None:
-            title = "Fooled by an attack, the most fragile first"
+            title = "Fooled the model, the most fragile first"
             attacked_as = _class_name(example.attacked_as, class_names)
             facts += [
                 ("Predicted under attack", attacked_as),
