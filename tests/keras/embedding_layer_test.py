@@ -749,7 +749,8 @@ class Cell(keras.layers.Layer):
 
 class TestErrors:
     def test_unknown_layer(self):
-        with pytest.raises(ValueError, match=r"'embeding'.*it has.*'embedding'"):
+        layers = r"'embeding'.*Its layers are.*'embedding'"
+        with pytest.raises(ValueError, match=layers):
             adversarial(reader(), embedding_layer="embeding")
 
     @pytest.mark.parametrize("build_first", [True, False])
