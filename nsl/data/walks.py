@@ -16,7 +16,7 @@ class Walks:
 
     Args:
       graph: The graph, with weights that are not negative.
-      teleport: The probability of stopping, in [0, 1].
+      teleport: The probability of stopping, in [0, 1]. The attribute can be changed.
       hops: The maximum number of steps.
 
     Raises:
@@ -34,7 +34,7 @@ class Walks:
             self._sums = tf.constant(sums)
             self._splits = tf.constant(graph.row_splits)
             self._targets = tf.constant(graph.targets)
-        self._teleport, self._hops = teleport, hops
+        self.teleport, self._hops = teleport, hops
 
     def ends(self, nodes: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Samples the end of one walk from each node.
@@ -50,7 +50,7 @@ class Walks:
         draws = tf.random.stateless_uniform(shape, seed, dtype=tf.float64)
         walking = tf.ones(tf.shape(nodes), tf.bool)
         for hop in range(self._hops):
-            walking &= draws[hop, 0] >= self._teleport
+            walking &= draws[hop, 0] >= self.teleport
             first = tf.gather(self._splits, nodes)
             last = tf.gather(self._splits, nodes + 1)
             low = tf.gather(self._sums, first)
@@ -86,8 +86,10 @@ def teleport_of_size(graph: Graph, hops: int, size: float = 10.0) -> float:
     chosen = np.random.default_rng(0).choice(linked, min(len(linked), 200), False)
     count = 200
     starts = tf.constant(np.repeat(chosen, count), tf.int32)
+    walks = Walks(graph, 0.0, hops)
     for teleport in np.arange(2, 18) / 20:
-        ends = Walks(graph, teleport, hops).ends(starts, tf.constant([0, 0], tf.int64))
+        walks.teleport = teleport
+        ends = walks.ends(starts, tf.constant([0, 0], tf.int64))
         spread = []
         for row in ends.numpy().reshape(len(chosen), count):
             times = np.unique(row, return_counts=True)[1]
