@@ -236,23 +236,17 @@ class Attack(abc.ABC):
                 f"{type(self).__name__} looks for the nearest point of another class, "
                 "so it supports neither target nor loss_fn. Use nsl.attacks.PGD."
             )
-        at_layer = None
+        at_layer, size = None, batch_size or _BATCH_SIZE
         if layer is not None:
-            examples = Examples(x, y, perturbed=False)
-            size = batch_size or _BATCH_SIZE
-            model = at_layer = AtLayer(model, layer, examples, size)
-            x, y = at_layer.features, examples.y
-            limits = at_layer.limits(bounds, feature_mask)
-            bounds, feature_mask = limits["bounds"], limits["feature_mask"]
+            model = at_layer = AtLayer(model, layer, x, y, size)
+            x, y = at_layer.features, at_layer.y
+            bounds, feature_mask = at_layer.limits(bounds, feature_mask)
         examples = Examples(x, y, bounds=bounds, feature_mask=feature_mask, grid=grid)
         radii, is_list = examples.limits_of(epsilon)
-        with adapted(
-            model,
-            examples,
-            batch_size or _BATCH_SIZE,
-            output=output,
-            from_logits=from_logits,
-        ) as (adapter, size):
+        with adapted(model, examples, size, output=output, from_logits=from_logits) as (
+            adapter,
+            size,
+        ):
             results = Search(
                 self,
                 adapter,

@@ -425,6 +425,8 @@ class Examples:
         return attrs.evolve(self.limits, radius=radius, **limits)
 
     def _spread(self, value: Any, what: str) -> list[Any]:
+        if value is None:
+            return [None] * len(self.leaves)
         dtypes = [
             tf.float64 if leaf.dtype == np.float64 else tf.float32
             for leaf in self.leaves

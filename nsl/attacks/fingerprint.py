@@ -108,9 +108,9 @@ def _public(layer: Any, inner: Callable[[Any], Any]) -> Any:
         {
             name: value
             for name, value in vars(layer).items()
-            if isinstance(value, plain)
-            and not name.startswith("_")
+            if not name.startswith("_")
             and not name.endswith(_VOLATILE)
+            and isinstance(value, plain)
         }
     )
 

@@ -17,7 +17,6 @@ from nsl.keras.layer_changes import (
     Changes,
     adding,
     replacing,
-    target_layer,
     watching,
 )
 from nsl.keras.shared_pass import has_fixed_batch_size, may_share_pass, recurrent_states
@@ -25,7 +24,7 @@ from nsl.keras.side_branches import SideBranches
 from nsl.lib import keras_internals
 from nsl.lib.features import is_perturbable
 from nsl.lib.interval_bounds import interval_bounds
-from nsl.lib.layer_outputs import checked, recorded_outputs
+from nsl.lib.layer_outputs import checked, find_layer, recorded_outputs
 
 
 class Passes:
@@ -206,7 +205,7 @@ class Passes:
         """
         found = {}
         for name in self._perturbed:
-            layer = target_layer(self._base_model, name)
+            layer = find_layer(self._base_model, name)
             if isinstance(layer, keras.layers.Embedding):
                 entries = tf.range(int(layer.mask_zero), layer.input_dim)
                 # `__call__` would add activity regularization losses.
@@ -379,7 +378,7 @@ class Passes:
         chain = isinstance(model, keras.Sequential)
         # Within a call of the wrapper, layers would inherit its `training`.
         if functional and not (chain or self._perturbs_features or self._in_call):
-            layers = [target_layer(model, name) for name in self._perturbed]
+            layers = [find_layer(model, name) for name in self._perturbed]
             branches = SideBranches(model, layers)
             if branches.exist:
                 with self._stateless(clean):
@@ -536,7 +535,7 @@ class Passes:
         x = batches[0]
         if len(batches) > 1:
             x = tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *batches)
-        layers = {name: target_layer(self._base_model, name) for name in self._layers}
+        layers = {name: find_layer(self._base_model, name) for name in self._layers}
         with contextlib.ExitStack() as stack:
             recorded = {
                 name: stack.enter_context(recorded_outputs(layer, changes.get(name)))
