@@ -55,6 +55,7 @@ class AtLayer:
         batch_size: int,
     ) -> None:
         self._model = owner_of_predict(model)
+        self._adapter = ModelAdapter(self._model)
         if not hasattr(self._model, "layers"):
             raise TypeError(
                 f"layer={layer!r} needs a Keras model, but model is "
@@ -67,8 +68,6 @@ class AtLayer:
                 f"{layer!r}. With None, attacks perturb the features."
             )
         self._found = [find_layer(self._model, name) for name in self.names]
-        takes_training = keras_internals.takes_training(self._model)
-        self._kwargs = {"training": False} if takes_training else {}
         examples = Examples(x, y, perturbed=False)
         self._x, self.y, self._batch_size = examples.x, examples.y, batch_size
         outputs, self._masks = self._outputs()
@@ -160,8 +159,7 @@ class AtLayer:
 
         # A new partial: TensorFlow warns about repeated tracing of the same function.
         run = tf.function(functools.partial(outputs_and_masks), autograph=False)
-        adapter = ModelAdapter(self._model)
-        found, masks = adapter.in_batches(run, self._x, self._batch_size)
+        found, masks = self._adapter.in_batches(run, self._x, self._batch_size)
         outputs, kept = {}, {}
         for name, of_layer, of_mask in zip(self.names, found, masks, strict=True):
             if not all(output.dtype.kind == "f" for output in of_layer):
@@ -182,7 +180,7 @@ class AtLayer:
                 stack.enter_context(recorded_outputs(layer, change))
                 for layer, change in zip(self._found, changes, strict=True)
             ]
-            outputs = self._model(x, **self._kwargs)
+            outputs = self._adapter.call_uncounted(x)
         recorded = [
             checked(of_layer, layer)
             for of_layer, layer in zip(found, self._found, strict=True)

@@ -6,7 +6,7 @@ target classes t of shape [batch], it grows as t becomes more likely.
 """
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 
@@ -108,6 +108,12 @@ OBJECTIVES: Registry[Objective] = Registry(
 )
 for _objective in (cross_entropy, margin, dlr):
     OBJECTIVES.add(_objective.__name__, _objective)
+
+
+def check_objective(instance: Any, attribute: Any, value: Any) -> None:
+    """Validates an attrs field; raises ValueError for the name of no objective."""
+    del instance, attribute
+    objective_of(value)
 
 
 def objective_of(name: str | Objective) -> Objective:
