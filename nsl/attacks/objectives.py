@@ -5,12 +5,15 @@ An objective takes logits z of shape [batch, classes] and the true classes y of 
 target classes t of shape [batch], it grows as t becomes more likely.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import tensorflow as tf
 
 from nsl.lib.registry import Registry
+
+_STRAIGHT_BELOW = -30.0
 
 Objective: TypeAlias = Callable[[tf.Tensor, tf.Tensor, tf.Tensor | None], tf.Tensor]
 
@@ -20,6 +23,10 @@ def cross_entropy(
 ) -> tf.Tensor:
     """Computes the cross-entropy of the true class, or the negative one of the target.
 
+    With d the logarithm of the summed exponentials of all other logits, minus the
+    class's own, it is log(1 + exp(d)). Its gradient vanishes in float32 for
+    overconfident models, so that below d = -30 (1e-13) the tangent there replaces it.
+
     Args:
       logits: A floating tensor of shape [batch, classes].
       labels: The true classes, an integer tensor of shape [batch].
@@ -28,9 +35,13 @@ def cross_entropy(
     Returns:
       -log softmax(z)_y, or log softmax(z)_t; a tensor of shape [batch].
     """
-    if targets is None:
-        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-    return -tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
+    classes = labels if targets is None else targets
+    own = _one_hot(logits, classes)
+    others = tf.where(own, tf.fill(tf.shape(logits), logits.dtype.min), logits)
+    lead = tf.reduce_logsumexp(others, axis=1) - _at(logits, classes)
+    curved = tf.maximum(lead, _STRAIGHT_BELOW)
+    found = tf.nn.softplus(curved) + math.exp(_STRAIGHT_BELOW) * (lead - curved)
+    return found if targets is None else -found
 
 
 def margin(

@@ -22,12 +22,13 @@ from nsl.lib.registry import Registry
 _DRAWS = 20
 
 
-def _apgd(norm: Any, restarts: int = 1, **settings: Any) -> Attack:
+def _apgd(norm: Any, samples: int = 1, **settings: Any) -> Attack:
     return AutoPGD(
         norm=norm,
-        restarts=restarts,
+        samples=samples,
         large_radii=norm in (NormType.L1, NormType.L2),
-        early_stop=True,
+        # The remaining steps make success on a random model more probable.
+        early_stop=samples == 1,
         **settings,
     )
 
