@@ -40,7 +40,7 @@ def fingerprint(value: Any, other: Callable[[Any], Any] = id) -> Any:
 
 
 def _of(value: Any, other: Callable[[Any], Any], above: frozenset[int]) -> Any:
-    if isinstance(value, _PLAIN):
+    if type(value) in _PLAIN or isinstance(value, _PLAIN):
         return value
     if isinstance(value, enum.Enum):
         return (type(value).__qualname__, value.name)

@@ -36,9 +36,8 @@ def cross_entropy(
       -log softmax(z)_y, or log softmax(z)_t; a tensor of shape [batch].
     """
     classes = labels if targets is None else targets
-    own = _one_hot(logits, classes)
-    others = tf.where(own, tf.fill(tf.shape(logits), logits.dtype.min), logits)
-    lead = tf.reduce_logsumexp(others, axis=1) - _at(logits, classes)
+    others = tf.reduce_logsumexp(_others(logits, classes), axis=1)
+    lead = others - logit_of(logits, classes)
     curved = tf.maximum(lead, _STRAIGHT_BELOW)
     found = tf.nn.softplus(curved) + math.exp(_STRAIGHT_BELOW) * (lead - curved)
     return found if targets is None else -found
@@ -57,8 +56,8 @@ def margin(
       the attack has succeeded.
     """
     if targets is None:
-        return likeliest_other(logits, labels) - _at(logits, labels)
-    return _at(logits, targets) - likeliest_other(logits, targets)
+        return likeliest_other(logits, labels) - logit_of(logits, labels)
+    return logit_of(logits, targets) - likeliest_other(logits, targets)
 
 
 def dlr(
@@ -88,22 +87,27 @@ def dlr(
         )
     largest = tf.math.top_k(logits, k=needed).values
     if targets is None:
-        lead = _at(logits, labels) - likeliest_other(logits, labels)
+        lead = logit_of(logits, labels) - likeliest_other(logits, labels)
         spread = largest[:, 0] - largest[:, 2]
     else:
-        lead = _at(logits, labels) - _at(logits, targets)
+        lead = logit_of(logits, labels) - logit_of(logits, targets)
         spread = largest[:, 0] - (largest[:, 2] + largest[:, 3]) / 2
     return -lead / (spread + 1e-12)
 
 
 def likeliest_other(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
     """Returns the largest logit of all other classes, of shape [batch]."""
-    taken = _one_hot(logits, classes)
+    return tf.reduce_max(_others(logits, classes), axis=1)
+
+
+def _others(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+    """Returns the logits with the lowest finite number at each example's class."""
     lowest = tf.fill(tf.shape(logits), logits.dtype.min)
-    return tf.reduce_max(tf.where(taken, lowest, logits), axis=1)
+    return tf.where(_one_hot(logits, classes), lowest, logits)
 
 
-def _at(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+def logit_of(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+    """Returns the logit of each example's class, of shape [batch]."""
     chosen = tf.where(_one_hot(logits, classes), logits, tf.zeros_like(logits))
     return tf.reduce_sum(chosen, axis=1)
 

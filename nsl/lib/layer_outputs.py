@@ -45,9 +45,9 @@ def find_layer(model: Any, name: str) -> Any:
             "Floating inputs need no layer: they are perturbed if no layer is given, "
             "or together with layers by perturb_features=True."
         )
-    for outer in keras_internals.all_layers(model):
+    for outer in filter(_is_loop, keras_internals.all_layers(model)):
         inner = keras_internals.all_layers(outer, include_self=False)
-        if _is_loop(outer) and any(found is layer for layer in inner):
+        if any(found is layer for layer in inner):
             raise ValueError(
                 f"Expected a layer that runs once per pass, but '{name}' is part of "
                 f"the cell of the recurrent layer '{outer.name}'. A cell runs in a "
