@@ -17,6 +17,7 @@ from nsl.files.edge_files import COUNTED, EdgeFile
 from nsl.files.id_table import as_strings
 from nsl.tools import example_index, tfrecord
 from nsl.tools.embedding_files import EmbeddingParser, table_blocks
+from nsl.tools.job_output import JobOutput
 
 
 class _ReadFiles(beam.PTransform):
@@ -101,28 +102,20 @@ def read_embeddings(
     return _ReadFiles(paths, _ReadEmbeddingsFn(id_feature_name, embedding_feature_name))
 
 
-def write(
-    path: str, num_shards: int | None, compression: str | None
-) -> beam.PTransform:
+def write(output: JobOutput) -> beam.PTransform:
     """Returns a transform that writes concatenated bytes.
 
-    The files get their final names when all are complete.
-
-    Args:
-      path: The path of the output.
-      num_shards: The number of shards `<path>-00000-of-0000N`, or None for a single
-        file, which one worker writes.
-      compression: None, 'none' or 'gzip'.
+    The files get their final names when all are complete. One worker writes a file.
     """
     return beam.io.WriteToText(
-        path,
+        output.path,
         append_trailing_newlines=False,
-        num_shards=num_shards or 1,
-        shard_name_template="" if num_shards is None else "-SSSSS-of-NNNNN",
+        num_shards=output.num_shards or 1,
+        shard_name_template="" if output.num_shards is None else "-SSSSS-of-NNNNN",
         coder=beam.coders.BytesCoder(),
         compression_type=(
             CompressionTypes.GZIP
-            if compression == "gzip"
+            if output.compression == "gzip"
             else CompressionTypes.UNCOMPRESSED
         ),
     )
