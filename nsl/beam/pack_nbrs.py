@@ -20,8 +20,6 @@ from nsl.tools import command_line, tfrecord
 from nsl.tools.job_output import JobOutput
 from nsl.tools.pack_nbrs import ARGUMENTS, USAGE, check_arguments, define_flags
 
-_FRAME_BYTES = len(tfrecord.frame(b""))
-
 
 def pack_nbrs(
     labeled_examples_path: Paths,
@@ -157,7 +155,7 @@ def _report(counters: dict[str, int], distributions: dict[str, Any]) -> dict[str
             "max": neighbors.max,
         }
     report["output_bytes"] = (
-        counters.get("record_bytes", 0) + _FRAME_BYTES * report["records"]
+        counters.get("record_bytes", 0) + tfrecord.FRAME_BYTES * report["records"]
     )
     return report
 

@@ -15,17 +15,15 @@ import numpy.typing as npt
 from absl import flags, logging
 
 from nsl.configs import GraphBuilderConfig, SearchIndex
-from nsl.files.edge_files import EdgeWriter, check_edge_output, edge_output
+from nsl.files.edge_files import check_edge_output, edge_output
 from nsl.files.input_files import PathLike, Paths, expand_paths
 from nsl.tools import command_line, similarity, workers
 from nsl.tools.embedding_files import embeddings_of, read_embeddings
-from nsl.tools.embeddings import Embeddings
 from nsl.tools.graph_statistics import GraphStatistics
 from nsl.tools.indexes import AllPairs, make_index
 from nsl.tools.job_output import JobOutput
 from nsl.tools.nearest_neighbors import mutual_pairs
 from nsl.tools.similar_pairs import nearest_pairs, similar_pairs
-from nsl.tools.similarity import Pairs
 
 ARGUMENTS = "embeddings.tfr... graph.tsv"
 USAGE = f"""\
@@ -38,8 +36,6 @@ compressed, and local or at any URL that tf.io.gfile opens. The format (TFRecord
 Parquet, Arrow or .npy) is detected from the content. Each line of graph.tsv is
 source<TAB>target<TAB>cosine similarity; an output name that ends in .parquet writes a
 table with these columns."""
-
-_CHUNK_EDGES = 1 << 16
 
 
 class GraphBuilder:
@@ -164,13 +160,13 @@ def build_graph_from_config(
                 embeddings, index.searches(), product, threshold
             ):
                 statistics.add_both_ways(pairs.sources, pairs.targets)
-                _write(file, embeddings, pairs, both_ways=True)
+                file.write(embeddings.ids, *pairs, both_ways=True)
         else:
             pairs = nearest_pairs(embeddings, index.searches(), product, threshold, k)
             if config.mutual:
                 pairs = mutual_pairs(pairs, len(embeddings))
             statistics.add(pairs.sources, pairs.targets)
-            _write(file, embeddings, pairs, both_ways=False)
+            file.write(embeddings.ids, *pairs)
 
     report = statistics.report()
     if not isinstance(index, AllPairs):
@@ -199,20 +195,6 @@ def list_inputs(embedding_files: Paths | npt.NDArray[Any]) -> list[list[str]]:
     if not inputs:
         raise ValueError("embedding_files must name at least one file.")
     return inputs
-
-
-def _write(
-    file: EdgeWriter, embeddings: Embeddings, pairs: Pairs, both_ways: bool
-) -> None:
-    ids = embeddings.ids
-    for start in range(0, len(pairs.sources), _CHUNK_EDGES):
-        chunk = slice(start, start + _CHUNK_EDGES)
-        file.write(
-            [ids[node] for node in pairs.sources[chunk].tolist()],
-            [ids[node] for node in pairs.targets[chunk].tolist()],
-            pairs.similarities[chunk].tolist(),
-            both_ways,
-        )
 
 
 def build_graph(
