@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import numpy as np
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 # pyarrow is optional, so its types are not available to type checkers.
 Column: TypeAlias = Any
+# Writes sources, targets, weights, and whether reverses follow the edges.
+AppendEdges: TypeAlias = Callable[
+    [Sequence[bytes], Sequence[bytes], Sequence[float], bool], None
+]
 
 _CHUNK_ROWS = 1 << 16
 _PARQUET, _ARROW = b"PAR1", b"ARROW1"
@@ -293,52 +298,38 @@ class _Stream(io.RawIOBase):
         return view.nbytes
 
 
-class EdgeTableWriter:
-    """Writes edges as a Parquet file with the columns source, target and weight."""
+@contextlib.contextmanager
+def edge_table(file: OutputFile, path: str) -> Iterator[AppendEdges]:
+    """Writes a Parquet file with the columns source, target and weight.
 
-    def __init__(self, file: OutputFile, path: str) -> None:
-        """Begins the file.
+    Args:
+      file: The file to write to.
+      path: The final path, for errors.
 
-        Args:
-          file: The file to write to.
-          path: The final path, for errors.
+    Yields:
+      A function that appends edges.
 
-        Raises:
-          ImportError: If pyarrow is not installed.
-        """
-        pa = self._pa = _pyarrow(path)
-        self._schema = pa.schema(
-            [
-                ("source", pa.string()),
-                ("target", pa.string()),
-                ("weight", pa.float64()),
-            ]
-        )
-        parquet = _pyarrow(path, "pyarrow.parquet")
-        self._writer = parquet.ParquetWriter(_Stream(file), self._schema)
+    Raises:
+      ImportError: If pyarrow is not installed.
+    """
+    pa = _pyarrow(path)
+    columns = {"source": pa.string(), "target": pa.string(), "weight": pa.float64()}
+    schema = pa.schema(list(columns.items()))
 
-    def write(
-        self,
+    def append(
         sources: Sequence[bytes],
         targets: Sequence[bytes],
         weights: Sequence[float],
-        both_ways: bool = False,
+        both_ways: bool,
     ) -> None:
-        """Writes edges; with `both_ways`, also their reverses."""
-        pa = self._pa
+        ends = pa.array([*sources, *targets], pa.binary()).cast(pa.string())
+        rows = np.arange(len(ends)).reshape(2, -1)
         if both_ways:
-            sources, targets = (
-                [end for pair in zip(a, b, strict=True) for end in pair]
-                for a, b in ((sources, targets), (targets, sources))
-            )
-            weights = [weight for weight in weights for _ in range(2)]
-        columns = [
-            pa.array(sources, pa.binary()).cast(pa.string()),
-            pa.array(targets, pa.binary()).cast(pa.string()),
-            pa.array(weights, pa.float64()),
-        ]
-        self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
+            rows = np.stack([pairs.T.reshape(-1) for pairs in (rows, rows[::-1])])
+            weights = np.repeat(weights, 2).tolist()
+        table = [*map(ends.take, rows), pa.array(weights, pa.float64())]
+        writer.write_table(pa.Table.from_arrays(table, schema=schema))
 
-    def close(self) -> None:
-        """Writes the footer of the file."""
-        self._writer.close()
+    parquet = _pyarrow(path, "pyarrow.parquet")
+    with parquet.ParquetWriter(_Stream(file), schema) as writer:
+        yield append

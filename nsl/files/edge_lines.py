@@ -8,30 +8,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from nsl.files.edge_columns import EdgeColumns, named_columns
-from nsl.files.id_table import Ids, Strings
+from nsl.files.edge_columns import LARGEST_WEIGHT, EdgeColumns, Edges, named_columns
+from nsl.files.id_table import Strings
 
-_LARGEST_WEIGHT = float(np.finfo(np.float32).max)
 _TAB, _NEWLINE, _QUOTE = b'\t\n"'
 _COMMENTS = np.frombuffer(b"#%", np.uint8)
 _AFTER_COMMENT_SIGN = np.frombuffer(b" \t#%\n", np.uint8)
 _FORM = "source<TAB>target or source<TAB>target<TAB>weight"
-
-
-class Edges(NamedTuple):
-    """A chunk of edges, as columns of equal length.
-
-    Attributes:
-      sources: The ids of the sources: UTF-8, or int64 if the file stores integers.
-      targets: The ids of the targets.
-      weights: The weights, finite in float32.
-    """
-
-    sources: Ids
-    targets: Ids
-    weights: npt.NDArray[Any]
 
 
 class Layout(NamedTuple):
@@ -268,7 +252,7 @@ def _parse_regular(text: bytes, width: int | None) -> Edges | None:
             weights = np.fromiter(map(float, texts), np.float64, len(texts))
         except ValueError:
             return None
-        if not (np.abs(weights) <= _LARGEST_WEIGHT).all():
+        if not (np.abs(weights) <= LARGEST_WEIGHT).all():
             return None
     sources, targets = (
         Strings(text, starts[:, column], ends[:, column]) for column in range(2)
@@ -361,7 +345,7 @@ def parse_weight(text: str | bytes | float) -> float:
         ) from None
     if not math.isfinite(weight):
         raise ValueError(f"the weight must be finite, but is {weight}")
-    if abs(weight) > _LARGEST_WEIGHT:
+    if abs(weight) > LARGEST_WEIGHT:
         raise ValueError(f"the weight {weight} is too large to be finite in float32")
     return weight
 
@@ -369,12 +353,6 @@ def parse_weight(text: str | bytes | float) -> float:
 def _quote(value: object) -> str:
     quoted = repr(value).removeprefix("b")
     return quoted if len(quoted) <= 100 else quoted[:97] + "..."
-
-
-def first_infinite(weights: npt.NDArray[np.floating]) -> int | None:
-    """Returns the index of the first weight that is not finite in float32, or None."""
-    fine = np.abs(weights) <= _LARGEST_WEIGHT
-    return None if fine.all() else int(np.argmin(fine))
 
 
 def check_node_id(node: bytes) -> None:
@@ -401,7 +379,10 @@ def _quoted(nodes: Sequence[bytes]) -> Sequence[bytes]:
 
 
 def format_edges(
-    sources: Sequence[bytes], targets: Sequence[bytes], weights: Iterable[float]
+    sources: Sequence[bytes],
+    targets: Sequence[bytes],
+    weights: Iterable[float],
+    both_ways: bool = False,
 ) -> bytes:
     """Formats edges as lines, with six decimals of the weight.
 
@@ -409,30 +390,16 @@ def format_edges(
       sources: The ids of the sources, none of them empty.
       targets: The ids of the targets, none of them empty.
       weights: The weights.
+      both_ways: Whether the reverse of each edge follows it.
 
     Returns:
-      One line for each edge.
+      One line for each edge; two with `both_ways`.
     """
     sources, targets = _quoted(sources), _quoted(targets)
-    return b"".join(
-        map(b"%b\t%b\t%.6f\n".__mod__, zip(sources, targets, weights, strict=True))
-    )
-
-
-def format_edges_both_ways(
-    sources: Sequence[bytes], targets: Sequence[bytes], weights: Iterable[float]
-) -> bytes:
-    """Formats each edge and its reverse as lines.
-
-    Args:
-      sources: The ids of the sources, none of them empty.
-      targets: The ids of the targets, none of them empty.
-      weights: The weights.
-
-    Returns:
-      Two lines for each edge.
-    """
-    texts = list(map(b"%.6f".__mod__, weights))
-    sources, targets = _quoted(sources), _quoted(targets)
-    columns = zip(sources, targets, texts, targets, sources, texts, strict=True)
-    return b"".join(map(b"%b\t%b\t%b\n%b\t%b\t%b\n".__mod__, columns))
+    line = b"%b\t%b\t%.6f\n"
+    columns: list[Iterable[Any]] = [sources, targets, weights]
+    if both_ways:
+        columns[2] = texts = list(map(b"%.6f".__mod__, weights))
+        columns += [targets, sources, texts]
+        line = b"%b\t%b\t%b\n" * 2
+    return b"".join(map(line.__mod__, zip(*columns, strict=True)))

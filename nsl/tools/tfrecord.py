@@ -17,7 +17,7 @@ from nsl.files import input_files
 
 _HEADER = struct.Struct("<QI")
 _CHECKSUM = struct.Struct("<I")
-_FRAME_BYTES = _HEADER.size + _CHECKSUM.size
+FRAME_BYTES = _HEADER.size + _CHECKSUM.size
 _CHUNK_BYTES = 1 << 22
 _KNOWN_HEADERS = 1 << 12
 
@@ -119,7 +119,7 @@ class RecordFile:
                     length = _HEADER.unpack(header)[0]
                     if len(lengths) < _KNOWN_HEADERS:
                         lengths[header] = length
-                end = at + _FRAME_BYTES + length
+                end = at + FRAME_BYTES + length
                 if start + end > self.size:
                     raise self._truncation(number, start + at)
                 if end <= len(chunk):

@@ -105,10 +105,12 @@ def test_what_is_written_is_read_again(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     path = tmp_path_factory.getbasetemp() / f"written.{suffix}"
+    ids = [node for source, target, _ in edges for node in (source, target)]
+    numbers = np.arange(len(ids)).reshape(-1, 2).T
+    weights = np.array([weight for _, _, weight in edges])
     with edge_output(str(path)) as file:
         for both_ways in (False, True):
-            if edges:
-                file.write(*zip(*edges, strict=True), both_ways)
+            file.write(ids, *numbers, weights, both_ways)
     back = [[edge, (edge[1], edge[0], edge[2])] for edge in edges]
     assert read(path) == edges + [edge for both in back for edge in both]
 

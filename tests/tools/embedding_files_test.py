@@ -127,7 +127,7 @@ def test_the_command_takes_ids(folder: Path) -> None:
         (VECTORS, {"ids": ["a\tb", *IDS[1:]]}, "contains a tab"),
         (VECTORS, {"label_feature_name": "y"}, "label_feature_name='y' needs files"),
         ("x.npy", {"label_feature_name": "y"}, "x.npy is an array"),
-        ("x.npy", {"ids": IDS[1:]}, "x.npy has more rows than there are ids left"),
+        ("x.npy", {"ids": IDS[1:]}, "x.npy, row 39: there are more rows than ids"),
         ("first.npy", {"ids": IDS}, "arrays, 25, but have 40"),
         ("x.arrow", {"ids": IDS}, "arrays, 0, but have 40"),
         (
@@ -137,7 +137,7 @@ def test_the_command_takes_ids(folder: Path) -> None:
         ),
         (["x.npy", "x.npy"], {"ids": [*IDS, *IDS]}, "is duplicated"),
         (["first.npy", "three.npy"], {}, "three.npy, row 0: .* 3 values, .* 4"),
-        ("objects.npy", {}, "objects.npy is not an array of numbers"),
+        ("objects.npy", {}, "objects.npy cannot be read as an array: .*objects"),
         ("x.npz", {}, "x.npz is not a TFRecord file: it is a zip archive"),
         ("x.parquet", {"embedding_feature_name": "v"}, "no column 'v'; .* 'id'"),
         ("x.parquet", {"embedding_feature_name": "id"}, "'id' must hold lists of num"),
