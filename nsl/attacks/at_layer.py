@@ -15,6 +15,7 @@ from nsl.attacks.model_adapter import ModelAdapter, owner_of_predict
 from nsl.lib import keras_internals
 from nsl.lib.features import is_perturbable
 from nsl.lib.layer_outputs import Change, checked, find_layer, recorded_outputs
+from nsl.lib.masks import note_padding
 
 _ONE_LENGTH = (
     "Pad all texts to the same length, such as by "
@@ -156,7 +157,8 @@ class AtLayer:
         """Returns the layers' outputs, and masks that are 0 at padding; arrays."""
 
         def outputs_and_masks(x: Any) -> Any:
-            _, found = self._run(x, [None] * len(self.names))
+            y_pred, found = self._run(x, [None] * len(self.names))
+            note_padding(found, x, y_pred)
             return found, [
                 [keras_internals.mask_of(output) for output in outputs]
                 for outputs in found
