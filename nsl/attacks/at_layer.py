@@ -15,6 +15,7 @@ from nsl.attacks.model_adapter import ONE_LENGTH, ModelAdapter, owner_of_predict
 from nsl.lib import keras_internals
 from nsl.lib.features import is_perturbable
 from nsl.lib.layer_outputs import Change, checked, find_layer, recorded_outputs
+from nsl.lib.masks import note_padding
 
 _INPUTS, _CENTERS = "inputs of the model", "outputs of the layers"
 
@@ -150,7 +151,8 @@ class AtLayer:
 
         def outputs_and_masks(x: Any, memory: Any) -> Any:
             del memory
-            _, found = self._run(x, [None] * len(self.names))
+            y_pred, found = self._run(x, [None] * len(self.names))
+            note_padding(found, x, y_pred)
             masks = tf.nest.map_structure(keras_internals.mask_of, found)
             return tf.nest.map_structure(_at_least_32_bits, found), [
                 [[] if mask is None else [mask] for mask in of_layer]
