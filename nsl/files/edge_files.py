@@ -212,7 +212,8 @@ class EdgeFile:
         try:
             places = table_columns(table.names)
         except ValueError as error:
-            raise ValueError(f"{self.path}: {error}.") from None
+            message = str(error).rstrip(".")
+            raise ValueError(f"{self.path}: {message}.") from None
         names = [table.names[place] for place in places if place is not None]
         with Progress(f"Reading {self.path}", table.rows, "rows") as progress:
             for first, columns in table.batches(names):
@@ -232,7 +233,8 @@ class EdgeFile:
         try:
             columns = array_columns(np.load(file, allow_pickle=False))
         except ValueError as error:
-            raise ValueError(f"{self.path}: {error}.") from None
+            message = str(error).rstrip(".")
+            raise ValueError(f"{self.path}: {message}.") from None
         for first in range(0, len(columns[0]), _ARRAY_EDGES):
             parts = [column[first : first + _ARRAY_EDGES] for column in columns]
             self._places = range(first, first + len(parts[0]))
