@@ -71,7 +71,7 @@ class ModelAdapter:
         self._narrows = False
         self._memory: list[int] = []
         self._kinds: Any = None
-        self._passes = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self._passes = tf.Variable(0, dtype=tf.int64, trainable=False)  # type: ignore[arg-type]
         self._programs: OrderedDict[Hashable, Any] = OrderedDict()
         self._given_from_logits = from_logits
         self.from_logits = from_logits

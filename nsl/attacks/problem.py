@@ -94,7 +94,7 @@ class Problem:
         """Returns two integers that seed random numbers, different ones for each i."""
         if i is None:
             return self._seed
-        return tf.random.experimental.stateless_fold_in(self._seed, i)
+        return tf.random.experimental.stateless_fold_in(self._seed, i)  # type: ignore[attr-defined]
 
     def project(self, perturbation: tf.Tensor, factor: Any = 1.0) -> tf.Tensor:
         """Projects onto the box and the ball of `factor` radii at once; rows."""
@@ -206,11 +206,11 @@ class Problem:
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             leaves = tf.nest.flatten(x)
-            sources = {i: f for i, f in enumerate(leaves) if is_perturbable(f)}
+            sources = {str(i): f for i, f in enumerate(leaves) if is_perturbable(f)}
             tape.watch(sources)
             values, fooled = self._values(x)
         found = tape.gradient(values, sources)
-        gradients = [found.get(i) for i in range(len(leaves))]
+        gradients = [found.get(str(i)) for i in range(len(leaves))]
         if all(gradient is None for gradient in gradients):
             raise NoGradientError(
                 "The model's outputs have no gradient with respect to any of the "
@@ -230,7 +230,8 @@ class Problem:
             if self._criterion is None:
                 fooled = tf.zeros_like(self.none[:, 0], tf.bool)
             else:
-                fooled = ~tf.cast(self._criterion(self.labels, outputs), tf.bool)
+                answers = tf.cast(self._criterion(self.labels, outputs), tf.bool)
+                fooled = tf.logical_not(answers)
             return tf.cast(values, self.dtype), fooled
         logits = self._model.logits(x, self.batch.memory)
         values = self._objective(logits, self.labels, self.targets)

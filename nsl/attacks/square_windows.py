@@ -1,5 +1,7 @@
 """The windows of the Square attack: their sizes and patterns."""
 
+from typing import cast
+
 import numpy as np
 import tensorflow as tf
 
@@ -11,7 +13,7 @@ _TILES = 5
 def level(query: tf.Tensor, num_queries: int) -> tf.Tensor:
     """Returns how often the area has been halved before a query, int32, at most 9."""
     limits = tf.constant(_HALVINGS * num_queries, tf.float32)
-    passed = tf.cast(query, tf.float32)[..., tf.newaxis] > limits
+    passed = tf.expand_dims(tf.cast(query, tf.float32), -1) > limits
     return tf.reduce_sum(tf.cast(passed, tf.int32), axis=-1)
 
 
@@ -134,7 +136,7 @@ def place(
     Returns:
       A tensor of shape [batch, height, width, 1].
     """
-    height, width = canvases.shape[1:]
+    _, height, width = cast(tuple[int, int, int], canvases.shape)
     rows = tf.math.floormod(tf.range(height) - top[:, tf.newaxis], height)
     columns = tf.math.floormod(tf.range(width) - left[:, tf.newaxis], width)
     index = (

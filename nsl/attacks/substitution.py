@@ -437,7 +437,7 @@ class _Search:
         )
         outputs = self._outputs(x)
         if self._loss_fn is not None:
-            values = per_example(self._loss_fn(labels, outputs))
+            values: Any = per_example(self._loss_fn(labels, outputs))
             fooled = np.zeros(len(records), bool)
             if self._criterion is not None:
                 fooled = ~np.asarray(self._criterion(labels, outputs), bool)

@@ -90,8 +90,8 @@ def named_columns(names: Sequence[object]) -> EdgeColumns | None:
         return None
     if len(found) > 1:
         raise ValueError(
-            f"the columns {list(names)} have several names for the ends of an edge; "
-            "keep only source, target and weight"
+            f"The columns {list(names)} have several names for the ends of an edge; "
+            "keep only source, target and weight."
         )
     ((source, target),) = found
     others = [place for place in range(len(names)) if place not in (source, target)]
@@ -106,9 +106,9 @@ def named_columns(names: Sequence[object]) -> EdgeColumns | None:
     ]
     if unclear:
         raise ValueError(
-            f"it is ambiguous which of the columns {list(names)} holds the weights: "
+            f"It is ambiguous which of the columns {list(names)} holds the weights: "
             "rename it to 'weight', or, for weights of 1, remove "
-            f"{[names[place] for place in unclear]}"
+            f"{[names[place] for place in unclear]}."
         )
     return EdgeColumns(source, target, None)
 
@@ -127,8 +127,8 @@ def table_columns(names: Sequence[object]) -> EdgeColumns:
         return columns
     if len(names) not in (2, 3):
         raise ValueError(
-            "a table of edges must have columns source, target and weight, but the "
-            f"columns are {list(names)}"
+            "A table of edges must have columns source, target and weight, but the "
+            f"columns are {list(names)}."
         )
     return EdgeColumns(0, 1, 2 if len(names) == 3 else None)
 
@@ -155,13 +155,13 @@ def array_columns(array: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
         if array.ndim == 2 and array.shape[0] == array.shape[1]:
             hint = "; pass an adjacency matrix as scipy.sparse.csr_array(matrix)"
         raise ValueError(
-            "an array of edges must have shape [edges, 2], [2, edges], [edges, 3] or "
-            f"[3, edges], but has shape {array.shape}{hint}"
+            "An array of edges must have shape [edges, 2], [2, edges], [edges, 3] or "
+            f"[3, edges], but has shape {array.shape}{hint}."
         )
     if {2, 3} >= set(array.shape):
         raise ValueError(
-            f"an array of shape {array.shape} is ambiguous: edges may be rows or "
-            "columns. Pass a tuple (sources, targets) or (sources, targets, weights)"
+            f"An array of shape {array.shape} is ambiguous: edges may be rows or "
+            "columns. Pass a tuple (sources, targets) or (sources, targets, weights)."
         )
     columns = list(array if array.shape[0] in (2, 3) else array.T)
     if array.dtype.kind == "f":
@@ -170,7 +170,7 @@ def array_columns(array: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
             with np.errstate(invalid="ignore"):
                 ids = columns[place].astype(np.int64)
             if (ids != columns[place]).any():
-                raise ValueError("the ids in an array of edges must be whole numbers")
+                raise ValueError("The ids in an array of edges must be whole numbers.")
             columns[place] = ids
     return columns
 

@@ -184,7 +184,8 @@ class EdgeFile:
         try:
             places = table_columns(table.names)
         except ValueError as error:
-            raise ValueError(f"{self.path}: {error}.") from None
+            message = str(error).rstrip(".")
+            raise ValueError(f"{self.path}: {message}.") from None
         names = [table.names[place] for place in places if place is not None]
         with Progress(f"Reading {self.path}", table.rows, "rows") as progress:
             for first, columns in table.batches(names):

@@ -603,10 +603,10 @@ def _distill(
     rng = np.random.default_rng(network.seed)
     per_epoch = len(rows) // size
     epochs = -(-steps // per_epoch)
-    nodes = np.concatenate(
+    order = np.concatenate(
         [rng.permutation(rows)[: per_epoch * size] for _ in range(epochs)]
     )
-    nodes = tf.constant(nodes.reshape(-1, size), tf.int32)
+    nodes = tf.constant(order.reshape(-1, size), tf.int32)
     targets, weights = tf.constant(soft_labels), tf.constant(weight, tf.float32)
 
     def batch(step: tf.Tensor) -> Any:

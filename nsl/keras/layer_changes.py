@@ -53,7 +53,7 @@ def _added(
         )
     perturbation = tf.cast(perturbations[position], output.dtype)
     rest = tf.shape(output)[0] - tf.shape(perturbation)[0]
-    paddings = [[0, rest], *[[0, 0]] * (output.shape.rank - 1)]
+    paddings = tf.stack([[0, rest], *[[0, 0]] * (output.shape.rank - 1)])
     return output + tf.ensure_shape(tf.pad(perturbation, paddings), output.shape)
 
 

@@ -358,7 +358,8 @@ class Passes:
             else:
                 loss = loss_fn(outputs.model)
             target = self.scaled(loss)
-        of_features, of_added = tape.gradient(target, (features, added))
+        gradients: Any = tape.gradient(target, (features, added))
+        of_features, of_added = gradients
         return Point(
             self.unscaled(x, of_features) if self._perturbs_features else None,
             self.unscaled(perturbations, of_added),

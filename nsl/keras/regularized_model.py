@@ -451,7 +451,7 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
                 metric = keras.metrics.Mean(name=f"scaled_{name}_loss")
                 self._term_metrics[name] = metric
         if self._epoch is None and any(term.start_epoch for term in terms):
-            self._epoch = tf.Variable(0, False, dtype=tf.int64)
+            self._epoch = tf.Variable(0, False, dtype=tf.int64)  # type: ignore[arg-type]
 
     def _prepared_arguments(
         self, method: Any, args: Any, kwargs: Any

@@ -1,5 +1,6 @@
 """The threat model: which perturbations of an example an attacker may use."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -9,7 +10,7 @@ from nsl.lib import positions, rows
 from nsl.lib.features import is_perturbable
 from nsl.lib.norms import Norm
 
-_Leaves = list[tf.Tensor | None]
+_Leaves = Sequence[Any]
 
 
 class ThreatModel:

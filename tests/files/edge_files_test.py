@@ -358,7 +358,7 @@ def test_arrays(tmp_path: Path) -> None:
     ],
 )
 def test_arrays_of_no_meaning_or_several(array: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=rf"^[A-Z].*{message}.*\.$"):
         array_columns(array)
 
 
