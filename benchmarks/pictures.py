@@ -191,7 +191,7 @@ def robust_mnist(
     epsilon: float,
     curves_title: str,
 ) -> None:
-    """Draws an image of each digit, and accuracy over epsilon with those of the table."""
+    """Draws an image of each digit, and accuracy against epsilon."""
     figure = Figure(figsize=(13, 4.6), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=[1.55, 1])
     _images(left, names, clean, attacked, answers, title)

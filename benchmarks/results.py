@@ -193,7 +193,7 @@ def mnist(folder: Path, data: Path | None, epsilon: float = 0.2) -> str:
     return format_table(figures, title, example.NAMES, ("NSL 1.4", beside))
 
 
-def _robustness(reports: Sequence[nsl.robustness.RobustnessReport]) -> Figures:
+def robust_rows(reports: Sequence[nsl.robustness.RobustnessReport]) -> Figures:
     """Returns the accuracies of the networks in percent, by row of the table."""
     [epsilon] = reports[0].epsilons
     rows = {"clean": [report.clean_accuracy for report in reports]}
@@ -212,7 +212,7 @@ def robust_mnist(folder: Path, data: Path | None) -> str:
     test = x[:count], y[:count]
 
     def measure(seed: int) -> Figures:
-        return _robustness(
+        return robust_rows(
             [
                 example.evaluate(name, images, test, settings, seed, folder)
                 for name in example.NAMES
@@ -261,7 +261,7 @@ def imdb(folder: Path, data: Path | None) -> str:
     pictures.imdb(folder / "imdb.png", figures)
     columns = ("plain", "regularized", "linear baseline")
     table = format_table(figures, "test accuracy in %", columns)
-    return f"{table} (all labels: of 3)\n{example.describe(task)}"
+    return f"{table} (all labels: the first 3)\n{example.describe(task)}"
 
 
 def imdb_taught(folder: Path, data: Path | None) -> str:

@@ -14,7 +14,7 @@ A network that reads the words of one paper learns from the labels alone, and wi
   train_idx, val_idx, test_idx
       rows of the papers to learn from, to choose settings with and to test on
 Cora, CiteSeer and PubMed (Yang et al., 2016) are at
-https://github.com/kimiyoung/planetoid: `allx` and `tx` are the words, `graph` the edges;
+https://github.com/kimiyoung/planetoid: `allx` and `tx` are words, `graph` has edges;
 the first 20 papers a class train, the next 500 validate, those in `test.index` test.
 """
 

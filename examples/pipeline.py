@@ -89,7 +89,6 @@ def read_packed(path: Path, batch_size: int, seed: int) -> tf.data.Dataset:
 
 
 def make_model(raw: np.ndarray) -> keras.Model:
-    """Returns a model of raw measurements."""
     scale = layers.Normalization(mean=raw.mean(axis=0), variance=raw.var(axis=0))
     hidden = layers.Dense(32, activation="relu")
     outputs = layers.Dense(2, activation="softmax")
@@ -118,8 +117,8 @@ def compare(folder: Path, seed: int, quick: bool = False) -> dict[str, list[floa
     folder.mkdir(parents=True, exist_ok=True)
     write_raw_files(folder, seed)
     pack(folder)
-    steps = 60 if quick else 300
-    plain, regularized = (train(folder, steps, seed, side) for side in (False, True))
+    settings = folder, 60 if quick else 300, seed
+    plain, regularized = (train(*settings, side) for side in (False, True))
     regularized.save(folder / "model.keras")
     regularized.export(folder / "saved_model", verbose=False)
     raw = np.loadtxt(folder / "test.csv", np.float32, delimiter=",")

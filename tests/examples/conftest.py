@@ -1,7 +1,8 @@
-"""Lets the tests import the programs in examples/."""
+"""Lets the tests import the programs in examples/, and benchmarks of them."""
 
 import sys
 from pathlib import Path
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
-sys.path[:0] = [str(EXAMPLES), str(EXAMPLES / "imdb")]
+ROOT = Path(__file__).parents[2]
+FOLDERS = ("examples", "examples/imdb", "benchmarks")
+sys.path[:0] = [str(ROOT / folder) for folder in FOLDERS]
