@@ -84,9 +84,11 @@ class Problem:
         self.dtype = self.threat.centers.dtype
         self.none = tf.zeros_like(self.threat.centers)
         self._grid = self.threat.spread(batch.limits.grid, 0.0)
+        assert self.threat.radius is not None
         self.radius = self.threat.radius
         # On a grid, a smaller radius would exclude the outermost values.
-        self.radius -= self._rounding() if self._grid is None else 0.0
+        if self._grid is None:
+            self.radius -= self._rounding()
         low, high = self.threat.box()
         self.low, self.high = self._per_scale(low), self._per_scale(high)
 

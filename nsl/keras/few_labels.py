@@ -466,10 +466,13 @@ class _Teaching:
         """Samples nodes and the ends of two sets of walks from each."""
         seeds = tf.unstack(
             tf.random.stateless_uniform(
-                [5, 2], tf.stack([self._network.seed, step]), None, None, tf.int64
+                [5, 2],
+                tf.stack([self._network.seed, step]),
+                minval=None,  # type: ignore[arg-type]
+                dtype=tf.int64,
             )
         )
-        order = tf.random.experimental.stateless_shuffle(
+        order = tf.random.experimental.stateless_shuffle(  # type: ignore[attr-defined]
             tf.range(tf.size(self._labeled)), seeds[0]
         )[: self._supervised]
         drawn = tf.random.stateless_uniform(
@@ -536,10 +539,13 @@ def _teach(
             "rows. Pass the ids of all nodes to the graph."
         )
     validates = len(labels.validation) > 0
-    walks, teleport = None, settings.teleport
+    walks, teleport = None, 1.0
     if graph is not None:
-        if teleport is None:
-            teleport = teleport_of_size(graph, settings.hops)
+        teleport = (
+            teleport_of_size(graph, settings.hops)
+            if settings.teleport is None
+            else settings.teleport
+        )
         walks = Walks(graph, teleport, settings.hops)
     start = network.weights()
 
