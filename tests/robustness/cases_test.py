@@ -145,7 +145,8 @@ def test_what_is_given_per_example_is_taken_apart_with_them(
     given: Any = free * np.ones((1, 8))
     if what == "bounds":
         given = (np.where(free, X - 1, X), np.where(free, X + 1, X))
-    report = _evaluate(model, batch_size=size, **{what: given})
+    check = size is None
+    report = _evaluate(model, batch_size=size, check=check, **{what: given})
     distances = _distances(X)
     distances = np.where(free[:, 0] | (distances < 0), distances, np.inf)
     _check(report, distances, EPSILON)
@@ -217,13 +218,13 @@ def test_an_attack_that_has_run_is_pickled_and_copied(model: keras.Model) -> Non
 
 def test_losses_that_are_new_each_time_are_let_go(model: keras.Model) -> None:
     attack, kept = FGSM(), []
-    for i in range(24):
+    for i in range(18):
         loss_fn = lambda y, outputs, i=i: outputs[:, i % 5]  # noqa: E731
         attack(model, X[:4], Y[:4], epsilon=0.1, loss_fn=loss_fn)
         kept.append(weakref.ref(loss_fn))
     del loss_fn
     gc.collect()
-    assert sum(one() is not None for one in kept) <= 16
+    assert sum(one() is not None for one in kept) <= 16 < len(kept)
 
 
 # A6 and A8: labels.
@@ -431,7 +432,7 @@ FORMS: dict[str, Callable[[], tuple[Any, Any]]] = {
 @pytest.mark.parametrize("form", FORMS)
 def test_features_in_every_form(model: keras.Model, form: str) -> None:
     x, y = FORMS[form]()
-    report = _evaluate(model, x, y)
+    report = _evaluate(model, x, y, check=form == "dataset")
     _check(report, _distances(X), EPSILON)
 
 
@@ -459,7 +460,7 @@ def test_one_of_several_outputs(
     def several(x: Any) -> Any:
         return outputs(model(x))
 
-    report = _evaluate(several, output=chosen)
+    report = _evaluate(several, output=chosen, check=callable(chosen))
     _check(report, _distances(X), EPSILON)
     found = FGSM()(several, X, Y, epsilon=0.1, output=chosen)
     np.testing.assert_array_equal(found, FGSM()(model, X, Y, epsilon=0.1))
