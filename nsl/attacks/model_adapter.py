@@ -49,6 +49,7 @@ class ModelAdapter:
       decisions: Whether outputs are class labels: integers or, from a function of NumPy
         arrays, whole numbers or one-hot rows.
       is_native: Whether the model takes tensors, so that it may have gradients.
+      takes_logarithms: Whether `logits` has taken logarithms of probabilities.
       traces: The number of times Python called the model, such as to trace a graph.
       assumptions: Sentences about what was assumed of the outputs.
       guessed: Whether the choice between logits and probabilities is a guess that the
@@ -78,6 +79,7 @@ class ModelAdapter:
         self.classes = self._most_classes = 0
         self.decisions = False
         self.is_native = True
+        self.takes_logarithms = False
         self.assumptions: list[str] = []
         self.guessed = False
         self.is_examined = False
@@ -151,6 +153,7 @@ class ModelAdapter:
             # the logarithm of a probability that rounds to 0 or 1 has no gradient.
             logits = keras_internals.logits_of(outputs)
             if logits is None or logits.shape != outputs.shape:
+                self.takes_logarithms = True
                 return _log_probabilities(tf.cast(outputs, wide))
             outputs = logits
         outputs = tf.cast(outputs, wide)

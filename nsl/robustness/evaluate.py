@@ -622,7 +622,10 @@ class Evaluation:
         if self._differentiable:
             # An absolute error of exactly 0 has gradient 0.
             moving = sample[self._margins[sample] != 0]
-            gradients = self._gradients(moving if len(moving) else sample)
+            rows = moving if len(moving) else sample
+            gradients = self._gradients(rows)
+            if model.takes_logarithms and self._task.loss is None:
+                gradients[checks.are_saturated(self._outputs[rows])] = 0.0
         if model.is_native and not model.decisions and not self._is_l0:
             self._note(checks.zero_gradients(gradients))
         if isinstance(report.epsilons[-1], float):
