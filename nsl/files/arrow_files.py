@@ -24,13 +24,14 @@ AppendEdges: TypeAlias = Callable[
 ]
 
 _CHUNK_ROWS = 1 << 16
-_PARQUET, _ARROW = b"PAR1", b"ARROW1"
+# The first bytes of Parquet, of Arrow files, and of Arrow streams.
+_PARQUET, _ARROW, _STREAM = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
 SUFFIX = ".parquet"
 
 
 def is_arrow_file(head: bytes) -> bool:
     """Returns whether a file's first bytes are those of a Parquet or Arrow file."""
-    return head.startswith((_PARQUET, _ARROW))
+    return head.startswith((_PARQUET, _ARROW, _STREAM))
 
 
 def _pyarrow(what: str, module: str = "pyarrow") -> Any:
@@ -50,7 +51,7 @@ def check_pyarrow(path: str) -> None:
 
 
 class TableFile:
-    """A table in a Parquet or Arrow (Feather) file, read in chunks.
+    """A table in a Parquet or Arrow file (Feather or stream), read in chunks.
 
     Attributes:
       path: The path of the file.
@@ -70,24 +71,23 @@ class TableFile:
           ValueError: If the file is corrupt, or two columns have the same name.
         """
         self.path = path
+        self._file = file
         self._pa = _pyarrow(path)
         file.seek(0)
-        is_parquet = file.read(len(_PARQUET)) == _PARQUET
+        head = file.read(len(_PARQUET))
         file.seek(0)
+        self._parquet: Any = None
         try:
-            if is_parquet:
-                module = _pyarrow(path, "pyarrow.parquet")
-                self._parquet = module.ParquetFile(file)
+            if head == _PARQUET:
+                self._parquet = _pyarrow(path, "pyarrow.parquet").ParquetFile(file)
                 self.names = list(self._parquet.schema_arrow.names)
                 self.rows = int(self._parquet.metadata.num_rows)
             else:
-                self._parquet = None
-                self._arrow = self._pa.ipc.open_file(file)
-                self.names = list(self._arrow.schema.names)
-                self.rows = sum(
-                    self._arrow.get_batch(number).num_rows
-                    for number in range(self._arrow.num_record_batches)
-                )
+                self._open = self._pa.ipc.open_file
+                if head == _STREAM:
+                    self._open = self._pa.ipc.open_stream
+                self.names = list(self._open(file).schema.names)
+                self.rows = sum(batch.num_rows for batch in self._arrow_batches())
         except (self._pa.ArrowException, OSError) as error:
             raise self._corrupt(error) from error
         if len(set(self.names)) < len(self.names):
@@ -99,6 +99,14 @@ class TableFile:
         return ValueError(
             f"{self.path} is a corrupt Parquet or Arrow file: {str(error).rstrip('.')}."
         )
+
+    def _arrow_batches(self) -> Iterator[Any]:
+        self._file.seek(0)
+        reader = self._open(self._file)
+        if self._open is self._pa.ipc.open_stream:
+            yield from reader
+        else:
+            yield from map(reader.get_batch, range(reader.num_record_batches))
 
     def check_column(self, name: str) -> None:
         """Raises ValueError if there is no column named `name`."""
@@ -127,12 +135,11 @@ class TableFile:
             if self._parquet is not None:
                 found = self._parquet.iter_batches(_CHUNK_ROWS, columns=list(names))
             else:
-                numbers = range(self._arrow.num_record_batches)
-                found = map(self._arrow.get_batch, numbers)
+                found = self._arrow_batches()
             for batch in found:
                 for first in range(0, batch.num_rows, _CHUNK_ROWS):
                     part = batch.slice(first, _CHUNK_ROWS)
-                    yield start, [part.column(name) for name in names]
+                    yield start, [_stored(part.column(name)) for name in names]
                     start += part.num_rows
         except (self._pa.ArrowException, OSError) as error:
             raise self._corrupt(error) from error
@@ -145,8 +152,8 @@ class TableFile:
         """Converts a column of ids.
 
         Args:
-          values: The column: strings, UTF-8 bytes or integers, or a dictionary-encoded
-            column of these.
+          values: The column: strings, UTF-8 bytes, integers or whole numbers as
+            floats, or a dictionary-encoded column of these.
           name: The name of the column.
           first: The number of its first row in the file.
 
@@ -161,7 +168,8 @@ class TableFile:
         types = pa.types
         if types.is_dictionary(values.type):
             values = values.dictionary_decode()
-        is_integer = types.is_integer(values.type)
+        # pandas stores integers with missing values as floats.
+        is_integer = types.is_integer(values.type) or types.is_floating(values.type)
         if not is_integer and not any(
             check(values.type)
             for check in (
@@ -249,7 +257,13 @@ class TableFile:
         types = pa.types
         if not any(
             check(values.type)
-            for check in (types.is_list, types.is_large_list, types.is_fixed_size_list)
+            for check in (
+                types.is_list,
+                types.is_large_list,
+                types.is_fixed_size_list,
+                types.is_list_view,
+                types.is_large_list_view,
+            )
         ) or not (
             types.is_floating(values.type.value_type)
             or types.is_integer(values.type.value_type)
@@ -281,6 +295,11 @@ class TableFile:
         if values.null_count:
             row = int(np.flatnonzero(np.asarray(values.is_null()))[0])
             raise ValueError(f"{self.place(name, first + row)}: the value is missing.")
+
+
+def _stored(column: Column) -> Column:
+    """Returns the storage of an extension type, such as a tensor of fixed shape."""
+    return getattr(column, "storage", column)
 
 
 class _Stream(io.RawIOBase):

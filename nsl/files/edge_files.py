@@ -83,7 +83,7 @@ class EdgeFile:
                 yield from self._read_array(file)
         else:
             known = input_files.format_of(head)
-            if known is not None and not head.startswith(b"%%MatrixMarket"):
+            if known is not None:
                 file.close()
                 raise ValueError(f"{self.path} is not a file of edges: it is {known}.")
             with as_utf8(file, self.path) as text:
@@ -151,7 +151,7 @@ class EdgeFile:
         if edge_lines.is_blank(line, layout):
             self.counts["blank_lines"] += 1
             return True
-        if edge_lines.is_comment(line) and not line.startswith(b"%%MatrixMarket"):
+        if edge_lines.is_comment(line):
             self.counts["comment_lines"] += 1
             return True
         return False

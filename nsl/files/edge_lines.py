@@ -4,6 +4,7 @@ import ast
 import codecs
 import csv
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +17,16 @@ _TAB, _NEWLINE, _QUOTE = b'\t\n"'
 _COMMENTS = np.frombuffer(b"#%", np.uint8)
 _AFTER_COMMENT_SIGN = np.frombuffer(b" \t#%\n", np.uint8)
 _FORM = "source<TAB>target or source<TAB>target<TAB>weight"
+
+
+# First lines of other formats of graphs, and their names.
+_OTHER_FORMATS = {
+    rb"(?i)\*(vertices|network)\b": "Pajek",
+    rb"(?i)graph *\[? *$|creator +\"": "GML",
+    rb"(?i)(strict +)?(di)?graph\b[^\t]*\{ *$": "DOT",
+    rb"(?i)dl([ ,]+n *=| *$)": "UCINET DL",
+    rb"nodedef>": "GDF",
+}
 
 
 class Layout(NamedTuple):
@@ -66,11 +77,13 @@ def find_layout(line: bytes, prefer_commas: bool = False) -> tuple[Layout | None
     Raises:
       ValueError: If the line is malformed or ambiguous.
     """
-    if line.startswith(b"%%MatrixMarket"):
-        raise ValueError(
-            "this is a Matrix Market file: read it with scipy.io.mmread, and pass the "
-            "matrix to nsl.data.Graph"
-        )
+    for form, name in _OTHER_FORMATS.items():
+        if re.match(form, line):
+            raise ValueError(
+                f"this is a graph in {name} format, not a file of edges: read it with "
+                "another library, such as NetworkX, and pass a sparse matrix or a list "
+                "of edges to nsl.data.Graph"
+            )
     uncommented = line.lstrip(b"#% ")
     readings = _readings(uncommented, prefer_commas)
     for separator, names in readings.items():
@@ -81,6 +94,15 @@ def find_layout(line: bytes, prefer_commas: bool = False) -> tuple[Layout | None
         if columns is not None:
             return Layout(separator, columns, len(names)), True
     readings = _readings(line, prefer_commas)
+    if any(
+        len(row) > 2 and not row[0] and all(row[1:]) and not _is_number(row[2])
+        for row in readings.values()
+    ):
+        raise ValueError(
+            f"the first column has no name, as in an adjacency matrix: {_quote(line)}; "
+            "pass the matrix as a scipy.sparse.csr_array to nsl.data.Graph, or name "
+            "the columns source, target and weight"
+        )
     fitting = [
         separator
         for separator, columns in readings.items()
@@ -340,8 +362,10 @@ def parse_weight(text: str | bytes | float) -> float:
     try:
         weight = float(text)
     except ValueError as error:
+        has_comma = "," in repr(text)
+        reason = "write a decimal point for a comma" if has_comma else error
         raise ValueError(
-            f"the weight {_quote(text)} is not a number ({error})"
+            f"the weight {_quote(text)} is not a number ({reason})"
         ) from None
     if not math.isfinite(weight):
         raise ValueError(f"the weight must be finite, but is {weight}")

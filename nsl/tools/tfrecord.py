@@ -20,6 +20,7 @@ _CHECKSUM = struct.Struct("<I")
 FRAME_BYTES = _HEADER.size + _CHECKSUM.size
 _CHUNK_BYTES = 1 << 22
 _KNOWN_HEADERS = 1 << 12
+_TEXT = bytes(range(32, 127)) + b"\t\n\r"
 
 
 def _masked_crc(data: bytes) -> int:
@@ -171,7 +172,10 @@ class RecordFile:
 
     def _damage(self, number: int, position: int, what: str) -> ValueError:
         if number == 0 and what == "length":
-            known = input_files.format_of(self._read(0, input_files.HEAD_BYTES))
+            head = self._read(0, input_files.HEAD_BYTES)
+            known = input_files.format_of(head)
+            if known is None and head.isascii() and not head.translate(None, _TEXT):
+                known = "text"
             return ValueError(
                 f"{self.path} is not a TFRecord file: it "
                 + (
