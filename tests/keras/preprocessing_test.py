@@ -1,5 +1,7 @@
 """A base model that preprocesses what it is given, as tasks of keras-hub do."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -55,6 +57,22 @@ def wrapped(base):
     return model
 
 
+@functools.cache
+def of_rows(weighted, in_one_batch):
+    """What the one-hot rows train to: logs and weights."""
+    plain = wrapped(Plain())
+    logs = plain.fit(
+        ONE_HOT,
+        Y,
+        sample_weight=WEIGHT if weighted else None,
+        batch_size=8 if in_one_batch else 4,
+        validation_data=(ONE_HOT, Y),
+        shuffle=False,
+        verbose=0,
+    ).history
+    return logs, plain.get_weights()
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -67,16 +85,13 @@ def wrapped(base):
     ids=["arrays", "lists", "weights", "dataset", "generator"],
 )
 def test_fit_preprocesses_as_the_task_does(data):
-    model, plain = wrapped(Classifier()), wrapped(Plain())
-    validation = {"validation_data": (TEXTS, Y)}, {"validation_data": (ONE_HOT, Y)}
+    model = wrapped(Classifier())
     settings = {"epochs": 1, "shuffle": False, "verbose": 0}
-    logs = model.fit(**data(TEXTS), **validation[0], **settings).history
-    rows = data(ONE_HOT)
-    if isinstance(rows["x"], list):
-        rows |= {"x": ONE_HOT, "y": Y}
-    expected = plain.fit(**rows, **validation[1], **settings).history
+    given = data(TEXTS)
+    logs = model.fit(**given, validation_data=(TEXTS, Y), **settings).history
+    expected, weights = of_rows("sample_weight" in given, "steps_per_epoch" in given)
     assert_same_logs(logs, expected)
-    assert_weights_equal(model.get_weights(), plain.get_weights())
+    assert_weights_equal(model.get_weights(), weights)
 
 
 def test_all_other_methods():
