@@ -62,12 +62,12 @@ class ContractBase:
         return model
 
     def fit(self, model: keras.Model, **fit_args: Any) -> keras.callbacks.History:
-        """Trains on the shared data in order, two epochs of three batches."""
+        """Trains on the shared data in order, an epoch of three batches."""
         settings = {
             "x": self.training_x({"x": X}),
             "y": Y,
             "batch_size": 8,
-            "epochs": 2,
+            "epochs": 1,
             "shuffle": False,
             "verbose": 0,
         }

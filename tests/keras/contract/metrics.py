@@ -87,6 +87,7 @@ class MetricsContract(ContractBase):
         model = self.compiled(metrics=["accuracy"])
         self.fit(
             model,
+            epochs=2,
             validation_data=(X, Y),
             callbacks=[
                 keras.callbacks.ModelCheckpoint(path, "val_accuracy"),

@@ -21,6 +21,12 @@ class ModesContract(ContractBase):
     def graph_mode_weights(cls):
         return cls().trained_weights()
 
+    @pytest.fixture(scope="class")
+    @classmethod
+    def full_precision(cls):
+        contract = cls()
+        return contract.comparable(contract.fit(contract.fresh(), epochs=4).history)
+
     @pytest.mark.parametrize(
         "settings",
         [
@@ -43,7 +49,7 @@ class ModesContract(ContractBase):
         )
 
     @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-    def test_mixed_precision(self, policy):
+    def test_mixed_precision(self, policy, full_precision):
         keras.config.set_dtype_policy(policy)
         try:
             model = self.compiled()
@@ -53,8 +59,7 @@ class ModesContract(ContractBase):
         assert innermost(model).layers[0].compute_dtype == policy.removeprefix("mixed_")
         assert history["loss"][-1] < history["loss"][0]
         assert history[self.term_metric][0] > 0
-        full = self.fit(self.fresh(), epochs=4).history
-        for name, values in self.comparable(full).items():
+        for name, values in full_precision.items():
             np.testing.assert_allclose(
                 history[name], values, rtol=0.02 if name == "loss" else 0.05
             )
