@@ -54,7 +54,7 @@ def adjacency(graph: CitationGraph) -> tf.SparseTensor:
     nodes = len(graph.labels)
     links = nsl.data.Graph(tuple(graph.edges.T), ids=range(nodes), undirected=True)
     degrees = np.diff(links.row_splits)
-    rows = np.concatenate([np.repeat(np.arange(nodes), degrees), np.arange(nodes)])
+    rows = np.concatenate([links.sources, np.arange(nodes)])
     columns = np.concatenate([links.targets, np.arange(nodes)])
     scales = 1 / np.sqrt(degrees + 1)
     values = (scales[rows] * scales[columns]).astype(np.float32)

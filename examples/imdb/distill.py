@@ -7,8 +7,9 @@ trained only on the labels (graph.py). Here it becomes the teacher of a network:
 2. A logistic regression on the first coordinates is trained on the labels. If labels
    are few, a second one, on all coordinates, is trained on the predictions of the first
    for the half of the reviews where it is most confident.
-3. A network on the mean of the word embeddings is trained on the teacher's predictions
-   for all reviews, and on the available labels. Only the network makes predictions.
+3. A network on the mean of the embeddings of words and word pairs is trained on the
+   teacher's predictions for all reviews, and on the available labels. Only the network
+   makes predictions.
 
     python examples/imdb/distill.py --data=aclImdb
     python examples/imdb/distill.py --quick
@@ -28,7 +29,7 @@ from sklearn.preprocessing import normalize
 
 import nsl
 
-WORDS, BATCH_SIZE = 20_000, 64
+WORDS, BATCH_SIZE = 60_000, 64
 
 
 class Task(NamedTuple):
@@ -43,7 +44,7 @@ class Task(NamedTuple):
 
 
 def make_task(train: Reviews, new: Reviews, quick: bool) -> Task:
-    tokens = tokenize(train, new, WORDS, 26 if quick else 400)
+    tokens = tokenize(train, new, WORDS, 52 if quick else 800, pairs=True)
     embeddings = embed(train, new, 32 if quick else 128, pairs=True)
     return Task(*tokens, *embeddings, train[1], new[1])
 
@@ -124,7 +125,7 @@ def compare(
         known = draw_labeled(task.labels, count, seed) if share < 1 else every
         teacher = teach(task.embeddings, task.labels, known)
         targets = teacher.predict_proba(task.embeddings)[:, 1]
-        targets[known] = 0.5 * targets[known] + 0.5 * task.labels[known]
+        targets[known] = 0.2 * targets[known] + 0.8 * task.labels[known]
         alone = train(task, known, task.labels, **options)
         distilled = train(task, every, targets, **options)
         rows[f"{count:,} labels"] = [

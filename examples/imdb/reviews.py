@@ -50,9 +50,13 @@ def draw_labeled(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     return np.concatenate([rng.permutation(some)[: count // 2] for some in rows])
 
 
-def tokenize(train: Reviews, new: Reviews, words: int, length: int) -> list[np.ndarray]:
-    """Returns the first words of both as int32 `[reviews, length]`."""
-    split = keras.layers.TextVectorization(words, output_sequence_length=length)
+def tokenize(
+    train: Reviews, new: Reviews, words: int, length: int, pairs: bool = False
+) -> list[np.ndarray]:
+    """Returns the words, and then their pairs, as int32 `[reviews, length]`."""
+    split = keras.layers.TextVectorization(
+        words, ngrams=2 if pairs else None, output_sequence_length=length
+    )
     split.adapt(train[0])
     return [split(texts).numpy().astype("int32") for texts, _ in (train, new)]
 
