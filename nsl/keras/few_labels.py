@@ -466,10 +466,13 @@ class _Teaching:
         """Samples nodes and the ends of two sets of walks from each."""
         seeds = tf.unstack(
             tf.random.stateless_uniform(
-                [5, 2], tf.stack([self._network.seed, step]), None, None, tf.int64
+                [5, 2],
+                tf.stack([self._network.seed, step]),
+                minval=None,  # type: ignore[arg-type]
+                dtype=tf.int64,
             )
         )
-        order = tf.random.experimental.stateless_shuffle(
+        order = tf.random.experimental.stateless_shuffle(  # type: ignore[attr-defined]
             tf.range(tf.size(self._labeled)), seeds[0]
         )[: self._supervised]
         drawn = tf.random.stateless_uniform(
@@ -608,10 +611,10 @@ def _distill(
     rng = np.random.default_rng(network.seed)
     per_epoch = len(rows) // size
     epochs = -(-steps // per_epoch)
-    nodes = np.concatenate(
+    order = np.concatenate(
         [rng.permutation(rows)[: per_epoch * size] for _ in range(epochs)]
     )
-    nodes = tf.constant(nodes.reshape(-1, size), tf.int32)
+    nodes = tf.constant(order.reshape(-1, size), tf.int32)
     targets, weights = tf.constant(soft_labels), tf.constant(weight, tf.float32)
 
     def batch(step: tf.Tensor) -> Any:
