@@ -11,6 +11,7 @@ if mkdocs.yml has its address; otherwise they become plain text.
 import argparse
 import base64
 import mimetypes
+import os
 import posixpath
 import re
 import sys
@@ -101,15 +102,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("pages", nargs="*", type=Path, help="default: all")
     pages = parser.parse_args(arguments).pages or sorted(DOCS.rglob("*.md"))
-    for path in pages:
-        markdown, page = path.read_text(), str(path.resolve().relative_to(DOCS))
+    # The commands are beside this Python, which need not be activated.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for file in pages:
+        markdown, page = file.read_text(), str(file.resolve().relative_to(DOCS))
         if has_programs(markdown):
             with tempfile.TemporaryDirectory() as folder:
                 resources = {"metadata": {"path": folder}}
                 made = notebook(markdown, page)
-                nbclient.NotebookClient(
-                    made, timeout=600, resources=resources
-                ).execute()
+                client = nbclient.NotebookClient(made, timeout=600, resources=resources)
+                client.execute(env={**os.environ, "PATH": path})
             print(f"{page}: {len(made.cells)} cells", flush=True)
     return 0
 

@@ -184,7 +184,8 @@ class AutoPGD(FixedRadius):
     def step(self, problem: Problem, state: Any) -> State:
         """Evaluates the current point, adapts the step size and takes a step."""
         values, fooled, gradient = problem.gradient(state.perturbation)
-        schedule, factor = self._schedule(), 1.0
+        schedule = self._schedule()
+        factor: Any = 1.0
         if self.large_radii:
             factors = tf.constant(schedule.factors, problem.dtype)
             factor = factors[state.i]
@@ -233,7 +234,7 @@ class AutoPGD(FixedRadius):
         is_first = tf.constant(self._schedule().is_first)[state.i]
         check, zero = waits > 0, tf.zeros_like(values)
         rises = state.rises + tf.cast(values > state.last_value, values.dtype)
-        stuck = ~state.halved & (state.checked_value >= state.value)
+        stuck = tf.logical_not(state.halved) & (state.checked_value >= state.value)
         halve = check & ((rises < _RISING_SHARE * waits) | stuck)
         length = tf.where(halve, state.length / 2, state.length)
         back = halve[:, None]

@@ -7,10 +7,9 @@ import attrs
 import tensorflow as tf
 
 from nsl import configs
-from nsl.attacks.attack import MinimumNorm, State, as_norm
+from nsl.attacks.attack import MinimumNorm, State
 from nsl.attacks.objectives import margin
 from nsl.attacks.problem import Problem
-from nsl.lib.norms import Norm
 
 _STARTS = 64
 _HALVINGS = 15
@@ -51,19 +50,14 @@ class HopSkipJump(MinimumNorm):
     black_box: ClassVar[bool] = True
     needs_scores: ClassVar[bool] = False
 
-    norm: configs.NormType | Norm = attrs.field(
-        default=configs.NormType.INFINITY, converter=as_norm
-    )
-    steps: int = attrs.field(default=40, validator=attrs.validators.ge(1))
     samples: int = attrs.field(default=100, validator=attrs.validators.ge(2))
 
-    @norm.validator
-    def _check_norm(self, attribute: Any, value: Any) -> None:
-        del attribute
-        if value not in (configs.NormType.L2, configs.NormType.INFINITY):
+    def __attrs_post_init__(self) -> None:
+        if self.norm not in (configs.NormType.L2, configs.NormType.INFINITY):
             raise ValueError(
                 "HopSkipJump supports the norms 'l2' and 'infinity', but received "
-                f"{value.value!r}. For scores, nsl.attacks.Square supports any norm."
+                f"{self.norm.value!r}. For scores, nsl.attacks.Square supports any "
+                "norm."
             )
 
     def problem_settings(self) -> dict[str, Any]:
@@ -122,16 +116,16 @@ class HopSkipJump(MinimumNorm):
         """Returns another example of the batch, or a random point of the box."""
         centers = problem.threat.centers
         other = problem.from_point(tf.roll(centers, i // 2 + 1, axis=0))
-        seed = tf.random.experimental.stateless_fold_in(seed, i)
+        seed = tf.random.experimental.stateless_fold_in(seed, i)  # type: ignore[attr-defined]
         drawn = tf.random.stateless_uniform(
             tf.shape(centers), seed, dtype=problem.dtype
         )
         # Without bounds, move farther out with each attempt.
         scale = tf.reduce_max(tf.abs(other), axis=1, keepdims=True) + problem.radius
-        scale *= _WIDER ** tf.cast(i, problem.dtype)
+        scale *= tf.pow(tf.constant(_WIDER, problem.dtype), tf.cast(i, problem.dtype))
         low = tf.where(tf.math.is_finite(problem.low), problem.low, -scale)
         high = tf.where(tf.math.is_finite(problem.high), problem.high, scale)
-        point = tf.where(i % 2 == 0, other, low + drawn * (high - low))
+        point = tf.where(tf.math.floormod(i, 2) == 0, other, low + drawn * (high - low))
         return tf.clip_by_value(point, problem.low, problem.high)
 
     def _direction(
@@ -150,7 +144,7 @@ class HopSkipJump(MinimumNorm):
         seed = problem.seed(i + 1)
 
         def draw(k: tf.Tensor, faced: tf.Tensor, drawn: tf.Tensor, phis: Any) -> Any:
-            key = tf.random.experimental.stateless_fold_in(seed, k)
+            key = tf.random.experimental.stateless_fold_in(seed, k)  # type: ignore[attr-defined]
             if self.norm is configs.NormType.L2:
                 u = tf.random.stateless_normal(tf.shape(here), key, dtype=here.dtype)
             else:

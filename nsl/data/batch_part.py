@@ -82,7 +82,8 @@ class BatchPart:
           The index of the piece among those of all pipelines, and the first sample of
           the epoch in it and the one after its last; int64 scalars.
         """
-        batch, replica = index // self.local, self.first + index % self.local
+        batch = index // self.local
+        replica = self.first + tf.math.floormod(index, self.local)
         start = batch * batch_size
         size: Any = tf.minimum(tf.constant(batch_size, tf.int64), samples - start)
         return (

@@ -32,7 +32,7 @@ def neighbor_dataset(
     seed: int | None = None,
     input_context: tf.distribute.InputContext | None = None,
     epoch: tf.Variable | int | None = None,
-) -> tf.data.Dataset:
+) -> tf.data.Dataset:  # type: ignore[type-arg]
     """Makes a dataset of batches for `nsl.keras.GraphRegularization`.
 
     Each epoch is one pass over the samples, reshuffled, with newly drawn neighbors.
@@ -153,10 +153,10 @@ def neighbor_dataset(
 
     # No AutoGraph: there is nothing to convert, and trying takes half a second.
     @tf.autograph.experimental.do_not_convert
-    def epoch_of(epoch_seed: tf.Tensor) -> tf.data.Dataset:
+    def epoch_of(epoch_seed: tf.Tensor) -> Any:
         order = tf.range(samples, dtype=tf.int32)
         if shuffle:
-            order = tf.random.experimental.stateless_shuffle(
+            order = tf.random.experimental.stateless_shuffle(  # type: ignore[attr-defined]
                 order, tf.stack([epoch_seed, tf.constant(0, tf.int64)])
             )
 
@@ -202,9 +202,9 @@ def neighbor_dataset(
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 
-def _epoch_seeds(seed: int | None, epoch: tf.Variable | int | None) -> tf.data.Dataset:
+def _epoch_seeds(seed: int | None, epoch: tf.Variable | int | None) -> Any:
     """Makes a dataset of one int64 seed, a new one for each iteration."""
-    if epoch is None:
+    if epoch is None or seed is None:
         seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
         return seeds.take(1)
 
@@ -212,7 +212,12 @@ def _epoch_seeds(seed: int | None, epoch: tf.Variable | int | None) -> tf.data.D
     def seed_of_epoch(_: tf.Tensor) -> tf.Tensor:
         number = tf.cast(epoch, tf.int64)
         pair = tf.stack([tf.constant(seed, tf.int64), number])
-        return tf.random.stateless_uniform([], pair, None, None, tf.int64)
+        return tf.random.stateless_uniform(
+            [],
+            pair,
+            minval=None,  # type: ignore[arg-type]
+            dtype=tf.int64,
+        )
 
     return tf.data.Dataset.range(1).map(seed_of_epoch)
 

@@ -52,7 +52,7 @@ def choose_neighbors(
       edges, float32 of shape [batch, k]. If a sample has fewer neighbors, the rest is
       padded with the sample itself, with weight 0.
     """
-    members = rows.shape[1]
+    members: Any = rows.shape[1]
     nodes = tf.reshape(rows, [-1])
     starts = tf.gather(row_splits, nodes)
     degrees = tf.gather(row_splits, nodes + 1) - starts

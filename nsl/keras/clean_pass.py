@@ -76,7 +76,8 @@ class CleanPass:
       outputs: The outputs of the base model and of the layers that terms asked for.
       neighbor_outputs: By term name, the outputs of each neighbor, if the neighbors
         shared the pass with the samples.
-      labeled_loss: The compiled loss, without the base model's own losses.
+      labeled_loss: The compiled loss, without the base model's own losses. Unset until
+        the pass has run, and if a custom loop holds the labels.
       input_gradient: The gradient of `labeled_loss` in the structure of `x`, with None
         for a feature that has no gradient. None if no term needs it.
       layer_gradients: The same for the outputs of perturbed layers, by layer name.
@@ -95,7 +96,7 @@ class CleanPass:
     neighbor_outputs: dict[str, list[PassOutputs]] = dataclasses.field(
         default_factory=dict
     )
-    labeled_loss: tf.Tensor | None = None
+    labeled_loss: tf.Tensor = dataclasses.field(init=False)
     input_gradient: Any = None
     layer_gradients: dict[str, Any] | None = None
     centers: dict[str, list[tf.Tensor]] = dataclasses.field(default_factory=dict)

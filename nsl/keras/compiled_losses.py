@@ -97,7 +97,7 @@ class OutputLoss:
         """
         labels = keras.ops.convert_to_tensor(self.labels, dtype=self.loss.dtype)
         values = self.loss.call(labels, output)
-        rows = [tf.shape(values)[0], -1]
+        rows = tf.stack([tf.shape(values)[0], -1])
         if mask is None:
             return tf.reduce_mean(tf.reshape(values, rows), axis=1)
         kept = tf.cast(tf.reshape(mask, tf.shape(values)), values.dtype)

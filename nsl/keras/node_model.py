@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
@@ -247,7 +247,7 @@ def _dropout(values: Any, rate: float, seed: tf.Tensor) -> Any:
     return tf.where(draws >= rate, values / tf.cast(1 - rate, values.dtype), 0)
 
 
-def _concatenated(dataset: tf.data.Dataset) -> Any:
+def _concatenated(dataset: Iterable[Any]) -> Any:
     """Concatenates the features of all batches of a dataset."""
     batches = [batch[0] if isinstance(batch, tuple) else batch for batch in dataset]
     if not batches:

@@ -17,7 +17,6 @@ from nsl.keras.layer_changes import (
     Changes,
     adding,
     replacing,
-    target_layer,
     watching,
 )
 from nsl.keras.shared_pass import has_fixed_batch_size, may_share_pass, recurrent_states
@@ -25,7 +24,7 @@ from nsl.keras.side_branches import SideBranches
 from nsl.lib import keras_internals
 from nsl.lib.features import is_perturbable
 from nsl.lib.interval_bounds import interval_bounds
-from nsl.lib.layer_outputs import checked, recorded_outputs
+from nsl.lib.layer_outputs import checked, find_layer, recorded_outputs
 from nsl.lib.masks import note_padding
 
 
@@ -207,7 +206,7 @@ class Passes:
         """
         found = {}
         for name in self._perturbed:
-            layer = target_layer(self._base_model, name)
+            layer = find_layer(self._base_model, name)
             if isinstance(layer, keras.layers.Embedding):
                 entries = tf.range(int(layer.mask_zero), layer.input_dim)
                 # `__call__` would add activity regularization losses.
@@ -359,7 +358,8 @@ class Passes:
             else:
                 loss = loss_fn(outputs.model)
             target = self.scaled(loss)
-        of_features, of_added = tape.gradient(target, (features, added))
+        gradients: Any = tape.gradient(target, (features, added))
+        of_features, of_added = gradients
         return Point(
             self.unscaled(x, of_features) if self._perturbs_features else None,
             self.unscaled(perturbations, of_added),
@@ -379,7 +379,7 @@ class Passes:
         # Within a call of the wrapper, layers would inherit its `training`.
         fixed = not (self._perturbs_features or self._in_call)
         if fixed and keras_internals.has_operations(model):
-            layers = [target_layer(model, name) for name in self._perturbed]
+            layers = [find_layer(model, name) for name in self._perturbed]
             branches = SideBranches(model, layers)
             if branches.exist:
                 with self._stateless(clean):
@@ -538,7 +538,7 @@ class Passes:
             x = tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *batches)
         # An ascent that shares side branches does not run the layers in them.
         names = self._layers if self._side_branches is None else self._perturbed
-        layers = {name: target_layer(self._base_model, name) for name in names}
+        layers = {name: find_layer(self._base_model, name) for name in names}
         with contextlib.ExitStack() as stack:
             recorded = {
                 name: stack.enter_context(recorded_outputs(layer, changes.get(name)))

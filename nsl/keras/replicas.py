@@ -1,5 +1,7 @@
 """Losses and random seeds under a distribution strategy."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -32,4 +34,5 @@ def replica_seed(generator: keras.random.SeedGenerator) -> tf.Tensor:
     replica = tf.distribute.get_replica_context()
     if replica is None or replica.num_replicas_in_sync == 1:
         return seed
-    return tf.random.fold_in(seed, replica.replica_id_in_sync_group)
+    folded: Any = tf.random.fold_in(seed, replica.replica_id_in_sync_group)
+    return folded

@@ -75,9 +75,10 @@ class Step:
         if attacked:
             # One backward pass yields the gradients for the weights and the attack,
             # which maximizes the labeled loss alone.
-            gradients, of_inputs = tape.gradient(
+            found: Any = tape.gradient(
                 targets[0], (weights, passes.attacked_inputs(clean))
             )
+            gradients, of_inputs = found
             passes.set_gradients(clean, of_inputs)
             if targets[1:]:
                 gradients = _sum_gradients(
@@ -102,9 +103,9 @@ class Step:
         passes, clean = self._passes, self._clean
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             passes.run_samples(clean, tape if attacked else None)
-            target = passes.scaled(clean.labeled_loss) if attacked else None
+            target: Any = passes.scaled(clean.labeled_loss) if attacked else None
         if attacked:
-            of_inputs = tape.gradient(target, passes.attacked_inputs(clean))
+            of_inputs: Any = tape.gradient(target, passes.attacked_inputs(clean))
             passes.set_gradients(clean, of_inputs)
 
     def evaluate(self) -> None:

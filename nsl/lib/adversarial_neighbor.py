@@ -336,7 +336,7 @@ class _Ascent:
             mask=masks,
             per_position=config.norm_per_position,
         )
-        self._steps = self.threat.spread(steps, 0.0)
+        self._steps: Any = self.threat.spread(steps, 0.0)
         # A feature without a radius starts within the distance of one step.
         reach = [
             s if r is None or s is None else tf.where(tf.math.is_finite(r), r, s)
@@ -344,7 +344,7 @@ class _Ascent:
         ]
         own = given("random_init_radius")
         reach = [r if o is None else o for r, o in zip(reach, own, strict=True)]
-        self._reach = self.threat.spread(reach, 0.0)
+        self._reach: Any = self.threat.spread(reach, 0.0)
 
     def random_start(self, seed: Any) -> tf.Tensor:
         """Draws a point of the ball."""

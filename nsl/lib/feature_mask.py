@@ -74,7 +74,9 @@ def in_unit_interval(mask: tf.Tensor) -> tf.Tensor:
         return mask
     message = "feature_mask must hold values in [0, 1]."
     checks = [
-        tf.debugging.assert_greater_equal(mask, tf.cast(0, mask.dtype), message),
+        tf.debugging.assert_greater_equal(  # type: ignore[func-returns-value]
+            mask, tf.cast(0, mask.dtype), message
+        ),
         tf.debugging.assert_less_equal(mask, tf.cast(1, mask.dtype), message),
     ]
     with tf.control_dependencies(checks):

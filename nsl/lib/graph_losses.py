@@ -166,11 +166,10 @@ def neighbor_mean_prediction(
     with tf.control_dependencies(checks):
         _, neighbors, weights = _prepared(neighbors[:, 0], neighbors, weights)
     log_mean = _log_mean(neighbors, weights, from_logits, binary)
-    if binary and from_logits:
-        return log_mean[..., 0] - log_mean[..., 1]
-    if from_logits:
-        return log_mean
-    return tf.exp(log_mean[..., 0] if binary else log_mean)
+    if not binary:
+        return log_mean if from_logits else tf.exp(log_mean)
+    positive, negative = tf.unstack(log_mean, axis=-1)
+    return positive - negative if from_logits else tf.exp(positive)
 
 
 def _check_probabilities(outputs: tf.Tensor) -> list[tf.Operation]:

@@ -113,7 +113,7 @@ def without_masked(
     if mask is None:
         return sources, targets, weights
     if axis not in (None, -1, targets.shape.rank - 1):
-        kept = tf.cast(mask, targets.dtype)[..., tf.newaxis]
+        kept = tf.expand_dims(tf.cast(mask, targets.dtype), -1)
         return sources * kept, targets * kept, weights
     flat = tf.reshape(tf.cast(weights, tf.float32), [-1])
     flat = tf.broadcast_to(flat, tf.shape(mask)[:1])

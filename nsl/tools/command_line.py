@@ -62,7 +62,7 @@ def run(
         _define_logging_flags(values)
     own = arguments[: arguments.index("--")] if "--" in arguments else arguments
     if _HELP_FLAGS.intersection(own):
-        print(f"{usage}\n\nFlags:\n{_describe(values)}")
+        _print(f"{usage}\n\nFlags:\n{_describe(values)}")
         return 0
     try:
         positional = values([program, *arguments], known_only=pass_unknown_flags)[1:]
@@ -165,6 +165,14 @@ def _plain_log_lines(verbosity: int) -> Iterator[None]:
         logger.removeHandler(handler)
         logger.propagate = before[0]
         logging.set_verbosity(before[1])
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # The reader, such as head, wants no more. Python would complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _describe(values: flags.FlagValues) -> str:

@@ -7,7 +7,7 @@ TensorFlow, which takes seconds and hundreds of megabytes.
 import functools
 from typing import Any
 
-from google.protobuf import (  # type: ignore[import-untyped]
+from google.protobuf import (
     descriptor_pb2,
     descriptor_pool,
     message,

@@ -303,8 +303,8 @@ class TensorFlowProduct:
                 mask = product >= bound
             found = tf.where(mask)
             values = tf.gather_nd(product, found).numpy()
-            found = found.numpy()
-        return found[:, 0], found[:, 1], values
+            pairs = found.numpy()
+        return pairs[:, 0], pairs[:, 1], values
 
 
 @contextlib.contextmanager

@@ -56,6 +56,26 @@ def test_links_lead_into_the_site_once_it_has_an_address() -> None:
     assert f"[the index]({site}/index.html)" in made.cells[1].source
 
 
+def test_an_executed_notebook_finds_the_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The environment of `make notebooks` is not activated."""
+    pytest.importorskip("nbclient")
+    monkeypatch.setattr(notebooks, "DOCS", tmp_path)
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    page = tmp_path / "page.md"
+    page.write_text("""# A page
+
+```python
+import shutil
+
+assert shutil.which("nsl-build-graph")
+```
+""")
+    assert notebooks.main([str(page)]) == 0
+    assert capsys.readouterr().out == "page.md: 3 cells\n"
+
+
 @pytest.mark.parametrize(
     "path", PAGES, ids=lambda path: str(path.relative_to(ROOT / "docs"))
 )

@@ -61,6 +61,14 @@ def test_a_picture_without_a_text_is_a_warning(
     assert ("has no alternative text" in caplog.text) == warns
 
 
+def test_screen_readers_get_names_and_no_empty_headers() -> None:
+    table = "<table><tr><th></th><th>a</th></tr></table>"
+    shown = site_hooks.on_page_content(table, _page("a.md"), None, None)
+    assert shown == "<table><tr><td></td><th>a</th></tr></table>"
+    dialog = site_hooks.on_post_page('<div role="dialog">', None, None)
+    assert dialog == '<div role="dialog" aria-label="Search">'
+
+
 def test_names_that_the_search_does_not_know_are_listed() -> None:
     names = site_hooks.unknown_names({"docs": []})
     assert {"nsl.attacks.PGD", "nsl.evaluate_robustness"} <= set(names)

@@ -1,6 +1,9 @@
 """Tests of `nsl.tools.command_line`."""
 
 import errno
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -77,6 +80,21 @@ def test_help(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "undefok" not in text
     assert "--verbosity (default 0)" in text
     assert "alsologtostderr" not in text
+
+
+def test_help_for_a_reader_that_leaves() -> None:
+    """As with `nsl-pack-nbrs --help | head -1`."""
+    program = "from nsl.tools.build_graph import main; raise SystemExit(main(['-h']))"
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer) as closed:
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize(

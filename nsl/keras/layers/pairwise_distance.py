@@ -94,7 +94,7 @@ class PairwiseDistance(keras.layers.Layer):
     def _replicated(self, sources: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         """Repeats each source for each of its targets."""
         if targets.shape.rank == sources.shape.rank + 1:
-            return tf.broadcast_to(sources[..., tf.newaxis, :], tf.shape(targets))
+            return tf.broadcast_to(tf.expand_dims(sources, -2), tf.shape(targets))
         return replicate_embeddings(
             sources, tf.shape(targets)[0] // tf.shape(sources)[0]
         )

@@ -185,7 +185,6 @@ class AdversarialTerm(Term):
     def loss(self, passes: Passes, clean: CleanPass, prepared: Any) -> tf.Tensor:
         """Computes the objective at the adversarial neighbors."""
         labeled = clean.labeled_loss
-        assert labeled is not None
 
         def objective() -> tf.Tensor:
             if self._objective.bounds_outputs:

@@ -201,7 +201,8 @@ class _LogitPairing(AdversarialObjective, objective=AdvObjective.LOGIT_PAIRING):
                 square = tf.reduce_mean(square, axis=-1)
             distances.append(pair.mean(square))
         labeled = (passes.clean.labeled_loss + passes.labeled_loss()) / 2
-        return labeled + config.multiplier * tf.add_n(distances)
+        multiplier: Any = config.multiplier
+        return labeled + multiplier * tf.add_n(distances)
 
 
 class _VirtualAdversarial(AdversarialObjective, objective=AdvObjective.VIRTUAL):

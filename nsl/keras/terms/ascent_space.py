@@ -185,7 +185,7 @@ class _Coordinates:
         self._deviation: tf.Tensor | None = None
         self.mask = self.low = self.high = None
         if (mask := joint_mask(output)) is not None:
-            self.mask = tf.cast(mask, values.dtype)[..., tf.newaxis]
+            self.mask = tf.expand_dims(tf.cast(mask, values.dtype), -1)
         if config.standardize_layers:
             self._mean, self._deviation = _moments(values, self.mask)
         self.start = self._from_output(values)
@@ -222,7 +222,8 @@ def _unwrap(parts: list[Any]) -> Any:
 def _kept(values: tf.Tensor, mask: tf.Tensor | None) -> tuple[tf.Tensor, list[int]]:
     """Returns 0 for padding and 1 for other positions, and the axes of positions."""
     axes = list(range(max(1, values.shape.rank - 1)))
-    ones = tf.ones_like(values[..., :1] if values.shape.rank > 1 else values)
+    first = values[..., :1] if values.shape.rank > 1 else values  # type: ignore[index]
+    ones = tf.ones_like(first)
     return ones if mask is None else ones * mask, axes
 
 

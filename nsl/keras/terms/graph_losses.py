@@ -76,7 +76,9 @@ class NeighborOutputs:
         """
         if self.masks is None:
             return self
-        kept = [tf.cast(mask, self.samples.dtype)[..., None] for mask in self.masks]
+        kept = [
+            tf.expand_dims(tf.cast(mask, self.samples.dtype), -1) for mask in self.masks
+        ]
         pairs = zip(self.neighbors, kept, strict=True)
         return dataclasses.replace(
             self,
@@ -221,7 +223,8 @@ class _Propagation(GraphLoss, objective=GraphObjective.PROPAGATION):
         counts = tf.cast(tf.reduce_any(weights > 0, axis=1), mean.dtype)
         if loss.sample_weight is not None:
             counts *= tf.cast(loss.sample_weight, mean.dtype)
-        kept = outputs.masks and functools.reduce(tf.logical_or, outputs.masks)
+        masks = outputs.masks
+        kept = functools.reduce(tf.logical_or, masks) if masks else None
         values = tf.cast(loss.per_sample(mean, kept), mean.dtype)
         labeled = self.mean(tf.reduce_sum(counts * values), tf.reduce_sum(counts))
         return labeled + GraphLoss.of(GraphObjective.CONSISTENCY)(outputs, config)

@@ -41,7 +41,7 @@ class L1(Norm, norm_type=configs.NormType.L1):
         bound = room(perturbation, low, high)
         radius = tf.cast(radius, size.dtype)
 
-        tolerance = 8 * np.finfo(size.dtype.as_numpy_dtype).eps * radius
+        tolerance = 8 * np.finfo(size.dtype.name).eps * radius
 
         def clipped(threshold: tf.Tensor) -> tf.Tensor:
             return tf.clip_by_value(size - threshold, 0.0, bound)
@@ -59,7 +59,9 @@ class L1(Norm, norm_type=configs.NormType.L1):
             free = tf.cast((sizes > 0) & (sizes < bound), size.dtype)
             slope = tf.reduce_sum(free, axis=1, keepdims=True)
             newton = threshold + tf.math.divide_no_nan(excess, slope)
-            halves = (newton <= left) | (newton >= right) | (i % 3 == 2)
+            halves = (
+                (newton <= left) | (newton >= right) | (tf.math.floormod(i, 3) == 2)
+            )
             following = tf.where(halves, (left + right) / 2, newton)
             # The root is found, or the bracket contains no further number.
             settled = (following <= left) | (following >= right)

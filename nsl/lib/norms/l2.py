@@ -62,7 +62,7 @@ class L2(Norm, norm_type=configs.NormType.L2):
         total = self.length(rows)
         most = tf.fill(tf.shape(total), tf.cast(limit, size.dtype))
         # Smaller growth is rounding error.
-        notable = 1 + 8 * np.finfo(size.dtype.as_numpy_dtype).eps
+        notable = 1 + 8 * np.finfo(size.dtype.name).eps
 
         def grows(scale: tf.Tensor, before: tf.Tensor) -> tf.Tensor:
             return tf.reduce_any(scale > notable * before)

@@ -140,7 +140,9 @@ class Norm(abc.ABC):
         """
         directions, lengths = tf.unstack(tf.random.split(seed, 2))
         drawn = tf.random.stateless_normal(shape, directions, dtype=dtype)
-        share = tf.random.stateless_uniform([shape[0], 1], lengths, dtype=dtype)
+        share = tf.random.stateless_uniform(
+            tf.stack([shape[0], 1]), lengths, dtype=dtype
+        )
         return radius * share * tf.math.divide_no_nan(drawn, self.length(drawn))
 
     def normalize(self, rows: tf.Tensor, epsilon: float) -> tf.Tensor:
