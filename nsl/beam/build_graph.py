@@ -107,19 +107,14 @@ def build_graph(
         num_neighbors=num_neighbors,
         mutual=mutual,
     )
+    output = JobOutput(output_graph_path, num_shards, compression, report_path)
     inputs = list_inputs(embedding_files)
     if not inputs:
         raise TypeError(
             "nsl.beam.build_graph reads files, but received an array: use "
             "nsl.tools.build_graph, or the transform nsl.beam.BuildGraph in a pipeline."
         )
-    output = JobOutput(
-        output_graph_path,
-        itertools.chain(*inputs),
-        num_shards,
-        compression,
-        report_path,
-    )
+    output.check(itertools.chain(*inputs))
     if output.path.endswith(SUFFIX):
         raise ValueError(
             "nsl.beam.build_graph writes TSV, but the output is "

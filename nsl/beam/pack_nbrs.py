@@ -70,17 +70,12 @@ def pack_nbrs(
         errors of their workers.
     """
     check_arguments(max_nbrs, seeds)
+    output = JobOutput(output_training_data_path, num_shards, compression, report_path)
     labeled, unlabeled, graphs = map(
         expand_paths,
         (labeled_examples_path, unlabeled_examples_path or (), graph_path),
     )
-    output = JobOutput(
-        output_training_data_path,
-        [*labeled, *unlabeled, *graphs],
-        num_shards,
-        compression,
-        report_path,
-    )
+    output.check([*labeled, *unlabeled, *graphs])
     if not isinstance(pipeline_options, PipelineOptions):
         pipeline_options = PipelineOptions(list(pipeline_options or ()))
 

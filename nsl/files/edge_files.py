@@ -2,7 +2,7 @@
 
 import codecs
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 import numpy as np
@@ -260,20 +260,16 @@ class EdgeWriter:
             )
 
 
-def check_edge_output(path: str, inputs: Iterable[str] = ()) -> None:
+def check_edge_output(path: str) -> None:
     """Checks that a graph can be written to a path.
-
-    Args:
-      path: The path of the output.
-      inputs: The files that the job reads, none of which may be the output.
 
     Raises:
       ImportError: If the output needs pyarrow, which is not installed.
       OSError: If the path is a directory or a device, or its directory is missing or
         not writable.
-      ValueError: If the path is empty or one of `inputs`.
+      ValueError: If the path is empty.
     """
-    check_output(path, inputs)
+    check_output(path)
     if path.endswith(arrow_files.SUFFIX):
         arrow_files.check_pyarrow(path)
 

@@ -121,10 +121,10 @@ def build_graph_from_config(
             "graph_builder_config must be a GraphBuilderConfig, but received "
             f"{config!r} ({type(config).__name__})."
         )
+    output = JobOutput(output_graph_path, report_path=report_path)
     inputs = list_inputs(embedding_files)
-    paths = list(itertools.chain(*inputs))
-    output = JobOutput(output_graph_path, paths, report_path=report_path)
-    check_edge_output(output.path, paths)
+    output.check(itertools.chain(*inputs))
+    check_edge_output(output.path)
     if _is_array(embedding_files):
         if label_feature_name is not None:
             raise ValueError(

@@ -25,26 +25,20 @@ class JobOutput:
     def __init__(
         self,
         path: PathLike,
-        inputs: Iterable[str],
         num_shards: int | None = None,
         compression: str | None = None,
         report_path: PathLike | None = None,
     ) -> None:
-        """Checks that the files can be written.
+        """Checks the form of the output.
 
         Args:
           path: The path of the output.
-          inputs: The files that the job reads, none of which may be written.
           num_shards: The number of shards, or None for a single file.
           compression: None, 'none' or 'gzip'.
           report_path: The JSON file to write the report to, if any.
 
         Raises:
-          FileNotFoundError: If a directory does not exist.
-          OSError: If a path is a directory or a device, or its directory is not
-            writable.
-          ValueError: If the number of shards or the compression is invalid, or a path
-            is empty, one of `inputs`, or also that of the report.
+          ValueError: If the number of shards or the compression is invalid.
         """
         if num_shards is not None and num_shards < 1:
             raise ValueError(f"num_shards must be at least 1, but is {num_shards}.")
@@ -53,15 +47,28 @@ class JobOutput:
                 f"compression must be one of {output_files.COMPRESSIONS}, but is "
                 f"{compression!r}."
             )
-        inputs = list(inputs)
         self.path = os.fspath(path)
         self.num_shards = num_shards
         self.compression = compression
         self.files = output_files.shard_names(self.path, num_shards)
-        output_files.check_outputs(self.files, inputs)
         self._report_path = None if report_path is None else os.fspath(report_path)
+
+    def check(self, inputs: Iterable[str]) -> None:
+        """Checks that the files can be written.
+
+        Args:
+          inputs: The files that the job reads, none of which may be written.
+
+        Raises:
+          FileNotFoundError: If a directory does not exist.
+          OSError: If a path is a directory or a device, or its directory is not
+            writable.
+          ValueError: If a path is empty, one of `inputs`, or also that of the report.
+        """
+        inputs = list(inputs)
+        output_files.check_outputs(self.files, inputs)
         if self._report_path is not None:
-            output_files.check_outputs([self._report_path], [*inputs, *self.files])
+            output_files.check_output(self._report_path, [*inputs, *self.files])
 
     def open(self) -> contextlib.AbstractContextManager[list[output_files.OutputFile]]:
         """Returns a context with the output files; see `atomic_files`."""

@@ -93,17 +93,12 @@ def pack_nbrs(
         left behind.
     """
     check_arguments(max_nbrs, seeds)
+    output = JobOutput(output_training_data_path, num_shards, compression, report_path)
     labeled, unlabeled, graphs = map(
         expand_paths,
         (labeled_examples_path, unlabeled_examples_path or (), graph_path),
     )
-    output = JobOutput(
-        output_training_data_path,
-        [*labeled, *unlabeled, *graphs],
-        num_shards,
-        compression,
-        report_path,
-    )
+    output.check([*labeled, *unlabeled, *graphs])
     with contextlib.closing(ExampleIndex(id_feature_name)) as index:
         index.add(labeled)
         num_labeled = len(index)
