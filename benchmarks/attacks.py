@@ -143,13 +143,13 @@ def bare_passes(model: Any, attack: Attack, batch_size: int, framework: str) -> 
 
     @tf.function
     def passes(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        for _ in tf.range(attack.steps):
+        for _ in tf.range(attack.steps):  # type: ignore[attr-defined]
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(x)
                 logits = model(x, training=False)
                 loss = tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits)
             # Too small to change x, but not optimized away.
-            x += 1e-20 * tape.gradient(loss, x)
+            x += 1e-20 * tape.gradient(loss, x)  # type: ignore[operator]
         return x
 
     def run(x: np.ndarray, y: np.ndarray, seed: int) -> np.ndarray:

@@ -78,7 +78,7 @@ def train(
             keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy"
         )
         batches = -(-len(words) // 1000)
-        epochs = -(-settings.steps // batches)
+        epochs = -(-settings.steps // batches)  # type: ignore[operator]
         model.fit(words, labels, batch_size=1000, epochs=epochs, verbose=0)
         return model
     papers = np.arange(len(graph.labels))
@@ -111,7 +111,7 @@ def compare(
     seed: int,
 ) -> Figures:
     """Returns the test accuracies of both networks, by row of the table."""
-    figures = {}
+    figures: Figures = {}
     for row, split in splits.items():
         plain, regularized = (
             accuracy(train(graph, split, settings, seed), graph, split.test)
@@ -129,7 +129,7 @@ def compare_unseen(
     known, split = cora_data.leave_out(graph, unseen)
     models = [train(known, split, settings, seed) for settings in networks]
     seen = np.setdiff1d(graph.public.test, unseen)
-    figures = {}
+    figures: Figures = {}
     for kind, rows in ("seen", seen), ("unseen", unseen):
         plain, regularized = (accuracy(model, graph, rows) for model in models)
         figures[f"{graph.name}, {kind} papers"] = plain, regularized

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -70,7 +71,7 @@ def read_packed(
         spec |= {f"NL_nbr_{i}_{name}": numbers, f"NL_nbr_{i}_weight": weight}
 
     def parse(records: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
-        parsed = tf.io.parse_example(records, spec)
+        parsed: dict[str, Any] = tf.io.parse_example(records, spec)
         label = parsed.pop("label")
         known = tf.cast(label >= 0, tf.float32)
         return parsed, tf.maximum(label, 0), known / tf.reduce_mean(known)

@@ -698,7 +698,7 @@ class TestDirectImplementation:
                         inner = loss_fn(y, by_hand(z, training=False))
                     gradient = tape.gradient(inner, z)
                 length = tf.norm(tf.reshape(gradient, [8, -1]), axis=1)
-                z += 0.1 * gradient / length[:, None, None, None]
+                z += 0.1 * gradient / length[:, None, None, None]  # type: ignore[operator]
                 radius = tf.norm(tf.reshape(z - x, [8, -1]), axis=1)
                 shrink = tf.minimum(1.0, 0.2 / radius)[:, None, None, None]
                 z = x + shrink * (z - x)
