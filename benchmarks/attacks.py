@@ -149,7 +149,7 @@ def bare_passes(model: Any, attack: Attack, batch_size: int, framework: str) -> 
                 logits = model(x, training=False)
                 loss = tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits)
             # Too small to change x, but not optimized away.
-            x += 1e-20 * tape.gradient(loss, x)  # type: ignore[operator]
+            x += 1e-20 * tape.gradient(loss, x)
         return x
 
     def run(x: np.ndarray, y: np.ndarray, seed: int) -> np.ndarray:

@@ -18,12 +18,12 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 
+import citations
 import cora
-import cora_data
 import keras
 import numpy as np
 import tensorflow as tf
-from cora_data import CitationGraph
+from cora import CitationGraph
 from seeds import Figures, format_table
 
 import nsl
@@ -54,7 +54,7 @@ def adjacency(graph: CitationGraph) -> tf.SparseTensor:
     nodes = len(graph.labels)
     links = nsl.data.Graph(tuple(graph.edges.T), ids=range(nodes), undirected=True)
     degrees = np.diff(links.row_splits)
-    rows = np.concatenate([np.repeat(np.arange(nodes), degrees), np.arange(nodes)])
+    rows = np.concatenate([links.sources, np.arange(nodes)])
     columns = np.concatenate([links.targets, np.arange(nodes)])
     scales = 1 / np.sqrt(degrees + 1)
     values = (scales[rows] * scales[columns]).astype(np.float32)
@@ -75,7 +75,7 @@ def graph_network(graph: CitationGraph, hidden: int, seed: int) -> float:
             GraphConvolution(graph.classes, matrix, 0.0),
         ]
     )
-    x, train = tf.constant(graph.words), graph.public.train
+    x, train = tf.constant(graph.words), graph.train
     model(x)
     optimizer = keras.optimizers.Adam(0.01)
     optimizer.build(model.trainable_variables)
@@ -91,17 +91,16 @@ def graph_network(graph: CitationGraph, hidden: int, seed: int) -> float:
 
     for _ in range(200):
         update()
-    answers = model(x).numpy().argmax(axis=1)[graph.public.test]
-    return 100 * float(np.mean(answers == graph.labels[graph.public.test]))
+    answers = model(x).numpy().argmax(axis=1)[graph.test]
+    return 100 * float(np.mean(answers == graph.labels[graph.test]))
 
 
 def measure(graph: CitationGraph, hidden: int, seed: int) -> Figures:
-    rows = {f"{graph.name}, {len(graph.public.train)} labels": graph.public}
-    (plain, ours), *_ = cora.compare(graph, cora.SETTINGS, rows, seed).values()
-    network = graph_network(graph, hidden, seed)
-    figures: Figures = {next(iter(rows)): (plain, network, ours)}
-    for row, found in cora.compare_unseen(graph, cora.SETTINGS, seed).items():
-        figures[row] = found[0], float("nan"), found[1]
+    plain, ours = citations.compare(graph, seed)
+    row = f"{graph.name}, {len(graph.train)} labels"
+    figures = {row: (plain, graph_network(graph, hidden, seed), ours)}
+    for row, (plain, ours) in citations.compare_unseen(graph, seed).items():
+        figures[row] = plain, float("nan"), ours
     return figures
 
 
@@ -111,7 +110,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--hidden", type=int, default=64, help="of the graph network")
     options = parser.parse_args()
-    graph, found = cora_data.load(options.data), []
+    graph, found = cora.load(options.data), []
     for seed in range(options.seeds):
         start = time.process_time()
         found.append(measure(graph, options.hidden, seed))

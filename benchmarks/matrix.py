@@ -3,8 +3,8 @@
 The oldest are the lowest releases that pyproject.toml allows, of all its packages at
 once, and the newest the highest there are. Each pair gets an environment of its own, in
 which the tests of nsl.keras, lib, attacks and data run, and after them a training step
-of models from keras.applications. The table also stands in docs/versions.md, which is
-written once every row is there.
+of models from keras.applications and of small ones of keras-hub. The table also stands
+in docs/versions.md, which is written once every row is there.
 
     make matrix
     python benchmarks/matrix.py --only=3.13-newest
@@ -41,7 +41,12 @@ GROUPS = {
     "data": ("tests/data",),
     "attacks": ("tests/attacks",),
     "keras": ("tests/keras",),
-    "applications": ("tests/keras/applications_test.py", "-m", "applications"),
+    "applications": (
+        "tests/keras/applications_test.py",
+        "tests/keras/hub_test.py",
+        "-m",
+        "applications",
+    ),
 }
 NAMES = ("Python", "TensorFlow", "Keras")
 NUMBERS = ("passed", "failed", "skipped", "seconds")
@@ -50,6 +55,9 @@ _CHOICES = {OLDEST: "lowest-direct", NEWEST: "highest", NIGHTLY: "highest"}
 # The nightly packages have names of their own and take the place of the released ones.
 _RELEASED = "tensorflow ; python_version < '3'\nkeras ; python_version < '3'\n"
 _NIGHTLY = "tf-nightly\nkeras-nightly\n"
+# Only tests/keras/hub_test.py uses it. TensorFlow Text needs a released TensorFlow, of
+# its own version.
+_HUB = "keras-hub>=0.21\ntensorflow-text>=2.18\n"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +140,10 @@ def packages(pair: Pair, python: str, folder: Path) -> str:
         more.write_text(_NIGHTLY)
         less.write_text(_RELEASED)
         words += [more, "--override", less]
+    else:
+        hub = folder / "hub.txt"
+        hub.write_text(_HUB)
+        words.append(hub)
     return _uv(*words)
 
 

@@ -11,7 +11,7 @@ download their data; here it is read from files:
 - mnist.npz, as stored by Keras.
 - cora.npz, in the format of `examples/cora.py`. Each seed draws another training set of
   80%: the rows are in another order than in the file that the tutorial splits.
-- imdb_train.jsonl.gz and imdb_test.jsonl.gz, in the format of `examples/imdb.py`. Word
+- imdb_train.jsonl.gz and imdb_test.jsonl.gz, as `examples/imdb/reviews.py` reads. Word
   ids are those of the 10,000 most frequent words. The tutorial's graph connects reviews
   by pretrained word embeddings; this one by latent semantic analysis of the reviews,
   with the same number of dimensions, and a threshold of 0.9 instead of 0.99.

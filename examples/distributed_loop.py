@@ -1,34 +1,30 @@
 """Trains with graph and adversarial regularization on several devices or machines.
 
 A custom training loop under `tf.distribute`. Each replica runs the `train_step` of the
-wrapper, so the losses are the same as in `fit`. The data is scikit-learn's handwritten
-digits; the graph connects each image to the most similar ones.
-
-On one machine, on all GPUs, or on two logical CPU devices if there are none:
+wrapper, so the losses are the same as in `fit`. The data is scikit-learn's digits; the
+graph connects each image to the most similar ones. Without TF_CONFIG, the devices are
+all GPUs of the machine or, if there are none, two logical CPU devices:
 
     python examples/distributed_loop.py --quick
 
-On two machines, or in two terminals of one machine, each with its own index, and a
-shared directory:
+On two machines, or in two terminals of one, each with its own index, and a directory
+that all share. Started again with the same directory, it resumes.
 
     export TF_CONFIG='{"cluster": {"worker": ["localhost:2301", "localhost:2302"]},
                        "task": {"type": "worker", "index": 0}}'
     python examples/distributed_loop.py --backup=/shared/backup
-
-If you start it again with the same directory, it resumes after the last complete
-epoch.
 """
 
 import argparse
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 from sklearn.datasets import load_digits
-from sklearn.neighbors import NearestNeighbors
+from sklearn.neighbors import kneighbors_graph
 
 import nsl
 
@@ -49,50 +45,24 @@ def make_strategy() -> tf.distribute.Strategy:
 
 
 def make_model() -> nsl.keras.GraphRegularization:
-    base_model = keras.Sequential(
-        [
-            keras.Input((64,), name="pixels"),
-            keras.layers.Dense(128, activation="relu"),
-            keras.layers.Dense(10),
-        ]
-    )
-    attack = nsl.configs.make_adv_reg_config(
-        adv_grad_norm="infinity",
-        adv_step_size=0.05,
-        pgd_iterations=2,
-        pgd_epsilon=0.1,
-        random_init=True,
-        clip_value_min=0.0,
-        clip_value_max=1.0,
-    )
+    hidden = keras.layers.Dense(128, activation="relu")
+    inputs = keras.Input((64,), name="pixels")
+    model = keras.Sequential([inputs, hidden, keras.layers.Dense(10)])
+    attack = nsl.keras.presets.trades(epsilon=0.1, steps=2, beta=1.0)
     graph = nsl.configs.make_graph_reg_config(max_neighbors=2, multiplier=0.1)
-    model = nsl.keras.GraphRegularization(
-        nsl.keras.AdversarialRegularization(base_model, adv_config=attack), graph
-    )
-    model.compile(
-        optimizer=keras.optimizers.Adam(0.002),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
+    model = nsl.keras.AdversarialRegularization(model, adv_config=attack)
+    model = nsl.keras.GraphRegularization(model, graph)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(0.002), loss, metrics=["accuracy"])
     return model
 
 
-def make_data(
-    images: np.ndarray,
-    labels: np.ndarray,
-    seed: int,
-    epoch: tf.Variable,
-    context: tf.distribute.InputContext,
-) -> tf.data.Dataset:
+def make_data(images, labels, seed, context, epoch) -> tf.data.Dataset:
     """Returns the worker's shard of the batches."""
-    index = NearestNeighbors(n_neighbors=3).fit(images)
-    nearest = index.kneighbors(images, return_distance=False)[:, 1:]
-    rows = np.arange(len(images))
-    graph = nsl.data.Graph((np.repeat(rows, 2), nearest.ravel()), ids=rows)
     return nsl.data.neighbor_dataset(
-        graph,
+        nsl.data.Graph(kneighbors_graph(images, 2, include_self=False)),
         {"pixels": images},
-        labels,
+        labels[: len(images)],
         neighbor_config=nsl.configs.GraphNeighborConfig(max_neighbors=2),
         batch_size=BATCH_SIZE,
         seed=seed,
@@ -113,11 +83,9 @@ def restore(model: keras.Model, backup: Path) -> int:
 def back_up(model: keras.Model, backup: Path, epochs_done: int) -> None:
     """Saves weights, optimizer state and seeds; renames the complete file."""
     backup.mkdir(parents=True, exist_ok=True)
-    model.save_weights(backup / "unfinished.weights.h5")
-    os.replace(
-        backup / "unfinished.weights.h5",
-        backup / f"epoch-{epochs_done:05d}.weights.h5",
-    )
+    unfinished = backup / "unfinished.weights.h5"
+    model.save_weights(unfinished)
+    os.replace(unfinished, backup / f"epoch-{epochs_done:05d}.weights.h5")
 
 
 def train(
@@ -131,11 +99,10 @@ def train(
     keras.utils.set_random_seed(seed)
     images, labels = load_digits(return_X_y=True)
     images = (images / 16).astype(np.float32)
+    train_images, test_images = np.split(images, [TRAINING_IMAGES])
     epoch = tf.Variable(0, dtype=tf.int64)
     data = strategy.distribute_datasets_from_function(
-        lambda context: make_data(
-            images[:TRAINING_IMAGES], labels[:TRAINING_IMAGES], seed, epoch, context
-        )
+        lambda context: make_data(train_images, labels, seed, context, epoch)
     )
     with strategy.scope():
         model = make_model()
@@ -161,23 +128,17 @@ def train(
             print(f"epoch {done + 1:3d}/{epochs}  {shown}", flush=True)
             if backup:
                 back_up(model, backup, done + 1)
-    correct = np.argmax(model(images[TRAINING_IMAGES:]), -1) == labels[TRAINING_IMAGES:]
+    correct = np.argmax(model(test_images), -1) == labels[len(train_images) :]
     print(f"{len(correct)} test images: accuracy {np.mean(correct):.1%}", flush=True)
     return model
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--epochs", type=int, default=20, help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--epochs", type=int, default=20, help="default: 20")
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument("--quick", action="store_true", help="two epochs")
-    parser.add_argument(
-        "--backup",
-        type=Path,
-        help="directory that all workers can access; no backup by default",
-    )
+    parser.add_argument("--backup", type=Path, help="directory that all workers share")
     options = parser.parse_args(arguments)
     if options.epochs < 1:
         parser.error(f"--epochs must be at least 1, received {options.epochs}")

@@ -14,202 +14,127 @@ adversarial examples of three steps instead of one, with `nsl.keras.presets.pgd`
 robust_mnist.py for more.
 
     python examples/mnist.py --data=mnist.npz
-    python examples/mnist.py --quick --output_dir=/tmp/mnist
+    python examples/mnist.py --quick
 
-Without --data, keras.datasets.mnist.load_data downloads the images (11 MB). An
-interrupted program resumes with the next seed. The networks of the first seed are saved
-in the output folder. --quick uses enlarged digits of scikit-learn instead.
+Without --data, Keras downloads the images (11 MB). --quick uses scikit-learn's digits.
 """
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+import argparse
 from pathlib import Path
 
-import digit_rows
 import keras
-import mnist_picture
 import numpy as np
-from mnist_images import Images, load_digits, load_mnist
-from progress import Progress
-from seeds import Figures, format_table, make_parser, over_seeds
+from keras import layers
+from sklearn.datasets import load_digits
 
 import nsl
 
 NAMES = ("plain", "regularized", "PGD training")
-NSL14 = {"clean": "98.2 / 99.1", "FGSM on the plain network": "50.6 / 94.8"}
+SOURCE = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"
+Images = tuple[np.ndarray, np.ndarray]  # `[n, height, width, 1]` in [0, 1], and `[n]`
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """The settings of the tutorial, and the steps of PGD in training and evaluation."""
+def load_mnist(path: Path | None) -> list[Images]:
+    """Returns the images to train and to test with; None downloads them.
 
-    epsilon: float = 0.2
-    multiplier: float = 0.2
-    epochs: int = 5
-    batch_size: int = 32
-    filters: tuple[int, ...] = (32, 64, 64)
-    units: int = 64
-    train_steps: int = 3
-    pgd_steps: int = 10
+    Raises:
+      FileNotFoundError: If there is no such file; the message says where to get it.
+    """
+    if path is None:
+        parts = keras.datasets.mnist.load_data()
+    elif path.exists():
+        file = np.load(path)
+        parts = [(file[f"x_{part}"], file[f"y_{part}"]) for part in ("train", "test")]
+    else:
+        raise FileNotFoundError(
+            f"No {path}. Download the images from {SOURCE} (11 MB)."
+        )
+    return [((x / 255).astype("float32")[..., None], y) for x, y in parts]
 
 
-QUICK = Settings(epsilon=0.1, epochs=6, filters=(8, 16), units=32)
+def load_small() -> list[Images]:
+    """Returns scikit-learn's digits, enlarged from 8 x 8 to 16 x 16 pixels."""
+    x, y = load_digits(return_X_y=True)
+    x = np.kron(x.reshape(-1, 8, 8) / 16, np.ones((1, 2, 2))).astype("float32")
+    return [(x[:1500, ..., None], y[:1500]), (x[1500:, ..., None], y[1500:])]
 
 
-def make_model(shape: tuple[int, ...], settings: Settings) -> keras.Model:
+def make_model(shape: tuple[int, ...]) -> keras.Model:
     model = keras.Sequential([keras.Input(shape)])
-    for number, filters in enumerate(settings.filters):
+    for number, filters in enumerate((32, 64, 64) if shape[0] > 16 else (8, 16)):
         if number:
-            model.add(keras.layers.MaxPooling2D())
-        model.add(keras.layers.Conv2D(filters, 3, activation="relu"))
-    model.add(keras.layers.Flatten())
-    model.add(keras.layers.Dense(settings.units, activation="relu"))
-    model.add(keras.layers.Dense(10, activation="softmax"))
+            model.add(layers.MaxPooling2D())
+        model.add(layers.Conv2D(filters, 3, activation="relu"))
+    model.add(layers.Flatten())
+    model.add(layers.Dense(64, activation="relu"))
+    model.add(layers.Dense(10, activation="softmax"))
     return model
 
 
-def adversarial(
-    model: keras.Model, settings: Settings
-) -> nsl.keras.AdversarialRegularization:
-    config = nsl.configs.make_adv_reg_config(
-        multiplier=settings.multiplier,
-        adv_step_size=settings.epsilon,
-        adv_grad_norm="infinity",
+def train(images: Images, epsilon: float, seed: int) -> list[keras.Model]:
+    """Returns the trained networks, without wrappers."""
+    fgsm = nsl.configs.make_adv_reg_config(
+        multiplier=0.2, adv_step_size=epsilon, adv_grad_norm="infinity"
     )
-    return nsl.keras.AdversarialRegularization(model, adv_config=config)
-
-
-def compile_model(model: keras.Model) -> None:
-    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-
-
-def train(images: Images, settings: Settings, seed: int) -> dict[str, keras.Model]:
-    """Returns the trained networks by name, without wrappers."""
-    models = {}
-    for name in NAMES:
+    models = []
+    for config in (None, fgsm, nsl.keras.presets.pgd(epsilon, steps=3)):
         keras.utils.set_random_seed(seed)
-        model = trained = make_model(images.x.shape[1:], settings)
-        if name == "regularized":
-            trained = adversarial(model, settings)
-        elif name == "PGD training":
-            recipe = nsl.keras.presets.pgd(settings.epsilon, steps=settings.train_steps)
-            trained = nsl.keras.AdversarialRegularization(model, adv_config=recipe)
-        compile_model(trained)
-        trained.fit(
-            images.x,
-            images.y,
-            batch_size=settings.batch_size,
-            epochs=settings.epochs,
-            verbose=0,
-        )
-        models[name] = model
+        model = trained = make_model(images[0].shape[1:])
+        if config is not None:
+            trained = nsl.keras.AdversarialRegularization(model, adv_config=config)
+        trained.compile("adam", "sparse_categorical_crossentropy")
+        trained.fit(*images, epochs=5 if epsilon > 0.1 else 6, verbose=0)
+        models.append(model)
     return models
 
 
-def fgsm(model: keras.Model, images: Images, settings: Settings) -> Images:
-    """Moves each pixel by epsilon to increase the loss of `model`."""
-    attacker = adversarial(model, settings)
-    compile_model(attacker)
-    parts = [
-        attacker.perturb_on_batch(
-            images.x[first : first + 500], images.y[first : first + 500]
-        )
-        for first in range(0, len(images.y), 500)
-    ]
-    return Images(np.clip(np.concatenate(parts), 0.0, 1.0), images.y)
+def fgsm(model: keras.Model, images: Images, epsilon: float) -> Images:
+    attack = nsl.attacks.FGSM()
+    return attack(model, *images, epsilon=epsilon, bounds=(0, 1)), images[1]
 
 
-def pgd(model: keras.Model, images: Images, settings: Settings) -> Images:
-    attack = nsl.attacks.PGD(norm="infinity", steps=settings.pgd_steps)
-    attacked = attack(
-        model, images.x, images.y, epsilon=settings.epsilon, bounds=(0, 1)
-    )
-    return Images(attacked, images.y)
+def pgd(model: keras.Model, images: Images, epsilon: float) -> Images:
+    attack = nsl.attacks.PGD(steps=10)
+    return attack(model, *images, epsilon=epsilon, bounds=(0, 1)), images[1]
 
 
-def classify(model: keras.Model, x: np.ndarray) -> np.ndarray:
-    return np.argmax(model.predict(x, batch_size=500, verbose=0), axis=-1)
+def accuracy(model: keras.Model, images: Images) -> float:
+    predictions = model.predict(images[0], batch_size=500, verbose=0)
+    return 100 * float(np.mean(predictions.argmax(axis=1) == images[1]))
 
 
 def evaluate(
-    models: Mapping[str, keras.Model], test: Images, settings: Settings
-) -> Figures:
+    models: list[keras.Model], test: Images, epsilon: float
+) -> dict[str, list[float]]:
     """Returns the accuracies in percent, by row of the table."""
-    made_on_plain = fgsm(models["plain"], test, settings)
-
-    def accuracy(name: str, images: Images) -> float:
-        return 100 * float(np.mean(classify(models[name], images.x) == images.y))
-
-    rows = {
-        "clean": dict.fromkeys(models, test),
-        "FGSM on the plain network": dict.fromkeys(models, made_on_plain),
-        "FGSM on the network itself": {
-            name: made_on_plain if name == "plain" else fgsm(model, test, settings)
-            for name, model in models.items()
-        },
-        f"PGD, {settings.pgd_steps} steps, on the network itself": {
-            name: pgd(model, test, settings) for name, model in models.items()
-        },
-    }
+    transferred = fgsm(models[0], test, epsilon)
     return {
-        row: tuple(accuracy(name, images[name]) for name in NAMES)
-        for row, images in rows.items()
+        "clean": [accuracy(model, test) for model in models],
+        "FGSM on the plain network": [accuracy(m, transferred) for m in models],
+        "FGSM on the network itself": [
+            accuracy(model, fgsm(model, test, epsilon)) for model in models
+        ],
+        "PGD, 10 steps, on the network itself": [
+            accuracy(model, pgd(model, test, epsilon)) for model in models
+        ],
     }
 
 
-def picture_rows(
-    models: Mapping[str, keras.Model], test: Images, settings: Settings
-) -> list[digit_rows.Row]:
-    """Attacks the first test image of each digit, to avoid cherry-picking."""
-    first = [np.flatnonzero(test.y == digit)[0] for digit in range(10)]
-    images = Images(test.x[first], test.y[first])
-    rows = [digit_rows.Row("clean", images.x[..., 0])]
-    for name, model in models.items():
-        attacked = fgsm(model, images, settings)
-        answers = classify(model, attacked.x)
-        rows.append(digit_rows.Row(name, attacked.x[..., 0], answers))
-    return rows
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = make_parser(__doc__, "mnist", "one seed on small images, in seconds")
-    parser.add_argument(
-        "--data", type=Path, help="the file mnist.npz, as stored by Keras"
-    )
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="mnist.npz as Keras stores it")
+    parser.add_argument("--seeds", type=int, default=5, choices=range(1, 21))
+    parser.add_argument("--quick", action="store_true", help="one seed, small images")
     options = parser.parse_args(arguments)
-    settings = QUICK if options.quick else Settings()
-    train_images, test = load_digits() if options.quick else load_mnist(options.data)
-    folder = options.output_dir
-    folder.mkdir(parents=True, exist_ok=True)
-    saved = {name: folder / f"{name}.keras" for name in NAMES}
-
-    def measure(seed: int) -> Figures:
-        models = train(train_images, settings, seed)
-        if seed == 0:
-            for name, model in models.items():
-                model.save(saved[name])
-        return evaluate(models, test, settings)
-
-    figures = over_seeds(
-        measure, options.seeds, folder / "mnist.json", settings, Progress()
-    )
-    table = format_table(
-        figures,
-        f"test accuracy in %, epsilon {settings.epsilon}",
-        None if options.quick else ("NSL 1.4", NSL14),
-        columns=NAMES,
-    )
-    (folder / "mnist.txt").write_text(f"{table}\n")
-    models = {name: keras.models.load_model(path) for name, path in saved.items()}
-    mnist_picture.draw(
-        folder / "mnist.png",
-        picture_rows(models, test, settings),
-        "The first test image of each digit, with the predictions of each network\n"
-        f"under FGSM on the network itself, epsilon {settings.epsilon}",
-        figures,
-        NAMES,
-    )
-    print(f"{table}\n\nplot: {folder / 'mnist.png'}")
+    images, test = load_small() if options.quick else load_mnist(options.data)
+    seeds, epsilon = (1, 0.1) if options.quick else (options.seeds, 0.2)
+    runs = []
+    for seed in range(seeds):
+        runs.append(evaluate(train(images, epsilon, seed), test, epsilon))
+    print(f"{'test accuracy in %':37}", *(f"{name:>14}" for name in NAMES))
+    for row in runs[0]:
+        columns = zip(*(run[row] for run in runs), strict=True)
+        print(f"{row:37}", *(f"{np.mean(c):8.1f} ± {np.std(c):3.1f}" for c in columns))
 
 
 if __name__ == "__main__":

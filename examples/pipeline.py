@@ -2,266 +2,148 @@
 
     raw CSV -> TFRecord -> build_graph -> pack_nbrs -> tf.data -> fit -> export -> serve
 
-The raw file has the measurements of 400 cell samples (Wolberg et al., 1993; included in
-scikit-learn). Ten samples of each class, malignant and benign, have a label. The
-command-line tools of nsl connect similar samples and write each sample with its
-neighbors. A Keras model that standardizes the raw measurements is trained on the 20
-labels alone, and with `nsl.keras.GraphRegularization` on all records. It is evaluated
-on 169 other samples, then exported as a SavedModel and as a .keras file. A new process
-without nsl, pipeline_serve.py, predicts the raw test file with both. The predictions
-must be those of the trained model.
+Of 400 cell samples (Wolberg et al., 1993; in scikit-learn), 20 have a label. A Keras
+model of raw measurements is trained on the labels alone, and on all records and a
+graph. It is served by pipeline_serve.py, a process without nsl. Nothing was tuned here.
 
     python examples/pipeline.py
-
-All files of the first seed remain in the output folder. The number of neighbors, the
-multiplier and the training settings are those of other examples; none was tuned on this
-data.
 """
 
-import csv
-import dataclasses
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+import argparse
 from pathlib import Path
 
 import keras
 import numpy as np
-import pipeline_picture
-import records
-from progress import Progress
-from seeds import Figures, format_table, make_parser, over_seeds
+import tensorflow as tf
+from keras import layers
 from sklearn.datasets import load_breast_cancer
 from sklearn.model_selection import train_test_split
 
 import nsl
 
-SERVE = Path(__file__).with_name("pipeline_serve.py")
-ANSWERS = "answers.csv"
+NEIGHBORS = 5
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """The number of labels per class, and the training settings."""
-
-    labels_per_kind: int = 10
-    neighbors: int = 5
-    multiplier: float = 1.0
-    steps: int = 300
-    batch_size: int = 200
-    learning_rate: float = 0.003
-
-
-QUICK = Settings(steps=60)
-
-
-def write_raw_files(folder: Path, settings: Settings, seed: int) -> None:
-    """Writes the raw files: train.csv, test.csv and test_labels.csv."""
+def write_raw_files(folder: Path, seed: int) -> None:
+    """Writes train.csv (id, label or -1, measurements), test.csv and its labels."""
     x, y = load_breast_cancer(return_X_y=True)
-    train, test = train_test_split(
-        np.arange(len(y)), test_size=169, stratify=y, random_state=0
-    )
+    rows, labels = np.arange(len(y)), np.full(len(y), -1)
+    train, test = train_test_split(rows, test_size=169, stratify=y, random_state=0)
     rng = np.random.default_rng(seed)
-    labeled = {
-        row
-        for kind in (0, 1)
-        for row in rng.choice(
-            train[y[train] == kind], settings.labels_per_kind, replace=False
-        )
-    }
-    with open(folder / "train.csv", "w", newline="") as file:
-        writer = csv.writer(file)
-        for row in train:
-            label = y[row] if row in labeled else ""
-            writer.writerow([f"sample{row}", label, *x[row]])
+    for kind in (0, 1):
+        labels[rng.choice(train[y[train] == kind], 10, replace=False)] = kind
+    table = np.column_stack([rows, labels, x])[train]
+    np.savetxt(folder / "train.csv", table, "%s", delimiter=",")
     np.savetxt(folder / "test.csv", x[test], "%s", delimiter=",")
     np.savetxt(folder / "test_labels.csv", y[test], "%d")
 
 
-@dataclasses.dataclass(frozen=True)
-class Samples:
-    """The contents of train.csv: ids, labels (-1: none) and raw measurements."""
-
-    ids: list[bytes]
-    labels: np.ndarray
-    raw: np.ndarray
+def read_raw_file(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the ids, the labels (-1: none) and the raw measurements."""
+    table = np.loadtxt(path, delimiter=",")
+    return table[:, 0].astype(int), table[:, 1].astype(int), table[:, 2:].astype("f")
 
 
-def read_raw_file(path: Path) -> Samples:
-    with open(path, newline="") as file:
-        ids, labels, *columns = zip(*csv.reader(file), strict=True)
-    return Samples(
-        [name.encode() for name in ids],
-        np.array([int(label or -1) for label in labels]),
-        np.array(columns, np.float32).T,
-    )
-
-
-def pack(folder: Path, samples: Samples, settings: Settings) -> None:
-    """Writes graph.tsv and packed.tfr with the command-line tools."""
+def pack(folder: Path) -> None:
+    """Writes graph.tsv and packed.tfr, as nsl-build-graph and nsl-pack-nbrs do."""
+    ids, labels, raw = read_raw_file(folder / "train.csv")
     # Samples are similar if their standardized measurements are.
-    embeddings = (samples.raw - samples.raw.mean(axis=0)) / samples.raw.std(axis=0)
-
-    def examples(labeled: bool) -> Iterator[dict[str, records.Value]]:
-        for row in np.flatnonzero((samples.labels >= 0) == labeled):
-            example = {
-                "id": samples.ids[row],
-                "raw": samples.raw[row],
-                "embedding": embeddings[row],
-            }
-            yield example | ({"label": int(samples.labels[row])} if labeled else {})
-
-    files = [folder / "labeled.tfr", folder / "unlabeled.tfr"]
-    for path, labeled in zip(files, (True, False), strict=True):
-        records.write_examples(path, examples(labeled))
-    records.run_tool(
-        "build_graph.py",
-        f"--num_neighbors={settings.neighbors}",
-        "--similarity_threshold=0",
-        ",".join(map(str, files)),
-        folder / "graph.tsv",
-    )
-    records.run_tool(
-        "pack_nbrs.py",
-        "--seeds=all",
-        "--neighbor_features=raw",
-        f"--max_nbrs={settings.neighbors}",
-        *files,
-        folder / "graph.tsv",
-        folder / "packed.tfr",
-    )
+    embeddings = (raw - raw.mean(axis=0)) / raw.std(axis=0)
+    files = [str(folder / f"{name}.tfr") for name in ("labeled", "unlabeled")]
+    for path, chosen in zip(files, (labels >= 0, labels < 0), strict=True):
+        with tf.io.TFRecordWriter(path) as writer:
+            for row in np.flatnonzero(chosen):
+                example = tf.train.Example()
+                feature = example.features.feature
+                feature["id"].bytes_list.value.append(b"%d" % ids[row])
+                feature["raw"].float_list.value.extend(raw[row])
+                feature["embedding"].float_list.value.extend(embeddings[row])
+                if labels[row] >= 0:
+                    feature["label"].int64_list.value.append(labels[row])
+                writer.write(example.SerializeToString())
+    graph = folder / "graph.tsv"
+    nsl.tools.build_graph(files, graph, 0.0, num_neighbors=NEIGHBORS)
+    options = {"seeds": "all", "neighbor_features": ["raw"], "max_nbrs": NEIGHBORS}
+    nsl.tools.pack_nbrs(*files, graph, folder / "packed.tfr", **options)
 
 
-def make_model(samples: Samples) -> keras.Model:
-    """Returns a model of raw measurements."""
-    scale = {"mean": samples.raw.mean(axis=0), "variance": samples.raw.var(axis=0)}
-    return keras.Sequential(
-        [
-            keras.Input((samples.raw.shape[1],), name="raw"),
-            keras.layers.Normalization(**scale),
-            keras.layers.Dense(32, activation="relu"),
-            keras.layers.Dense(2, activation="softmax"),
-        ]
-    )
+def read_packed(path: Path, batch_size: int, seed: int) -> tf.data.Dataset:
+    """Returns batches (features, label, weight): 0 for unlabeled samples."""
+    numbers = tf.io.FixedLenFeature([30], tf.float32, [0.0] * 30)
+    weight = tf.io.FixedLenFeature([1], tf.float32, [0.0])
+    spec = {"raw": numbers, "label": tf.io.FixedLenFeature([], tf.int64, -1)}
+    for i in range(NEIGHBORS):
+        # The default weight of 0 masks missing neighbors.
+        spec |= {f"NL_nbr_{i}_raw": numbers, f"NL_nbr_{i}_weight": weight}
+
+    def parse(records: tf.Tensor) -> tuple:
+        features = tf.io.parse_example(records, spec)
+        label = features.pop("label")
+        known = tf.cast(label >= 0, tf.float32)
+        # With these weights, the labeled loss is the mean over labeled samples.
+        return features, tf.maximum(label, 0), known / tf.reduce_mean(known)
+
+    everything = tf.data.TFRecordDataset(str(path)).batch(1 << 20).map(parse).unbatch()
+    shuffled = everything.shuffle(1 << 20, seed=seed).batch(batch_size)
+    return shuffled.cache().repeat()
 
 
-def compile_model(model: keras.Model, settings: Settings) -> None:
-    optimizer = keras.optimizers.Adam(settings.learning_rate)
-    model.compile(optimizer, "sparse_categorical_crossentropy")
+def make_model(raw: np.ndarray) -> keras.Model:
+    scale = layers.Normalization(mean=raw.mean(axis=0), variance=raw.var(axis=0))
+    hidden = layers.Dense(32, activation="relu")
+    outputs = layers.Dense(2, activation="softmax")
+    return keras.Sequential([keras.Input((30,), name="raw"), scale, hidden, outputs])
 
 
-def train_on_labels(samples: Samples, settings: Settings) -> keras.Model:
-    model = make_model(samples)
-    compile_model(model, settings)
-    known = samples.labels >= 0
-    x, y = samples.raw[known], samples.labels[known]
-    model.fit(x, y, batch_size=len(y), epochs=settings.steps, verbose=0)
+def train(folder: Path, steps: int, seed: int, regularized: bool) -> keras.Model:
+    keras.utils.set_random_seed(seed)
+    _, labels, raw = read_raw_file(folder / "train.csv")
+    model = trained = make_model(raw)
+    batch = raw[labels >= 0], labels[labels >= 0]
+    data = tf.data.Dataset.from_tensors(batch).repeat()
+    if regularized:
+        config = nsl.configs.make_graph_reg_config(
+            max_neighbors=NEIGHBORS, multiplier=1.0, objective="propagation"
+        )
+        trained = nsl.keras.GraphRegularization(model, config)
+        data = read_packed(folder / "packed.tfr", batch_size=200, seed=seed)
+    trained.compile(keras.optimizers.Adam(0.003), "sparse_categorical_crossentropy")
+    trained.fit(data, steps_per_epoch=steps, shuffle=False, verbose=0)
     return model
 
 
-def train_on_packed(
-    folder: Path, samples: Samples, settings: Settings, seed: int
-) -> keras.Model:
-    config = nsl.configs.make_graph_reg_config(
-        max_neighbors=settings.neighbors,
-        multiplier=settings.multiplier,
-        objective="propagation",
-    )
-    data = records.read_packed(
-        folder / "packed.tfr",
-        "raw",
-        samples.raw.shape[1],
-        settings.neighbors,
-        settings.batch_size,
-        seed,
-    )
-    model = make_model(samples)
-    wrapper = nsl.keras.GraphRegularization(model, config)
-    compile_model(wrapper, settings)
-    wrapper.fit(data, steps_per_epoch=settings.steps, shuffle=False, verbose=0)
-    return model
-
-
-def run(folder: Path, settings: Settings, seed: int) -> Figures:
+def compare(folder: Path, seed: int, quick: bool = False) -> dict[str, list[float]]:
     """Runs all steps except serving, and returns test accuracies in percent."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_raw_files(folder, settings, seed)
-    samples = read_raw_file(folder / "train.csv")
-    pack(folder, samples, settings)
-    keras.utils.set_random_seed(seed)
-    plain = train_on_labels(samples, settings)
-    keras.utils.set_random_seed(seed)
-    regularized = train_on_packed(folder, samples, settings, seed)
+    write_raw_files(folder, seed)
+    pack(folder)
+    settings = folder, 60 if quick else 300, seed
+    plain, regularized = (train(*settings, side) for side in (False, True))
     regularized.save(folder / "model.keras")
     regularized.export(folder / "saved_model", verbose=False)
-
     raw = np.loadtxt(folder / "test.csv", np.float32, delimiter=",")
     labels = np.loadtxt(folder / "test_labels.csv", int)
-    found = [model.predict(raw, verbose=0) for model in (plain, regularized)]
-    np.save(folder / "predictions.npy", found[1])
-    right = [answers.argmax(axis=1) == labels for answers in found]
     rows = {"all": labels >= 0, "malignant": labels == 0, "benign": labels == 1}
-    return {
-        row: (
-            100 * float(right[0][chosen].mean()),
-            100 * float(right[1][chosen].mean()),
-        )
-        for row, chosen in rows.items()
-    }
+    answers = [model.predict(raw, verbose=0) for model in (plain, regularized)]
+    np.save(folder / "predictions.npy", answers[1])
+    right = [predictions.argmax(axis=1) == labels for predictions in answers]
+    return {row: [100 * np.mean(x[part]) for x in right] for row, part in rows.items()}
 
 
-def serve(folder: Path) -> str:
-    """Predicts the raw test file in a new process, and returns its output."""
-    command = [sys.executable, SERVE, folder, folder / "test.csv", folder / ANSWERS]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{SERVE.name} failed:\n{done.stderr}")
-    return done.stdout.strip()
-
-
-def largest_difference(folder: Path) -> float:
-    """Compares the served predictions with those of the trained model.
-
-    Raises:
-      RuntimeError: If they differ.
-    """
-    served = np.loadtxt(folder / ANSWERS, delimiter=",")
-    largest = float(np.abs(served - np.load(folder / "predictions.npy")).max())
-    if largest > 1e-5:
-        raise RuntimeError(f"served and trained model differ by {largest}")
-    return largest
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = make_parser(__doc__, "pipeline", "one seed, shorter training")
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output_dir", type=Path, default=Path("pipeline"))
+    parser.add_argument("--seeds", type=int, default=5, choices=range(1, 21))
+    parser.add_argument("--quick", action="store_true", help="one seed, less training")
     options = parser.parse_args(arguments)
-    folder, settings = options.output_dir, QUICK if options.quick else Settings()
-    progress = Progress()
-    figures = over_seeds(
-        lambda seed: run(folder / f"seed-{seed}", settings, seed),
-        options.seeds,
-        folder / "pipeline.json",
-        settings,
-        progress,
-    )
-    progress.part("serving")
-    first = folder / "seed-0"
-    title = f"test accuracy in %, {2 * settings.labels_per_kind} labels"
-    table = (
-        f"{format_table(figures, title)}\n{SERVE.name}: {serve(first)};"
-        f" largest difference {largest_difference(first):.0e}"
-    )
-    (folder / "pipeline.txt").write_text(f"{table}\n")
-    samples = read_raw_file(first / "train.csv")
-    pipeline_picture.draw(
-        folder / "pipeline.png",
-        samples.raw,
-        samples.labels,
-        samples.ids,
-        nsl.tools.read_tsv_graph(str(first / "graph.tsv")),
-        figures,
-    )
-    print(f"{table}\n\nplot: {folder / 'pipeline.png'}")
+    runs, folder = [], options.output_dir
+    for seed in range(1 if options.quick else options.seeds):
+        runs.append(compare(folder / f"seed-{seed}", seed, options.quick))
+    print(f"{'test accuracy in %, 20 labels':29}{'plain':>14}{'regularized':>14}")
+    for row in runs[0]:
+        sides = zip(*(run[row] for run in runs), strict=True)
+        print(f"{row:29}", *(f"{np.mean(s):7.1f} ± {np.std(s):3.1f}" for s in sides))
+    print(f"To serve it: python examples/pipeline_serve.py {folder / 'seed-0'}")
 
 
 if __name__ == "__main__":

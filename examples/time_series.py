@@ -1,48 +1,26 @@
 """Time series with few labels, and a graph of similar series.
 
 Cylinder, bell and funnel (Saito, 1994) are three classes of events in noise. The series
-are synthetic, as defined by the time series archive of the University of California,
-Riverside: an event of random start, length and height that is flat, rises or falls. Of
-600 series, two of each class have a label. A graph connects each series to the five
+are synthetic: an event of random start, length and height that is flat, rises or falls.
+Of 600 series, two of each class have a label. A graph connects each series to the five
 most similar ones over all shifts (the shape-based distance of Paparrizos & Gravano,
-2015), without using labels. The same one-dimensional convolutional network is trained
-on the 6 labels alone, and with `nsl.keras.GraphRegularization` on all series. It is
-evaluated on 1,000 other series, which need no graph.
+2015), without using labels. The same convolutional network is trained on the 6 labels
+alone, and with `nsl.keras.GraphRegularization` on all series. It is evaluated on 1,000
+other series, which need no graph.
 
     python examples/time_series.py
 """
 
-import dataclasses
-from collections.abc import Sequence
+import argparse
 
 import keras
 import numpy as np
-import time_series_picture
-from progress import Progress
-from seeds import Figures, format_table, make_parser, over_seeds
+from keras import layers
 
 import nsl
 
 KINDS = ("cylinder", "bell", "funnel")
 LENGTH = 128
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """The hyperparameters; multiplier and epochs were chosen on other series."""
-
-    series: int = 600
-    labels_per_kind: int = 2
-    neighbors: int = 5
-    multiplier: float = 1.0
-    epochs: int = 60
-    steps_on_labels: int = 300
-    batch_size: int = 200
-    test_series: int = 1000
-
-
-# After 20 epochs, which network is better would depend on the seed.
-QUICK = Settings(series=300, epochs=60, steps_on_labels=60, batch_size=50)
 
 
 def make_series(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -88,12 +66,12 @@ def make_model() -> keras.Model:
     return keras.Sequential(
         [
             keras.Input((LENGTH,)),
-            keras.layers.Reshape((LENGTH, 1)),
-            keras.layers.Conv1D(16, 9, strides=2, activation="relu"),
-            keras.layers.Conv1D(32, 9, strides=2, activation="relu"),
-            keras.layers.GlobalAveragePooling1D(),
-            keras.layers.Dense(32, activation="relu"),
-            keras.layers.Dense(len(KINDS), activation="softmax"),
+            layers.Reshape((LENGTH, 1)),
+            layers.Conv1D(16, 9, strides=2, activation="relu"),
+            layers.Conv1D(32, 9, strides=2, activation="relu"),
+            layers.GlobalAveragePooling1D(),
+            layers.Dense(32, activation="relu"),
+            layers.Dense(len(KINDS), activation="softmax"),
         ]
     )
 
@@ -102,103 +80,70 @@ def compile_model(model: keras.Model) -> None:
     model.compile(keras.optimizers.Adam(0.003), "sparse_categorical_crossentropy")
 
 
-def train_on_labels(
-    series: np.ndarray, kinds: np.ndarray, settings: Settings
-) -> keras.Model:
-    model = make_model()
-    compile_model(model)
-    model.fit(
-        series,
-        kinds,
-        batch_size=len(kinds),
-        epochs=settings.steps_on_labels,
-        verbose=0,
-    )
-    return model
-
-
 def train_with_graph(
-    series: np.ndarray,
-    kinds: np.ndarray,
-    labeled: np.ndarray,
-    settings: Settings,
-    seed: int,
+    series: np.ndarray, kinds: np.ndarray, labels: int, seed: int
 ) -> keras.Model:
+    """Trains on all series, the first of which have a label."""
     config = nsl.configs.make_graph_reg_config(
         max_neighbors=3,
-        multiplier=settings.multiplier,
+        multiplier=1.0,
         objective="propagation",
         distribution_alignment=1.0,  # All classes are equally frequent.
     )
     # Unlabeled series contribute only to the graph loss. The weights of labeled series
     # are scaled so that the labeled loss is their mean.
-    weight = np.isin(np.arange(len(kinds)), labeled) * (len(kinds) / len(labeled))
+    weight = (np.arange(len(kinds)) < labels) * np.float32(len(kinds) / labels)
     data = nsl.data.neighbor_dataset(
-        make_graph(series, settings.neighbors),
+        make_graph(series, neighbors=5),
         series,
         kinds,
-        sample_weight=weight.astype(np.float32),
+        sample_weight=weight,
         neighbor_config=config.neighbor_config,
-        batch_size=settings.batch_size,
+        batch_size=200 if len(series) > 300 else 50,
         sampling="uniform",
         seed=seed,
     )
     model = make_model()
     wrapper = nsl.keras.GraphRegularization(model, config)
     compile_model(wrapper)
-    wrapper.fit(data, epochs=settings.epochs, shuffle=False, verbose=0)
+    wrapper.fit(data, epochs=60, shuffle=False, verbose=0)
     return model
 
 
-def measure(settings: Settings, seed: int) -> Figures:
-    """Trains both networks and returns their test accuracies in percent."""
-    series, kinds = make_series(settings.series, seed)
-    labeled = np.arange(settings.labels_per_kind * len(KINDS))
+def compare(seed: int, quick: bool = False) -> dict[str, list[float]]:
+    """Returns the test accuracies of both networks in percent, by class."""
+    series, kinds = make_series(300 if quick else 600, seed)
+    labels = 2 * len(KINDS)
     keras.utils.set_random_seed(seed)
-    plain = train_on_labels(series[labeled], kinds[labeled], settings)
+    plain = make_model()
+    compile_model(plain)
+    steps = 60 if quick else 300
+    plain.fit(series[:labels], kinds[:labels], epochs=steps, verbose=0)
     keras.utils.set_random_seed(seed)
-    regularized = train_with_graph(series, kinds, labeled, settings, seed)
-    test, truth = make_series(settings.test_series, seed + 1000)
-    found = [
-        model.predict(test, batch_size=500, verbose=0).argmax(axis=1) == truth
+    regularized = train_with_graph(series, kinds, labels, seed)
+    test, truth = make_series(1000, seed + 1000)
+    answers = [
+        model.predict(test, batch_size=500, verbose=0).argmax(axis=1)
         for model in (plain, regularized)
     ]
-    rows = {"all": slice(None)} | {kind: truth == i for i, kind in enumerate(KINDS)}
+    rows = {"all": truth >= 0} | {kind: truth == i for i, kind in enumerate(KINDS)}
     return {
-        row: (
-            100 * float(found[0][chosen].mean()),
-            100 * float(found[1][chosen].mean()),
-        )
-        for row, chosen in rows.items()
+        row: [100 * float(np.mean(found[part] == truth[part])) for found in answers]
+        for row, part in rows.items()
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = make_parser(
-        __doc__, "time_series", "one seed, fewer series, shorter training"
-    )
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=5, choices=range(1, 21))
+    parser.add_argument("--quick", action="store_true", help="one seed, less training")
     options = parser.parse_args(arguments)
-    folder, settings = options.output_dir, QUICK if options.quick else Settings()
-    figures = over_seeds(
-        lambda seed: measure(settings, seed),
-        options.seeds,
-        folder / "time_series.json",
-        settings,
-        Progress(),
-    )
-    labels = settings.labels_per_kind * len(KINDS)
-    table = format_table(figures, f"test accuracy in %, {labels} labels")
-    (folder / "time_series.txt").write_text(f"{table}\n")
-    series, kinds = make_series(settings.series, seed=0)
-    graph = make_graph(series, settings.neighbors)
-    time_series_picture.draw(
-        folder / "time_series.png",
-        series,
-        [KINDS[kind] for kind in kinds],
-        {row: graph.targets[graph.row_splits[row] :][:2] for row in range(len(KINDS))},
-        figures,
-    )
-    print(f"{table}\n\nplot: {folder / 'time_series.png'}")
+    seeds = range(1 if options.quick else options.seeds)
+    runs = [compare(seed, options.quick) for seed in seeds]
+    print(f"{'test accuracy in %, 6 labels':29}{'plain':>15}{'regularized':>15}")
+    for row in runs[0]:
+        sides = zip(*(run[row] for run in runs), strict=True)
+        print(f"{row:29}", *(f"{np.mean(s):7.1f} ± {np.std(s):4.1f}" for s in sides))
 
 
 if __name__ == "__main__":

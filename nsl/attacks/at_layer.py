@@ -10,16 +10,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from nsl.attacks.examples import Examples, split
-from nsl.attacks.model_adapter import ModelAdapter, owner_of_predict
+from nsl.attacks.examples import Examples
+from nsl.attacks.model_adapter import ONE_LENGTH, ModelAdapter, owner_of_predict
 from nsl.lib import keras_internals
 from nsl.lib.features import is_perturbable
 from nsl.lib.layer_outputs import Change, checked, find_layer, recorded_outputs
+from nsl.lib.masks import note_padding
 
-_ONE_LENGTH = (
-    "Pad all texts to the same length, such as by "
-    "keras.layers.TextVectorization(output_sequence_length=...)."
-)
 _INPUTS, _CENTERS = "inputs of the model", "outputs of the layers"
 
 
@@ -31,7 +28,8 @@ class AtLayer:
     Args:
       model: A Keras model or its `predict`.
       layer: The name of the layer, or several.
-      examples: The features of the model.
+      x: The features of the model, as in `nsl.attacks.Attack`.
+      y: The labels, or None.
       batch_size: The number of examples per batch.
 
     Attributes:
@@ -40,6 +38,7 @@ class AtLayer:
         inputs and, if there are several outputs, a copy of the outputs. In these,
         floats are stored as integers with the same bits, because attacks must not
         perturb them.
+      y: The labels, a structure of arrays, or None.
       names: The names of the layers.
 
     Raises:
@@ -52,10 +51,12 @@ class AtLayer:
         self,
         model: Any,
         layer: str | Sequence[str],
-        examples: Examples,
+        x: Any,
+        y: Any,
         batch_size: int,
     ) -> None:
         self._model = owner_of_predict(model)
+        self._adapter = ModelAdapter(self._model)
         if not hasattr(self._model, "layers"):
             raise TypeError(
                 f"layer={layer!r} needs a Keras model, but model is "
@@ -68,11 +69,10 @@ class AtLayer:
                 f"{layer!r}. With None, attacks perturb the features."
             )
         self._found = [find_layer(self._model, name) for name in self.names]
-        takes_training = keras_internals.takes_training(self._model)
-        self._kwargs = {"training": False} if takes_training else {}
-        self._examples, self._batch_size = examples, batch_size
+        examples = Examples(x, y, perturbed=False)
+        self._x, self.y, self._batch_size = examples.x, examples.y, batch_size
         outputs, self._masks = self._outputs()
-        fixed = {_INPUTS: examples.x}
+        fixed = {_INPUTS: self._x}
         if len(tf.nest.flatten(outputs)) > 1:
             fixed[_CENTERS] = outputs
         self._dtypes = tf.nest.map_structure(lambda array: array.dtype, fixed)
@@ -114,15 +114,12 @@ class AtLayer:
         for name, found in outputs.items():
             tf.nest.map_structure(np.copyto, self.features[name], found)
 
-    def limits(self, bounds: Any, feature_mask: Any) -> dict[str, Any]:
-        """Returns `bounds` and `feature_mask` for attacks, by name.
+    def limits(self, bounds: Any, feature_mask: Any) -> tuple[Any, dict[str, Any]]:
+        """Returns `bounds` and `feature_mask` for attacks; the mask is 0 at padding.
 
         Args:
           bounds: The pair of bounds of the layers' outputs, or None.
           feature_mask: Factors of their gradients, or None.
-
-        Returns:
-          A dict of the two arguments. The mask is 0 at padding.
         """
         low, high = (None, None) if bounds is None else bounds
         masks = dict(self._masks)
@@ -130,10 +127,7 @@ class AtLayer:
             masks[name] = tf.nest.map_structure(
                 lambda mask, g=given: mask * np.asarray(g, mask.dtype), masks[name]
             )
-        return {
-            "bounds": (self._by_layer(low) or None, self._by_layer(high) or None),
-            "feature_mask": masks,
-        }
+        return (self._by_layer(low) or None, self._by_layer(high) or None), masks
 
     def chosen(self, features: Mapping[str, Any]) -> Any:
         """Returns the outputs of the only layer, or a dict of several by name."""
@@ -155,25 +149,19 @@ class AtLayer:
     def _outputs(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Returns the layers' outputs, and masks that are 0 at padding; arrays."""
 
-        def outputs_and_masks(x: Any) -> Any:
-            _, found = self._run(x, [None] * len(self.names))
-            return found, [
-                [keras_internals.mask_of(output) for output in outputs]
-                for outputs in found
+        def outputs_and_masks(x: Any, memory: Any) -> Any:
+            del memory
+            y_pred, found = self._run(x, [None] * len(self.names))
+            note_padding(found, x, y_pred)
+            masks = tf.nest.map_structure(keras_internals.mask_of, found)
+            return tf.nest.map_structure(_at_least_32_bits, found), [
+                [[] if mask is None else [mask] for mask in of_layer]
+                for of_layer in masks
             ]
 
         # A new partial: TensorFlow warns about repeated tracing of the same function.
         run = tf.function(functools.partial(outputs_and_masks), autograph=False)
-        examples, adapter, parts = self._examples, ModelAdapter(self._model), []
-        size = adapter.batch_size or self._batch_size
-        for piece in split(examples.count, size):
-            rows = np.arange(piece.start, piece.stop)
-            if adapter.batch_size:
-                rows = np.resize(rows, size)
-            with adapter.state_kept():
-                part = run(examples.take(examples.x, rows))
-            parts.append(part)
-        found, masks = tf.nest.map_structure(self._joined, *parts)
+        found, masks = self._adapter.in_batches(run, self._x, self._batch_size)
         outputs, kept = {}, {}
         for name, of_layer, of_mask in zip(self.names, found, masks, strict=True):
             if not all(output.dtype.kind == "f" for output in of_layer):
@@ -181,29 +169,11 @@ class AtLayer:
                     f"layer='{name}' returns {[o.dtype.name for o in of_layer]}, which "
                     "cannot be perturbed. Choose a layer with floating outputs."
                 )
-            ones = [
-                _like(mask, output)
-                for mask, output in zip(of_mask, of_layer, strict=True)
-            ]
+            ones = list(map(_like, of_mask, of_layer))
             several = len(of_layer) > 1
             outputs[name] = of_layer if several else of_layer[0]
             kept[name] = ones if several else ones[0]
         return outputs, kept
-
-    def _joined(self, *parts: Any) -> Any:
-        if parts[0] is None:
-            return None
-        if len({part.shape[1:] for part in parts}) > 1:
-            raise ValueError(
-                f"layer={list(self.names)} must return outputs of one shape for all "
-                f"batches, but returned {sorted({tuple(p.shape) for p in parts})}. "
-                f"{_ONE_LENGTH}"
-            )
-        joined = np.concatenate([np.asarray(part) for part in parts])
-        # With a fixed batch size, the last batch repeats some examples.
-        joined = joined[: self._examples.count]
-        half = joined.dtype.name in ("float16", "bfloat16")
-        return joined.astype(np.float32) if half else joined
 
     def _run(self, x: Any, changes: list[Change | None]) -> tuple[Any, list[Any]]:
         """Runs the model; returns its outputs and those of the layers."""
@@ -212,7 +182,7 @@ class AtLayer:
                 stack.enter_context(recorded_outputs(layer, change))
                 for layer, change in zip(self._found, changes, strict=True)
             ]
-            outputs = self._model(x, **self._kwargs)
+            outputs = self._adapter.call_uncounted(x)
         recorded = [
             checked(of_layer, layer)
             for of_layer, layer in zip(found, self._found, strict=True)
@@ -222,7 +192,7 @@ class AtLayer:
 
 def _of_one_shape(name: str, point: tf.Tensor, output: tf.Tensor) -> tf.Tensor:
     """Returns the point after checking that it has the shape of the output."""
-    text = f"layer={name!r} must return outputs of one shape. {_ONE_LENGTH}"
+    text = f"layer={name!r} must return outputs of one shape. {ONE_LENGTH}"
     if not point.shape[1:].is_compatible_with(output.shape[1:]):
         raise ValueError(text)
     if output.shape[1:].is_fully_defined():
@@ -247,9 +217,16 @@ def _from_bits(values: Any, dtype: Any) -> tf.Tensor:
     return tf.bitcast(values, known) if known.is_floating else values
 
 
-def _like(mask: np.ndarray | None, output: np.ndarray) -> np.ndarray:
-    """Reshapes and casts a mask so that it broadcasts to an output."""
-    if mask is None or mask.ndim >= output.ndim:
+def _at_least_32_bits(output: tf.Tensor) -> tf.Tensor:
+    half = output.dtype in (tf.float16, tf.bfloat16)
+    return tf.cast(output, tf.float32) if half else output
+
+
+def _like(masks: list[np.ndarray], output: np.ndarray) -> np.ndarray:
+    """Returns the mask, if there is one, in a shape that broadcasts to an output."""
+    if not masks or masks[0].ndim >= output.ndim:
         return np.ones((), output.dtype)
-    shape = mask.shape + (1,) * (output.ndim - mask.ndim)
-    return mask.reshape(shape).astype(output.dtype)
+    [mask] = masks
+    return mask.reshape(mask.shape + (1,) * (output.ndim - mask.ndim)).astype(
+        output.dtype
+    )

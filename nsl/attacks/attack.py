@@ -16,7 +16,7 @@ from nsl.attacks.at_layer import AtLayer
 from nsl.attacks.examples import Examples
 from nsl.attacks.labels import choose_targets
 from nsl.attacks.model_adapter import ModelAdapter, adapt
-from nsl.attacks.objectives import Objective, objective_of
+from nsl.attacks.objectives import Objective, check_objective, objective_of
 from nsl.attacks.problem import Loss, Problem
 from nsl.attacks.search import Search
 from nsl.lib.norms import Norm
@@ -236,23 +236,17 @@ class Attack(abc.ABC):
                 f"{type(self).__name__} looks for the nearest point of another class, "
                 "so it supports neither target nor loss_fn. Use nsl.attacks.PGD."
             )
-        at_layer = None
+        at_layer, size = None, batch_size or _BATCH_SIZE
         if layer is not None:
-            examples = Examples(x, y, perturbed=False)
-            size = batch_size or _BATCH_SIZE
-            model = at_layer = AtLayer(model, layer, examples, size)
-            x, y = at_layer.features, examples.y
-            limits = at_layer.limits(bounds, feature_mask)
-            bounds, feature_mask = limits["bounds"], limits["feature_mask"]
+            model = at_layer = AtLayer(model, layer, x, y, size)
+            x, y = at_layer.features, at_layer.y
+            bounds, feature_mask = at_layer.limits(bounds, feature_mask)
         examples = Examples(x, y, bounds=bounds, feature_mask=feature_mask, grid=grid)
         radii, is_list = examples.limits_of(epsilon)
-        with adapted(
-            model,
-            examples,
-            batch_size or _BATCH_SIZE,
-            output=output,
-            from_logits=from_logits,
-        ) as (adapter, size):
+        with adapted(model, examples, size, output=output, from_logits=from_logits) as (
+            adapter,
+            size,
+        ):
             results = Search(
                 self,
                 adapter,
@@ -281,22 +275,20 @@ class FixedRadius(Attack):
       objective: What to maximize: 'cross_entropy', 'margin', 'dlr', or a function like
         those in `nsl.attacks.objectives`.
       target: How to choose the target class; None for an untargeted attack.
-      samples: The number of forward passes through a randomized model over which each
-        gradient is averaged (expectation over transformation: Athalye et al., 2018,
-        https://arxiv.org/abs/1707.07397).
+      samples: The number of forward passes through a randomized model over which
+        objective and gradient are averaged (expectation over transformation: Athalye et
+        al., 2018, https://arxiv.org/abs/1707.07397). A point fools the model if it does
+        so in more than half of them, because a single lucky draw proves little.
 
     The other attributes are those of `Attack`.
     """
 
     restarts: int = attrs.field(default=1, validator=attrs.validators.ge(1))
-    objective: str | Objective = attrs.field(default="cross_entropy")
+    objective: str | Objective = attrs.field(
+        default="cross_entropy", validator=check_objective
+    )
     target: configs.AdvTargetConfig | None = attrs.field(default=None, hash=False)
     samples: int = attrs.field(default=1, validator=attrs.validators.ge(1))
-
-    @objective.validator
-    def _check_objective(self, attribute: Any, value: Any) -> None:
-        del attribute
-        objective_of(value)
 
     def attempts(self, classes: int) -> int:
         """Returns the number of restarts."""

@@ -14,6 +14,7 @@ from nsl.lib import feature_mask as masks
 from nsl.lib import features as feature_structures
 from nsl.lib.features import is_perturbable
 from nsl.lib.norms import Norm
+from nsl.lib.threat_model import ThreatModel
 
 _INFINITE = -1
 _SHORTER = 1e-12
@@ -64,6 +65,27 @@ class Batch:
     targets: Any
     limits: Limits
     memory: list[Any]
+
+    def threat(self, norm: configs.NormType | str | Norm) -> ThreatModel:
+        """Returns the ball, the bounds and the mask; bounds include the examples."""
+        features, limits = self.features, self.limits
+        features = tf.nest.map_structure(tf.convert_to_tensor, features)
+
+        def including(extreme: Any, bounds: list[Any]) -> list[Any]:
+            return [
+                None if bound is None else extreme(bound, tf.cast(leaf, bound.dtype))
+                for bound, leaf in zip(bounds, tf.nest.flatten(features), strict=True)
+            ]
+
+        return ThreatModel(
+            features,
+            norm,
+            radius=limits.radius,
+            scale=limits.scale,
+            low=including(tf.minimum, limits.low),
+            high=including(tf.maximum, limits.high),
+            mask=limits.mask,
+        )
 
     def distance(self, features: Any, norm: configs.NormType | Norm) -> np.ndarray:
         """Returns the norm of the change from these features, a float64 column."""
@@ -425,6 +447,8 @@ class Examples:
         return attrs.evolve(self.limits, radius=radius, **limits)
 
     def _spread(self, value: Any, what: str) -> list[Any]:
+        if value is None:
+            return [None] * len(self.leaves)
         dtypes = [
             tf.float64 if leaf.dtype == np.float64 else tf.float32
             for leaf in self.leaves

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from nsl.attacks.attack import MinimumNorm, State
 from nsl.attacks.labels import likeliest_wrong
-from nsl.attacks.objectives import margin
+from nsl.attacks.objectives import logit_of, margin
 from nsl.attacks.problem import Problem
 from nsl.lib.hyperplane import shortest_move
 
@@ -23,9 +23,7 @@ def _lead(
 ) -> tf.Tensor:
     """Returns how far the target is ahead of the true class, z_t - z_y."""
     assert targets is not None
-    return tf.gather(logits, targets, axis=1, batch_dims=1) - tf.gather(
-        logits, labels, axis=1, batch_dims=1
-    )
+    return logit_of(logits, targets) - logit_of(logits, labels)
 
 
 @attrs.frozen(kw_only=True)

@@ -40,7 +40,7 @@ def fingerprint(value: Any, other: Callable[[Any], Any] = id) -> Any:
 
 
 def _of(value: Any, other: Callable[[Any], Any], above: frozenset[int]) -> Any:
-    if isinstance(value, _PLAIN):
+    if type(value) in _PLAIN or isinstance(value, _PLAIN):
         return value
     if isinstance(value, enum.Enum):
         return (type(value).__qualname__, value.name)
@@ -108,9 +108,9 @@ def _public(layer: Any, inner: Callable[[Any], Any]) -> Any:
         {
             name: value
             for name, value in vars(layer).items()
-            if isinstance(value, plain)
-            and not name.startswith("_")
+            if not name.startswith("_")
             and not name.endswith(_VOLATILE)
+            and isinstance(value, plain)
         }
     )
 

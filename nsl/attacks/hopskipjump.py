@@ -7,10 +7,9 @@ import attrs
 import tensorflow as tf
 
 from nsl import configs
-from nsl.attacks.attack import MinimumNorm, State, as_norm
+from nsl.attacks.attack import MinimumNorm, State
 from nsl.attacks.objectives import margin
 from nsl.attacks.problem import Problem
-from nsl.lib.norms import Norm
 
 _STARTS = 64
 _HALVINGS = 15
@@ -51,19 +50,14 @@ class HopSkipJump(MinimumNorm):
     black_box: ClassVar[bool] = True
     needs_scores: ClassVar[bool] = False
 
-    norm: configs.NormType | Norm = attrs.field(
-        default=configs.NormType.INFINITY, converter=as_norm
-    )
-    steps: int = attrs.field(default=40, validator=attrs.validators.ge(1))
     samples: int = attrs.field(default=100, validator=attrs.validators.ge(2))
 
-    @norm.validator
-    def _check_norm(self, attribute: Any, value: Any) -> None:
-        del attribute
-        if value not in (configs.NormType.L2, configs.NormType.INFINITY):
+    def __attrs_post_init__(self) -> None:
+        if self.norm not in (configs.NormType.L2, configs.NormType.INFINITY):
             raise ValueError(
                 "HopSkipJump supports the norms 'l2' and 'infinity', but received "
-                f"{value.value!r}. For scores, nsl.attacks.Square supports any norm."
+                f"{self.norm.value!r}. For scores, nsl.attacks.Square supports any "
+                "norm."
             )
 
     def problem_settings(self) -> dict[str, Any]:

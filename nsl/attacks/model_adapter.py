@@ -6,7 +6,7 @@ import inspect
 import operator
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,10 @@ _KEPT_ADAPTERS = 4
 _KEPT_PROGRAMS = 16
 _SUM_TOLERANCE = 1e-3
 _HALF_SUM_TOLERANCE = 1e-2
+ONE_LENGTH = (
+    "Pad all texts to the same length, such as by "
+    "keras.layers.TextVectorization(output_sequence_length=...)."
+)
 
 _adapters: dict[int, "OrderedDict[Hashable, ModelAdapter]"] = {}
 
@@ -45,6 +49,7 @@ class ModelAdapter:
       decisions: Whether outputs are class labels: integers or, from a function of NumPy
         arrays, whole numbers or one-hot rows.
       is_native: Whether the model takes tensors, so that it may have gradients.
+      takes_logarithms: Whether `logits` has taken logarithms of probabilities.
       traces: The number of times Python called the model, such as to trace a graph.
       assumptions: Sentences about what was assumed of the outputs.
       guessed: Whether the choice between logits and probabilities is a guess that the
@@ -74,6 +79,7 @@ class ModelAdapter:
         self.classes = self._most_classes = 0
         self.decisions = False
         self.is_native = True
+        self.takes_logarithms = False
         self.assumptions: list[str] = []
         self.guessed = False
         self.is_examined = False
@@ -147,6 +153,7 @@ class ModelAdapter:
             # the logarithm of a probability that rounds to 0 or 1 has no gradient.
             logits = keras_internals.logits_of(outputs)
             if logits is None or logits.shape != outputs.shape:
+                self.takes_logarithms = True
                 return _log_probabilities(tf.cast(outputs, wide))
             outputs = logits
         outputs = tf.cast(outputs, wide)
@@ -197,13 +204,24 @@ class ModelAdapter:
 
     def predict(self, x: Any, size: int, as_logits: bool = False) -> Any:
         """Returns the outputs or logits of many examples, arrays, batch by batch."""
+        function: Any = self.logits if as_logits else self.__call__
+        if self.is_native:
+            # A new partial: TensorFlow warns about repeated tracing of one function.
+            eager, key = (
+                functools.partial(function),
+                ("predict", as_logits, self.classes),
+            )
+            function = self.compiled(key, lambda: tf.function(eager, autograph=False))
+        return self.in_batches(function, x, size)
+
+    def in_batches(self, function: Any, x: Any, size: int) -> Any:
+        """Returns `function(x, memory)` of many examples, arrays; restores the state.
+
+        Raises:
+          ValueError: If outputs of different batches differ in more than their size.
+        """
         count = len(tf.nest.flatten(x)[0])
         size, fixed = self.batch_size or size, self.batch_size is not None
-        # A new partial: TensorFlow warns about repeated tracing of the same function.
-        function: Any = functools.partial(self.logits if as_logits else self.__call__)
-        if self.is_native:
-            eager, key = function, ("predict", as_logits, self.classes)
-            function = self.compiled(key, lambda: tf.function(eager, autograph=False))
         parts = []
         with self.state_kept():
             memory = self.memory()
@@ -215,9 +233,7 @@ class ModelAdapter:
                 rows = rows if fixed else rows[: count - start]
                 batch = tf.nest.map_structure(operator.itemgetter(rows), x)
                 parts.append(function(batch, memory))
-        return tf.nest.map_structure(
-            lambda *p: np.concatenate([np.asarray(t) for t in p])[:count], *parts
-        )
+        return tf.nest.map_structure(lambda *p: _joined(p)[:count], *parts)
 
     def forget_if_changed(self) -> None:
         """Discards compiled functions if the model has changed since `note`.
@@ -536,6 +552,16 @@ def _takes_training(model: Callable[..., Any]) -> bool:
         return "training" in inspect.signature(function).parameters
     except (TypeError, ValueError):
         return False
+
+
+def _joined(parts: Sequence[Any]) -> np.ndarray:
+    shapes = {tuple(part.shape) for part in parts}
+    if len({shape[1:] for shape in shapes}) > 1:
+        raise ValueError(
+            "All batches must have outputs of one shape, but received shapes "
+            f"{sorted(shapes)}. {ONE_LENGTH}"
+        )
+    return np.concatenate([np.asarray(part) for part in parts])
 
 
 def _to_float32(leaf: Any) -> Any:

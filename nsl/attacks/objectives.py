@@ -5,12 +5,15 @@ An objective takes logits z of shape [batch, classes] and the true classes y of 
 target classes t of shape [batch], it grows as t becomes more likely.
 """
 
+import math
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 
 from nsl.lib.registry import Registry
+
+_STRAIGHT_BELOW = -30.0
 
 Objective: TypeAlias = Callable[[tf.Tensor, tf.Tensor, tf.Tensor | None], tf.Tensor]
 
@@ -20,6 +23,10 @@ def cross_entropy(
 ) -> tf.Tensor:
     """Computes the cross-entropy of the true class, or the negative one of the target.
 
+    With d the logarithm of the summed exponentials of all other logits, minus the
+    class's own, it is log(1 + exp(d)). Its gradient vanishes in float32 for
+    overconfident models, so that below d = -30 (1e-13) the tangent there replaces it.
+
     Args:
       logits: A floating tensor of shape [batch, classes].
       labels: The true classes, an integer tensor of shape [batch].
@@ -28,9 +35,12 @@ def cross_entropy(
     Returns:
       -log softmax(z)_y, or log softmax(z)_t; a tensor of shape [batch].
     """
-    if targets is None:
-        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-    return -tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
+    classes = labels if targets is None else targets
+    others = tf.reduce_logsumexp(_others(logits, classes), axis=1)
+    lead = others - logit_of(logits, classes)
+    curved = tf.maximum(lead, _STRAIGHT_BELOW)
+    found = tf.nn.softplus(curved) + math.exp(_STRAIGHT_BELOW) * (lead - curved)
+    return found if targets is None else -found
 
 
 def margin(
@@ -46,8 +56,8 @@ def margin(
       the attack has succeeded.
     """
     if targets is None:
-        return likeliest_other(logits, labels) - _at(logits, labels)
-    return _at(logits, targets) - likeliest_other(logits, targets)
+        return likeliest_other(logits, labels) - logit_of(logits, labels)
+    return logit_of(logits, targets) - likeliest_other(logits, targets)
 
 
 def dlr(
@@ -77,22 +87,27 @@ def dlr(
         )
     largest = tf.math.top_k(logits, k=needed).values
     if targets is None:
-        lead = _at(logits, labels) - likeliest_other(logits, labels)
+        lead = logit_of(logits, labels) - likeliest_other(logits, labels)
         spread = largest[:, 0] - largest[:, 2]
     else:
-        lead = _at(logits, labels) - _at(logits, targets)
+        lead = logit_of(logits, labels) - logit_of(logits, targets)
         spread = largest[:, 0] - (largest[:, 2] + largest[:, 3]) / 2
     return -lead / (spread + 1e-12)
 
 
 def likeliest_other(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
     """Returns the largest logit of all other classes, of shape [batch]."""
-    taken = _one_hot(logits, classes)
+    return tf.reduce_max(_others(logits, classes), axis=1)
+
+
+def _others(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+    """Returns the logits with the lowest finite number at each example's class."""
     lowest = tf.fill(tf.shape(logits), logits.dtype.min)
-    return tf.reduce_max(tf.where(taken, lowest, logits), axis=1)
+    return tf.where(_one_hot(logits, classes), lowest, logits)
 
 
-def _at(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+def logit_of(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+    """Returns the logit of each example's class, of shape [batch]."""
     chosen = tf.where(_one_hot(logits, classes), logits, tf.zeros_like(logits))
     return tf.reduce_sum(chosen, axis=1)
 
@@ -108,6 +123,12 @@ OBJECTIVES: Registry[Objective] = Registry(
 )
 for _objective in (cross_entropy, margin, dlr):
     OBJECTIVES.add(_objective.__name__, _objective)
+
+
+def check_objective(instance: Any, attribute: Any, value: Any) -> None:
+    """Validates an attrs field; raises ValueError for the name of no objective."""
+    del instance, attribute
+    objective_of(value)
 
 
 def objective_of(name: str | Objective) -> Objective:

@@ -12,7 +12,6 @@ from nsl.attacks.model_adapter import ModelAdapter
 from nsl.attacks.objectives import Objective, cross_entropy
 from nsl.lib.features import described, is_perturbable
 from nsl.lib.norms import Norm
-from nsl.lib.threat_model import ThreatModel
 
 Loss = Callable[[Any, Any], Any]
 
@@ -56,7 +55,7 @@ class Problem:
       criterion: With `loss_fn`, a function of labels and outputs that returns whether
         each example is correct. Without it, no example counts as fooled.
       any_class: Whether any wrong class is a success, whatever the targets.
-      samples: The number of forward passes through a randomized model per gradient.
+      samples: The number of forward passes through a randomized model per point.
     """
 
     def __init__(
@@ -80,23 +79,16 @@ class Problem:
         self._any_class = any_class
         self._samples = samples
         self.labels, self.targets = batch.labels, batch.targets
-        features = tf.nest.map_structure(tf.convert_to_tensor, batch.features)
-        leaves, limits = tf.nest.flatten(features), batch.limits
-        self.threat = ThreatModel(
-            features,
-            norm,
-            low=_including(tf.minimum, limits.low, leaves),
-            high=_including(tf.maximum, limits.high, leaves),
-            mask=limits.mask,
-        )
+        self.threat = batch.threat(norm)
         self.norm = self.threat.norm
         self.dtype = self.threat.centers.dtype
         self.none = tf.zeros_like(self.threat.centers)
-        self._scale = self.threat.spread(limits.scale, 1.0)
-        self._grid = self.threat.spread(limits.grid, 0.0)
-        self.radius = tf.cast(limits.radius, self.dtype)
+        self._grid = self.threat.spread(batch.limits.grid, 0.0)
+        assert self.threat.radius is not None
+        self.radius = self.threat.radius
         # On a grid, a smaller radius would exclude the outermost values.
-        self.radius -= self._rounding() if self._grid is None else 0.0
+        if self._grid is None:
+            self.radius -= self._rounding()
         low, high = self.threat.box()
         self.low, self.high = self._per_scale(low), self._per_scale(high)
 
@@ -133,7 +125,8 @@ class Problem:
 
     def features(self, perturbation: tf.Tensor) -> Any:
         """Returns the perturbed features, in the structure of the clean ones."""
-        moved = perturbation if self._scale is None else perturbation * self._scale
+        scale = self.threat.scale
+        moved = perturbation if scale is None else perturbation * scale
         point = self.threat.place(moved)
         if self._grid is not None:
             point = self._on_grid(point)
@@ -148,13 +141,16 @@ class Problem:
         return self._model.logits(self.features(perturbation), self.batch.memory)
 
     def evaluate(self, perturbation: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Runs one forward pass.
+        """Runs one forward pass for each sample.
 
         Returns:
           The objective, of shape [batch] and the dtype of the rows, and whether the
-          perturbation fools the model, bool of shape [batch].
+          perturbation fools the model, bool of shape [batch]. With several samples, the
+          objective is their mean, and more than half of them must be fooled.
         """
-        return self._values(self.features(perturbation))
+        x = self.features(perturbation)
+        values, fooled = self._over_samples(lambda: self._values(x))
+        return values, fooled
 
     def gradient(
         self, perturbation: tf.Tensor
@@ -163,27 +159,12 @@ class Problem:
 
         Returns:
           The results of `evaluate`, and the masked gradient of the objective; rows.
-          With several samples, values and gradients are means, and `fooled` is that of
-          the last sample.
 
         Raises:
           ValueError: If no feature has a gradient.
         """
         x = self.features(perturbation)
-        values, fooled, gradient = self._gradient(x)
-        if self._samples > 1:
-
-            def add(i: Any, value: Any, _: Any, total: Any) -> tuple[Any, ...]:
-                drawn, fooled, gradient = self._gradient(x)
-                return i + 1, value + drawn, fooled, total + gradient
-
-            _, values, fooled, gradient = tf.while_loop(
-                lambda i, *_: i < self._samples,
-                add,
-                (tf.constant(1), values, fooled, gradient),
-                parallel_iterations=1,
-            )
-            values, gradient = values / self._samples, gradient / self._samples
+        values, fooled, gradient = self._over_samples(lambda: self._gradient(x))
         return values, fooled, gradient
 
     def raw_gradient(self, perturbation: tf.Tensor) -> tf.Tensor:
@@ -204,6 +185,24 @@ class Problem:
         moved = self.threat.rows(self.features(perturbation)) - self.threat.centers
         return self.norm.length(self._per_scale(moved))
 
+    def _over_samples(self, draw: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
+        """Averages what is drawn; the second of it is bool and becomes the majority."""
+        if self._samples == 1:
+            return draw()
+
+        def numbers() -> tuple[Any, ...]:
+            values, fooled, *gradient = draw()
+            return values, tf.cast(fooled, self.dtype), *gradient
+
+        _, *totals = tf.while_loop(
+            lambda i, *_: i < self._samples,
+            lambda i, *totals: (i + 1, *map(tf.add, totals, numbers())),
+            (tf.constant(1), *numbers()),
+            parallel_iterations=1,
+        )
+        values, fooled, *gradient = (total / self._samples for total in totals)
+        return values, fooled > 0.5, *gradient
+
     def _gradient(
         self, x: Any, finite: bool = True
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -222,8 +221,8 @@ class Problem:
                 "nsl.attacks.Square for scores, nsl.attacks.HopSkipJump for labels."
             )
         gradient = self.threat.masked(self.threat.rows(gradients, finite))
-        if self._scale is not None:
-            gradient *= self._scale
+        if self.threat.scale is not None:
+            gradient *= self.threat.scale
         return values, fooled, gradient
 
     def _values(self, x: Any) -> tuple[tf.Tensor, tf.Tensor]:
@@ -252,7 +251,7 @@ class Problem:
         return tf.where(added < _ROUNDING * self.radius, added, 0.0)
 
     def _per_scale(self, rows: tf.Tensor) -> tf.Tensor:
-        return rows if self._scale is None else rows / self._scale
+        return rows if self.threat.scale is None else rows / self.threat.scale
 
     def _on_grid(self, point: tf.Tensor) -> tf.Tensor:
         """Returns the nearest grid values to a point, within box and ball.
@@ -304,13 +303,3 @@ def per_example(loss: Any) -> tf.Tensor:
     if loss.shape.rank == 1:
         return loss
     return tf.reduce_mean(loss, axis=list(range(1, loss.shape.rank)))
-
-
-def _including(
-    extreme: Callable[[Any, Any], tf.Tensor], bounds: list[Any], leaves: list[Any]
-) -> list[Any]:
-    """Widens bounds to include the clean features."""
-    return [
-        None if bound is None else extreme(bound, tf.cast(leaf, bound.dtype))
-        for bound, leaf in zip(bounds, leaves, strict=True)
-    ]

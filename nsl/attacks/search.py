@@ -217,10 +217,11 @@ class Search:
         given = self._labels, self._targets, self._memory
         batch, leaves = self._examples.batch(index, limits, *given), None
         for parts in calls:
+            function = self._function
             if not self._pads:
-                self._trace(limits, state, seed, end, parts)
+                function = self._traced_for(limits, state, seed, end, parts)
             padded = self._padded(batch, state)
-            leaves, state = self._function(*padded, seed, end, parts)
+            leaves, state = function(*padded, seed, end, parts)
         result = tf.nest.map_structure(np.asarray, (leaves, state))
         return _rows(result, slice(len(index)))
 
@@ -245,8 +246,8 @@ class Search:
             parts.append(batch.inside(examples.take(x, index), self._attack.norm))
         return tf.nest.map_structure(_concatenated, *parts)
 
-    def _compiled(self) -> tuple[Any, set[Any]]:
-        """Returns the compiled attack, and the set of signatures it was traced for."""
+    def _compiled(self) -> tuple[Any, dict[Any, Any]]:
+        """Returns the compiled attack, and its traces by signature."""
         attack, model = self._attack, self._model
         loss_fn, criterion = self._loss_fn, self._criterion
 
@@ -281,7 +282,7 @@ class Search:
             # function.
             return tf.function(
                 functools.partial(run), autograph=False, jit_compile=self._jit_compile
-            ), set()
+            ), {}
 
         key = (attack, loss_fn, criterion, self._jit_compile, model.classes)
         return model.compiled(key, make)
@@ -292,10 +293,10 @@ class Search:
         x, as_logits = self._examples.x, self._loss_fn is None
         return self._model.predict(x, self._size, as_logits=as_logits)
 
-    def _trace(
+    def _traced_for(
         self, limits: Limits, state: Any, seed: Any, end: Any, parts: tuple[str, ...]
-    ) -> None:
-        """Traces parts of the attack for any batch size, unless already traced."""
+    ) -> Any:
+        """Returns parts of the attack, traced once for any batch size."""
         x, count = self._examples.x, self._examples.count
 
         def spec(leaf: Any) -> Any:
@@ -310,8 +311,10 @@ class Search:
             if state is not None:
                 state = tf.nest.map_structure(any_batch_size, state)
             specs = attrs.evolve(specs, memory=self._memory)
-            self._function.get_concrete_function(specs, state, seed, end, parts)
-            self._traced.add(key)
+            self._traced[key] = self._function.get_concrete_function(
+                specs, state, seed, end, parts
+            )
+        return self._traced[key]
 
     def _padded(self, batch: Batch, state: Any) -> tuple[Batch, Any]:
         """Returns the arguments, padded with repeated examples to a compiled size."""

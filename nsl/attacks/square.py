@@ -10,7 +10,7 @@ import tensorflow as tf
 from nsl import configs
 from nsl.attacks import square_windows
 from nsl.attacks.attack import FixedRadius, State, doubling
-from nsl.attacks.objectives import Objective
+from nsl.attacks.objectives import Objective, check_objective
 from nsl.attacks.problem import Problem
 from nsl.attacks.square_windows import Windows
 from nsl.lib.features import is_perturbable
@@ -50,7 +50,9 @@ class Square(FixedRadius):
     black_box: ClassVar[bool] = True
 
     steps: int = attrs.field(default=5000, validator=attrs.validators.ge(1))
-    objective: str | Objective = attrs.field(default="margin")
+    objective: str | Objective = attrs.field(
+        default="margin", validator=check_objective
+    )
     early_stop: bool = True
     initial_share: float = attrs.field(
         default=0.8,
@@ -117,12 +119,9 @@ class Square(FixedRadius):
         """Sets a window to +-epsilon: algorithm 2 of the paper."""
         windows = Windows(canvas.height, canvas.width, self.initial_share, bumps=False)
         drawn = canvas.uniform([canvas.batch, 2 + canvas.channels], seed)
-        chosen = tf.fill([canvas.batch], level)
-        window = square_windows.draw(
-            windows, windows.areas, chosen, level, drawn[:, :2]
-        )
+        window = windows.areas(level, windows.corners(level, drawn[:, :2]))
         signs = _signs(drawn[:, tf.newaxis, tf.newaxis, 2:])
-        return tf.where(window > 0, canvas.radius * signs, before)
+        return tf.where(window, canvas.radius * signs, before)
 
     def _move_mass(
         self, canvas: _Canvas, level: tf.Tensor, before: tf.Tensor, seed: tf.Tensor
@@ -138,13 +137,11 @@ class Square(FixedRadius):
             return tf.math.divide_no_nan(images, mass(images, [1, 2]) ** (1 / power))
 
         drawn = canvas.uniform([canvas.batch, 5 + canvas.channels], seed)
-        here, there = drawn[:, 1:3], drawn[:, 3:5]
-        turned = tf.cast(drawn[:, 0] < 0.5, tf.int32)
-        areas, bumps = windows.areas, windows.bumps
-        chosen = tf.fill([canvas.batch], level)
-        bump = square_windows.draw(windows, bumps, 2 * level + turned, level, here)
-        window = square_windows.draw(windows, areas, chosen, level, here) > 0
-        source = square_windows.draw(windows, areas, chosen, level, there) > 0
+        here, there = (windows.corners(level, drawn[:, i : i + 2]) for i in (1, 3))
+        window, source = windows.areas(level, here), windows.areas(level, there)
+        chosen = 2 * level + tf.cast(drawn[:, 0] < 0.5, tf.int32)
+        bumps = tf.constant(windows.bumps)
+        bump = square_windows.place(bumps, chosen, here[:, 0], here[:, 1])
         signs = _signs(drawn[:, tf.newaxis, tf.newaxis, 5:])
 
         zero = tf.zeros_like(before)

@@ -26,9 +26,7 @@ class Windows:
 
     Attributes:
       heights, widths: The size of the window of each level, int32 arrays.
-      areas: Canvases with ones in a window at the top left, of shape [levels, height,
-        width].
-      bumps: Canvases with the two patterns of `bump` there, of shape
+      bumps: Canvases with the two patterns of `bump` at the top left, of shape
         [2 * levels, height, width]; empty without `bumps`.
     """
 
@@ -44,16 +42,35 @@ class Windows:
         if bumps:
             sizes = np.maximum(sizes, 3)
             sizes += sizes % 2 == 0
+        self._height, self._width = height, width
         self.heights = np.minimum(sizes, height).astype(np.int32)
         self.widths = np.minimum(sizes, width).astype(np.int32)
-        count = len(sizes)
-        self.areas = np.zeros((count, height, width), np.float32)
-        self.bumps = np.zeros((2 * count * bumps, height, width), np.float32)
-        for i, (h, w) in enumerate(zip(self.heights, self.widths, strict=True)):
-            self.areas[i, :h, :w] = 1.0
-            if bumps:
-                self.bumps[2 * i, :h, :w] = bump(h, w)
-                self.bumps[2 * i + 1, :h, :w] = bump(w, h).T
+        both = list(zip(self.heights, self.widths, strict=True)) if bumps else []
+        self.bumps = np.zeros((2 * len(both), height, width), np.float32)
+        for i, (h, w) in enumerate(both):
+            self.bumps[2 * i, :h, :w] = bump(h, w)
+            self.bumps[2 * i + 1, :h, :w] = bump(w, h).T
+
+    def corners(self, level: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:
+        """Returns the top left corner of each example's window, int32 [batch, 2].
+
+        `uniform` are numbers drawn from [0, 1), of shape [batch, 2].
+        """
+        sizes = tf.stack(
+            [tf.gather(self.heights, level), tf.gather(self.widths, level)]
+        )
+        last = tf.constant([self._height, self._width]) - sizes
+        # Rounding may increase the product to the number of positions.
+        places = tf.cast(last + 1, uniform.dtype)
+        return tf.minimum(tf.cast(uniform * places, tf.int32), last)
+
+    def areas(self, level: tf.Tensor, corners: tf.Tensor) -> tf.Tensor:
+        """Returns the pixels of each window, bool [batch, height, width, 1]."""
+        down = tf.range(self._height) - corners[:, :1]
+        right = tf.range(self._width) - corners[:, 1:]
+        rows = (down >= 0) & (down < tf.gather(self.heights, level))
+        columns = (right >= 0) & (right < tf.gather(self.widths, level))
+        return rows[:, :, None, None] & columns[:, None, :, None]
 
 
 def bump(height: int, width: int) -> np.ndarray:
@@ -103,37 +120,6 @@ def tiling(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         tiles[rows, columns] = i * grid_width + j
         patterns[:, rows, columns] = both
     return tiles, patterns
-
-
-def draw(
-    windows: Windows,
-    patterns: np.ndarray,
-    chosen: tf.Tensor,
-    level: tf.Tensor,
-    uniform: tf.Tensor,
-) -> tf.Tensor:
-    """Places a window of each example's choice at random on its canvas.
-
-    Args:
-      windows: The windows, for their sizes.
-      patterns: Canvases with the windows at the top left, of shape [count, height,
-        width].
-      chosen: The index of each example's pattern, int32 of shape [batch].
-      level: The level of all of these, an int32 scalar.
-      uniform: Numbers drawn from [0, 1), of shape [batch, 2].
-
-    Returns:
-      A tensor of shape [batch, height, width, 1].
-    """
-    _, height, width = patterns.shape
-    sizes = tf.stack(
-        [tf.gather(windows.heights, level), tf.gather(windows.widths, level)]
-    )
-    last = tf.constant([height, width]) - sizes
-    # Rounding may increase the product to the number of positions.
-    places = tf.cast(last + 1, uniform.dtype)
-    corner = tf.minimum(tf.cast(uniform * places, tf.int32), last)
-    return place(tf.constant(patterns), chosen, corner[:, 0], corner[:, 1])
 
 
 def place(

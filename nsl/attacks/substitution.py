@@ -16,7 +16,7 @@ from nsl.attacks.attack import adapted
 from nsl.attacks.columns import Column, lists_of_values, read_columns
 from nsl.attacks.examples import Examples, split
 from nsl.attacks.model_adapter import ModelAdapter
-from nsl.attacks.objectives import Objective, objective_of
+from nsl.attacks.objectives import Objective, check_objective, objective_of
 from nsl.attacks.problem import Loss, per_example
 from nsl.configs import fields
 from nsl.progress import Progress
@@ -70,15 +70,12 @@ class Substitution:
         converter=lists_of_values, eq=fields.comparable, hash=False
     )
     max_changes: int = attrs.field(default=1, validator=fields.integer(0))
-    objective: str | Objective = attrs.field(default="margin", kw_only=True)
+    objective: str | Objective = attrs.field(
+        default="margin", kw_only=True, validator=check_objective
+    )
     max_candidates: int = attrs.field(
         default=100_000, kw_only=True, validator=fields.integer(1)
     )
-
-    @objective.validator
-    def _check_objective(self, attribute: Any, value: Any) -> None:
-        del attribute
-        objective_of(value)
 
     def __call__(
         self,
@@ -151,15 +148,12 @@ class Substitution:
           model: As in a call.
           x: As in a call.
           y: As in a call.
-          target: The target classes, integers of shape [records]; None for an
-            untargeted search.
+          target: As in `nsl.attacks.Attack`, like the next four.
           from_logits: Whether the model outputs logits. None detects it.
-          output: Which of several outputs to attack: a key, a position, or a function
-            of all outputs.
-          loss_fn: For models of anything but class scores: a function of (y, outputs)
-            that returns one loss per record, which replaces the objective.
-          criterion: With `loss_fn`: a function of (y, outputs) that returns whether
-            each record is correct. Without it, no decision counts as changed.
+          output: Which of several outputs to attack.
+          loss_fn: The loss per record, which replaces the objective.
+          criterion: Whether a record is correct. Without it, no decision counts as
+            changed.
           batch_size: The number of candidates per batch; 4096 by default.
           verbose: Whether to show progress on a terminal.
 

@@ -5,7 +5,6 @@ From the shell:
 """
 
 import itertools
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -21,8 +20,9 @@ from nsl.configs import GraphBuilderConfig
 from nsl.files import edge_lines
 from nsl.files.arrow_files import SUFFIX
 from nsl.files.input_files import PathLike, Paths
-from nsl.tools import command_line, reports
-from nsl.tools.build_graph import ARGUMENTS, USAGE, check_files, define_search_flags
+from nsl.tools import command_line
+from nsl.tools.build_graph import ARGUMENTS, USAGE, define_search_flags, list_inputs
+from nsl.tools.job_output import JobOutput
 
 
 class _FirstInputFn(beam.DoFn):
@@ -107,18 +107,23 @@ def build_graph(
         num_neighbors=num_neighbors,
         mutual=mutual,
     )
-    inputs, _ = check_files(
-        embedding_files, output_graph_path, num_shards, compression, report_path
-    )
-    output = os.fspath(output_graph_path)
+    inputs = list_inputs(embedding_files)
     if not inputs:
         raise TypeError(
             "nsl.beam.build_graph reads files, but received an array: use "
             "nsl.tools.build_graph, or the transform nsl.beam.BuildGraph in a pipeline."
         )
-    if output.endswith(SUFFIX):
+    output = JobOutput(
+        output_graph_path,
+        itertools.chain(*inputs),
+        num_shards,
+        compression,
+        report_path,
+    )
+    if output.path.endswith(SUFFIX):
         raise ValueError(
-            f"nsl.beam.build_graph writes TSV, but the output is {output}: rename it."
+            "nsl.beam.build_graph writes TSV, but the output is "
+            f"{output.path}: rename it."
         )
     if not isinstance(pipeline_options, PipelineOptions):
         pipeline_options = PipelineOptions(list(pipeline_options or ()))
@@ -141,14 +146,12 @@ def build_graph(
         | "FirstInput" >> beam.ParDo(_FirstInputFn())
         | "BuildGraph" >> BuildGraph(config)
         | "Format" >> beam.Map(_line)
-        | "Write" >> sources.write(output, num_shards, compression)
+        | "Write" >> sources.write(output)
     )
     result = pipeline.run()
     result.wait_until_finish()
     report = _report(*running.metrics(result, NAMESPACE))
-    reports.log(f"Wrote {output}", report)
-    if report_path is not None:
-        reports.write_json(report_path, report)
+    output.report(report)
     return report
 
 

@@ -4,7 +4,6 @@ From the shell:
   python -m nsl.beam.pack_nbrs --runner=FlinkRunner labeled.tfr '' graph.tsv out.tfr
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -16,17 +15,10 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from nsl.beam import running, sources
 from nsl.beam.pack_transform import MANY_NEIGHBORS, NAMESPACE, PackNeighbors
 from nsl.files.edge_files import COUNTED
-from nsl.files.input_files import PathLike, Paths
-from nsl.tools import command_line, reports, tfrecord
-from nsl.tools.pack_nbrs import (
-    ARGUMENTS,
-    USAGE,
-    check_arguments,
-    check_files,
-    define_flags,
-)
-
-_FRAME_BYTES = len(tfrecord.frame(b""))
+from nsl.files.input_files import PathLike, Paths, expand_paths
+from nsl.tools import command_line, tfrecord
+from nsl.tools.job_output import JobOutput
+from nsl.tools.pack_nbrs import ARGUMENTS, USAGE, check_arguments, define_flags
 
 
 def pack_nbrs(
@@ -78,16 +70,17 @@ def pack_nbrs(
         errors of their workers.
     """
     check_arguments(max_nbrs, seeds)
-    labeled, unlabeled, graphs, _ = check_files(
-        labeled_examples_path,
-        unlabeled_examples_path,
-        graph_path,
+    labeled, unlabeled, graphs = map(
+        expand_paths,
+        (labeled_examples_path, unlabeled_examples_path or (), graph_path),
+    )
+    output = JobOutput(
         output_training_data_path,
+        [*labeled, *unlabeled, *graphs],
         num_shards,
         compression,
         report_path,
     )
-    output = os.fspath(output_training_data_path)
     if not isinstance(pipeline_options, PipelineOptions):
         pipeline_options = PipelineOptions(list(pipeline_options or ()))
 
@@ -108,16 +101,14 @@ def pack_nbrs(
         _ = (
             records
             | "Frame" >> beam.Map(tfrecord.frame)
-            | "Write" >> sources.write(output, num_shards, compression)
+            | "Write" >> sources.write(output)
         )
     result = pipeline.run()
     result.wait_until_finish()
     counters, distributions = running.metrics(result, NAMESPACE)
     _check_complete(counters, distributions)
     report = _report(counters, distributions)
-    reports.log(f"{'Would write' if dry_run else 'Wrote'} {output}", report)
-    if report_path is not None:
-        reports.write_json(report_path, report)
+    output.report(report, dry_run)
     return report
 
 
@@ -164,7 +155,7 @@ def _report(counters: dict[str, int], distributions: dict[str, Any]) -> dict[str
             "max": neighbors.max,
         }
     report["output_bytes"] = (
-        counters.get("record_bytes", 0) + _FRAME_BYTES * report["records"]
+        counters.get("record_bytes", 0) + tfrecord.FRAME_BYTES * report["records"]
     )
     return report
 

@@ -12,11 +12,11 @@ import apache_beam as beam
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.metrics import Metrics
 
-from nsl.files import arrow_files, input_files
 from nsl.files.edge_files import COUNTED, EdgeFile
 from nsl.files.id_table import as_strings
 from nsl.tools import example_index, tfrecord
-from nsl.tools.embedding_files import EmbeddingParser, table_blocks
+from nsl.tools.embedding_files import EmbeddingReader
+from nsl.tools.job_output import JobOutput
 
 
 class _ReadFiles(beam.PTransform):
@@ -64,19 +64,14 @@ class _ReadEmbeddingsFn(beam.DoFn):
         self._names = id_feature_name, embedding_feature_name
 
     def process(self, path: str) -> Iterator[tuple[bytes, bytes]]:
-        opened = input_files.open_input(path)
-        if arrow_files.is_arrow_file(opened.read(input_files.HEAD_BYTES)):
-            for _, ids, vectors, _ in table_blocks(opened, path, *self._names):
-                for node, vector in zip(ids, vectors, strict=True):
-                    yield node, vector.tobytes()
-            return
-        parser = EmbeddingParser(*self._names)
-        with contextlib.closing(tfrecord.RecordFile(path, opened)) as file:
-            for record, (_, data) in enumerate(file.records()):
-                try:
-                    yield parser.parse_quickly(data) or parser.parse(data)[:2]
-                except ValueError as error:
-                    raise ValueError(f"{path}, record {record}: {error}.") from None
+        for block in EmbeddingReader(*self._names).blocks(path):
+            if block.ids is None:
+                raise ValueError(
+                    f"{path} is a NumPy array (.npy), which has no ids: write "
+                    "TFRecords or Parquet, or use nsl.tools.build_graph."
+                )
+            for node, vector in zip(block.ids, block.vectors, strict=True):
+                yield node, vector.tobytes()
 
 
 def read_examples(paths: Sequence[str], id_feature_name: str) -> beam.PTransform:
@@ -101,28 +96,20 @@ def read_embeddings(
     return _ReadFiles(paths, _ReadEmbeddingsFn(id_feature_name, embedding_feature_name))
 
 
-def write(
-    path: str, num_shards: int | None, compression: str | None
-) -> beam.PTransform:
+def write(output: JobOutput) -> beam.PTransform:
     """Returns a transform that writes concatenated bytes.
 
-    The files get their final names when all are complete.
-
-    Args:
-      path: The path of the output.
-      num_shards: The number of shards `<path>-00000-of-0000N`, or None for a single
-        file, which one worker writes.
-      compression: None, 'none' or 'gzip'.
+    The files get their final names when all are complete. One worker writes a file.
     """
     return beam.io.WriteToText(
-        path,
+        output.path,
         append_trailing_newlines=False,
-        num_shards=num_shards or 1,
-        shard_name_template="" if num_shards is None else "-SSSSS-of-NNNNN",
+        num_shards=output.num_shards or 1,
+        shard_name_template="" if output.num_shards is None else "-SSSSS-of-NNNNN",
         coder=beam.coders.BytesCoder(),
         compression_type=(
             CompressionTypes.GZIP
-            if compression == "gzip"
+            if output.compression == "gzip"
             else CompressionTypes.UNCOMPRESSED
         ),
     )

@@ -8,14 +8,16 @@ import numpy as np
 import numpy.typing as npt
 
 from nsl.data.sparse_matrices import canonical, is_sparse_matrix
-from nsl.files import edge_lines, input_files
-from nsl.files.edge_columns import array_columns, named_columns, table_columns
+from nsl.files import input_files
+from nsl.files.edge_columns import (
+    Edges,
+    array_columns,
+    edges_of,
+    named_columns,
+    table_columns,
+)
 from nsl.files.edge_files import EdgeFile
-from nsl.files.edge_lines import Edges
-from nsl.files.id_table import Ids, Strings, as_strings
-from nsl.files.ids import as_ids
-
-_CHUNK_EDGES = 1 << 18
+from nsl.files.id_table import Ids, as_strings
 
 
 def read_edges(edges: Any, integer_ids: bool | None) -> Iterator[Edges]:
@@ -35,27 +37,30 @@ def read_edges(edges: Any, integer_ids: bool | None) -> Iterator[Edges]:
       TypeError: If `edges` has none of these forms.
       ValueError: If an edge is malformed.
     """
+    for part in _chunks(edges, integer_ids):
+        yield part._replace(weights=part.weights.astype(np.float32, copy=False))
+
+
+def _chunks(edges: Any, integer_ids: bool | None) -> Iterator[Edges]:
     if _are_paths(edges):
         return _read_files(input_files.expand_paths(edges), integer_ids)
     if is_sparse_matrix(edges):
         matrix = canonical(edges)
         # Stored zeros are not edges.
         stored = matrix.data != 0
-        return _read_columns(
-            matrix.row[stored], matrix.col[stored], matrix.data[stored]
-        )
+        return edges_of(matrix.row[stored], matrix.col[stored], matrix.data[stored])
     if isinstance(edges, Mapping):
-        return _read_columns(*_columns_of_dict(edges))
+        return edges_of(*_columns_of_dict(edges))
     names = getattr(edges, "column_names", getattr(edges, "columns", None))
     if names is not None:
         places = table_columns(list(names))
-        return _read_columns(*(edges[names[p]] for p in places if p is not None))
+        return edges_of(*(edges[names[p]] for p in places if p is not None))
     if isinstance(edges, list) and edges and all(type(e) is tuple for e in edges):
-        return _read_columns(*_columns_of_tuples(edges))
+        return edges_of(*_columns_of_tuples(edges))
     if isinstance(edges, tuple | list) and len(edges) in (2, 3):
-        return _read_columns(*edges)
+        return edges_of(*edges)
     if hasattr(edges, "__array__"):
-        return _read_columns(*array_columns(np.asarray(edges)))
+        return edges_of(*array_columns(np.asarray(edges)))
     hint = ""
     if hasattr(edges, "edges") and hasattr(edges, "nodes"):
         hint = (
@@ -117,49 +122,6 @@ def _columns_of_tuples(edges: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
     return columns
 
 
-def _read_columns(sources: Any, targets: Any, weights: Any = None) -> Iterator[Edges]:
-    sources, targets = as_ids(sources, "The sources"), as_ids(targets, "The targets")
-    if weights is None:
-        weights = np.broadcast_to(np.float32(1), sources.shape)
-    weights = np.asarray(weights)
-    if not sources.shape == targets.shape == weights.shape or sources.ndim != 1:
-        raise ValueError(
-            "The sources, targets and weights must be one-dimensional and of equal "
-            f"length, but have shapes {sources.shape}, {targets.shape} and "
-            f"{weights.shape}."
-        )
-    if (sources.dtype.kind == "S") != (targets.dtype.kind == "S"):
-        raise TypeError(
-            f"The sources have dtype {sources.dtype} and the targets {targets.dtype}: "
-            "both must be integers, or both strings."
-        )
-    if weights.dtype.kind not in "biuf" and weights.size:
-        raise TypeError(f"The weights must be numbers, but are {weights.dtype}.")
-    for start in range(0, len(sources), _CHUNK_EDGES):
-        chunk = slice(start, start + _CHUNK_EDGES)
-        yield Edges(
-            _as_chunk(sources[chunk]),
-            _as_chunk(targets[chunk]),
-            _checked_weights(weights[chunk], start),
-        )
-
-
-def _as_chunk(ids: npt.NDArray[Any]) -> Ids:
-    return Strings.of(ids) if ids.dtype.kind == "S" else ids.astype(np.int64)
-
-
-def _checked_weights(weights: npt.NDArray[Any], first: int) -> npt.NDArray[np.float32]:
-    with np.errstate(over="ignore"):
-        checked = weights.astype(np.float32, copy=False)
-    wrong = edge_lines.first_infinite(checked)
-    if wrong is not None:
-        raise ValueError(
-            f"Edge {first + wrong}: the weight must be finite in float32, but is "
-            f"{weights[wrong]}."
-        )
-    return checked
-
-
 def _read_files(paths: Sequence[str], integer_ids: bool | None) -> Iterator[Edges]:
     for path in paths:
         file = EdgeFile(path)
@@ -170,8 +132,7 @@ def _read_files(paths: Sequence[str], integer_ids: bool | None) -> Iterator[Edge
                 sources, targets = _integers(sources, file), _integers(targets, file)
             else:
                 sources, targets = as_strings(sources), as_strings(targets)
-            # The parser has checked the weights.
-            yield Edges(sources, targets, weights.astype(np.float32))
+            yield Edges(sources, targets, weights)
 
 
 def _integers(ids: Ids, file: EdgeFile) -> npt.NDArray[np.int64]:

@@ -148,6 +148,15 @@ class Graph:
         return len(self.targets)
 
     @property
+    def sources(self) -> npt.NDArray[np.int32]:
+        """The rows of the source nodes, int32 of shape [edges], as `targets`.
+
+        Computed anew each time.
+        """
+        rows = np.arange(self.num_nodes, dtype=np.int32)
+        return np.repeat(rows, np.diff(self.row_splits))
+
+    @property
     def nbytes(self) -> int:
         """The size of the graph in bytes, including the ids."""
         arrays = self.row_splits, self.targets, self.weights

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import numpy as np
@@ -17,15 +18,20 @@ if TYPE_CHECKING:
 
 # pyarrow is optional, so its types are not available to type checkers.
 Column: TypeAlias = Any
+# Writes sources, targets, weights, and whether reverses follow the edges.
+AppendEdges: TypeAlias = Callable[
+    [Sequence[bytes], Sequence[bytes], Sequence[float], bool], None
+]
 
 _CHUNK_ROWS = 1 << 16
-_PARQUET, _ARROW = b"PAR1", b"ARROW1"
+# The first bytes of Parquet, of Arrow files, and of Arrow streams.
+_PARQUET, _ARROW, _STREAM = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
 SUFFIX = ".parquet"
 
 
 def is_arrow_file(head: bytes) -> bool:
     """Returns whether a file's first bytes are those of a Parquet or Arrow file."""
-    return head.startswith((_PARQUET, _ARROW))
+    return head.startswith((_PARQUET, _ARROW, _STREAM))
 
 
 def _pyarrow(what: str, module: str = "pyarrow") -> Any:
@@ -45,7 +51,7 @@ def check_pyarrow(path: str) -> None:
 
 
 class TableFile:
-    """A table in a Parquet or Arrow (Feather) file, read in chunks.
+    """A table in a Parquet or Arrow file (Feather or stream), read in chunks.
 
     Attributes:
       path: The path of the file.
@@ -65,24 +71,23 @@ class TableFile:
           ValueError: If the file is corrupt, or two columns have the same name.
         """
         self.path = path
+        self._file = file
         self._pa = _pyarrow(path)
         file.seek(0)
-        is_parquet = file.read(len(_PARQUET)) == _PARQUET
+        head = file.read(len(_PARQUET))
         file.seek(0)
+        self._parquet: Any = None
         try:
-            if is_parquet:
-                module = _pyarrow(path, "pyarrow.parquet")
-                self._parquet = module.ParquetFile(file)
+            if head == _PARQUET:
+                self._parquet = _pyarrow(path, "pyarrow.parquet").ParquetFile(file)
                 self.names = list(self._parquet.schema_arrow.names)
                 self.rows = int(self._parquet.metadata.num_rows)
             else:
-                self._parquet = None
-                self._arrow = self._pa.ipc.open_file(file)
-                self.names = list(self._arrow.schema.names)
-                self.rows = sum(
-                    self._arrow.get_batch(number).num_rows
-                    for number in range(self._arrow.num_record_batches)
-                )
+                self._open = self._pa.ipc.open_file
+                if head == _STREAM:
+                    self._open = self._pa.ipc.open_stream
+                self.names = list(self._open(file).schema.names)
+                self.rows = sum(batch.num_rows for batch in self._arrow_batches())
         except (self._pa.ArrowException, OSError) as error:
             raise self._corrupt(error) from error
         if len(set(self.names)) < len(self.names):
@@ -94,6 +99,14 @@ class TableFile:
         return ValueError(
             f"{self.path} is a corrupt Parquet or Arrow file: {str(error).rstrip('.')}."
         )
+
+    def _arrow_batches(self) -> Iterator[Any]:
+        self._file.seek(0)
+        reader = self._open(self._file)
+        if self._open is self._pa.ipc.open_stream:
+            yield from reader
+        else:
+            yield from map(reader.get_batch, range(reader.num_record_batches))
 
     def check_column(self, name: str) -> None:
         """Raises ValueError if there is no column named `name`."""
@@ -122,12 +135,11 @@ class TableFile:
             if self._parquet is not None:
                 found = self._parquet.iter_batches(_CHUNK_ROWS, columns=list(names))
             else:
-                numbers = range(self._arrow.num_record_batches)
-                found = map(self._arrow.get_batch, numbers)
+                found = self._arrow_batches()
             for batch in found:
                 for first in range(0, batch.num_rows, _CHUNK_ROWS):
                     part = batch.slice(first, _CHUNK_ROWS)
-                    yield start, [part.column(name) for name in names]
+                    yield start, [_stored(part.column(name)) for name in names]
                     start += part.num_rows
         except (self._pa.ArrowException, OSError) as error:
             raise self._corrupt(error) from error
@@ -140,8 +152,8 @@ class TableFile:
         """Converts a column of ids.
 
         Args:
-          values: The column: strings, UTF-8 bytes or integers, or a dictionary-encoded
-            column of these.
+          values: The column: strings, UTF-8 bytes, integers or whole numbers as
+            floats, or a dictionary-encoded column of these.
           name: The name of the column.
           first: The number of its first row in the file.
 
@@ -156,7 +168,8 @@ class TableFile:
         types = pa.types
         if types.is_dictionary(values.type):
             values = values.dictionary_decode()
-        is_integer = types.is_integer(values.type)
+        # pandas stores integers with missing values as floats.
+        is_integer = types.is_integer(values.type) or types.is_floating(values.type)
         if not is_integer and not any(
             check(values.type)
             for check in (
@@ -244,7 +257,13 @@ class TableFile:
         types = pa.types
         if not any(
             check(values.type)
-            for check in (types.is_list, types.is_large_list, types.is_fixed_size_list)
+            for check in (
+                types.is_list,
+                types.is_large_list,
+                types.is_fixed_size_list,
+                types.is_list_view,
+                types.is_large_list_view,
+            )
         ) or not (
             types.is_floating(values.type.value_type)
             or types.is_integer(values.type.value_type)
@@ -278,6 +297,11 @@ class TableFile:
             raise ValueError(f"{self.place(name, first + row)}: the value is missing.")
 
 
+def _stored(column: Column) -> Column:
+    """Returns the storage of an extension type, such as a tensor of fixed shape."""
+    return getattr(column, "storage", column)
+
+
 class _Stream(io.RawIOBase):
     """Adapts an output file to pyarrow."""
 
@@ -293,52 +317,38 @@ class _Stream(io.RawIOBase):
         return view.nbytes
 
 
-class EdgeTableWriter:
-    """Writes edges as a Parquet file with the columns source, target and weight."""
+@contextlib.contextmanager
+def edge_table(file: OutputFile, path: str) -> Iterator[AppendEdges]:
+    """Writes a Parquet file with the columns source, target and weight.
 
-    def __init__(self, file: OutputFile, path: str) -> None:
-        """Begins the file.
+    Args:
+      file: The file to write to.
+      path: The final path, for errors.
 
-        Args:
-          file: The file to write to.
-          path: The final path, for errors.
+    Yields:
+      A function that appends edges.
 
-        Raises:
-          ImportError: If pyarrow is not installed.
-        """
-        pa = self._pa = _pyarrow(path)
-        self._schema = pa.schema(
-            [
-                ("source", pa.string()),
-                ("target", pa.string()),
-                ("weight", pa.float64()),
-            ]
-        )
-        parquet = _pyarrow(path, "pyarrow.parquet")
-        self._writer = parquet.ParquetWriter(_Stream(file), self._schema)
+    Raises:
+      ImportError: If pyarrow is not installed.
+    """
+    pa = _pyarrow(path)
+    columns = {"source": pa.string(), "target": pa.string(), "weight": pa.float64()}
+    schema = pa.schema(list(columns.items()))
 
-    def write(
-        self,
+    def append(
         sources: Sequence[bytes],
         targets: Sequence[bytes],
         weights: Sequence[float],
-        both_ways: bool = False,
+        both_ways: bool,
     ) -> None:
-        """Writes edges; with `both_ways`, also their reverses."""
-        pa = self._pa
+        ends = pa.array([*sources, *targets], pa.binary()).cast(pa.string())
+        rows = np.arange(len(ends)).reshape(2, -1)
         if both_ways:
-            sources, targets = (
-                [end for pair in zip(a, b, strict=True) for end in pair]
-                for a, b in ((sources, targets), (targets, sources))
-            )
-            weights = [weight for weight in weights for _ in range(2)]
-        columns = [
-            pa.array(sources, pa.binary()).cast(pa.string()),
-            pa.array(targets, pa.binary()).cast(pa.string()),
-            pa.array(weights, pa.float64()),
-        ]
-        self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
+            rows = np.stack([pairs.T.reshape(-1) for pairs in (rows, rows[::-1])])
+            weights = np.repeat(weights, 2).tolist()
+        table = [*map(ends.take, rows), pa.array(weights, pa.float64())]
+        writer.write_table(pa.Table.from_arrays(table, schema=schema))
 
-    def close(self) -> None:
-        """Writes the footer of the file."""
-        self._writer.close()
+    parquet = _pyarrow(path, "pyarrow.parquet")
+    with parquet.ParquetWriter(_Stream(file), schema) as writer:
+        yield append

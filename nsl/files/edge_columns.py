@@ -1,12 +1,17 @@
-"""Finds the source, target and weight columns of a table of edges."""
+"""Columns of edges: which of a table they are, and how they become `Edges`."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from nsl.files.id_table import Ids, Strings
+from nsl.files.ids import as_ids
+
+LARGEST_WEIGHT = np.float64(np.finfo(np.float32).max)
+_CHUNK_EDGES = 1 << 18
 _ENDS = {
     ("source", "target"),
     ("src", "dst"),
@@ -24,6 +29,20 @@ _WEIGHTS = {"weight", "weights", "w", "edgeweight", "similarity", "score"}
 # Other columns of edges, which never hold weights.
 _OTHERS = {"", "index", "unnamed0", "level0", "type", "edgetype", "relation", "label"}
 _SUFFIX = re.compile(r"(?<=.)(node|vertex)?(id|idx|index)?$")
+
+
+class Edges(NamedTuple):
+    """A chunk of edges, as columns of equal length.
+
+    Attributes:
+      sources: The ids of the sources: UTF-8, or int64 if they are stored as integers.
+      targets: The ids of the targets.
+      weights: The weights, finite in float32.
+    """
+
+    sources: Ids
+    targets: Ids
+    weights: npt.NDArray[Any]
 
 
 class EdgeColumns(NamedTuple):
@@ -154,3 +173,58 @@ def array_columns(array: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
                 raise ValueError("The ids in an array of edges must be whole numbers.")
             columns[place] = ids
     return columns
+
+
+def edges_of(sources: Any, targets: Any, weights: Any = None) -> Iterator[Edges]:
+    """Converts columns to edges.
+
+    Args:
+      sources: The ids of the sources, integers or strings of shape [edges].
+      targets: The ids of the targets.
+      weights: The weights; 1 by default.
+
+    Yields:
+      Chunks of edges, with the dtype of the weights.
+
+    Raises:
+      TypeError: If ids are neither all integers nor all strings, or weights are not
+        numbers.
+      ValueError: If shapes differ, an id is invalid, or a weight is not finite in
+        float32.
+    """
+    sources, targets = as_ids(sources, "The sources"), as_ids(targets, "The targets")
+    if weights is None:
+        weights = np.broadcast_to(np.float32(1), sources.shape)
+    weights = np.asarray(weights)
+    if not sources.shape == targets.shape == weights.shape or sources.ndim != 1:
+        raise ValueError(
+            "The sources, targets and weights must be one-dimensional and of equal "
+            f"length, but have shapes {sources.shape}, {targets.shape} and "
+            f"{weights.shape}."
+        )
+    if (sources.dtype.kind == "S") != (targets.dtype.kind == "S"):
+        raise TypeError(
+            f"The sources have dtype {sources.dtype} and the targets {targets.dtype}: "
+            "both must be integers, or both strings."
+        )
+    if weights.dtype.kind not in "biuf" and weights.size:
+        raise TypeError(f"The weights must be numbers, but are {weights.dtype}.")
+    for start in range(0, len(sources), _CHUNK_EDGES):
+        chunk = slice(start, start + _CHUNK_EDGES)
+        wrong = first_infinite(weights[chunk])
+        if wrong is not None:
+            raise ValueError(
+                f"Edge {start + wrong}: the weight must be finite in float32, but is "
+                f"{weights[start + wrong]}."
+            )
+        ends = [
+            Strings.of(ids[chunk]) if ids.dtype.kind == "S" else ids[chunk].astype("i8")
+            for ids in (sources, targets)
+        ]
+        yield Edges(ends[0], ends[1], weights[chunk])
+
+
+def first_infinite(weights: npt.NDArray[Any]) -> int | None:
+    """Returns the index of the first weight that is not finite in float32, or None."""
+    fine = np.abs(weights) <= LARGEST_WEIGHT
+    return None if fine.all() else int(np.argmin(fine))

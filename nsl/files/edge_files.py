@@ -2,32 +2,28 @@
 
 import codecs
 import contextlib
-import io
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, BinaryIO, Protocol, cast
+from typing import BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 
-from nsl.files import arrow_files, edge_lines, input_files
-from nsl.files.edge_columns import array_columns, table_columns
-from nsl.files.edge_lines import Edges, Layout
-from nsl.files.id_table import Ids, Strings, as_strings
-from nsl.files.ids import as_ids
-from nsl.files.output_files import OutputFile, atomic_files, check_output
+from nsl.files import array_files, arrow_files, edge_lines, input_files
+from nsl.files.edge_columns import (
+    Edges,
+    array_columns,
+    edges_of,
+    first_infinite,
+    table_columns,
+)
+from nsl.files.edge_lines import Layout
+from nsl.files.id_table import Strings, as_strings
+from nsl.files.output_files import atomic_files, check_output
+from nsl.files.text_files import as_utf8
 from nsl.progress import Progress
 
 _CHUNK_BYTES = 1 << 18
-_COPY_CHARACTERS = 1 << 20
-_ARRAY_EDGES = 1 << 18
-_SHOWN_BYTES = 16
-_NUMPY = b"\x93NUMPY"
-_ENCODINGS = {
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
+_WRITTEN_EDGES = 1 << 16
 # The counts that reading a file collects.
 COUNTED = ("blank_lines", "windows_line_ends", "comment_lines", "header_lines")
 
@@ -78,49 +74,25 @@ class EdgeFile:
         self.counts = dict.fromkeys(COUNTED, 0)
         self._layout, self._lines, self._unit = None, 0, "line"
         file = input_files.open_decompressed(self.path)
-        head = file.read(_CHUNK_BYTES)
-        file.seek(0)
+        head = file.read(input_files.HEAD_BYTES)
         if arrow_files.is_arrow_file(head):
             with file:
                 yield from self._read_table(file)
-        elif head.startswith(_NUMPY):
+        elif array_files.is_array_file(head):
             with file:
                 yield from self._read_array(file)
         else:
             known = input_files.format_of(head)
-            if known is not None and not head.startswith(b"%%MatrixMarket"):
+            if known is not None:
                 file.close()
                 raise ValueError(f"{self.path} is not a file of edges: it is {known}.")
-            with self._as_utf8(file, head) as text:
+            with as_utf8(file, self.path) as text:
                 yield from self._read_text(text)
 
-    def _as_utf8(self, file: BinaryIO, head: bytes) -> BinaryIO:
-        """Converts UTF-16, UTF-32 and old Mac line endings; returns other files."""
-        encoding = _encoding(head)
-        if encoding is None:
-            if b"\r" not in head or b"\n" in head:
-                return file
-            # Old Mac line endings. Latin-1 preserves every byte.
-            read, write, newline = "latin-1", "latin-1", None
-        else:
-            read, write, newline = encoding, "utf-8", ""
-        copy = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115
-        try:
-            with file, io.TextIOWrapper(file, read, newline=newline) as text:
-                while part := text.read(_COPY_CHARACTERS):
-                    copy.write(part.encode(write))
-        except UnicodeDecodeError as error:
-            copy.close()
-            raise ValueError(f"{self.path} is invalid {read}: {error}.") from None
-        copy.seek(0)
-        return copy
-
     def _read_text(self, file: BinaryIO) -> Iterator[Edges]:
-        size = file.seek(0, 2)
-        file.seek(0)
-        # Skip a byte order mark.
-        if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
-            file.seek(0)
+        start = file.tell()
+        size = file.seek(0, 2) - start
+        file.seek(start)
         unfinished: list[bytes] = []
         with Progress(f"Reading {self.path}", size, "bytes") as progress:
             while chunk := file.read(_CHUNK_BYTES):
@@ -179,7 +151,7 @@ class EdgeFile:
         if edge_lines.is_blank(line, layout):
             self.counts["blank_lines"] += 1
             return True
-        if edge_lines.is_comment(line) and not line.startswith(b"%%MatrixMarket"):
+        if edge_lines.is_comment(line):
             self.counts["comment_lines"] += 1
             return True
         return False
@@ -226,94 +198,66 @@ class EdgeFile:
                 if len(columns) == 3:
                     weights = table.numbers(columns[2], names[2], first)
                 progress.reach(first)
-                yield self._checked(Edges(ends[0], ends[1], weights))
+                wrong = first_infinite(weights)
+                if wrong is not None:
+                    raise ValueError(
+                        f"{self.place(wrong)}: the weight must be finite in float32, "
+                        f"but is {weights[wrong]}."
+                    )
+                if isinstance(ends[0], Strings) != isinstance(ends[1], Strings):
+                    ends = list(map(as_strings, ends))
+                yield Edges(ends[0], ends[1], weights)
 
     def _read_array(self, file: BinaryIO) -> Iterator[Edges]:
         self._unit = "edge"
+        array = array_files.read_array(file, self.path)
+        first = 0
         try:
-            columns = array_columns(np.load(file, allow_pickle=False))
-        except ValueError as error:
+            for edges in edges_of(*array_columns(array)):
+                self._places = range(first, first + len(edges.weights))
+                first += len(edges.weights)
+                yield edges
+        except (TypeError, ValueError) as error:
             message = str(error).rstrip(".")
             raise ValueError(f"{self.path}: {message}.") from None
-        for first in range(0, len(columns[0]), _ARRAY_EDGES):
-            parts = [column[first : first + _ARRAY_EDGES] for column in columns]
-            self._places = range(first, first + len(parts[0]))
-            ends = [self._array_ids(part) for part in parts[:2]]
-            weights = parts[2] if len(parts) == 3 else np.ones(len(parts[0]))
-            yield self._checked(Edges(ends[0], ends[1], weights.astype(np.float64)))
-
-    def _array_ids(self, values: Any) -> Ids:
-        try:
-            ids = as_ids(values, "the ids")
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{self.path}: {error}") from None
-        return Strings.of(ids) if ids.dtype.kind == "S" else ids.astype(np.int64)
-
-    def _checked(self, edges: Edges) -> Edges:
-        if isinstance(edges.sources, Strings) != isinstance(edges.targets, Strings):
-            edges = Edges(
-                as_strings(edges.sources), as_strings(edges.targets), edges.weights
-            )
-        wrong = edge_lines.first_infinite(edges.weights)
-        if wrong is not None:
-            raise ValueError(
-                f"{self.place(wrong)}: the weight must be finite in float32, but is "
-                f"{edges.weights[wrong]}."
-            )
-        return edges
-
-
-def _encoding(head: bytes) -> str | None:
-    """Returns the encoding of UTF-16 or UTF-32 text, else None."""
-    for bom, name in _ENCODINGS.items():
-        if head.startswith(bom):
-            return name
-    if len(head) >= 4:
-        # UTF-16 without a byte order mark has a NUL in every other byte.
-        for start, name in ((1, "utf-16-le"), (0, "utf-16-be")):
-            if not any(head[start:_SHOWN_BYTES:2]):
-                return name
-    return None
 
 
 def _no_edges() -> Edges:
     return Edges(Strings.of([]), Strings.of([]), np.empty(0))
 
 
-class EdgeWriter(Protocol):
-    """Writes edges to an output file."""
+class EdgeWriter:
+    """Writes edges to a file."""
+
+    def __init__(self, append: arrow_files.AppendEdges) -> None:
+        """Initializes the writer with the function that writes a chunk of edges."""
+        self._append = append
 
     def write(
         self,
-        sources: Sequence[bytes],
-        targets: Sequence[bytes],
-        weights: Sequence[float],
+        ids: Sequence[bytes],
+        sources: npt.NDArray[np.integer],
+        targets: npt.NDArray[np.integer],
+        weights: npt.NDArray[np.floating],
         both_ways: bool = False,
     ) -> None:
-        """Writes edges; with `both_ways`, also their reverses."""
+        """Writes edges.
 
-    def close(self) -> None:
-        """Finishes the file."""
-
-
-class _LineWriter:
-    def __init__(self, file: OutputFile) -> None:
-        self._file = file
-
-    def write(
-        self,
-        sources: Sequence[bytes],
-        targets: Sequence[bytes],
-        weights: Sequence[float],
-        both_ways: bool = False,
-    ) -> None:
-        form = (
-            edge_lines.format_edges_both_ways if both_ways else edge_lines.format_edges
-        )
-        self._file.write(form(sources, targets, weights))
-
-    def close(self) -> None:
-        pass
+        Args:
+          ids: The ids of all nodes, in UTF-8.
+          sources: The indices of the sources in `ids`, of shape [edges].
+          targets: The indices of the targets.
+          weights: The weights.
+          both_ways: Whether the reverse of each edge follows it.
+        """
+        for start in range(0, len(sources), _WRITTEN_EDGES):
+            chunk = slice(start, start + _WRITTEN_EDGES)
+            self._append(
+                [ids[node] for node in sources[chunk].tolist()],
+                [ids[node] for node in targets[chunk].tolist()],
+                weights[chunk].tolist(),
+                both_ways,
+            )
 
 
 def check_edge_output(path: str, inputs: Iterable[str] = ()) -> None:
@@ -349,10 +293,8 @@ def edge_output(path: str) -> Iterator[EdgeWriter]:
       OSError: If the file cannot be written.
     """
     with atomic_files([path]) as (file,):
-        writer: EdgeWriter
         if path.endswith(arrow_files.SUFFIX):
-            writer = arrow_files.EdgeTableWriter(file, path)
+            with arrow_files.edge_table(file, path) as append:
+                yield EdgeWriter(append)
         else:
-            writer = _LineWriter(file)
-        yield writer
-        writer.close()
+            yield EdgeWriter(lambda *edges: file.write(edge_lines.format_edges(*edges)))

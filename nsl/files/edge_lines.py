@@ -4,34 +4,29 @@ import ast
 import codecs
 import csv
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from nsl.files.edge_columns import EdgeColumns, named_columns
-from nsl.files.id_table import Ids, Strings
+from nsl.files.edge_columns import LARGEST_WEIGHT, EdgeColumns, Edges, named_columns
+from nsl.files.id_table import Strings
 
-_LARGEST_WEIGHT = float(np.finfo(np.float32).max)
 _TAB, _NEWLINE, _QUOTE = b'\t\n"'
 _COMMENTS = np.frombuffer(b"#%", np.uint8)
 _AFTER_COMMENT_SIGN = np.frombuffer(b" \t#%\n", np.uint8)
 _FORM = "source<TAB>target or source<TAB>target<TAB>weight"
 
 
-class Edges(NamedTuple):
-    """A chunk of edges, as columns of equal length.
-
-    Attributes:
-      sources: The ids of the sources: UTF-8, or int64 if the file stores integers.
-      targets: The ids of the targets.
-      weights: The weights, finite in float32.
-    """
-
-    sources: Ids
-    targets: Ids
-    weights: npt.NDArray[Any]
+# First lines of other formats of graphs, and their names.
+_OTHER_FORMATS = {
+    rb"(?i)\*(vertices|network)\b": "Pajek",
+    rb"(?i)graph *\[? *$|creator +\"": "GML",
+    rb"(?i)(strict +)?(di)?graph\b[^\t]*\{ *$": "DOT",
+    rb"(?i)dl([ ,]+n *=| *$)": "UCINET DL",
+    rb"nodedef>": "GDF",
+}
 
 
 class Layout(NamedTuple):
@@ -82,11 +77,13 @@ def find_layout(line: bytes, prefer_commas: bool = False) -> tuple[Layout | None
     Raises:
       ValueError: If the line is malformed or ambiguous.
     """
-    if line.startswith(b"%%MatrixMarket"):
-        raise ValueError(
-            "this is a Matrix Market file: read it with scipy.io.mmread, and pass the "
-            "matrix to nsl.data.Graph"
-        )
+    for form, name in _OTHER_FORMATS.items():
+        if re.match(form, line):
+            raise ValueError(
+                f"this is a graph in {name} format, not a file of edges: read it with "
+                "another library, such as NetworkX, and pass a sparse matrix or a list "
+                "of edges to nsl.data.Graph"
+            )
     uncommented = line.lstrip(b"#% ")
     readings = _readings(uncommented, prefer_commas)
     for separator, names in readings.items():
@@ -97,6 +94,15 @@ def find_layout(line: bytes, prefer_commas: bool = False) -> tuple[Layout | None
         if columns is not None:
             return Layout(separator, columns, len(names)), True
     readings = _readings(line, prefer_commas)
+    if any(
+        len(row) > 2 and not row[0] and all(row[1:]) and not _is_number(row[2])
+        for row in readings.values()
+    ):
+        raise ValueError(
+            f"the first column has no name, as in an adjacency matrix: {_quote(line)}; "
+            "pass the matrix as a scipy.sparse.csr_array to nsl.data.Graph, or name "
+            "the columns source, target and weight"
+        )
     fitting = [
         separator
         for separator, columns in readings.items()
@@ -268,7 +274,7 @@ def _parse_regular(text: bytes, width: int | None) -> Edges | None:
             weights = np.fromiter(map(float, texts), np.float64, len(texts))
         except ValueError:
             return None
-        if not (np.abs(weights) <= _LARGEST_WEIGHT).all():
+        if not (np.abs(weights) <= LARGEST_WEIGHT).all():
             return None
     sources, targets = (
         Strings(text, starts[:, column], ends[:, column]) for column in range(2)
@@ -356,12 +362,14 @@ def parse_weight(text: str | bytes | float) -> float:
     try:
         weight = float(text)
     except ValueError as error:
+        has_comma = "," in repr(text)
+        reason = "write a decimal point for a comma" if has_comma else error
         raise ValueError(
-            f"the weight {_quote(text)} is not a number ({error})"
+            f"the weight {_quote(text)} is not a number ({reason})"
         ) from None
     if not math.isfinite(weight):
         raise ValueError(f"the weight must be finite, but is {weight}")
-    if abs(weight) > _LARGEST_WEIGHT:
+    if abs(weight) > LARGEST_WEIGHT:
         raise ValueError(f"the weight {weight} is too large to be finite in float32")
     return weight
 
@@ -369,12 +377,6 @@ def parse_weight(text: str | bytes | float) -> float:
 def _quote(value: object) -> str:
     quoted = repr(value).removeprefix("b")
     return quoted if len(quoted) <= 100 else quoted[:97] + "..."
-
-
-def first_infinite(weights: npt.NDArray[np.floating]) -> int | None:
-    """Returns the index of the first weight that is not finite in float32, or None."""
-    fine = np.abs(weights) <= _LARGEST_WEIGHT
-    return None if fine.all() else int(np.argmin(fine))
 
 
 def check_node_id(node: bytes) -> None:
@@ -401,7 +403,10 @@ def _quoted(nodes: Sequence[bytes]) -> Sequence[bytes]:
 
 
 def format_edges(
-    sources: Sequence[bytes], targets: Sequence[bytes], weights: Iterable[float]
+    sources: Sequence[bytes],
+    targets: Sequence[bytes],
+    weights: Iterable[float],
+    both_ways: bool = False,
 ) -> bytes:
     """Formats edges as lines, with six decimals of the weight.
 
@@ -409,30 +414,16 @@ def format_edges(
       sources: The ids of the sources, none of them empty.
       targets: The ids of the targets, none of them empty.
       weights: The weights.
+      both_ways: Whether the reverse of each edge follows it.
 
     Returns:
-      One line for each edge.
+      One line for each edge; two with `both_ways`.
     """
     sources, targets = _quoted(sources), _quoted(targets)
-    return b"".join(
-        map(b"%b\t%b\t%.6f\n".__mod__, zip(sources, targets, weights, strict=True))
-    )
-
-
-def format_edges_both_ways(
-    sources: Sequence[bytes], targets: Sequence[bytes], weights: Iterable[float]
-) -> bytes:
-    """Formats each edge and its reverse as lines.
-
-    Args:
-      sources: The ids of the sources, none of them empty.
-      targets: The ids of the targets, none of them empty.
-      weights: The weights.
-
-    Returns:
-      Two lines for each edge.
-    """
-    texts = list(map(b"%.6f".__mod__, weights))
-    sources, targets = _quoted(sources), _quoted(targets)
-    columns = zip(sources, targets, texts, targets, sources, texts, strict=True)
-    return b"".join(map(b"%b\t%b\t%b\n%b\t%b\t%b\n".__mod__, columns))
+    line = b"%b\t%b\t%.6f\n"
+    columns: list[Iterable[Any]] = [sources, targets, weights]
+    if both_ways:
+        columns[2] = texts = list(map(b"%.6f".__mod__, weights))
+        columns += [targets, sources, texts]
+        line = b"%b\t%b\t%b\n" * 2
+    return b"".join(map(line.__mod__, zip(*columns, strict=True)))

@@ -33,7 +33,7 @@ _FORMATS = {
     b"SQLite": "an SQLite database",
     b"%PDF": "a PDF file",
     b"\x80\x04\x95": "a Python pickle",
-    b"%%MatrixMarket": "a Matrix Market file",
+    b"%%MatrixMarket": "a Matrix Market file, which scipy.io.mmread reads",
 }
 HEAD_BYTES = 16
 

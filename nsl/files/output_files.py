@@ -30,46 +30,6 @@ COMPRESSIONS = ("none", "gzip")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def check_form(num_shards: int | None, compression: str | None) -> None:
-    """Raises ValueError if the number of shards or the compression is invalid."""
-    if num_shards is not None and num_shards < 1:
-        raise ValueError(f"num_shards must be at least 1, but is {num_shards}.")
-    if compression not in (None, *COMPRESSIONS):
-        raise ValueError(
-            f"compression must be one of {COMPRESSIONS}, but is {compression!r}."
-        )
-
-
-def check_job(
-    inputs: Iterable[str],
-    output: str | os.PathLike[str],
-    num_shards: int | None = None,
-    report_path: str | os.PathLike[str] | None = None,
-) -> list[str]:
-    """Checks that a job can write its output and its report.
-
-    Args:
-      inputs: The files that the job reads, none of which may be written.
-      output: The path of the output.
-      num_shards: The number of shards, or None for a single file.
-      report_path: The path of the report, if there is one.
-
-    Returns:
-      The paths of the output files.
-
-    Raises:
-      FileNotFoundError: If a directory does not exist.
-      OSError: If a path is a directory or a device, or its directory is not writable.
-      ValueError: If a path is empty, one of `inputs`, or also that of the report.
-    """
-    inputs = list(inputs)
-    outputs = shard_names(os.fspath(output), num_shards)
-    check_outputs(outputs, inputs)
-    if report_path is not None:
-        check_output(os.fspath(report_path), [*inputs, *outputs])
-    return outputs
-
-
 def check_output(path: str, inputs: Iterable[str] = ()) -> None:
     """`check_outputs` for a single output."""
     check_outputs([path], inputs)

@@ -6,10 +6,11 @@ confident for unlabeled ones; it then smooths the predictions along the edges. `
 trains the model from its initial weights on these soft labels of all nodes, using only
 each node's own features.
 
-With n nodes, c classes and e directed edges, predictions take at most 20 * n * c bytes
+With n nodes, c classes and e directed edges, predictions take at most 60 * n * c bytes
 and the graph 16 * e, in addition to the features and the model. A batch has at most
-2 * walks * batch_size samples in the first stage and batch_size in the second. The
-stages run `teacher_steps` and `steps` updates; `teach` then predicts for all nodes.
+2 * walks * batch_size samples in the first stage and batch_size in the second. `teach`
+trains two or three times for `teacher_steps` updates, only once with unlabeled nodes,
+and predicts for all nodes each time. `distill` runs `steps` updates.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
+from absl import logging
 
 from nsl.data import Graph, propagate
 from nsl.data.feature_rows import plain_array
@@ -33,7 +35,7 @@ Floats = npt.NDArray[np.float32]
 
 _TELEPORTS = (0.1, 0.2, 0.4)
 _MIN_EDGES, _MIN_HOMOPHILY = 30, 0.1
-_MIN_STEPS = 300
+_PASSES, _MIN_STEPS, _MAX_STEPS = 30, 300, 1500
 _MIN_SHARE = 1e-3
 
 
@@ -64,9 +66,9 @@ class Settings:
       learning_rate: The initial learning rate of Adam in each stage. It decays to 0
         with a cosine schedule.
       batch_size: The number of nodes in a batch.
-      teacher_steps: The number of updates in the first stage.
-      steps: The number of updates in the second stage; by default one pass over the
-        nodes, at least 300.
+      teacher_steps: The number of updates of each training in the first stage.
+      steps: The number of updates in the second stage; by default 30 passes over the
+        nodes, but at least 300 updates, and at most 1,500 or one pass.
 
     Raises:
       TypeError: If a count is not an integer.
@@ -135,8 +137,7 @@ def fit(
       known label, and these edges join equal labels hardly more often than chance:
       (h - p) / (1 - p) < 0.1, where h is the fraction of edges that join equal labels,
       and p that of all pairs of nodes.
-    - How far predictions are smoothed: of three teleport probabilities, the one with
-      the highest likelihood of the validation labels.
+    - Which predictions become soft labels, and how far they are smoothed: see `teach`.
     - Which weights the model keeps: those of the first stage, if they classify more
       validation nodes correctly by more than one standard error.
 
@@ -227,6 +228,21 @@ def teach(
 ) -> Floats:
     """Trains a model so that its predictions are correct after smoothing on the graph.
 
+    The model is trained from its current weights several times, and keeps the weights
+    of the last training:
+
+    1. Given validation nodes and a graph: on the labeled nodes, without the graph.
+    2. On the labeled nodes, with random walks.
+    3. On all nodes, with random walks and the consistency loss.
+
+    The consistency loss often helps, but can also starve rare classes. The result is
+    therefore chosen from the predictions of each training and the mean logits of the
+    last two, smoothed with three teleport probabilities. The choice has the highest
+    likelihood of the known labels after `soften`. Each class counts equally. In it,
+    each validation node counts equally, and all labeled nodes together as much as one
+    of them. Without validation nodes, the result is the mean, smoothed with the
+    teleport probability of the walks.
+
     The prediction for a node is the softmax of the model's mean logits at the ends of
     random walks from it: a sampled personalized PageRank of the logits (Gasteiger et
     al., 2019, https://arxiv.org/abs/1810.05997; Bojchevski et al., 2020,
@@ -240,7 +256,7 @@ def teach(
       x: The features.
       y: The labels.
       sample_weight: 0 marks an unlabeled node.
-      validation: The nodes that decide how far predictions are smoothed.
+      validation: The nodes that decide which predictions are returned.
       settings: The hyperparameters.
       from_logits: Whether the model outputs logits.
       seed: The seed of batches, walks and input dropout.
@@ -398,101 +414,186 @@ def _useful_graph(graph: Graph | None, labels: NodeLabels) -> Graph | None:
     """Returns the graph, or None if its homophily is known to be too low."""
     if graph is None:
         return None
-    sources = np.repeat(np.arange(graph.num_nodes), np.diff(graph.row_splits))
-    ends = labels.y[sources], labels.y[graph.targets]
+    ends = labels.y[graph.sources], labels.y[graph.targets]
     known = (ends[0] >= 0) & (ends[1] >= 0)
     if known.sum() < _MIN_EDGES:
         return graph
     equal = np.mean(ends[0][known] == ends[1][known])
     frequencies = np.bincount(labels.y[labels.y >= 0]) / (labels.y >= 0).sum()
     chance = np.sum(frequencies**2)
-    return graph if equal - chance >= _MIN_HOMOPHILY * (1 - chance) else None
+    if equal - chance >= _MIN_HOMOPHILY * (1 - chance):
+        return graph
+    logging.warning(
+        "The graph is ignored: %.1f%% of its %d edges between known labels join equal "
+        "labels, and %.1f%% of all pairs do.",
+        100 * equal,
+        known.sum(),
+        100 * chance,
+    )
+    return None
+
+
+class _Teaching:
+    """The batches and the loss of one training of the first stage; see `teach`.
+
+    Args:
+      network: The model and the features.
+      labels: The labels.
+      walks: Random walks, or None for predictions that are not smoothed.
+      settings: The hyperparameters. Without consistency, batches hold no unlabeled
+        nodes.
+    """
+
+    def __init__(
+        self,
+        network: NodeModel,
+        labels: NodeLabels,
+        walks: Walks | None,
+        settings: Settings,
+    ) -> None:
+        self._network, self._walks, self._settings = network, walks, settings
+        self._count = settings.walks if walks else 1
+        self._supervised = min(len(labels.labeled), settings.batch_size // 2 or 1)
+        self._unsupervised = 0
+        if settings.consistency:
+            self._unsupervised = max(settings.batch_size - self._supervised, 1)
+        self._labeled = tf.constant(labels.labeled, tf.int32)
+        self._one_hot = tf.constant(labels.one_hot[labels.labeled])
+        self._weight = tf.constant(labels.weight[labels.labeled])
+        self._shares = tf.constant(labels.shares)
+
+    def batch(self, step: tf.Tensor) -> Any:
+        """Samples nodes and the ends of two sets of walks from each."""
+        seeds = tf.unstack(
+            tf.random.stateless_uniform(
+                [5, 2],
+                tf.stack([self._network.seed, step]),
+                minval=None,  # type: ignore[arg-type]
+                dtype=tf.int64,
+            )
+        )
+        order = tf.random.experimental.stateless_shuffle(  # type: ignore[attr-defined]
+            tf.range(tf.size(self._labeled)), seeds[0]
+        )[: self._supervised]
+        drawn = tf.random.stateless_uniform(
+            [self._unsupervised], seeds[1], 0, self._network.nodes, tf.int32
+        )
+        starts = tf.concat([tf.gather(self._labeled, order), drawn], axis=0)
+        starts = tf.repeat(starts, self._count)
+        views = [
+            tf.unique(self._walks.ends(starts, seed) if self._walks else starts)
+            for seed in seeds[2:4]
+        ]
+        # A node in both views gets independent dropout in each.
+        rows = tf.concat([view.y for view in views], axis=0)
+        positions = tf.stack([views[0].idx, views[1].idx + tf.size(views[0].y)])
+        labels = tf.gather(self._one_hot, order), tf.gather(self._weight, order)
+        return self._network.batch(rows, seeds[4]), positions, *labels
+
+    def loss(
+        self,
+        step: tf.Tensor,
+        inputs: Any,
+        positions: tf.Tensor,
+        y: tf.Tensor,
+        weight: tf.Tensor,
+    ) -> tf.Tensor:
+        """Returns the loss of a batch, a scalar."""
+        logs = self._network.log_probabilities(inputs, training=True)
+        starts = self._supervised + self._unsupervised
+        shape = [2, starts, self._count, self._network.classes]
+        logs = tf.reshape(tf.gather(logs, positions), shape)
+        logs = tf.nn.log_softmax(tf.reduce_mean(logs, axis=2))
+        cross = -tf.reduce_sum(y * logs[:, : self._supervised], axis=[0, 2]) / 2
+        loss = tf.reduce_sum(weight * cross) / tf.reduce_sum(weight)
+        if not self._unsupervised:
+            return loss
+        ramp = 4 * tf.cast(step, tf.float32) / self._settings.teacher_steps
+        factor = self._settings.consistency * tf.minimum(ramp, 1.0)
+        return loss + factor * self._consistency(logs[:, self._supervised :])
+
+    def _consistency(self, pair: tf.Tensor) -> tf.Tensor:
+        """Returns the mean loss of two sets of log-probabilities of the same nodes."""
+        mean = tf.reduce_mean(tf.exp(pair), axis=0)
+        mean = tf.math.log(mean + SMALLEST_PROBABILITY)
+        target = tf.nn.softmax(mean / self._settings.sharpening_temperature)
+        target = tf.stop_gradient(target)
+        cross = -tf.reduce_sum(target * pair, axis=-1)
+        cross *= _balance(target, self._shares, self._settings.balance)
+        return tf.reduce_mean(cross)
+
+    def train(self) -> Floats:
+        """Trains, and returns the log-probabilities of all nodes, not smoothed."""
+        steps = self._settings.teacher_steps
+        self._network.train("Teaching", steps, self.batch, self.loss)
+        return self._network.predict()
 
 
 def _teach(
     network: NodeModel, graph: Graph | None, labels: NodeLabels, settings: Settings
 ) -> Floats:
     """Runs the first stage; see `teach`."""
+    if graph is not None and graph.num_nodes != network.nodes:
+        raise ValueError(
+            f"The graph has {graph.num_nodes} nodes, but x has {network.nodes} "
+            "rows. Pass the ids of all nodes to the graph."
+        )
+    validates = len(labels.validation) > 0
     walks, teleport = None, 1.0
     if graph is not None:
-        if graph.num_nodes != network.nodes:
-            raise ValueError(
-                f"The graph has {graph.num_nodes} nodes, but x has {network.nodes} "
-                "rows. Pass the ids of all nodes to the graph."
-            )
         teleport = (
             teleport_of_size(graph, settings.hops)
             if settings.teleport is None
             else settings.teleport
         )
         walks = Walks(graph, teleport, settings.hops)
-    count = settings.walks if walks else 1
-    supervised = min(len(labels.labeled), settings.batch_size // 2 or 1)
-    unsupervised = max(settings.batch_size - supervised, 1)
-    labeled = tf.constant(labels.labeled, tf.int32)
-    one_hot = tf.constant(labels.one_hot[labels.labeled])
-    weight = tf.constant(labels.weight[labels.labeled])
-    shares = tf.constant(labels.shares)
+    start = network.weights()
 
-    def batch(step: tf.Tensor) -> Any:
-        seeds = tf.unstack(
-            tf.random.stateless_uniform(
-                [5, 2],
-                tf.stack([network.seed, step]),
-                minval=None,  # type: ignore[arg-type]
-                dtype=tf.int64,
-            )
-        )
-        order = tf.random.experimental.stateless_shuffle(  # type: ignore[attr-defined]
-            tf.range(len(labels.labeled)), seeds[0]
-        )[:supervised]
-        drawn = tf.random.stateless_uniform(
-            [unsupervised], seeds[1], 0, network.nodes, tf.int32
-        )
-        starts = tf.concat([tf.gather(labeled, order), drawn], axis=0)
-        views = []
-        for view_seed in seeds[2:4]:
-            ends = tf.repeat(starts, count)
-            views.append(tf.unique(walks.ends(ends, view_seed) if walks else ends))
-        # A node in both views gets independent dropout in each.
-        rows = tf.concat([view.y for view in views], axis=0)
-        positions = tf.stack([views[0].idx, views[1].idx + tf.size(views[0].y)])
-        inputs = network.batch(rows, seeds[4])
-        return inputs, positions, tf.gather(one_hot, order), tf.gather(weight, order)
+    def trained(walks: Walks | None, consistency: float) -> Floats:
+        network.set_weights(start)
+        chosen = dataclasses.replace(settings, consistency=consistency)
+        return _Teaching(network, labels, walks, chosen).train()
 
-    def loss(
-        step: tf.Tensor, inputs: Any, positions: tf.Tensor, y: tf.Tensor, w: tf.Tensor
-    ) -> tf.Tensor:
-        logs = tf.gather(network.log_probabilities(inputs, training=True), positions)
-        logs = tf.reshape(logs, [2, supervised + unsupervised, count, network.classes])
-        logs = tf.nn.log_softmax(tf.reduce_mean(logs, axis=2))
-        cross = -tf.reduce_sum(y * logs[:, :supervised], axis=[0, 2]) / 2
-        labeled_loss = tf.reduce_sum(w * cross) / tf.reduce_sum(w)
-        pair = logs[:, supervised:]
-        mean = tf.reduce_mean(tf.exp(pair), axis=0)
-        mean = tf.math.log(mean + SMALLEST_PROBABILITY)
-        target = tf.nn.softmax(mean / settings.sharpening_temperature)
-        target = tf.stop_gradient(target)
-        cross = -tf.reduce_sum(target * pair, axis=-1)
-        cross *= _balance(target, shares, settings.balance)
-        ramp = 4 * tf.cast(step, tf.float32) / settings.teacher_steps
-        factor = settings.consistency * tf.minimum(ramp, 1.0)
-        return labeled_loss + factor * tf.reduce_mean(cross)
-
-    network.train("Teaching", settings.teacher_steps, batch, loss)
-    logs = network.predict()
-    if graph is None:
-        return np.exp(logs)
-    rows = labels.validation
-    if len(rows):
-        likelihoods = [
-            _softmax(propagate(graph, logs, teleport=each, hops=settings.hops))[
-                rows, labels.y[rows]
+    candidates = []
+    if validates and walks is not None:
+        candidates.append(trained(None, 0.0))
+    taught = [trained(walks, each) for each in sorted({0.0, settings.consistency})]
+    for each in _TELEPORTS if validates and graph is not None else (teleport,):
+        if graph is None:
+            smooth = taught
+        else:
+            smooth = [
+                propagate(graph, logs, teleport=each, hops=settings.hops)
+                for logs in taught
             ]
-            for each in _TELEPORTS
-        ]
-        teleport = _TELEPORTS[int(np.argmax([_log(p).mean() for p in likelihoods]))]
-    return _softmax(propagate(graph, logs, teleport=teleport, hops=settings.hops))
+        candidates += [*smooth, np.mean(smooth, axis=0)]
+    if not validates:
+        return _softmax(candidates[-1])
+    likelihoods = [
+        _likelihood(soften(_softmax(each), settings.confidence), labels)
+        for each in candidates
+    ]
+    best = int(np.argmax(likelihoods))
+    if walks is not None and best == 0:
+        logging.warning(
+            "Validation nodes are predicted better without the graph: it is not used "
+            "for soft labels."
+        )
+    return _softmax(candidates[best])
+
+
+def _likelihood(probabilities: Floats, labels: NodeLabels) -> float:
+    """Returns the mean log-likelihood of the known labels; see `teach`."""
+    known = np.concatenate([labels.validation, labels.labeled])
+    y = labels.y[known]
+    counts = np.bincount(labels.y[labels.labeled], minlength=labels.classes)
+    weight = np.ones(len(known))
+    first = len(labels.validation)
+    weight[first:] /= counts[y[first:]]
+    logs = weight * _log(probabilities[known, y])
+    totals = np.bincount(y, weight, labels.classes)
+    means = np.bincount(y, logs, labels.classes)[totals > 0] / totals[totals > 0]
+    return float(means.mean())
 
 
 def _distill(
@@ -501,7 +602,10 @@ def _distill(
     """Runs the second stage; see `distill`."""
     rows = np.flatnonzero(weight)
     size = min(settings.batch_size, len(rows))
-    steps = settings.steps or max(_MIN_STEPS, -(-len(rows) // size))
+    one_pass = -(-len(rows) // size)
+    steps = settings.steps or max(
+        _MIN_STEPS, one_pass, min(_PASSES * one_pass, _MAX_STEPS)
+    )
     rng = np.random.default_rng(network.seed)
     per_epoch = len(rows) // size
     epochs = -(-steps // per_epoch)

@@ -9,47 +9,14 @@ from __future__ import annotations
 import functools
 from typing import TypeAlias
 
-import keras
 import tensorflow as tf
 
 from nsl.keras.clean_pass import Perturbations
-from nsl.lib import keras_internals
 from nsl.lib.features import is_perturbable
-from nsl.lib.layer_outputs import Change, find_layer
+from nsl.lib.layer_outputs import Change
 
 # By layer name.
 Changes: TypeAlias = dict[str, Change]
-
-
-def target_layer(base_model: keras.Model, name: str) -> keras.layers.Layer:
-    """Finds a layer whose outputs a term compares or perturbs.
-
-    Args:
-      base_model: The base model.
-      name: The name of the layer, as in `nsl.lib.layer_outputs.find_layer`.
-
-    Returns:
-      The layer.
-
-    Raises:
-      ValueError: If there is no such layer, or if it is part of the cell of a
-        recurrent layer, whose steps run in a loop.
-    """
-    layer = find_layer(base_model, name)
-    for outer in keras_internals.all_layers(base_model):
-        looped = isinstance(outer, keras.layers.RNN) and not outer.unroll
-        if looped and any(
-            layer is inner
-            for inner in keras_internals.all_layers(outer, include_self=False)
-        ):
-            raise ValueError(
-                f"embedding_layer is '{name}', which is part of the cell of the "
-                f"recurrent layer '{outer.name}'. A cell runs in a loop over time "
-                "steps, and its outputs are not available outside of the loop. Name "
-                f"'{outer.name}' or a layer before it, or make '{outer.name}' with "
-                "unroll=True."
-            )
-    return layer
 
 
 def watching(tape: tf.GradientTape, names: list[str]) -> Changes:

@@ -17,7 +17,6 @@ from nsl.keras.layer_changes import (
     Changes,
     adding,
     replacing,
-    target_layer,
     watching,
 )
 from nsl.keras.shared_pass import has_fixed_batch_size, may_share_pass, recurrent_states
@@ -25,7 +24,8 @@ from nsl.keras.side_branches import SideBranches
 from nsl.lib import keras_internals
 from nsl.lib.features import is_perturbable
 from nsl.lib.interval_bounds import interval_bounds
-from nsl.lib.layer_outputs import checked, recorded_outputs
+from nsl.lib.layer_outputs import checked, find_layer, recorded_outputs
+from nsl.lib.masks import note_padding
 
 
 class Passes:
@@ -206,7 +206,7 @@ class Passes:
         """
         found = {}
         for name in self._perturbed:
-            layer = target_layer(self._base_model, name)
+            layer = find_layer(self._base_model, name)
             if isinstance(layer, keras.layers.Embedding):
                 entries = tf.range(int(layer.mask_zero), layer.input_dim)
                 # `__call__` would add activity regularization losses.
@@ -369,18 +369,17 @@ class Passes:
     def sharing_side_branches(self, clean: CleanPass) -> Iterator[None]:
         """Makes all calls of `input_gradient` in the body share parts of their passes.
 
-        In a functional model, layers that do not depend on the perturbed layers run
-        only once.
+        In a functional or sequential model, layers that do not depend on the perturbed
+        layers run only once, also those of nested models.
 
         Args:
           clean: The samples.
         """
         model = self._base_model
-        functional = keras_internals.is_functional(model)
-        chain = isinstance(model, keras.Sequential)
         # Within a call of the wrapper, layers would inherit its `training`.
-        if functional and not (chain or self._perturbs_features or self._in_call):
-            layers = [target_layer(model, name) for name in self._perturbed]
+        fixed = not (self._perturbs_features or self._in_call)
+        if fixed and keras_internals.has_operations(model):
+            layers = [find_layer(model, name) for name in self._perturbed]
             branches = SideBranches(model, layers)
             if branches.exist:
                 with self._stateless(clean):
@@ -537,7 +536,9 @@ class Passes:
         x = batches[0]
         if len(batches) > 1:
             x = tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *batches)
-        layers = {name: target_layer(self._base_model, name) for name in self._layers}
+        # An ascent that shares side branches does not run the layers in them.
+        names = self._layers if self._side_branches is None else self._perturbed
+        layers = {name: find_layer(self._base_model, name) for name in names}
         with contextlib.ExitStack() as stack:
             recorded = {
                 name: stack.enter_context(recorded_outputs(layer, changes.get(name)))
@@ -548,10 +549,9 @@ class Passes:
             else:
                 inputs = to_base_inputs(self._base_model, x)
                 y_pred = self._side_branches.run_rest(inputs)
-        return PassOutputs(
-            y_pred,
-            {name: checked(recorded[name], layer) for name, layer in layers.items()},
-        )
+        outputs = {name: checked(recorded[name], part) for name, part in layers.items()}
+        note_padding(outputs, x, y_pred)
+        return PassOutputs(y_pred, outputs)
 
     def _run(
         self,

@@ -31,7 +31,6 @@ from nsl.keras.batches import (
 )
 from nsl.keras.clean_pass import CleanPass
 from nsl.keras.config_attribute import config_attributes
-from nsl.keras.layer_changes import target_layer
 from nsl.keras.passes import Passes
 from nsl.keras.preprocessing import has_preprocessor, preprocessed
 from nsl.keras.replicas import of_global_batch
@@ -40,6 +39,7 @@ from nsl.keras.step import Step
 from nsl.keras.terms.term import Term
 from nsl.keras.weight_perturbation import perturbed_weights
 from nsl.lib import keras_internals
+from nsl.lib.layer_outputs import find_layer
 
 
 class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
@@ -445,7 +445,7 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
             for term in terms:
                 for name in (term.embedding_layer, *term.perturbed_layers):
                     if name:
-                        target_layer(self._core, name)
+                        find_layer(self._core, name)
         for name in names:
             if name not in self._term_metrics:
                 metric = keras.metrics.Mean(name=f"scaled_{name}_loss")

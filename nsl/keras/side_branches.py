@@ -22,10 +22,12 @@ class _Mark:
 
     Attributes:
       perturbed: Whether the tensor depends on a perturbed layer.
+      like: A symbolic tensor of the same shape and dtype.
       computed: Whether a layer computes it; False for inputs of the model.
     """
 
     perturbed: bool
+    like: Any
     computed: bool = True
 
 
@@ -33,7 +35,8 @@ class SideBranches:
     """Runs a functional model repeatedly, but what is not perturbed only once.
 
     The iterations of an attack at the outputs of a layer share the outputs of all
-    layers that do not depend on it, such as those of another input.
+    layers that do not depend on it, such as those of another input. Functional models
+    nested in the model are run layer by layer too.
 
     Args:
       model: A functional model.
@@ -48,6 +51,8 @@ class SideBranches:
         self, model: keras.Model, layers: Collection[keras.layers.Layer]
     ) -> None:
         self._model = model
+        # The calls of nested models that are run layer by layer.
+        self._opened: set[_Call] = set()
         self._perturbed: set[_Call] = set()
         self._outputs: dict[_Call, Any] = {}
         self.exist = self._trace(layers)
@@ -88,6 +93,10 @@ class SideBranches:
         """Finds the calls that depend on perturbed layers, and whether others join."""
         joined = False
 
+        def opens(operation: Any, args: Any, kwargs: Any) -> bool:
+            perturbed = any(operation is layer for layer in layers)
+            return not perturbed and _can_open(operation, args, kwargs)
+
         def run(call: _Call, operation: Any, args: Any, kwargs: Any) -> Any:
             nonlocal joined
             used = tf.nest.flatten((args, kwargs))
@@ -100,17 +109,30 @@ class SideBranches:
                 self._perturbed.add(call)
             return _marks(operation, perturbed=call in self._perturbed)
 
-        inputs = [_Mark(perturbed=False, computed=False) for _ in self._model.inputs]
-        outputs = tf.nest.flatten(self._run(inputs, run))
+        inputs = [
+            _Mark(perturbed=False, like=tensor, computed=False)
+            for tensor in self._model.inputs
+        ]
+        outputs = tf.nest.flatten(self._run(inputs, run, opens))
         return joined or not all(mark.perturbed for mark in outputs)
 
-    def _run(self, inputs: list[Any], run: Callable[..., Any]) -> Any:
+    def _run(
+        self,
+        inputs: list[Any],
+        run: Callable[..., Any],
+        opens: Callable[..., bool] | None = None,
+    ) -> Any:
         counts: collections.Counter[str] = collections.Counter()
 
         def runner(operation: Any) -> Callable[..., Any]:
             def call(*args: Any, **kwargs: Any) -> Any:
                 number = counts[operation.name]
                 counts[operation.name] += 1
+                if opens is not None and opens(operation, args, kwargs):
+                    self._opened.add((operation.name, number))
+                if (operation.name, number) in self._opened:
+                    flat = _with_masks(args[0], kwargs.get("mask"))
+                    return keras_internals.run_operations(operation, flat, runner)
                 if keras_internals.takes_training(operation):
                     kwargs["training"] = False
                 return run((operation.name, number), operation, args, kwargs)
@@ -120,5 +142,35 @@ class SideBranches:
         return keras_internals.run_operations(self._model, inputs, runner)
 
 
+def _can_open(operation: Any, args: Any, kwargs: Any) -> bool:
+    """Returns whether running a nested model's layers one by one equals calling it.
+
+    That is so if the model takes the arguments, which are marks, as they are.
+    """
+    if not keras_internals.has_operations(operation) or len(args) != 1:
+        return False
+    given, expected = keras.tree.flatten(args[0]), operation.inputs
+    return (
+        kwargs.keys() <= {"training", "mask"}
+        and len(given) == len(expected)
+        and all(
+            isinstance(mark, _Mark)
+            and mark.like.dtype == tensor.dtype
+            and len(mark.like.shape) == len(tensor.shape)
+            for mark, tensor in zip(given, expected, strict=True)
+        )
+    )
+
+
+def _with_masks(inputs: Any, masks: Any) -> list[Any]:
+    """Returns the inputs of a nested model, with the masks that it is called with."""
+    flat = keras.tree.flatten(inputs)
+    known = [None] * len(flat) if masks is None else keras.tree.flatten(masks)
+    for value, mask in zip(flat, known, strict=True):
+        if isinstance(value, tf.Tensor) and isinstance(mask, tf.Tensor):
+            keras_internals.keep_mask(value, mask)
+    return flat
+
+
 def _marks(operation: Any, perturbed: bool) -> list[_Mark]:
-    return [_Mark(perturbed) for _ in tf.nest.flatten(operation.output)]
+    return [_Mark(perturbed, like) for like in tf.nest.flatten(operation.output)]

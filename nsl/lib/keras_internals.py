@@ -156,8 +156,20 @@ def is_own_activation(activation: Any) -> bool:
 
 
 def is_functional(model: Any) -> bool:
-    """Returns whether a model is only a graph of layers; see `is_own_layer`."""
-    return type(model).__module__ in _FUNCTIONAL
+    """Returns whether a model is only a graph of layers.
+
+    The `call` of its class is that of functional or sequential models; see
+    `is_own_layer`. Subclasses may add methods, as those of keras-hub do.
+    """
+    kind = type(model)
+    own_call = getattr(getattr(kind, "call", None), "__module__", None)
+    outer: str = getattr(kind.__call__, "__module__", "") or ""
+    return own_call in _FUNCTIONAL and outer.startswith(_KERAS)
+
+
+def has_operations(model: Any) -> bool:
+    """Returns whether a model is functional and built, so `run_operations` runs it."""
+    return is_functional(model) and getattr(model, "_functional", model) is not None
 
 
 def flat_inputs(model: Any, inputs: Any) -> list[Any]:

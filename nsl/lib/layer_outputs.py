@@ -32,7 +32,8 @@ def find_layer(model: Any, name: str) -> Any:
 
     Raises:
       ValueError: If no layer or several nested layers have the name, or if it names an
-        input of the model.
+        input of the model or a part of the cell of a recurrent layer, whose steps run
+        in a loop.
     """
     found, parent = model, model
     for part in name.split("/"):
@@ -44,7 +45,24 @@ def find_layer(model: Any, name: str) -> Any:
             "Floating inputs need no layer: they are perturbed if no layer is given, "
             "or together with layers by perturb_features=True."
         )
+    for outer in filter(_is_loop, keras_internals.all_layers(model)):
+        inner = keras_internals.all_layers(outer, include_self=False)
+        if any(found is layer for layer in inner):
+            raise ValueError(
+                f"Expected a layer that runs once per pass, but '{name}' is part of "
+                f"the cell of the recurrent layer '{outer.name}'. A cell runs in a "
+                "loop over time steps, and its outputs are not available outside of "
+                f"it. Name '{outer.name}' or a layer before it, or make "
+                f"'{outer.name}' with unroll=True."
+            )
     return found
+
+
+def _is_loop(layer: Any) -> bool:
+    """Returns whether a layer is a `keras.layers.RNN` that is not unrolled."""
+    bases = [base for base in type(layer).__mro__ if base.__name__ == "RNN"]
+    is_rnn = any(base.__module__.startswith("keras.") for base in bases)
+    return is_rnn and not layer.unroll
 
 
 def _find(model: Any, part: str, name: str) -> Any:

@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
 
-from nsl.lib.keras_internals import mask_of
+from nsl.lib.keras_internals import keep_mask, mask_of
+
+# The feature in which models of keras-hub take the padding, instead of a Keras mask.
+PADDING_MASK = "padding_mask"
+
+
+def note_padding(of_layers: Any, features: Any, y_pred: Any) -> None:
+    """Attaches the feature 'padding_mask' as a mask to outputs of layers.
+
+    Args:
+      of_layers: The outputs of layers, in any structure. Those of shape [batch, length,
+        ..., d] without a mask get one.
+      features: The features. Without such a feature of shape [batch, length], or
+        without a dict, no output gets a mask.
+      y_pred: The outputs of the model. They get no mask, which would change the loss.
+    """
+    mask = features.get(PADDING_MASK) if isinstance(features, Mapping) else None
+    if mask is None:
+        return
+    rank, excluded = len(mask.shape), tf.nest.flatten(y_pred)
+    for output in tf.nest.flatten(of_layers):
+        if (
+            mask_of(output) is None
+            and output.shape.rank > rank > 1
+            and tuple(output.shape[1:rank]) == tuple(mask.shape[1:])
+            and not any(output is each for each in excluded)
+        ):
+            keep_mask(output, tf.cast(mask, tf.bool))
 
 
 def joint_mask(*outputs: Any) -> tf.Tensor | None:

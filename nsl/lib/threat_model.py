@@ -64,7 +64,7 @@ class ThreatModel:
         self.centers = tf.stop_gradient(self._layout.to_rows(self._leaves))
         self.radius = None if radius is None else tf.cast(radius, self.centers.dtype)
 
-        self._scale = self.spread(scale, float("inf"))
+        self.scale = self.spread(scale, float("inf"))
         self._low = self.spread(low, float("-inf"))
         self._high = self.spread(high, float("inf"))
         self._mask = self.spread(mask, 1.0)
@@ -136,12 +136,12 @@ class ThreatModel:
         """Projects a perturbation onto the ball, ignoring the bounds."""
         if self.radius is None:
             return perturbation
-        if self._scale is None:
+        if self.scale is None:
             return self.norm.project(perturbation, self.radius)
-        in_ball = tf.math.is_finite(self._scale)
-        scaled = tf.math.divide_no_nan(perturbation, self._scale)
+        in_ball = tf.math.is_finite(self.scale)
+        scaled = tf.math.divide_no_nan(perturbation, self.scale)
         scaled = tf.where(in_ball, scaled, tf.zeros_like(scaled))
-        projected = self.norm.project(scaled, self.radius) * self._scale
+        projected = self.norm.project(scaled, self.radius) * self.scale
         return tf.where(in_ball, projected, perturbation)
 
     def box(self) -> tuple[tf.Tensor, tf.Tensor]:
@@ -172,7 +172,7 @@ class ThreatModel:
         """
         low, high = self.box()
         if self.radius is not None:
-            reach = self.radius if self._scale is None else self.radius * self._scale
+            reach = self.radius if self.scale is None else self.radius * self.scale
             low, high = tf.maximum(low, -reach), tf.minimum(high, reach)
         return self.restore(self.centers + low), self.restore(self.centers + high)
 

@@ -3,13 +3,11 @@
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-from nsl.attacks.examples import Batch, Examples, Limits, split
+from nsl.attacks.examples import Examples, Limits, split
 from nsl.attacks.model_adapter import ModelAdapter
 from nsl.configs import NormType
 from nsl.lib.interval_bounds import Interval, interval_bounds
-from nsl.lib.threat_model import ThreatModel
 
 # The margin for rounding errors in a proof, as a share of the largest logit difference.
 _ROUNDING = 1e-5
@@ -37,7 +35,9 @@ def certified(
     for piece in split(examples.count, size):
         rows = np.arange(piece.start, piece.stop)
         batch = examples.batch(rows, limits, labels)
-        output = model.chosen(interval_bounds(model.model, *_box(batch)))
+        # Balls of all norms lie within that of L-infinity.
+        box = batch.threat(NormType.INFINITY).enclosing_box()
+        output = model.chosen(interval_bounds(model.model, *box))
         parts.append(_certified(output, np.asarray(batch.labels), model.from_logits))
     return np.concatenate(parts)
 
@@ -51,18 +51,3 @@ def _certified(output: Interval, labels: np.ndarray, logits: bool | None) -> np.
         return np.where(labels > 0, worst > middle + slack, worst < middle - slack)
     others = np.where(np.arange(worst.shape[1]) == labels[:, None], -np.inf, worst)
     return others.max(axis=1) + slack < worst[np.arange(len(worst)), labels]
-
-
-def _box(batch: Batch) -> tuple[Any, Any]:
-    """Returns the box of all points that an attack may return."""
-    limits = batch.limits
-    threat = ThreatModel(
-        tf.nest.map_structure(tf.convert_to_tensor, batch.features),
-        NormType.INFINITY,
-        radius=limits.radius,
-        scale=[1.0 if scale is None else scale for scale in limits.scale],
-        low=limits.low,
-        high=limits.high,
-        mask=limits.mask,
-    )
-    return threat.enclosing_box()

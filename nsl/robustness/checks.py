@@ -67,6 +67,14 @@ def guessed_outputs(guessed: bool, from_logits: bool) -> Finding | None:
     )
 
 
+def are_saturated(logits: np.ndarray) -> np.ndarray:
+    """Returns where probabilities, given as logarithms, round to 0 and 1.
+
+    Only rounding errors are left of their gradients. A bool array of shape [examples].
+    """
+    return logits.max(axis=1) > -2 * np.finfo(logits.dtype).eps
+
+
 def zero_gradients(gradients: np.ndarray) -> Finding | None:
     """Warns if the gradient of more than 5% of the examples is zero everywhere.
 

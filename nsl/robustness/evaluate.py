@@ -269,13 +269,13 @@ class Evaluation:
                 "norm='l0' replaces columns of the features, but received layer="
                 f"{given['layer']!r}. Omit layer, or choose another norm."
             )
-        examples = Examples(given["x"], given["y"], perturbed=False)
         size = given["batch_size"] or _BATCH_SIZE
-        at_layer = AtLayer(given["model"], given["layer"], examples, size)
-        self._at_layer = at_layer
-        limits = at_layer.limits(given["bounds"], given["feature_mask"])
-        given |= {"model": at_layer, "x": at_layer.features, "y": examples.y}
-        given |= {"layer": None, **limits}
+        at_layer = self._at_layer = AtLayer(
+            given["model"], given["layer"], given["x"], given["y"], size
+        )
+        bounds, mask = at_layer.limits(given["bounds"], given["feature_mask"])
+        given |= {"model": at_layer, "x": at_layer.features, "y": at_layer.y}
+        given |= {"layer": None, "bounds": bounds, "feature_mask": mask}
         names = " and ".join(f"'{name}'" for name in at_layer.names)
         self._layer_note = [
             f"Attacks perturb the outputs of layer {names}, not the features: there "
@@ -622,7 +622,10 @@ class Evaluation:
         if self._differentiable:
             # An absolute error of exactly 0 has gradient 0.
             moving = sample[self._margins[sample] != 0]
-            gradients = self._gradients(moving if len(moving) else sample)
+            rows = moving if len(moving) else sample
+            gradients = self._gradients(rows)
+            if model.takes_logarithms and self._task.loss is None:
+                gradients[checks.are_saturated(self._outputs[rows])] = 0.0
         if model.is_native and not model.decisions and not self._is_l0:
             self._note(checks.zero_gradients(gradients))
         if isinstance(report.epsilons[-1], float):

@@ -19,16 +19,16 @@ from nsl.configs import NormType
 from nsl.lib.norms import Norm
 from nsl.lib.registry import Registry
 
-_DLR_CLASSES = 4
 _DRAWS = 20
 
 
-def _apgd(norm: Any, restarts: int = 1, **settings: Any) -> Attack:
+def _apgd(norm: Any, samples: int = 1, **settings: Any) -> Attack:
     return AutoPGD(
         norm=norm,
-        restarts=restarts,
+        samples=samples,
         large_radii=norm in (NormType.L1, NormType.L2),
-        early_stop=True,
+        # The remaining steps make success on a random model more probable.
+        early_stop=samples == 1,
         **settings,
     )
 
@@ -73,6 +73,14 @@ _LOSS_SUITES = {
 }
 
 
+# The classes that an attack on the difference of logits ratio needs, and what replaces
+# it if the model has fewer.
+_WEAKER = {
+    "apgd-t": (4, "apgd-margin"),
+    "apgd-t-9": (4, "apgd-margin"),
+    "apgd-dlr-5": (3, "apgd-margin"),
+    "apgd-dlr-rand": (3, "apgd-ce-rand"),
+}
 _ATTACKS: Registry[Callable[[Any], Attack]] = Registry(
     "attacks",
     "attacks",
@@ -123,14 +131,12 @@ def choose_attacks(
     chosen: dict[str, Any] = {}
     replaced = []
     for one in given:
-        if one in ("apgd-t", "apgd-t-9") and 0 < classes < _DLR_CLASSES:
+        needed, weaker = _WEAKER.get(one, (0, "")) if isinstance(one, str) else (0, "")
+        if 0 < classes < needed:
             replaced.append(one)
-            one = "apgd-margin"
-        elif one in ("apgd-dlr-5", "apgd-dlr-rand") and 0 < classes < _DLR_CLASSES - 1:
-            replaced.append(one)
-            one = one.replace("dlr", "ce") if one.endswith("rand") else "apgd-margin"
+            one = weaker
         name, attack = _named(one, norm)
-        if name in chosen and name in ("apgd-margin", "apgd-ce-rand"):
+        if name in chosen and name == weaker:
             continue
         if name in chosen:
             raise ValueError(

@@ -5,6 +5,7 @@ From the shell:
 """
 
 import functools
+import itertools
 import os
 import sys
 from collections.abc import Sequence
@@ -14,17 +15,15 @@ import numpy.typing as npt
 from absl import flags, logging
 
 from nsl.configs import GraphBuilderConfig, SearchIndex
-from nsl.files import input_files, output_files
-from nsl.files.edge_files import EdgeWriter, check_edge_output, edge_output
-from nsl.files.input_files import PathLike, Paths
-from nsl.tools import command_line, reports, similarity, workers
+from nsl.files.edge_files import check_edge_output, edge_output
+from nsl.files.input_files import PathLike, Paths, expand_paths
+from nsl.tools import command_line, similarity, workers
 from nsl.tools.embedding_files import embeddings_of, read_embeddings
-from nsl.tools.embeddings import Embeddings
 from nsl.tools.graph_statistics import GraphStatistics
 from nsl.tools.indexes import AllPairs, make_index
+from nsl.tools.job_output import JobOutput
 from nsl.tools.nearest_neighbors import mutual_pairs
 from nsl.tools.similar_pairs import nearest_pairs, similar_pairs
-from nsl.tools.similarity import Pairs
 
 ARGUMENTS = "embeddings.tfr... graph.tsv"
 USAGE = f"""\
@@ -37,8 +36,6 @@ compressed, and local or at any URL that tf.io.gfile opens. The format (TFRecord
 Parquet, Arrow or .npy) is detected from the content. Each line of graph.tsv is
 source<TAB>target<TAB>cosine similarity; an output name that ends in .parquet writes a
 table with these columns."""
-
-_CHUNK_EDGES = 1 << 16
 
 
 class GraphBuilder:
@@ -124,9 +121,10 @@ def build_graph_from_config(
             "graph_builder_config must be a GraphBuilderConfig, but received "
             f"{config!r} ({type(config).__name__})."
         )
-    inputs, (output,) = check_files(
-        embedding_files, output_graph_path, report_path=report_path
-    )
+    inputs = list_inputs(embedding_files)
+    paths = list(itertools.chain(*inputs))
+    output = JobOutput(output_graph_path, paths, report_path=report_path)
+    check_edge_output(output.path, paths)
     if _is_array(embedding_files):
         if label_feature_name is not None:
             raise ValueError(
@@ -152,7 +150,7 @@ def build_graph_from_config(
     statistics = GraphStatistics(len(embeddings), embeddings.labels)
     threshold, k = config.similarity_threshold, config.num_neighbors
     with (
-        edge_output(output) as file,
+        edge_output(output.path) as file,
         workers.one_per_core() as cores,
         similarity.fastest_product(cores) as product,
     ):
@@ -162,20 +160,18 @@ def build_graph_from_config(
                 embeddings, index.searches(), product, threshold
             ):
                 statistics.add_both_ways(pairs.sources, pairs.targets)
-                _write(file, embeddings, pairs, both_ways=True)
+                file.write(embeddings.ids, *pairs, both_ways=True)
         else:
             pairs = nearest_pairs(embeddings, index.searches(), product, threshold, k)
             if config.mutual:
                 pairs = mutual_pairs(pairs, len(embeddings))
             statistics.add(pairs.sources, pairs.targets)
-            _write(file, embeddings, pairs, both_ways=False)
+            file.write(embeddings.ids, *pairs)
 
     report = statistics.report()
     if not isinstance(index, AllPairs):
         report["estimated_recall"] = recall
-    reports.log(f"Wrote {output}", report)
-    if report_path is not None:
-        reports.write_json(report_path, report)
+    output.report(report)
     return report
 
 
@@ -183,59 +179,22 @@ def _is_array(value: object) -> bool:
     return hasattr(value, "__array__")
 
 
-def check_files(
-    embedding_files: Paths | npt.NDArray[Any],
-    output_graph_path: PathLike,
-    num_shards: int | None = None,
-    compression: str | None = None,
-    report_path: PathLike | None = None,
-) -> tuple[list[list[str]], list[str]]:
-    """Lists the files of a job, and checks that its outputs can be written.
-
-    Args:
-      embedding_files: See `build_graph_from_config`.
-      output_graph_path: The output.
-      num_shards: The number of output shards.
-      compression: The compression of the output.
-      report_path: The report.
-
-    Returns:
-      The files of each input, and the output files.
+def list_inputs(embedding_files: Paths | npt.NDArray[Any]) -> list[list[str]]:
+    """Lists the files of each input of `build_graph`; none for an array.
 
     Raises:
-      ImportError: If the output needs pyarrow, which is not installed.
-      OSError: If a file is missing or an output cannot be written.
-      ValueError: If an argument is invalid, or an output is also an input.
+      FileNotFoundError: If a file is missing.
+      ValueError: If there is neither a file nor an array.
     """
-    output_files.check_form(num_shards, compression)
-    arguments: Sequence[Any] = ()
+    if _is_array(embedding_files):
+        return []
+    arguments: Any = embedding_files
     if isinstance(embedding_files, str | os.PathLike):
         arguments = [embedding_files]
-    elif not _is_array(embedding_files):
-        arguments = list(embedding_files)
-    inputs = [input_files.expand_paths(argument) for argument in arguments]
-    if not inputs and not _is_array(embedding_files):
+    inputs = [expand_paths(argument) for argument in arguments]
+    if not inputs:
         raise ValueError("embedding_files must name at least one file.")
-    read_paths = [path for paths in inputs for path in paths]
-    outputs = output_files.check_job(
-        read_paths, output_graph_path, num_shards, report_path
-    )
-    check_edge_output(outputs[0], read_paths)
-    return inputs, outputs
-
-
-def _write(
-    file: EdgeWriter, embeddings: Embeddings, pairs: Pairs, both_ways: bool
-) -> None:
-    ids = embeddings.ids
-    for start in range(0, len(pairs.sources), _CHUNK_EDGES):
-        chunk = slice(start, start + _CHUNK_EDGES)
-        file.write(
-            [ids[node] for node in pairs.sources[chunk].tolist()],
-            [ids[node] for node in pairs.targets[chunk].tolist()],
-            pairs.similarities[chunk].tolist(),
-            both_ways,
-        )
+    return inputs
 
 
 def build_graph(

@@ -1,6 +1,6 @@
 """Reads embeddings and their ids from TFRecord, Parquet, Arrow and NumPy files."""
 
-import codecs
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple
@@ -9,136 +9,213 @@ import numpy as np
 import numpy.typing as npt
 from absl import logging
 
-from nsl.files import arrow_files, edge_lines, input_files
+from nsl.files import array_files, arrow_files, edge_lines, input_files
 from nsl.files.id_table import as_strings
 from nsl.files.ids import distinct_ids
+from nsl.files.text_files import as_utf8
 from nsl.progress import Progress
 from nsl.tools import example_proto, tfrecord
 from nsl.tools.embeddings import Embeddings
 from nsl.tools.record_template import RecordTemplate
 
 _BLOCK_ROWS = 4096
-_RECORDS_PER_REPORT = 256
 _MAX_TEMPLATES = 1024
-_NUMPY = b"\x93NUMPY"
 
 
-class _Rows:
-    """A float32 matrix that grows by rows, without a second copy in memory."""
-
-    def __init__(self) -> None:
-        self.length = 0
-        self.dimensions = 0
-        self._values = np.empty((0, 0), np.float32)
-        self._pending: list[bytes] = []
-
-    def extend(self, block: npt.NDArray[np.float32], expected: int) -> None:
-        """Appends rows; `expected` is an estimate of the final number of rows."""
-        if self._pending:
-            self._move_pending(expected)
-        start, self.length = self.length, self.length + len(block)
-        self._reserve(start, expected)
-        self._values[start : self.length] = block
-
-    def _reserve(self, start: int, expected: int) -> None:
-        if self.length > len(self._values):
-            # resize lets the allocator remap pages instead of copying them.
-            rows = max(expected, self.length + start // 4)
-            self._values.resize((rows, self.dimensions), refcheck=False)
-
-    def append(self, row: bytes, expected: int) -> None:
-        """Appends a row of little-endian floats; see `extend` for `expected`."""
-        self._pending.append(row)
-        self.length += 1
-        if len(self._pending) == _BLOCK_ROWS:
-            self._move_pending(expected)
-
-    def _move_pending(self, expected: int) -> None:
-        start = self.length - len(self._pending)
-        self._reserve(start, expected)
-        floats = np.frombuffer(b"".join(self._pending), "<f4")
-        self._values[start : self.length] = floats.reshape(-1, self.dimensions)
-        self._pending.clear()
-
-    def values(self) -> npt.NDArray[np.float32]:
-        """Returns the matrix, trimmed to its length."""
-        if self._pending:
-            self._move_pending(self.length)
-        self._values.resize((self.length, self.dimensions), refcheck=False)
-        return self._values
-
-
-class EmbeddingParser:
-    """Extracts ids and embeddings from serialized Examples.
+class Block(NamedTuple):
+    """Consecutive embeddings of a file.
 
     Attributes:
-      dimensions: The number of dimensions of the embeddings, 0 before the first.
+      where: The path of the file and what its parts are called, for errors.
+      first: The number of the first embedding in the file.
+      total: An estimate of the number of embeddings in the file.
+      ids: The ids, in UTF-8; None in a NumPy file, which has none.
+      vectors: The embeddings, float32 of shape [embeddings, dimensions].
+      labels: The labels, None for missing ones; empty if no labels were requested.
     """
 
-    def __init__(self, id_feature_name: str, embedding_feature_name: str) -> None:
-        """Initializes the parser.
+    where: str
+    first: int
+    total: int
+    ids: list[bytes] | None
+    vectors: npt.NDArray[np.float32]
+    labels: list[Any]
+
+    def error(self, number: int, message: str) -> ValueError:
+        """Returns an error about an embedding of the block."""
+        return ValueError(f"{self.where} {self.first + number}: {message}.")
+
+
+class EmbeddingReader:
+    """Reads blocks of embeddings from files."""
+
+    def __init__(
+        self, id_name: str, embedding_name: str, label_name: str | None = None
+    ) -> None:
+        """Initializes the reader.
 
         Args:
-          id_feature_name: The feature that holds an example's id.
-          embedding_feature_name: The feature that holds an example's embedding.
+          id_name: The feature, or the column, that holds an example's id.
+          embedding_name: The feature that holds an example's embedding.
+          label_name: The feature that holds an example's label; None for no labels.
         """
-        self.dimensions = 0
-        self._id_name = id_feature_name
-        self._embedding_name = embedding_feature_name
-        self._templates: dict[int, RecordTemplate] = {}
+        self._id_name = id_name
+        self._embedding_name = embedding_name
+        self._label_name = label_name
+        self._parser = _Parser(id_name, embedding_name, label_name)
+        self._dimensions = 0
 
-    def parse_quickly(self, data: bytes) -> tuple[bytes, bytes] | None:
-        """Parses an example that differs from an earlier one only in id and embedding.
+    def blocks(self, path: str) -> Iterator[Block]:
+        """Reads a file, whose format is detected from its content.
 
         Args:
-          data: A serialized Example.
+          path: The path of the file.
 
-        Returns:
-          The id, and the embedding as little-endian floats; or None if the example
-          differs in anything else.
+        Yields:
+          Blocks of embeddings, all of the same number of dimensions.
 
         Raises:
-          ValueError: If the id is not valid for a node.
+          ImportError: If the file needs pyarrow, which is not installed.
+          OSError: If the file cannot be read.
+          ValueError: If the file is corrupt, an example has no valid id or no
+            embedding, or its number of dimensions differs.
         """
-        template = self._templates.get(len(data))
-        parts = template.split(data) if template else None
-        if parts is None:
-            return None
-        node = parts[0]
-        if not node.isascii():
-            example_proto.check_utf8(node, self._id_name)
-        if not node.isalnum():
-            edge_lines.check_node_id(node)
-        return parts
+        file = input_files.open_input(path)
+        head = file.read(input_files.HEAD_BYTES)
+        if arrow_files.is_arrow_file(head):
+            read = self._read_table
+        elif array_files.is_array_file(head):
+            read = self._read_array
+        else:
+            read = self._read_records
+        with contextlib.closing(file):
+            for block in read(file, path):
+                self._check(block)
+                yield block
+
+    def _check(self, block: Block) -> None:
+        if not len(block.vectors):
+            return
+        dimensions = block.vectors.shape[1]
+        if not dimensions:
+            raise block.error(0, "its embedding has no values")
+        if self._dimensions not in (0, dimensions):
+            raise block.error(0, _unequal(dimensions, self._dimensions))
+        self._dimensions = dimensions
+        for number, node in enumerate(block.ids or ()):
+            if not node.isalnum():
+                try:
+                    edge_lines.check_node_id(node)
+                except ValueError as error:
+                    raise block.error(number, str(error)) from None
+
+    def _read_table(self, file: BinaryIO, path: str) -> Iterator[Block]:
+        id_name, embedding_name = names = [self._id_name, self._embedding_name]
+        if self._label_name is not None:
+            names = [*names, self._label_name]
+        table = arrow_files.TableFile(file, path)
+        for name in names:
+            table.check_column(name)
+        with Progress(f"Reading {path}", table.rows, "rows") as progress:
+            for first, (ids, vectors, *labels) in table.batches(names):
+                yield Block(
+                    f"{path}, row",
+                    first,
+                    table.rows,
+                    list(as_strings(table.ids(ids, id_name, first))),
+                    table.vectors(vectors, embedding_name, first),
+                    labels[0].to_pylist() if labels else [],
+                )
+                progress.reach(first)
+
+    def _read_array(self, file: BinaryIO, path: str) -> Iterator[Block]:
+        if self._label_name is not None:
+            raise ValueError(
+                f"label_feature_name={self._label_name!r} needs files with features, "
+                f"but {path} is an array."
+            )
+        array = array_files.read_array(file, path)
+        what = f"The embeddings in {path}"
+        rows = len(array) if array.ndim else 0
+        with Progress(f"Reading {path}", rows, "rows") as progress:
+            for start in range(0, max(rows, 1), _BLOCK_ROWS):
+                vectors = _as_vectors(array[start : start + _BLOCK_ROWS], what)
+                yield Block(f"{path}, row", start, rows, None, vectors, [])
+                progress.reach(start)
+
+    def _read_records(self, file: BinaryIO, path: str) -> Iterator[Block]:
+        ids: list[bytes] = []
+        rows: list[bytes] = []
+        labels: list[Any] = []
+
+        def block(end: int, total: int) -> Block:
+            floats = np.frombuffer(b"".join(rows), "<f4").reshape(len(ids), -1)
+            return Block(f"{path}, record", end - len(ids), total, ids, floats, labels)
+
+        with (
+            contextlib.closing(tfrecord.RecordFile(path, file)) as records,
+            Progress(f"Reading {path}", records.size, "bytes") as progress,
+        ):
+            for record, (position, data) in enumerate(records.records()):
+                try:
+                    node, row, label = self._parser.parse(data)
+                except ValueError as error:
+                    raise ValueError(f"{path}, record {record}: {error}.") from None
+                ids.append(node)
+                rows.append(row)
+                if self._label_name is not None:
+                    labels.append(label)
+                if len(ids) == _BLOCK_ROWS:
+                    total = records.size // (len(data) + tfrecord.FRAME_BYTES)
+                    yield block(record + 1, total)
+                    ids, rows, labels = [], [], []
+                    progress.reach(position)
+            if ids:
+                yield block(record + 1, record + 1)
+
+
+class _Parser:
+    def __init__(
+        self, id_name: str, embedding_name: str, label_name: str | None
+    ) -> None:
+        self._id_name = id_name
+        self._embedding_name = embedding_name
+        self._label_name = label_name
+        self._dimensions = 0  # before the first embedding
+        self._templates: dict[int, RecordTemplate] = {}
 
     def parse(self, data: bytes) -> tuple[bytes, bytes, Any]:
-        """Parses any example.
-
-        Args:
-          data: A serialized Example.
+        """Parses a serialized Example.
 
         Returns:
-          The id, the embedding as little-endian floats, and all features.
+          The id, the embedding as little-endian floats, and the values of the label,
+          None if there are none.
 
         Raises:
           ValueError: If the example has no valid id, or no embedding with the same
             number of values as those before.
         """
+        template = self._templates.get(len(data))
+        parts = template.split(data) if template else None
+        if parts is not None:
+            if not parts[0].isascii():
+                example_proto.check_utf8(parts[0], self._id_name)
+            return *parts, None
         features = example_proto.parse_features(data)
         node = example_proto.example_id(features, self._id_name)
         self._check_embedding(features)
         values = features[self._embedding_name].float_list.SerializeToString()
         # In serialized form, the values are packed at the end of the message.
-        row = values[-4 * self.dimensions :]
+        row = values[-4 * self._dimensions :]
+        if self._label_name is not None:
+            return node, row, self._label(features)
         if len(data) not in self._templates and len(self._templates) < _MAX_TEMPLATES:
             template = RecordTemplate.of(
                 data, self._id_name, node, self._embedding_name, row
             )
             if template is not None:
                 self._templates[len(data)] = template
-        if not node.isalnum():
-            edge_lines.check_node_id(node)
-        return node, row, features
+        return node, row, None
 
     def _check_embedding(self, features: Any) -> None:
         """Checks that the embedding has as many values as the first one."""
@@ -151,67 +228,22 @@ class EmbeddingParser:
             raise ValueError(
                 f"its feature {name!r} must hold floats, but holds {received}"
             )
-        if self.dimensions and dimensions != self.dimensions:
-            raise ValueError(
-                f"its embedding has {dimensions} values, but earlier embeddings have "
-                f"{self.dimensions}"
-            )
-        self.dimensions = dimensions
+        if self._dimensions not in (0, dimensions):
+            raise ValueError(_unequal(dimensions, self._dimensions))
+        self._dimensions = dimensions
+
+    def _label(self, features: Any) -> Any:
+        if self._label_name not in features:
+            return None
+        feature = features[self._label_name]
+        kind = feature.WhichOneof("kind")
+        return list(getattr(feature, kind).value) if kind else None
 
 
-class Block(NamedTuple):
-    """Consecutive rows of a table.
-
-    Attributes:
-      first: The number of the first row in the file.
-      ids: The ids, in UTF-8.
-      vectors: The embeddings, float32 of shape [rows, dimensions].
-      labels: The labels, None for missing ones; empty if no labels were requested.
-    """
-
-    first: int
-    ids: list[bytes]
-    vectors: npt.NDArray[np.float32]
-    labels: list[Any]
-
-
-def table_blocks(
-    file: BinaryIO,
-    path: str,
-    id_name: str,
-    embedding_name: str,
-    label_name: str | None = None,
-) -> Iterator[Block]:
-    """Reads embeddings from a Parquet or Arrow file.
-
-    Args:
-      file: The open file; closed after reading.
-      path: The path of the file, for errors.
-      id_name: The column with the ids.
-      embedding_name: The column with the embeddings, lists of numbers.
-      label_name: The column with labels; None for no labels.
-
-    Yields:
-      The rows, in blocks.
-
-    Raises:
-      ImportError: If pyarrow is not installed.
-      ValueError: If the file is corrupt, or a column is missing or of a wrong type.
-    """
-    names = [id_name, embedding_name, *([label_name] if label_name else [])]
-    with file:
-        table = arrow_files.TableFile(file, path)
-        for name in names:
-            table.check_column(name)
-        with Progress(f"Reading {path}", table.rows, "rows") as progress:
-            for first, (ids, vectors, *labels) in table.batches(names):
-                yield Block(
-                    first,
-                    list(as_strings(table.ids(ids, id_name, first))),
-                    table.vectors(vectors, embedding_name, first),
-                    labels[0].to_pylist() if labels else [],
-                )
-                progress.reach(first)
+def _unequal(dimensions: int, expected: int) -> str:
+    return (
+        f"its embedding has {dimensions} values, but earlier embeddings have {expected}"
+    )
 
 
 def _as_vectors(array: npt.NDArray[Any], what: str) -> npt.NDArray[np.float32]:
@@ -225,177 +257,81 @@ def _as_vectors(array: npt.NDArray[Any], what: str) -> npt.NDArray[np.float32]:
         return array.astype(np.float32, order="C", copy=False)
 
 
-class _Reader:
-    def __init__(
-        self,
-        id_feature_name: str,
-        embedding_feature_name: str,
-        label_feature_name: str | None,
-        ids: list[bytes] | None,
-    ) -> None:
-        self._parser = EmbeddingParser(id_feature_name, embedding_feature_name)
-        self._names = id_feature_name, embedding_feature_name, label_feature_name
-        self._label_name = label_feature_name
-        self._ids = ids
-        self.array_rows = 0  # rows of arrays so far, which have no ids of their own
-        self.rows = _Rows()
+class _Collector:
+    """Numbers the ids and labels of blocks, and gathers the vectors in one matrix."""
+
+    def __init__(self, ids: list[bytes] | None) -> None:
         self.numbers: dict[bytes, int] = {}
-        self.label_numbers: dict[Any, int] = {}
         self.labels: list[int] = []
         self.duplicates = 0
+        self.array_rows = 0  # rows of arrays so far, which have no ids of their own
+        self._ids = ids
+        self._label_numbers: dict[Any, int] = {}
+        self._vectors = np.empty((0, 0), np.float32)
 
-    def read(self, path: str, first: int) -> None:
-        """Reads a file; only ids with numbers below `first` may occur in it again."""
-        start = self.rows.length
-        file = input_files.open_input(path)
-        head = file.read(input_files.HEAD_BYTES)
-        if arrow_files.is_arrow_file(head):
-            for block in table_blocks(file, path, *self._names):
-                self._add_block(block, first, path)
-        elif head.startswith(_NUMPY):
-            with file:
-                self._read_array(file, path, first)
-        else:
-            self._read_records(tfrecord.RecordFile(path, file), path, first)
-        self._check_finite(path, start)
-        logging.info("Read %s: %d embeddings so far.", path, self.rows.length)
+    def __len__(self) -> int:
+        return len(self.numbers)
 
-    def _read_array(self, file: BinaryIO, path: str, first: int) -> None:
-        if self._label_name is not None:
-            raise ValueError(
-                f"label_feature_name={self._label_name!r} needs files with features, "
-                f"but {path} is an array."
-            )
-        file.seek(0)
-        try:
-            # Only local files can be memory-mapped; others are temporary copies.
-            array = (
-                np.load(path, mmap_mode="r", allow_pickle=False)
-                if file.name == path
-                else np.load(file, allow_pickle=False)
-            )
-        except ValueError as error:
-            raise ValueError(f"{path} is not an array of numbers: {error}") from None
-        what = f"The embeddings in {path}"
-        with Progress(f"Reading {path}", len(array), "rows") as progress:
-            for start in range(0, max(len(array), 1), _BLOCK_ROWS):
-                vectors = _as_vectors(array[start : start + _BLOCK_ROWS], what)
-                ids = self._next_ids(len(vectors))
-                block = Block(start, ids, vectors, [])
-                self._add_block(block, first, path, len(array))
-                progress.reach(start)
-
-    def _next_ids(self, count: int) -> list[bytes]:
-        start, self.array_rows = self.array_rows, self.array_rows + count
-        if self._ids is None:
-            return [b"%d" % row for row in range(start, self.array_rows)]
-        return self._ids[start : self.array_rows]
-
-    def _add_block(
-        self, block: Block, first: int, path: str, expected: int = 0
-    ) -> None:
-        start, ids, vectors, labels = block
-        if len(ids) != len(vectors):
-            raise ValueError(
-                f"{path} has more rows than there are ids left: pass one id for each "
-                "row of all arrays."
-            )
+    def add(self, block: Block, first: int) -> None:
+        """Adds a block; only ids with numbers below `first` may occur again."""
+        vectors = block.vectors
         if not len(vectors):
             return
-        dimensions = vectors.shape[1]
-        if not dimensions:
-            raise ValueError(f"{path}, row {start}: its embedding has no values.")
-        if self._parser.dimensions not in (0, dimensions):
-            raise ValueError(
-                f"{path}, row {start}: its embedding has {dimensions} values, but "
-                f"earlier embeddings have {self._parser.dimensions}."
-            )
-        self._parser.dimensions = self.rows.dimensions = dimensions
+        length = len(self)
         kept: list[int] = []
-        for row, node in enumerate(ids):
-            if not node.isalnum():
-                edge_lines.check_node_id(node)
-            number = self.numbers.setdefault(node, len(self.numbers))
-            if number >= self.rows.length + len(kept):
-                kept.append(row)
-                if self._label_name is not None:
-                    self.labels.append(self._label_number(labels[row]))
-            elif number >= first:
-                raise ValueError(
-                    f"{path}, row {start + row}: duplicate id {node.decode()!r}, which "
-                    "an earlier row has."
-                )
+        ids = self._block_ids(block)
+        for number, node in enumerate(ids):
+            found = self.numbers.setdefault(node, length + len(kept))
+            if found == length + len(kept):
+                kept.append(number)
+                if block.labels:
+                    self.labels.append(self._label_number(block.labels[number]))
+            elif found >= first:
+                raise block.error(number, f"duplicate id {node.decode()!r}")
             else:
                 self.duplicates += 1
         if len(kept) < len(vectors):
             vectors = vectors[kept]
-        self.rows.extend(vectors, self.rows.length + max(expected - start, 0))
+        finite = np.isfinite(vectors).all(axis=1)
+        if not finite.all():
+            number = kept[int(np.argmin(finite))]
+            raise block.error(
+                number,
+                f"the embedding of id {ids[number].decode()!r} has a NaN or infinite "
+                "value",
+            )
+        if len(self) > len(self._vectors):
+            total = length + max(block.total - block.first, 0)
+            # resize lets the allocator remap pages instead of copying them.
+            rows = max(total, len(self) + length // 4)
+            self._vectors.resize((rows, vectors.shape[1]), refcheck=False)
+        self._vectors[length : len(self)] = vectors
+
+    def _block_ids(self, block: Block) -> list[bytes]:
+        if block.ids is not None:
+            return block.ids
+        rows = range(self.array_rows, self.array_rows + len(block.vectors))
+        self.array_rows = rows.stop
+        if self._ids is None:
+            return [b"%d" % row for row in rows]
+        if rows.stop > len(self._ids):
+            raise block.error(
+                len(self._ids) - rows.start,
+                "there are more rows than ids: pass one id for each row of all arrays",
+            )
+        return self._ids[rows.start : rows.stop]
 
     def _label_number(self, label: Any) -> int:
         if label is None or label == []:
             return -1
         key = tuple(label) if isinstance(label, list) else (label,)
-        return self.label_numbers.setdefault(key, len(self.label_numbers))
+        return self._label_numbers.setdefault(key, len(self._label_numbers))
 
-    def _read_records(self, file: tfrecord.RecordFile, path: str, first: int) -> None:
-        start = self.rows.length
-        try:
-            with Progress(f"Reading {path}", file.size, "bytes") as progress:
-                for record, (position, data) in enumerate(file.records()):
-                    if not record:
-                        expected = start + file.size // (len(data) + 16)
-                    try:
-                        self._add(data, first, expected)
-                    except ValueError as error:
-                        raise ValueError(f"{path}, record {record}: {error}.") from None
-                    if not record % _RECORDS_PER_REPORT:
-                        progress.reach(position)
-        finally:
-            file.close()
-
-    def _add(self, data: bytes, first: int, expected: int) -> None:
-        # Templates do not cover the label.
-        parts = self._parser.parse_quickly(data) if self._label_name is None else None
-        label = -1
-        if parts is None:
-            node, row, features = self._parser.parse(data)
-            if self._label_name is not None:
-                label = self._label(features)
-        else:
-            node, row = parts
-        number = self.numbers.setdefault(node, len(self.numbers))
-        if number < self.rows.length:
-            if number >= first:
-                raise ValueError(
-                    f"duplicate id {node.decode()!r}, which an earlier record has"
-                )
-            self.duplicates += 1
-            return
-        self.rows.dimensions = self._parser.dimensions
-        self.rows.append(row, expected)
-        if self._label_name is not None:
-            self.labels.append(label)
-
-    def _label(self, features: Any) -> int:
-        name = self._label_name
-        if name not in features:
-            return -1
-        feature = features[name]
-        kind = feature.WhichOneof("kind")
-        return self._label_number(list(getattr(feature, kind).value) if kind else None)
-
-    def _check_finite(self, path: str, start: int) -> None:
-        values = self.rows.values()
-        for row in range(start, len(values), _BLOCK_ROWS):
-            block = values[row : row + _BLOCK_ROWS]
-            finite = np.isfinite(block).all(axis=1)
-            if not finite.all():
-                number = row + int(np.argmin(finite))
-                node = next(n for n, i in self.numbers.items() if i == number)
-                raise ValueError(
-                    f"{path}: the embedding of id {node.decode()!r} has a NaN or "
-                    "infinite value."
-                )
+    def vectors(self) -> npt.NDArray[np.float32]:
+        """Returns the matrix, trimmed to its length."""
+        shape = len(self), self._vectors.shape[1]
+        self._vectors.resize(shape, refcheck=False)
+        return self._vectors
 
 
 def read_embeddings(
@@ -431,21 +367,26 @@ def read_embeddings(
         duplicated, or embeddings differ in length or are not finite.
     """
     nodes = None if ids is None else _given_ids(ids)
-    reader = _Reader(id_feature_name, embedding_feature_name, label_feature_name, nodes)
+    reader = EmbeddingReader(
+        id_feature_name, embedding_feature_name, label_feature_name
+    )
+    found = _Collector(nodes)
     for paths in inputs:
-        first = reader.rows.length
+        first = len(found)
         for path in paths:
-            reader.read(path, first)
-    if nodes is not None and len(nodes) != reader.array_rows:
+            for block in reader.blocks(path):
+                found.add(block, first)
+            logging.info("Read %s: %d embeddings so far.", path, len(found))
+    if nodes is not None and len(nodes) != found.array_rows:
         raise ValueError(
-            f"ids must have one id for each row of the arrays, {reader.array_rows}, "
+            f"ids must have one id for each row of the arrays, {found.array_rows}, "
             f"but have {len(nodes)}. Files of other formats have ids of their own."
         )
     return Embeddings(
-        list(reader.numbers),
-        reader.rows.values(),
-        np.array(reader.labels, np.int32) if label_feature_name is not None else None,
-        reader.duplicates,
+        list(found.numbers),
+        found.vectors(),
+        np.array(found.labels, np.int32) if label_feature_name is not None else None,
+        found.duplicates,
     )
 
 
@@ -488,20 +429,17 @@ def _given_ids(ids: Any) -> list[bytes]:
 
 def _ids_of_file(path: str) -> Any:
     """Reads ids from a .npy file, or from the lines of a text file."""
-    with input_files.open_decompressed(path) as file:
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(input_files.open_decompressed(path))
         head = file.read(input_files.HEAD_BYTES)
-        file.seek(0)
-        if head.startswith(_NUMPY):
-            try:
-                return np.load(file, allow_pickle=False)
-            except ValueError as error:
-                raise ValueError(f"{path} is not an array of ids: {error}") from None
+        if array_files.is_array_file(head):
+            return array_files.read_array(file, path)
         known = input_files.format_of(head)
         if known is not None:
             raise ValueError(
                 f"{path} is not a file of ids, .npy or text: it is {known}."
             )
-        lines = file.read().removeprefix(codecs.BOM_UTF8).splitlines()
+        lines = stack.enter_context(as_utf8(file, path)).read().splitlines()
     for number, line in enumerate(lines, start=1):
         if not line:
             raise ValueError(f"{path}, line {number}: the id is empty.")

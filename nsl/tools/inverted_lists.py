@@ -58,7 +58,9 @@ class InvertedLists:
           lists: The number of lists; by default 4 * sqrt(nodes), at most 16384.
         """
         nodes = len(embeddings)
-        random = np.random.default_rng(seed)
+        # Not the generator that `sample_pairs` draws from: nodes that centroids were
+        # trained on are nearer to them, so their recall is higher.
+        (random,) = np.random.default_rng(seed).spawn(1)
         lists = min(lists or int(4 * math.sqrt(nodes)), _MAX_LISTS)
         lists = max(1, min(lists, nodes // 2))
         sample = random.permutation(nodes)[: lists * _TRAINED_PER_LIST]
@@ -237,12 +239,7 @@ class InvertedLists:
         return ~back | (lists < homes)
 
     def compares(self, sources: _Ints, targets: _Ints) -> npt.NDArray[np.bool_]:
-        """Returns whether each pair is compared, of shape [pairs].
-
-        Args:
-          sources: The first node of each pair.
-          targets: The second node of each pair.
-        """
+        """See `Index`."""
         if self._all:
             return np.ones(len(sources), np.bool_)
         isolated = self._compares_all[sources] | self._compares_all[targets]

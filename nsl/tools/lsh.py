@@ -74,12 +74,7 @@ class Buckets:
     def compares(
         self, sources: npt.NDArray[np.integer], targets: npt.NDArray[np.integer]
     ) -> npt.NDArray[np.bool_]:
-        """Returns whether each pair shares a bucket in some round, of shape [pairs].
-
-        Args:
-          sources: The first node of each pair.
-          targets: The second node of each pair.
-        """
+        """See `Index`: pairs that share a bucket in some round."""
         return ~self.is_new(len(self.codes), sources, targets)
 
     def is_new(

@@ -11,8 +11,6 @@ from nsl.files import edge_lines
 from nsl.files.edge_files import check_edge_output, edge_output
 from nsl.files.ids import distinct_ids
 
-_CHUNK_EDGES = 1 << 16
-
 
 def write_neighbors(
     ids: Any, indices: Any, similarities: Any, path: str | os.PathLike[str]
@@ -77,13 +75,7 @@ def write_neighbors(
         )
     rows, neighbors, weights = rows[present], neighbors[present], weights[present]
     with edge_output(path) as file:
-        for start in range(0, len(rows), _CHUNK_EDGES):
-            part = slice(start, start + _CHUNK_EDGES)
-            file.write(
-                [nodes[row] for row in rows[part].tolist()],
-                [nodes[target] for target in neighbors[part].tolist()],
-                weights[part].tolist(),
-            )
+        file.write(nodes, rows, neighbors, weights)
     logging.info(
         "Wrote %d edges to %s; dropped %d self-loops.",
         len(rows),

@@ -5,7 +5,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from nsl.files.edge_lines import Edges
+from nsl.files.edge_columns import Edges
 from nsl.files.id_table import IdTable, as_strings
 from nsl.ranks import ranks_in_groups
 from nsl.tools.heaviest_edges import heaviest_edges

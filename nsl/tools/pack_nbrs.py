@@ -9,16 +9,16 @@ import contextlib
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from absl import flags
 
-from nsl.files import input_files, output_files
 from nsl.files.edge_files import COUNTED, EdgeFile
-from nsl.files.input_files import PathLike, Paths
+from nsl.files.input_files import PathLike, Paths, expand_paths
 from nsl.progress import Progress
-from nsl.tools import command_line, reports, tfrecord
+from nsl.tools import command_line, tfrecord
 from nsl.tools.example_index import ExampleIndex
+from nsl.tools.job_output import JobOutput
 from nsl.tools.neighbor_table import NeighborTable
 from nsl.tools.packing import Packer
 
@@ -93,11 +93,13 @@ def pack_nbrs(
         left behind.
     """
     check_arguments(max_nbrs, seeds)
-    labeled, unlabeled, graphs, outputs = check_files(
-        labeled_examples_path,
-        unlabeled_examples_path,
-        graph_path,
+    labeled, unlabeled, graphs = map(
+        expand_paths,
+        (labeled_examples_path, unlabeled_examples_path or (), graph_path),
+    )
+    output = JobOutput(
         output_training_data_path,
+        [*labeled, *unlabeled, *graphs],
         num_shards,
         compression,
         report_path,
@@ -108,22 +110,19 @@ def pack_nbrs(
         index.add(unlabeled)
         num_seeds = len(index) if seeds == "all" else num_labeled
         table = NeighborTable(index.ids, num_seeds, max_nbrs, add_undirected_edges)
-        lines = dict.fromkeys(COUNTED, 0)
+        lines = collections.Counter(dict.fromkeys(COUNTED, 0))
         for path in graphs:
             file = EdgeFile(path)
             for edges in file:
                 table.add(edges)
-            for name, count in file.counts.items():
-                lines[name] += count
+            lines.update(file.counts)
 
         records = _Records(index, table, num_seeds, Packer(neighbor_features))
         if dry_run:
             for _ in records:
                 pass
         else:
-            with output_files.atomic_files(
-                outputs, "gzip" if compression == "gzip" else None
-            ) as files:
+            with output.open() as files:
                 numbered = enumerate(records)
                 for shard, part in itertools.groupby(
                     numbered, lambda record: record[0] * len(files) // num_seeds
@@ -145,68 +144,8 @@ def pack_nbrs(
             "records_by_number_of_neighbors": dict(sorted(records.degrees.items())),
             "output_bytes": records.bytes,
         }
-    title = "Would write" if dry_run else "Wrote"
-    reports.log(f"{title} {', '.join(outputs)}", report)
-    if report_path is not None:
-        reports.write_json(report_path, report)
+    output.report(report, dry_run)
     return report
-
-
-class PackedFiles(NamedTuple):
-    """The files of a job.
-
-    Attributes:
-      labeled: The files of labeled examples.
-      unlabeled: The files of unlabeled examples.
-      graphs: The files of edges.
-      outputs: The files to write.
-    """
-
-    labeled: list[str]
-    unlabeled: list[str]
-    graphs: list[str]
-    outputs: list[str]
-
-
-def check_files(
-    labeled_examples_path: Paths,
-    unlabeled_examples_path: Paths,
-    graph_path: Paths,
-    output_training_data_path: PathLike,
-    num_shards: int | None,
-    compression: str | None,
-    report_path: PathLike | None,
-) -> PackedFiles:
-    """Lists the files of a job, and checks that its outputs can be written.
-
-    Args:
-      labeled_examples_path: See `pack_nbrs`, like every argument here.
-      unlabeled_examples_path: The examples that occur only as neighbors.
-      graph_path: The edges.
-      output_training_data_path: The output.
-      num_shards: The number of output shards.
-      compression: The compression of the output.
-      report_path: The report.
-
-    Raises:
-      OSError: If a file is missing or an output cannot be written.
-      ValueError: If an argument is invalid, or an output is also an input.
-    """
-    output_files.check_form(num_shards, compression)
-    labeled = input_files.expand_paths(labeled_examples_path)
-    unlabeled = (
-        input_files.expand_paths(unlabeled_examples_path)
-        if unlabeled_examples_path
-        else []
-    )
-    graphs = input_files.expand_paths(graph_path)
-    outputs = output_files.check_job(
-        [*labeled, *unlabeled, *graphs],
-        output_training_data_path,
-        num_shards,
-        report_path,
-    )
-    return PackedFiles(labeled, unlabeled, graphs, outputs)
 
 
 def check_arguments(max_nbrs: int | None, seeds: str) -> None:

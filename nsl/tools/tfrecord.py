@@ -17,9 +17,10 @@ from nsl.files import input_files
 
 _HEADER = struct.Struct("<QI")
 _CHECKSUM = struct.Struct("<I")
-_FRAME_BYTES = _HEADER.size + _CHECKSUM.size
+FRAME_BYTES = _HEADER.size + _CHECKSUM.size
 _CHUNK_BYTES = 1 << 22
 _KNOWN_HEADERS = 1 << 12
+_TEXT = bytes(range(32, 127)) + b"\t\n\r"
 
 
 def _masked_crc(data: bytes) -> int:
@@ -119,7 +120,7 @@ class RecordFile:
                     length = _HEADER.unpack(header)[0]
                     if len(lengths) < _KNOWN_HEADERS:
                         lengths[header] = length
-                end = at + _FRAME_BYTES + length
+                end = at + FRAME_BYTES + length
                 if start + end > self.size:
                     raise self._truncation(number, start + at)
                 if end <= len(chunk):
@@ -171,7 +172,10 @@ class RecordFile:
 
     def _damage(self, number: int, position: int, what: str) -> ValueError:
         if number == 0 and what == "length":
-            known = input_files.format_of(self._read(0, input_files.HEAD_BYTES))
+            head = self._read(0, input_files.HEAD_BYTES)
+            known = input_files.format_of(head)
+            if known is None and head.isascii() and not head.translate(None, _TEXT):
+                known = "text"
             return ValueError(
                 f"{self.path} is not a TFRecord file: it "
                 + (

@@ -15,18 +15,17 @@ import os
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
 from absl import logging
 
 from nsl.files import edge_lines
 from nsl.files.edge_files import EdgeFile, check_edge_output, edge_output
 from nsl.files.id_table import as_strings
 
-Graph: TypeAlias = dict[str, dict[str, float]]
-
-_CHUNK_LINES = 1 << 16
+GraphDict: TypeAlias = dict[str, dict[str, float]]
 
 
-def add_edge(graph: Graph, edge: Sequence[Any]) -> bool:
+def add_edge(graph: GraphDict, edge: Sequence[Any]) -> bool:
     """Adds an edge to a graph; an existing edge keeps the larger weight.
 
     Args:
@@ -53,7 +52,7 @@ def add_edge(graph: Graph, edge: Sequence[Any]) -> bool:
     return is_new
 
 
-def add_undirected_edges(graph: Graph) -> None:
+def add_undirected_edges(graph: GraphDict) -> None:
     """Adds the reverse of each edge; opposite edges both get the larger weight.
 
     Args:
@@ -68,7 +67,7 @@ def add_undirected_edges(graph: Graph) -> None:
         add_edge(graph, edge)
 
 
-def read_tsv_graph(filename: str | os.PathLike[str]) -> Graph:
+def read_tsv_graph(filename: str | os.PathLike[str]) -> GraphDict:
     """Reads a graph from a file.
 
     Args:
@@ -82,7 +81,7 @@ def read_tsv_graph(filename: str | os.PathLike[str]) -> Graph:
       ValueError: If a line is not an edge; the error names the line.
     """
     file = EdgeFile(os.fspath(filename))
-    graph: Graph = {}
+    graph: GraphDict = {}
     edges = 0
     for sources, targets, weights in file:
         ends = as_strings(sources), as_strings(targets)
@@ -92,7 +91,7 @@ def read_tsv_graph(filename: str | os.PathLike[str]) -> Graph:
     return graph
 
 
-def write_tsv_graph(filename: str | os.PathLike[str], graph: Graph) -> None:
+def write_tsv_graph(filename: str | os.PathLike[str], graph: GraphDict) -> None:
     """Writes a graph to a TSV file, with six decimals per weight.
 
     Args:
@@ -106,16 +105,20 @@ def write_tsv_graph(filename: str | os.PathLike[str], graph: Graph) -> None:
     """
     path = os.fspath(filename)
     check_edge_output(path)
+    numbers: dict[str, int] = {}
     edges = [
-        (_encode(source), _encode(target), edge_lines.parse_weight(weight))
+        (
+            numbers.setdefault(source, len(numbers)),
+            numbers.setdefault(target, len(numbers)),
+            edge_lines.parse_weight(weight),
+        )
         for source, targets in graph.items()
         for target, weight in targets.items()
     ]
+    ids = list(map(_encode, numbers))
+    sources, targets, weights = np.array(edges, np.float64).reshape(-1, 3).T
     with edge_output(path) as file:
-        for start in range(0, len(edges), _CHUNK_LINES):
-            block = edges[start : start + _CHUNK_LINES]
-            sources, targets, weights = zip(*block, strict=True)
-            file.write(sources, targets, weights)
+        file.write(ids, sources.astype(np.int64), targets.astype(np.int64), weights)
 
 
 def _encode(node: str) -> bytes:

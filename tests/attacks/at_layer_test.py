@@ -275,3 +275,48 @@ def test_errors(reader):
             bounds=({"logit": 0}, 1),
             layer="embedding",
         )
+
+
+class Cell(keras.layers.Layer):
+    """Adds up a dense layer of the inputs over time."""
+
+    state_size = 2
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = keras.layers.Dense(2, name="inner")
+
+    def build(self, shape):
+        self.dense.build(shape)
+        super().build(shape)
+
+    def call(self, inputs, states):
+        total = states[0] + self.dense(inputs)
+        return total, [total]
+
+
+@pytest.mark.parametrize("unroll", [False, True])
+def test_a_layer_in_the_cell_of_a_recurrent_layer(unroll):
+    model = keras.Sequential(
+        [
+            keras.Input((4, 3)),
+            keras.layers.RNN(Cell(), unroll=unroll, name="rnn"),
+            keras.layers.Dense(2),
+        ]
+    )
+    x = np.ones((8, 4, 3), "float32")
+    attack = nsl.attacks.FGSM()
+    settings = {"y": LABELS[:8], "layer": "inner", "from_logits": True}
+    if unroll:
+        found = attack(model, x, epsilon=0.1, **settings)
+        assert [step.shape for step in found] == [(8, 2)] * 4
+        return
+    message = "cell of the recurrent layer 'rnn'.*Name 'rnn' or a layer before"
+    with pytest.raises(ValueError, match=message):
+        attack(model, x, epsilon=0.1, **settings)
+    with pytest.raises(ValueError, match=message):
+        nsl.evaluate_robustness(model, x, epsilons=0.1, **settings)
+    callback = nsl.keras.callbacks.RobustAccuracy(x, LABELS[:8], 0.1, layer="inner")
+    callback.set_model(model)
+    with pytest.raises(ValueError, match=message):
+        callback.on_train_begin()

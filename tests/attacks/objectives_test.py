@@ -23,6 +23,21 @@ def test_cross_entropy():
     )
 
 
+@pytest.mark.parametrize("scale", [30.0, 100.0, 1000.0])
+def test_cross_entropy_of_an_overconfident_model_keeps_its_direction(scale):
+    logits, sure = scale * LOGITS, tf.argmax(LOGITS, 1, tf.int32)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(logits)
+        entropy = objectives.cross_entropy(logits, sure)
+        margin = objectives.margin(logits, sure)
+    wide = tf.cast(logits, tf.float64)
+    exact = tf.nn.sparse_softmax_cross_entropy_with_logits(sure, wide)
+    np.testing.assert_allclose(entropy, exact, rtol=1e-5, atol=1e-9)
+    found, expected = tape.gradient(entropy, logits), tape.gradient(margin, logits)
+    length = tf.reduce_max(tf.abs(found), axis=1, keepdims=True)
+    np.testing.assert_allclose(found / length, expected, atol=1e-4)
+
+
 def test_margin():
     np.testing.assert_allclose(objectives.margin(LOGITS, LABELS), [4 - 5, 3 - 0.5])
     np.testing.assert_allclose(

@@ -23,7 +23,14 @@ def test_windows_of_an_image_have_the_share_of_its_area() -> None:
     # sqrt(0.8 / 2^k * 784), rounded.
     assert windows.heights.tolist() == [25, 18, 13, 9, 6, 4, 3, 2, 2, 1]
     assert windows.widths.tolist() == windows.heights.tolist()
-    np.testing.assert_array_equal(windows.areas.sum((1, 2)), windows.heights**2)
+    # Both extremes of each axis stay on the canvas.
+    uniform = tf.constant([[0.0, 0.0], [1.0, 1.0], [0.5, 0.2]])
+    for i, height in enumerate(windows.heights):
+        corners = windows.corners(i, uniform)
+        areas = windows.areas(i, corners).numpy()
+        np.testing.assert_array_equal(areas.sum((1, 2, 3)), [height**2] * 3)
+        np.testing.assert_array_equal(corners[:2], [[0, 0], [28 - height] * 2])
+        assert areas[2, int(corners[2, 0]), int(corners[2, 1])]
 
 
 def test_windows_with_bumps_are_odd_and_at_least_3_wide() -> None:

@@ -20,7 +20,7 @@ def test_values_get_the_payload_of_their_key() -> None:
     expected = [(b"hub", value, (0, "first")) for _, value in values[:300]]
     expected += [
         (b"leaf", (b"n1", 7), (1, "leaf")),
-        (b"unknown", (b"n1", 8), None),  # type: ignore[list-item]
+        (b"unknown", (b"n1", 8), None),
     ]
     pipeline = beam.Pipeline(runner="FnApiRunner")
     joined = (

@@ -127,6 +127,7 @@ def test_the_graph_of_many_blocks() -> None:
         (graph.weights, graph.targets, graph.row_splits), shape=matrix.shape
     )
     assert abs(ours - matrix).max() == 0
+    np.testing.assert_array_equal(graph.sources, ours.tocoo().row)
     assert graph.num_edges == matrix.nnz
     falls = np.diff(graph.weights) <= 0
     falls[graph.row_splits[1:-1][graph.row_splits[1:-1] < graph.num_edges] - 1] = True

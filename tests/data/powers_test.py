@@ -10,8 +10,7 @@ from nsl.data import Graph, powers
 
 def _dense(graph: Graph) -> np.ndarray[Any, Any]:
     result = np.zeros((graph.num_nodes, graph.num_nodes))
-    sources = np.repeat(np.arange(graph.num_nodes), np.diff(graph.row_splits))
-    result[sources, graph.targets] = graph.weights
+    result[graph.sources, graph.targets] = graph.weights
     return result
 
 

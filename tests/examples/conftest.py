@@ -1,6 +1,8 @@
-"""Lets the tests import the programs in examples/."""
+"""Lets the tests import the programs in examples/, and benchmarks of them."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+ROOT = Path(__file__).parents[2]
+FOLDERS = ("examples", "examples/imdb", "benchmarks")
+sys.path[:0] = [str(ROOT / folder) for folder in FOLDERS]

@@ -105,10 +105,12 @@ def test_what_is_written_is_read_again(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     path = tmp_path_factory.getbasetemp() / f"written.{suffix}"
+    ids = [node for source, target, _ in edges for node in (source, target)]
+    numbers = np.arange(len(ids)).reshape(-1, 2).T
+    weights = np.array([weight for _, _, weight in edges])
     with edge_output(str(path)) as file:
         for both_ways in (False, True):
-            if edges:
-                file.write(*zip(*edges, strict=True), both_ways)
+            file.write(ids, *numbers, weights, both_ways)
     back = [[edge, (edge[1], edge[0], edge[2])] for edge in edges]
     assert read(path) == edges + [edge for both in back for edge in both]
 
@@ -202,7 +204,7 @@ def test_the_name_tells_commas_where_spaces_are_in_ids(tmp_path: Path) -> None:
     "line",
     ["#tag\tb\t1", '17" screen\tb\t1', '"error\tb\t1', '"\tb\t1',
      "http://a.org/b#c\thttp://d.org/#e\t1", '"Heroes" (song)\tb\t1', "a,b\tc d\t1",
-     "source\ttarget\t1"],
+     "source\ttarget\t1", "graph\tb\t1", "DL\tDavidL\t1", "creator\ta\t1"],
 )  # fmt: skip
 def test_ids_are_what_they_are(line: str, tmp_path: Path) -> None:
     (tmp_path / "g").write_text(f"{line}\n")
@@ -227,7 +229,15 @@ def test_ids_are_what_they_are(line: str, tmp_path: Path) -> None:
         ("src\tdst\tsource\ttarget\n", "line 1: .* several names"),
         ("source\ttarget\n0\ta\tb\n", "line 2: expected 2 columns, as in the header"),
         ('{"source": "a", "target": "b"}\n', "line 1: .*JSON"),
-        ("%%MatrixMarket matrix coordinate\n", r"line 1: .*scipy\.io\.mmread"),
+        ("%%MatrixMarket matrix coordinate\n", r"g\.tsv is not .*scipy\.io\.mmread"),
+        ("*Vertices 2\n1\n2\n*Edges\n1 2\n", "line 1: .* Pajek format"),
+        ("graph [\n node [ id 1 ]\n]\n", "line 1: .* GML format"),
+        ("digraph {\na -> b\n}\n", "line 1: .* DOT format"),
+        ("DL n=2\nformat = edgelist1\n", "line 1: .* UCINET DL format"),
+        (";A;B\nA;0;1\nB;1;0\n", "line 1: .* adjacency matrix"),
+        ("\tA\tB\nA\t0\t1\n", "line 1: .* adjacency matrix"),
+        ("\tb\t0.5\n", "line 1: the source id is empty"),
+        ("a\tb\t0,5\n", "line 1: .*decimal point"),
         ("a b {'weight': x}\n", "line 1: the edge attributes"),
         ("PK\x03\x04", r"g\.tsv is not a file of edges: it is a zip archive"),
     ],
@@ -261,7 +271,16 @@ def _feather(columns: dict[str, Any]) -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("write", [_parquet, _feather])
+def _stream(columns: dict[str, Any]) -> bytes:
+    file = io.BytesIO()
+    table = pa.table(columns)
+    with pa.ipc.new_stream(file, table.schema) as writer:
+        for batch in table.to_batches(1):
+            writer.write_batch(batch)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("write", [_parquet, _feather, _stream])
 @pytest.mark.parametrize(
     "ids",
     [
@@ -285,8 +304,9 @@ def test_tables(write: Any, ids: pa.DataType, tmp_path: Path) -> None:
 def test_columns_of_tables_without_names_are_in_order(tmp_path: Path) -> None:
     (tmp_path / "g").write_bytes(_parquet({"a": [1, 2], "b": [3, 4], "c": [5, 6]}))
     assert read(tmp_path / "g") == [(1, 3, 5.0), (2, 4, 6.0)]
-    (tmp_path / "g").write_bytes(_parquet({"a": [1, 2], "b": ["x", "y"]}))
-    assert read(tmp_path / "g") == [(b"1", b"x", 1.0), (b"2", b"y", 1.0)]
+    for ids in ([1, 2], [1.0, 2.0]):
+        (tmp_path / "g").write_bytes(_parquet({"a": ids, "b": ["x", "y"]}))
+        assert read(tmp_path / "g") == [(b"1", b"x", 1.0), (b"2", b"y", 1.0)]
 
 
 @pytest.mark.parametrize(
@@ -295,7 +315,8 @@ def test_columns_of_tables_without_names_are_in_order(tmp_path: Path) -> None:
         ({"src": ["a", None], "dst": ["b", "c"]}, "row 1, column 'src': .*missing"),
         ({"src": ["a", "b"], "dst": ["b", ""]}, "row 1, column 'dst': .*empty"),
         ({"src": ["a", "b"], "dst": [b"b", b"\xff"]}, "row 1, column 'dst': .*UTF-8"),
-        ({"src": [0.5], "dst": [1]}, "column 'src' must be strings or integers"),
+        ({"src": [0.5], "dst": [1]}, "column 'src': .*0.5"),
+        ({"src": [True], "dst": [1]}, "column 'src' must be strings or integers"),
         ({"src": [1], "dst": [1], "weight": ["x"]}, "'weight' must hold numbers"),
         ({"src": [1, 1], "dst": [1, 2], "w": [1.0, np.nan]}, "row 1: .*finite"),
         ({"src": [1, 1], "dst": [1, 2], "w": [1, None]}, "row 1, column 'w'"),
@@ -312,7 +333,7 @@ def test_wrong_tables(columns: dict[str, Any], message: str, tmp_path: Path) -> 
         read(tmp_path / "g.parquet")
 
 
-@pytest.mark.parametrize("write", [_parquet, _feather])
+@pytest.mark.parametrize("write", [_parquet, _feather, _stream])
 def test_damaged_tables(write: Any, tmp_path: Path) -> None:
     data = write({"src": ["a"] * 99, "dst": ["b"] * 99})
     (tmp_path / "g").write_bytes(data[:-20])

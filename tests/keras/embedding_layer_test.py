@@ -88,15 +88,18 @@ def losses_of(logits, labels=ANSWERS):
 class TestClosedForm:
     """Above a linear model's layer, the worst case in a ball is known."""
 
-    @pytest.mark.parametrize("norm", DUAL)
     @pytest.mark.parametrize(
-        "kind", ["functional", "sequential", "subclassed", "nested"]
+        ("kind", "norm"),
+        [
+            *((kind, "l2") for kind in KINDS),
+            *(("functional", n) for n in ("l1", "infinity")),
+        ],
     )
     def test_evaluation_is_the_worst_case(self, kind, norm):
         base = readers(kind)
         model = adversarial(base, embedding_layer="embedding", adv_grad_norm=norm)
         logs = model.evaluate(TOKENS, ANSWERS, verbose=0, return_dict=True)
-        logits = base.predict(TOKENS, verbose=0)[:, 0]
+        logits = np.asarray(base(TOKENS))[:, 0]
         length = np.linalg.norm(logit_weights(base), DUAL[norm])
         worst = logits - (2 * ANSWERS - 1) * 0.3 * length
         np.testing.assert_allclose(
@@ -285,6 +288,129 @@ class TestPadding:
         np.testing.assert_array_equal(model.predict(TOKENS, verbose=0), expected)
 
 
+class Backbone(keras.Model):
+    """A functional model with a class of its own, as those of keras-hub."""
+
+    def __init__(self, **kwargs):
+        words, kinds, kept = (
+            keras.Input((None,), dtype="int32", name=name)
+            for name in ("token_ids", "segment_ids", "padding_mask")
+        )
+        tokens = keras.layers.Embedding(VOCABULARY, WIDTH, name="token_embedding")(
+            words
+        )
+        segments = keras.layers.Embedding(2, WIDTH, name="segment_embedding")(kinds)
+        hidden = keras.layers.Add()([tokens, segments])
+        hidden = keras.layers.LayerNormalization(name="normalized")(hidden)
+        attended = keras.layers.MultiHeadAttention(1, 2)(
+            hidden, hidden, attention_mask=keras.ops.expand_dims(kept, 1) > 0
+        )
+        hidden = keras.layers.LayerNormalization()(hidden + attended)
+        super().__init__(
+            {"token_ids": words, "segment_ids": kinds, "padding_mask": kept},
+            {"sequence": hidden, "pooled": hidden[:, 0]},
+            **kwargs,
+        )
+
+
+def classifier():
+    """A backbone in a model of the same dict of inputs, padded by one of them."""
+    keras.utils.set_random_seed(2)
+    backbone = Backbone(name="backbone")
+    hidden = keras.layers.Dropout(0.1)(backbone(backbone.input)["pooled"])
+    return keras.Model(backbone.input, keras.layers.Dense(1)(hidden))
+
+
+def padded(padding, rows=slice(None)):
+    tokens = np.pad(TOKENS, [(0, 0), (0, padding)])[rows]
+    mask = (tokens > 0).astype("int32")
+    return {"token_ids": tokens, "segment_ids": 0 * mask, "padding_mask": mask}
+
+
+class TestPaddingOfAFeature:
+    @pytest.mark.parametrize(
+        ("config", "axes"),
+        [
+            ({"random_init": True, "adv_step_size": 0.0, "pgd_epsilon": 0.3}, (1, 2)),
+            ({"standardize_layers": True, "pgd_iterations": 2}, (1, 2)),
+            ({"norm_per_position": True, "objective": "virtual"}, 2),
+        ],
+        ids=str,
+    )
+    def test_is_not_moved_and_does_not_count(self, config, axes):
+        base = classifier()
+        table = base.get_layer("backbone").get_layer("token_embedding")
+        settings = {"embedding_layer": "token_embedding", "pgd_epsilon": 0.3, **config}
+        model = adversarial(base, **settings)
+        expected = None
+        for padding in (0, 3, 20):
+            x = padded(padding)
+            found = model.perturb_on_batch(x, ANSWERS)["token_embedding"]
+            moves = found - np.asarray(table(x["token_ids"]))
+            kept = x["padding_mask"] > 0
+            assert np.all(moves[~kept] == 0)
+            assert np.all(np.abs(moves[kept]).max(-1) > 0)
+            if config.get("standardize_layers"):
+                moves /= np.asarray(table(x["token_ids"]))[kept].std(axis=0)
+            lengths = np.sqrt(np.sum(moves**2, axes))
+            assert np.all(lengths <= 0.3 * (1 + 1e-5))
+            if "random_init" not in config:
+                lengths = lengths[kept] if axes == 2 else lengths
+                np.testing.assert_allclose(lengths, 0.3, rtol=1e-4)
+            if "pgd_iterations" in config:
+                expected = found[kept] if expected is None else expected
+                np.testing.assert_allclose(found[kept], expected, atol=1e-4)
+
+    def test_attacks_leave_it_out(self):
+        base, x = classifier(), padded(3)
+        base.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=True))
+        attack = nsl.attacks.PGD(norm="l2", steps=2)
+        found = attack(
+            base, x, ANSWERS[:, None], epsilon=0.3, layer="token_embedding", seed=0
+        )
+        table = base.get_layer("backbone").get_layer("token_embedding")
+        moves = found - np.asarray(table(x["token_ids"]))
+        assert np.all(moves[x["padding_mask"] == 0] == 0)
+        assert np.all(np.abs(moves[x["padding_mask"] > 0]).max(-1) > 0)
+
+    def test_graph_distances_leave_it_out(self):
+        base = classifier()
+        config = nsl.configs.make_graph_reg_config(
+            max_neighbors=1, multiplier=1.0, embedding_layer="token_embedding"
+        )
+        model = nsl.keras.GraphRegularization(base, config)
+        loss = keras.losses.BinaryCrossentropy(from_logits=True)
+        model.compile("sgd", loss)
+
+        def graph_loss(padding):
+            x = padded(padding, slice(8))
+            rolled = {f"NL_nbr_0_{k}": np.roll(v, 1, 0) for k, v in x.items()}
+            x |= rolled | {"NL_nbr_0_weight": np.ones((8, 1), "float32")}
+            base.set_weights(start)
+            return model.train_on_batch(x, ANSWERS[:8, None], return_dict=True)[
+                "scaled_graph_loss"
+            ]
+
+        start = base.get_weights()
+        alone = graph_loss(0)
+        assert alone > 0
+        np.testing.assert_allclose(graph_loss(5), alone, rtol=1e-5)
+
+    def test_labels_of_tokens_count_as_without_a_term(self):
+        def losses(layer):
+            keras.utils.set_random_seed(2)
+            backbone = Backbone(name="backbone")
+            outputs = keras.layers.Dense(1, name="tags")(
+                backbone(backbone.input)["sequence"]
+            )
+            base = keras.Model(backbone.input, outputs)
+            model = adversarial(base, embedding_layer=layer, multiplier=0.0)
+            y = np.ones((16, LENGTH, 1), "float32")
+            return model.test_on_batch(padded(0), y, return_dict=True)["loss"]
+
+        np.testing.assert_allclose(losses("tags"), losses("normalized"), rtol=1e-6)
+
+
 class TestAgainstACutModel:
     """What users did by hand: the model above the layer, on the layer's outputs."""
 
@@ -371,7 +497,7 @@ class TestSeveral:
         weights = logit_weights(base)
         parts = {"numbers": weights[:3], "cities": weights[3:5], "jobs": weights[5:]}
         joint = np.linalg.norm(np.concatenate([parts[name] for name in used]))
-        logits = base.predict(records, verbose=0)[:, 0]
+        logits = np.asarray(base(records))[:, 0]
         return 0.5 * np.mean(losses_of(logits - (2 * ANSWERS - 1) * length * joint))
 
     @pytest.mark.parametrize("iterations", [1, 3])
@@ -428,7 +554,7 @@ class TestSeveral:
         logs = model.evaluate(X[:16], ANSWERS, verbose=0, return_dict=True)
         top = logit_weights(base)
         both = [np.asarray(base.get_layer("high").kernel) @ top, top]
-        logits = base.predict(X[:16], verbose=0)[:, 0]
+        logits = np.asarray(base(X[:16]))[:, 0]
         worst = logits - (2 * ANSWERS - 1) * 0.3 * np.linalg.norm(np.concatenate(both))
         np.testing.assert_allclose(
             logs["scaled_adversarial_loss"], 0.5 * np.mean(losses_of(worst)), 1e-5
@@ -636,7 +762,11 @@ def used(function):
 IMAGES = _RANDOM.normal(size=(16, 4, 4, 1)).astype("float32")
 
 
-def two_towers():
+class Towers(keras.Model):
+    """A functional model with a class of its own."""
+
+
+def two_towers(nested=False):
     """A text and an image, whose tower does not depend on the words."""
     keras.utils.set_random_seed(3)
     tokens = keras.Input((LENGTH,), dtype="int32", name="tokens")
@@ -649,7 +779,16 @@ def two_towers():
     seen = keras.layers.Dropout(0.5)(keras.layers.Flatten()(seen))
     seen = shared(keras.layers.Dense(WIDTH)(seen))
     joined = keras.layers.Concatenate()([text, seen, keras.ops.tanh(text * seen)])
-    return keras.Model([tokens, image], keras.layers.Dense(1)(joined))
+    logit = keras.layers.Dense(1)
+    if not nested:
+        return keras.Model([tokens, image], logit(joined))
+    inputs = {"image": image, "tokens": tokens}
+    backbone = Towers(inputs, {"joined": joined, "text": text})
+    text = {
+        "image": keras.Input((4, 4, 1)),
+        "tokens": keras.Input((LENGTH,), None, "int32"),
+    }
+    return keras.Model([text["tokens"], text["image"]], logit(backbone(text)["joined"]))
 
 
 class Opaque(keras.Model):
@@ -668,7 +807,8 @@ class TestSideBranches:
         ("way", "config"),
         [
             ("graph", {"pgd_epsilon": 0.5}),
-            ("graph", {"embedding_layer": ["embedding", "reads"]}),
+            ("nested", {"embedding_layer": ["embedding", "reads"]}),
+            ("nested", {"pgd_epsilon": 0.5}),
             ("graph", {"objective": "virtual", "start_epoch": 1}),
             ("eager", {"mode": "replace"}),
             ("xla", {"random_init": True, "pgd_epsilon": 0.4}),
@@ -679,9 +819,8 @@ class TestSideBranches:
         settings = {"embedding_layer": "embedding", "pgd_iterations": 3, **config}
 
         def trained(wrap):
-            model = adversarial(
-                wrap(two_towers()), jit_compile=way == "xla", **settings
-            )
+            base = wrap(two_towers(nested=way == "nested"))
+            model = adversarial(base, jit_compile=way == "xla", **settings)
             model.run_eagerly = way == "eager"
             model.fit(
                 [TOKENS, IMAGES],
@@ -696,9 +835,11 @@ class TestSideBranches:
         expected = trained(Opaque)
         assert_weights_equal(trained(lambda base: base), expected, 1e-4)
 
+    @pytest.mark.parametrize("nested", [False, True])
     @pytest.mark.parametrize("shares", [True, False])
-    def test_run_outside_of_the_loop(self, shares):
-        base = two_towers() if shares else Opaque(two_towers())
+    def test_run_outside_of_the_loop(self, shares, nested):
+        base = two_towers(nested)
+        base = base if shares else Opaque(base)
         model = adversarial(base, embedding_layer="embedding", pgd_iterations=5)
         batch = ([tf.constant(TOKENS), tf.constant(IMAGES)], tf.constant(ANSWERS))
         model.train_on_batch(*batch)
@@ -711,6 +852,21 @@ class TestSideBranches:
         }
         assert "MatMul" in needed
         assert ("Conv2D" in needed) is not shares
+
+    def test_a_graph_term_compares_one(self):
+        base = two_towers()
+        graph_config = nsl.configs.make_graph_reg_config(
+            max_neighbors=1, multiplier=0.1, embedding_layer="sees"
+        )
+        model = adversarial(
+            nsl.keras.GraphRegularization(base, graph_config),
+            embedding_layer="embedding",
+            pgd_iterations=3,
+        )
+        x = {"tokens": TOKENS, "image": IMAGES, "NL_nbr_0_weight": np.ones((16, 1))}
+        x |= {"NL_nbr_0_tokens": TOKENS[::-1], "NL_nbr_0_image": IMAGES[::-1]}
+        logs = model.train_on_batch(x, ANSWERS[:, None], return_dict=True)
+        assert logs["scaled_graph_loss"] > 0
 
 
 class TestHiddenLayerOfNumbersContract(StepContract):

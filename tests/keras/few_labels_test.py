@@ -14,6 +14,7 @@ from sklearn.neighbors import kneighbors_graph
 import nsl
 from nsl.data.walks import teleport_of_size
 from nsl.keras import few_labels
+from nsl.keras.node_labels import NodeLabels
 
 SHORT = few_labels.Settings(
     teleport=0.3,
@@ -23,7 +24,9 @@ SHORT = few_labels.Settings(
     walks=2,
     hops=3,
     input_dropout=0.0,
+    consistency=0.0,
 )
+CONSISTENT = dataclasses.replace(SHORT, consistency=1.0)
 NODES, CLASSES, WORDS = 60, 3, 8
 
 
@@ -136,7 +139,7 @@ class TestBalance:
         monkeypatch.setattr(keras.optimizers, "Adam", keras.optimizers.SGD)
         kind = np.where(np.arange(NODES) % 6 == 0, 1, 0)
         kind[:2] = 2
-        settings = dataclasses.replace(SHORT, teacher_steps=2, learning_rate=1.0)
+        settings = dataclasses.replace(CONSISTENT, teacher_steps=2, learning_rate=1.0)
         kernel = np.array([[1, 0], [0, 2], [0, 0]], np.float32)
 
         def moved(power: float) -> np.ndarray:
@@ -216,13 +219,11 @@ class TestFit:
         assert whole > 0.7
         assert accuracy(graph, teacher=False) > 0.75
 
-    def test_the_stages_one_by_one_give_the_same(
-        self, data: Data, weights: np.ndarray
-    ) -> None:
+    def test_the_stages_one_by_one_give_the_same(self, data: Data) -> None:
         model = make_model()
         start = model.get_weights()
         answers = few_labels.teach(
-            model, data.graph, data.x, data.y, data.labeled, settings=SHORT, seed=0
+            model, data.graph, data.x, data.y, data.labeled, settings=CONSISTENT, seed=0
         )
         np.testing.assert_allclose(answers.sum(axis=1), 1, rtol=1e-5)
         taught = np.concatenate([part.ravel() for part in model.get_weights()])
@@ -233,8 +234,11 @@ class TestFit:
         weight = few_labels.balance(soft, shares, SHORT.balance)
         few_labels.distill(model, data.x, soft, weight, settings=SHORT, seed=0)
         distilled = np.concatenate([part.ravel() for part in model.get_weights()])
-        np.testing.assert_array_equal(weights, distilled)
-        np.testing.assert_array_equal(fitted(data, distillation=False), taught)
+        chosen = {"settings": CONSISTENT}
+        np.testing.assert_array_equal(fitted(data, **chosen), distilled)
+        np.testing.assert_array_equal(
+            fitted(data, distillation=False, **chosen), taught
+        )
 
     def test_one_step_of_distillation_by_hand(self, data: Data) -> None:
         model = make_model()
@@ -309,6 +313,65 @@ class TestRules:
             for each in (None, teleport)
         )
         np.testing.assert_array_equal(by_rule, by_hand)
+
+    def test_without_validation_nodes_the_trainings_are_averaged(
+        self, data: Data
+    ) -> None:
+        def taught(settings: few_labels.Settings) -> tuple[np.ndarray, np.ndarray]:
+            model = make_model()
+            answers = few_labels.teach(
+                model,
+                data.graph,
+                data.x,
+                data.y,
+                data.labeled,
+                settings=settings,
+                seed=0,
+            )
+            logs = np.log(model.predict(data.x, verbose=0))
+            return answers, nsl.data.propagate(data.graph, logs, teleport=0.3, hops=3)
+
+        (_, supervised), (answers, consistent) = map(taught, (SHORT, CONSISTENT))
+        assert np.abs(supervised - consistent).max() > 1e-3
+        mean = np.exp((supervised + consistent) / 2)
+        mean /= mean.sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(answers, mean, rtol=1e-4)
+
+    def test_a_misleading_graph_is_not_used(self, data: Data) -> None:
+        x = np.eye(CLASSES, WORDS, dtype=np.float32)[data.y]
+        sources = np.arange(NODES)
+        unlike = nsl.data.Graph((sources, (sources + 1) % NODES), undirected=True)
+        settings = dataclasses.replace(SHORT, teacher_steps=40, learning_rate=0.1)
+        # Too few edges join known labels to measure homophily.
+        validation = (np.arange(NODES) >= 20) & (np.arange(NODES) % 10 == 0)
+        alone, misled = (
+            few_labels.teach(
+                make_model(),
+                graph,
+                x,
+                data.y,
+                data.labeled,
+                validation=validation,
+                settings=settings,
+                seed=0,
+            )
+            for graph in (None, unlike)
+        )
+        np.testing.assert_array_equal(misled, alone)
+        assert (alone.argmax(axis=1) == data.y).all()
+
+    def test_each_class_counts_equally_in_the_choice(self) -> None:
+        y = np.array([0, 0, 0, 1, 1, 1, 0])
+        weight = np.array([1, 1, 0, 1, 1, 0, 0])
+        validation = np.array([0, 0, 1, 0, 0, 0, 1], bool)
+        labels = NodeLabels.of(y, weight, validation, 7, 3)
+        right = np.array([0.8, 0.5, 0.9, 0.6, 0.3, 0.1, 0.7])
+        probabilities = np.full((7, 3), 0.05, np.float32)
+        probabilities[np.arange(7), y] = right
+        logs = np.log(right)
+        first = (logs[[0, 1]].mean() + logs[2] + logs[6]) / 3
+        expected = (first + logs[[3, 4]].mean()) / 2
+        assert few_labels._likelihood(probabilities, labels) == pytest.approx(expected)
 
     @pytest.mark.parametrize("right", [True, False])
     def test_validation_nodes_choose_the_stage(

@@ -7,8 +7,8 @@ import tensorflow as tf
 
 import nsl
 from tests.keras.contract import WrapperContract
-from tests.keras.contract.base import SAMPLES, X, Y, mlp
-from tests.keras.contract.state import StateContract
+from tests.keras.contract.base import SAMPLES, X, Y, mlp, renewed
+from tests.keras.contract.state import PassesContract
 from tests.keras.contract.weights import WeightsContract
 
 
@@ -44,7 +44,7 @@ class TestContract(WrapperContract):
         return neighbors_of(x, 2)
 
 
-class TestContrastiveContract(WeightsContract, StateContract):
+class TestContrastiveContract(WeightsContract, PassesContract):
     term_metric = "scaled_graph_loss"
     term_is_weighted = False
     objective = "contrastive"
@@ -97,7 +97,10 @@ class TestGraphLoss:
             if structure == "list":
                 outputs = list(outputs.values())
             model = wrapped(keras.Model(inputs, outputs), output_name=output_name)
-            model.compile(loss=["mse", "mse"] if structure == "list" else {"a": "mse"})
+            model.compile(
+                loss=["mse", "mse"] if structure == "list" else {"a": "mse"},
+                run_eagerly=output_name is not None,
+            )
             batch = neighbors_of({"x": X}, 2)
             y = {"a": X[:, :2], "b": X[:, :2]}
             y = list(y.values()) if structure == "list" else y
@@ -118,7 +121,7 @@ class TestGraphLoss:
             garbage[f"NL_nbr_{i}_x"] = np.where(masked, 1e3, batch[f"NL_nbr_{i}_x"])
         weights = []
         for x in (batch, garbage):
-            model = wrapped()
+            model = renewed(wrapped)
             model.fit(x, Y, verbose=0, shuffle=False)
             weights.append(model.get_weights())
         for left, right in zip(*weights, strict=True):
@@ -202,10 +205,12 @@ class TestPackedRecords:
             "NL_num_nbrs": np.full((SAMPLES, 1), 2),
             "id": np.arange(SAMPLES)[:, None],
         }
-        plain, full = wrapped(), wrapped()
+        plain = renewed(wrapped)
         plain.fit(batch, Y, shuffle=False, verbose=0)
+        expected = plain.get_weights()
+        full = wrapped()
         full.fit(batch | beside, Y, shuffle=False, verbose=0)
-        for left, right in zip(full.get_weights(), plain.get_weights(), strict=True):
+        for left, right in zip(full.get_weights(), expected, strict=True):
             np.testing.assert_allclose(left, right, atol=1e-6)
         np.testing.assert_allclose(
             full.predict(batch | beside, verbose=0), full.predict(X, verbose=0)

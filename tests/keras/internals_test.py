@@ -71,7 +71,7 @@ def test_call_context_args():
     known = keras_internals.keywords_of_call(sequential)
     assert known == {"mask", "training", "mode"}
     known = keras_internals.keywords_of_call(Named())
-    assert known - {"training"} == {"mode", "factor"}  # type: ignore[operator]
+    assert known - {"training"} == {"mode", "factor"}
     assert keras_internals.keywords_of_call(OfAny()) is None
 
 

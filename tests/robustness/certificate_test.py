@@ -73,7 +73,7 @@ class TestOutputs:
         model = keras.Model(inputs, outputs)
         report = evaluate(model, y={"a": Y, "b": Y})
         parts = [part.certified for part in report.parts.values()]
-        np.testing.assert_array_equal(report.certified, parts[0] & parts[1])  # type: ignore[operator]
+        np.testing.assert_array_equal(report.certified, parts[0] & parts[1])
         chosen = evaluate(model, output="b")
         np.testing.assert_array_equal(chosen.certified, parts[1])
 

@@ -18,6 +18,9 @@ IDS = [f"é{i}" for i in range(NODES)]
 LABELS = ["a", "b", None, "a"] * (NODES // 4)
 
 
+ID_FILES = ("ids.npy", "ids.txt", "utf16.txt")
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the same embeddings in files of all kinds."""
@@ -34,9 +37,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(path / "rest.npy", np.asfortranarray(VECTORS[25:]))
     np.save(path / "ids.npy", IDS)
     (path / "ids.txt").write_text("".join(f"{node}\n" for node in IDS))
+    # As Windows saves "Unicode text".
+    (path / "utf16.txt").write_text("\n".join(IDS), encoding="utf-16", newline="\r\n")
     lists = pa.FixedSizeListArray.from_arrays(VECTORS.reshape(-1), 4)
     table = pa.table({"y": LABELS, "embedding": lists, "id": IDS})
     feather.write_feather(table, path / "x.arrow")
+    views = pa.array(VECTORS.tolist(), pa.list_view(pa.float32()))
+    tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(VECTORS)
+    for name, column in (("views", views), ("tensors", tensors)):
+        table_of = table.set_column(1, "embedding", column)
+        with pa.ipc.new_stream(path / f"{name}.arrow", table_of.schema) as writer:
+            writer.write_table(table_of)
     parquet.write_table(
         table.set_column(1, "embedding", [VECTORS.tolist()]),
         path / "x.parquet",
@@ -55,13 +66,13 @@ def _graph(folder: Path, embeddings: Any, **options: Any) -> bytes:
 def test_any_file_or_array_gives_the_same_graph(folder: Path) -> None:
     expected = _graph(folder, folder / "x.tfr")
     assert expected.count(b"\n") > 20
-    for name in ("x.parquet", "x.arrow"):
+    for name in ("x.parquet", "x.arrow", "views.arrow", "tensors.arrow"):
         assert _graph(folder, folder / name) == expected
     # An id that stands in an earlier input too is left out.
     overlapping = [folder / "first.arrow", folder / "rest.arrow"]
     assert _graph(folder, overlapping) == expected
     files = [folder / "first.npy", folder / "rest.npy"]
-    for ids in (IDS, np.array(IDS), folder / "ids.npy", str(folder / "ids.txt")):
+    for ids in (IDS, np.array(IDS), *map(folder.joinpath, ID_FILES)):
         assert _graph(folder, VECTORS, ids=ids) == expected
         assert _graph(folder, folder / "x.npy", ids=ids) == expected
         assert _graph(folder, files, ids=ids) == expected
@@ -127,7 +138,7 @@ def test_the_command_takes_ids(folder: Path) -> None:
         (VECTORS, {"ids": ["a\tb", *IDS[1:]]}, "contains a tab"),
         (VECTORS, {"label_feature_name": "y"}, "label_feature_name='y' needs files"),
         ("x.npy", {"label_feature_name": "y"}, "x.npy is an array"),
-        ("x.npy", {"ids": IDS[1:]}, "x.npy has more rows than there are ids left"),
+        ("x.npy", {"ids": IDS[1:]}, "x.npy, row 39: there are more rows than ids"),
         ("first.npy", {"ids": IDS}, "arrays, 25, but have 40"),
         ("x.arrow", {"ids": IDS}, "arrays, 0, but have 40"),
         (
@@ -137,7 +148,7 @@ def test_the_command_takes_ids(folder: Path) -> None:
         ),
         (["x.npy", "x.npy"], {"ids": [*IDS, *IDS]}, "is duplicated"),
         (["first.npy", "three.npy"], {}, "three.npy, row 0: .* 3 values, .* 4"),
-        ("objects.npy", {}, "objects.npy is not an array of numbers"),
+        ("objects.npy", {}, "objects.npy cannot be read as an array: .*objects"),
         ("x.npz", {}, "x.npz is not a TFRecord file: it is a zip archive"),
         ("x.parquet", {"embedding_feature_name": "v"}, "no column 'v'; .* 'id'"),
         ("x.parquet", {"embedding_feature_name": "id"}, "'id' must hold lists of num"),

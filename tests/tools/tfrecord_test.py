@@ -136,6 +136,7 @@ def test_what_tensorflow_compresses(compression: str, tmp_path: Path) -> None:
         (b"PAR1" + bytes(20), "a Parquet file"),
         (b"\x93NUMPY" + bytes(20), r"a NumPy array \(\.npy\)"),
         (b"PK\x03\x04" + bytes(20), "a zip archive"),
+        (b"id,embedding\na,0.5\n", "text"),
     ],
 )
 def test_other_files_are_named(content: bytes, name: str, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What the contract tests share: data, base models, and the wrapper under test."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -76,12 +77,11 @@ class ContractBase:
         """What `compiled()` gives, made and traced once for all tests of the class."""
         if not self.draws_alike:  # The state of its generator is not among the weights.
             return self.compiled()
-        model, weights = _made_once(type(self))
-        model.set_weights(weights)
-        model.optimizer.iterations.assign(0)
-        # Before 3.15, Keras does not do so for single batches.
-        model.reset_metrics()
-        return model
+        return renewed(self._make)
+
+    @classmethod
+    def _make(cls) -> Any:
+        return cls().compiled()
 
     def trained_weights(self, base: keras.Model | None = None, **fit_args: Any) -> Any:
         """The weights after wrapping, compiling and training."""
@@ -90,9 +90,24 @@ class ContractBase:
         return model.get_weights()
 
 
+def renewed(make: Callable[[], Any]) -> Any:
+    """What `make()` gives, made and traced once for all who ask for it.
+
+    It begins anew: with its first weights, an optimizer without a past, metrics of
+    nothing. Whoever asks next takes it away. Not for optimizers with slots, nor for
+    models whose state is not among their weights.
+    """
+    model, weights = _made_once(make)
+    model.set_weights(weights)
+    model.optimizer.iterations.assign(0)
+    # Before 3.15, Keras does not do so for single batches.
+    model.reset_metrics()
+    return model
+
+
 @functools.cache
-def _made_once(contract: type[ContractBase]) -> tuple[Any, list[np.ndarray]]:
-    model = contract().compiled()
+def _made_once(make: Callable[[], Any]) -> tuple[Any, list[np.ndarray]]:
+    model = make()
     return model, model.get_weights()
 
 
