@@ -26,7 +26,8 @@ def largest_difference(folder: Path) -> float:
 def main() -> None:
     folder = Path(sys.argv[1])
     raw = np.loadtxt(folder / "test.csv", np.float32, delimiter=",")
-    served = tf.saved_model.load(str(folder / "saved_model")).serve(raw).numpy()
+    saved_model = tf.saved_model.load(str(folder / "saved_model"))
+    served = saved_model.serve(raw).numpy()
     model = keras.models.load_model(folder / "model.keras")
     np.testing.assert_allclose(model.predict(raw, verbose=0), served, atol=1e-6)
     assert "nsl" not in sys.modules

@@ -1,6 +1,7 @@
 """What all tests share: quiet TensorFlow on two devices, golden figures."""
 
 import functools
+import gc
 import json
 import os
 from pathlib import Path
@@ -29,6 +30,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # First the jobs of several processes, for which one worker waits a minute or two:
     # begun last, they are what the other worker waits for with nothing to do.
     items.sort(key=lambda item: item.path.name != "multi_worker_test.py")
+
+
+def pytest_collection_finish() -> None:
+    # What lives as long as the process need not be searched for garbage, and models
+    # and graphs make so many objects that the default thresholds cost time.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 10, 10)
 
 
 @functools.cache

@@ -68,22 +68,22 @@ class BatchPart:
         """Returns the size of each piece of a full batch, or None if sizes differ."""
         return None if batch_size % self.replicas else batch_size // self.replicas
 
-    def piece(
-        self, index: tf.Tensor, batch_size: int, samples: int
+    def pieces(
+        self, indices: tf.Tensor, batch_size: int, samples: int
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Returns one of the pieces that this pipeline yields in an epoch.
+        """Returns pieces that this pipeline yields in an epoch.
 
         Args:
-          index: The index of the piece in this pipeline, int64.
+          indices: The indices of the pieces in this pipeline, int64.
           batch_size: The number of samples in a full batch.
           samples: The number of samples in an epoch.
 
         Returns:
-          The index of the piece among those of all pipelines, and the first sample of
-          the epoch in it and the one after its last; int64 scalars.
+          The index of each piece among those of all pipelines, and the first sample of
+          the epoch in it and the one after its last; int64 of the shape of `indices`.
         """
-        batch = index // self.local
-        replica = self.first + tf.math.floormod(index, self.local)
+        batch = indices // self.local
+        replica = self.first + tf.math.floormod(indices, self.local)
         start = batch * batch_size
         size: Any = tf.minimum(tf.constant(batch_size, tf.int64), samples - start)
         return (

@@ -16,6 +16,10 @@ from nsl.data.powers import at_least_one
 from nsl.data.sampling import Sampling, choose_neighbors
 from nsl.data.sparse_matrices import is_sparse_matrix
 
+# Neighbors are chosen for several batches at once, as TensorFlow ops on few numbers are
+# slow: about this many candidates, which take 1 MB per column.
+_CANDIDATES_AT_ONCE = 1 << 17
+
 
 def neighbor_dataset(
     graph: Graph,
@@ -150,6 +154,11 @@ def neighbor_dataset(
     # If all batches are full, every shape is static.
     only_full = drop_remainder or samples % batch_size == 0
     piece_size = part.piece_size(batch_size) if only_full else None
+    largest_piece = -(-batch_size // part.replicas)
+    candidates = np.diff(graph.row_splits)[rows].sum() / samples
+    pieces_at_once = max(
+        1, int(_CANDIDATES_AT_ONCE / (largest_piece * max(candidates, count)))
+    )
 
     # No AutoGraph: there is nothing to convert, and trying takes half a second.
     @tf.autograph.experimental.do_not_convert
@@ -161,34 +170,49 @@ def neighbor_dataset(
             )
 
         @tf.autograph.experimental.do_not_convert
-        def places_and_seed(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            piece, start, end = part.piece(index, batch_size, samples)
-            places = tf.ensure_shape(order[start:end], [piece_size])
-            return places, tf.stack([epoch_seed, 1 + piece])
+        def choose(indices: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            """Chooses the neighbors of several pieces, padded to the largest one."""
+            pieces, starts, ends = part.pieces(indices, batch_size, samples)
+            places = starts[:, tf.newaxis] + tf.range(largest_piece, dtype=tf.int64)
+            places = tf.gather(order, tf.minimum(places, samples - 1))
+            nodes = tf.gather(row_tensor, places)
+            neighbors, weights = choose_neighbors(
+                row_splits,
+                edge_targets,
+                edge_weights,
+                tf.reshape(nodes, [-1, *(rows.shape[1:] or [1])]),
+                count,
+                sampling,
+                tf.stack([epoch_seed, 1 + pieces[0]]),
+            )
+            shape = [-1, largest_piece, count]
+            neighbors = tf.reshape(neighbors, [*shape, *rows.shape[1:]])
+            neighbors = tf.experimental.numpy.moveaxis(neighbors, 2, 1)
+            weights = tf.transpose(tf.reshape(weights, shape), [0, 2, 1])
+            weights = tf.expand_dims(weights, -1)
+            return places, ends - starts, nodes, neighbors, weights
 
-        return tf.data.Dataset.range(steps * part.local).map(places_and_seed)
+        indices = tf.data.Dataset.range(steps * part.local).batch(pieces_at_once)
+        return indices.map(choose, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
 
     @tf.autograph.experimental.do_not_convert
-    def batch(places: tf.Tensor, batch_seed: tf.Tensor) -> Any:
-        nodes = tf.gather(row_tensor, places)
-        sample_nodes = nodes if nodes.shape.rank == 2 else nodes[:, tf.newaxis]
-        neighbors, weights = choose_neighbors(
-            row_splits,
-            edge_targets,
-            edge_weights,
-            sample_nodes,
-            count,
-            sampling,
-            batch_seed,
-        )
-        if nodes.shape.rank == 1:
-            neighbors = neighbors[:, :, 0]
+    def batch(
+        places: tf.Tensor,
+        size: tf.Tensor,
+        nodes: tf.Tensor,
+        neighbors: tf.Tensor,
+        weights: tf.Tensor,
+    ) -> Any:
+        if piece_size is None:
+            places, nodes = places[:size], nodes[:size]
+            neighbors, weights = neighbors[:, :size], weights[:, :size]
         x = {name: gather(feature, nodes) for name, feature in tensors.items()}
         prefix, suffix = neighbor_config.prefix, neighbor_config.weight_suffix
-        for i in range(count):
+        neighbor_weights = tf.unstack(weights)
+        for i, neighbor in enumerate(tf.unstack(neighbors)):
             for name, feature in tensors.items():
-                x[f"{prefix}{i}_{name}"] = gather(feature, neighbors[:, i])
-            x[f"{prefix}{i}{suffix}"] = weights[:, i : i + 1]
+                x[f"{prefix}{i}_{name}"] = gather(feature, neighbor)
+            x[f"{prefix}{i}{suffix}"] = neighbor_weights[i]
         if labels is None:
             return x
         y, w = tf.nest.map_structure(lambda t: tf.gather(t, places), target_tensors)

@@ -539,7 +539,7 @@ def _teach(
             "rows. Pass the ids of all nodes to the graph."
         )
     validates = len(labels.validation) > 0
-    walks, teleport = None, 1.0
+    walks = None
     if graph is not None:
         teleport = (
             teleport_of_size(graph, settings.hops)
@@ -555,18 +555,20 @@ def _teach(
         return _Teaching(network, labels, walks, chosen).train()
 
     candidates = []
-    if validates and walks is not None:
+    if walks and validates:
         candidates.append(trained(None, 0.0))
     taught = [trained(walks, each) for each in sorted({0.0, settings.consistency})]
-    for each in _TELEPORTS if validates and graph is not None else (teleport,):
-        if graph is None:
-            smooth = taught
-        else:
-            smooth = [
+    smoothed = [taught]
+    if graph is not None:
+        smoothed = [
+            [
                 propagate(graph, logs, teleport=each, hops=settings.hops)
                 for logs in taught
             ]
-        candidates += [*smooth, np.mean(smooth, axis=0)]
+            for each in (_TELEPORTS if validates else (teleport,))
+        ]
+    for group in smoothed:
+        candidates += [*group, np.mean(group, axis=0)]
     if not validates:
         return _softmax(candidates[-1])
     likelihoods = [
@@ -574,7 +576,7 @@ def _teach(
         for each in candidates
     ]
     best = int(np.argmax(likelihoods))
-    if walks is not None and best == 0:
+    if walks and best == 0:
         logging.warning(
             "Validation nodes are predicted better without the graph: it is not used "
             "for soft labels."

@@ -16,6 +16,7 @@ from nsl.robustness.gallery import from_json, to_json
 
 _OUTPUT_TOLERANCE = 1e-4
 _LONG = 200
+_DIGEST = "[0-9a-f]{64}"
 
 
 def settings_of(value: Any) -> str:
@@ -50,11 +51,6 @@ def _stable(value: Any) -> Any:
         f"{type(value).__qualname__} {value!r}. Use a plain function or an attrs "
         "class, or omit resume."
     )
-
-
-def _is_digest(text: Any) -> bool:
-    """Returns whether a text is a digest, which is not worth showing."""
-    return isinstance(text, str) and re.fullmatch("[0-9a-f]{64}", text) is not None
 
 
 class Checkpoint:
@@ -116,10 +112,13 @@ class Checkpoint:
         ):
             different.append("model (its outputs for the first examples)")
         if different:
+            # Data and digests are not worth showing.
+            hidden = {"x", "y"} | {key for key in different if key not in then}
+            hidden |= {k for k, v in then.items() if re.fullmatch(_DIGEST, str(v))}
             described = ", ".join(
-                f"{key} (then {then[key]!r}, now {now[key]!r})"
-                if key in then and key not in ("x", "y") and not _is_digest(then[key])
-                else key
+                key
+                if key in hidden
+                else f"{key} (then {then[key]!r}, now {now[key]!r})"
                 for key in different
             )
             raise ValueError(

@@ -113,10 +113,9 @@ def evaluate_robustness(
         callable with the arguments of `nsl.attacks.Attack`. With a loss, the suites are
         Auto-PGD and Square on that loss; for a model that outputs only class labels,
         HopSkipJump.
-      bounds: The pair (low, high) of valid feature values, each a number, an array, or
-        a structure of them keyed by feature. None sets no bounds.
-      feature_mask: Features with factor 0 are not perturbed; a number, an array, or a
-        structure of them keyed by feature.
+      bounds: The pair (low, high) of valid feature values; like `feature_mask`, `grid`
+        and `layer`, as in `nsl.attacks.Attack`.
+      feature_mask: Features with factor 0 are not perturbed.
       grid: The spacing of valid values, such as 1/255 for 8-bit images.
       from_logits: Whether the model outputs logits. None detects it; the report says
         how.
@@ -132,9 +131,7 @@ def evaluate_robustness(
         example. For several outputs, a dict of them. None infers it from the compiled
         loss of a Keras model, or assumes one class per example; the report says which.
       layer: The name of a layer of a Keras model, or several, whose outputs to perturb
-        instead of the features. Epsilons, bounds and `feature_mask` then apply to these
-        outputs; positions that the layer masks as padding are not perturbed. There may
-        be no input, such as a text, that produces the perturbed outputs.
+        instead of the features.
       batch_size: The number of examples per batch. None leaves it to the attacks.
       seed: Determines all random numbers of the attacks.
       cascade: Whether each attack runs only on examples that are still robust after the

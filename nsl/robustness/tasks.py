@@ -320,9 +320,11 @@ def _default(
     labels = np.asarray(y)
     if shape is None or labels.dtype.kind not in "iufb":
         return None, ""
-    name = _loss_name(model.model)
+    loss = getattr(model.model, "loss", None)
+    name = getattr(loss, "name", None) or getattr(loss, "__name__", None) or loss
+    name = name.lower() if isinstance(name, str) else ""
     if len(shape) > 2 and labels.shape == shape[:-1]:
-        ignore = getattr(getattr(model.model, "loss", None), "ignore_class", None)
+        ignore = getattr(loss, "ignore_class", None)
         return ShareRight(0.5, ignore), (
             "An example counts as correct if at least half of its pixels or steps "
             f"are: criterion=nsl.robustness.ShareRight(0.5, ignore={ignore})."
@@ -344,12 +346,6 @@ def _default(
             f"{shape[1]} labels are, with threshold {criterion.threshold:g}."
         )
     return None, ""
-
-
-def _loss_name(model: Any) -> str:
-    loss = getattr(model, "loss", None)
-    name = getattr(loss, "name", None) or getattr(loss, "__name__", None) or loss
-    return name.lower() if isinstance(name, str) else ""
 
 
 def _floats(values: Any) -> tf.Tensor:

@@ -30,12 +30,22 @@ def _on_grid(values: np.ndarray, grid: Any) -> np.ndarray:
     return np.abs(steps - np.round(steps)) < 1e-3
 
 
+# Every attack, and every norm with one that follows gradients and one that does not.
 CASES = [
-    (name, norm)
-    for name in KINDS
-    for norm in ORDERS
-    if (name, norm) != ("hopskipjump", "l1")
+    *(("pgd", norm) for norm in ORDERS),
+    ("square", "l1"),
+    ("square", "infinity"),
+    ("hopskipjump", "l2"),
+    ("fgsm", "l2"),
+    ("mifgsm", "l1"),
+    ("autopgd", "infinity"),
+    ("fab", "l2"),
 ]
+
+
+def test_every_attack_and_norm_is_among_the_cases() -> None:
+    assert {name for name, _ in CASES} == set(KINDS)
+    assert {norm for _, norm in CASES} == set(ORDERS)
 
 
 @pytest.mark.parametrize(("name", "norm"), CASES)

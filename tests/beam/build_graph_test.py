@@ -169,6 +169,16 @@ def test_what_only_the_local_tool_does(tmp_path: Path) -> None:
         assert not (tmp_path / output).exists()
 
 
+def test_an_id_that_no_line_can_hold(tmp_path: Path) -> None:
+    table = pa.table({"id": ["a", "b\tc"], "embedding": [[1.0]] * 2})
+    parquet.write_table(table, tmp_path / "x.parquet")
+    with pytest.raises(ValueError, match=r"x\.parquet, row 1: .*'b\\tc' .* tab"):
+        nsl.beam.build_graph(
+            tmp_path / "x.parquet", tmp_path / "out", pipeline_options=OPTIONS
+        )
+    assert not (tmp_path / "out").exists()
+
+
 def test_files_of_different_dimensions(tmp_path: Path) -> None:
     inputs = [
         write_vectors(tmp_path / "a", np.ones((1, 2))),

@@ -1,12 +1,14 @@
 """benchmarks/results.py, and the page that it fills."""
 
 import re
+from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import results
-from results import import_module, pictures
+from results import import_module
 
 from nsl.robustness.report import AttackResult, RobustnessReport
 
@@ -61,60 +63,98 @@ def test_data_that_is_missing_leaves_an_example_out(
     assert results.find_data(imdb, tmp_path) == tmp_path
 
 
-def _drawn(path: Path) -> bool:
-    return path.stat().st_size > 20_000
+FIGURES = [
+    {
+        "5 labels a class": [50.0, 60.0, 70.0, 80.0],
+        "20 labels a class": [40.0, 80.0, 90.0, 80.0],
+        "robust accuracy": [40.0, 80.0, 90.0, 80.0],
+    }
+] * 2
 
 
-FIGURES = [{"one": [50.0, 60.0, 70.0], "robust accuracy": [40.0, 80.0, 90.0]}] * 2
-IMAGES = np.zeros((10, 8, 8))
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, list[float]]]:
+    """Figures that are in place of those that take hours."""
+    figures = [dict(found) for found in FIGURES]
+    monkeypatch.setattr(results, "_figures", lambda *_, **__: figures)
+    return figures
 
 
-def test_the_pictures_of_images_are_drawn(tmp_path: Path) -> None:
-    names, answers = ("plain", "PGD training", "TRADES"), [np.arange(10)] * 3
-    shown = names, IMAGES, [IMAGES] * 3, answers, "title"
-    pictures.mnist(tmp_path / "mnist.png", FIGURES, *shown)
-    curves = [{0.0: 99.0, 0.3: 50.0}] * 3
-    path = tmp_path / "robust.png"
-    pictures.robust_mnist(path, FIGURES, *shown, curves, 0.3, "title")
-    assert _drawn(tmp_path / "mnist.png")
-    assert _drawn(path)
+@pytest.fixture
+def mnist_file(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    arrays = {f"x_{part}": rng.integers(256, size=(20, 28, 28)) for part in PARTS}
+    arrays |= {f"y_{part}": np.arange(20) % 10 for part in PARTS}
+    np.savez(tmp_path / "mnist.npz", **arrays)
+    return tmp_path / "mnist.npz"
 
 
-def test_the_pictures_of_bars_are_drawn(tmp_path: Path) -> None:
-    errors = np.arange(30.0)
-    path = tmp_path / "tables.png"
-    pictures.tables(path, FIGURES, errors, [errors] * 2, [errors + 1] * 2, 60.0)
-    assert _drawn(path)
-    example = import_module("time_series")
-    series, kinds = example.make_series(60, seed=0)
-    names, graph = (
-        [example.KINDS[kind] for kind in kinds],
-        example.make_graph(series, 2),
+PARTS = ("train", "test")
+
+
+def check(
+    example: Callable[[Path, Path | None], str], folder: Path, data: Path | None
+) -> None:
+    """Draws all pictures of an example, and writes its table."""
+    assert "20 labels a class" in example(folder, data)
+    [one] = [each for each in results.EXAMPLES if each.run is example]
+    for picture in one.pictures:
+        assert (folder / picture).stat().st_size > 20_000
+
+
+@pytest.mark.usefixtures("figures")
+def test_tables_and_pictures_without_a_data_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = import_module("tables")
+    monkeypatch.setattr(
+        example, "train", lambda known, *_, **__: example.make_model(known)
     )
-    path = tmp_path / "series.png"
-    pictures.time_series(path, FIGURES, series, names, graph)
-    assert _drawn(path)
-    path, raw = tmp_path / "pipeline.png", np.random.default_rng(0).random((3, 4))
-    graph = {"5": {"6": 1.0}, "6": {"7": 0.5}}
-    pictures.pipeline(
-        path, FIGURES, np.array([5, 6, 7]), np.array([-1, 0, 1]), raw, graph
+    check(results.tables, tmp_path, None)
+    check(results.time_series, tmp_path, None)
+    check(results.robust_table, tmp_path, None)
+    example, folder = import_module("pipeline"), tmp_path / "seed-0"
+    folder.mkdir()
+    example.write_raw_files(folder, seed=0)
+    example.pack(folder)
+    monkeypatch.setattr(
+        results.subprocess, "run", lambda *_, **__: Namespace(stdout="")
     )
-    assert _drawn(path)
+    check(results.pipeline, tmp_path, None)
 
 
-def test_the_pictures_of_curves_are_drawn(tmp_path: Path) -> None:
-    few = {"250 labels (1%)": [60.0, 76.0, 83.0], "2,500 labels (10%)": [77, 78, 85]}
-    path = tmp_path / "imdb.png"
-    pictures.imdb(path, [few | {"all 25,000 labels": [84.0]}, few])
-    assert _drawn(path)
-    curve = {"5 labels a class": [40.0, 70.0], "20 labels a class": [55.0, 80.0]}
-    path, names = tmp_path / "cora.png", ("labels alone", "labels and graph")
-    pictures.cora_labels(path, [curve] * 2, names)
-    assert _drawn(path)
-    hidden = np.random.default_rng(0).random((12, 5), np.float32)
-    path = tmp_path / "embeddings.png"
-    pictures.cora_embeddings(path, names, [hidden] * 2, np.arange(12) % 4, [50.0, 80.0])
-    assert _drawn(path)
+@pytest.mark.usefixtures("figures")
+def test_tables_and_pictures_of_images(
+    tmp_path: Path, mnist_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = import_module("mnist")
+    models = [example.make_model((28, 28, 1))] * 3
+    monkeypatch.setattr(example, "train", lambda *_: models)
+    check(results.mnist, tmp_path, mnist_file)
+    example = import_module("robust_mnist")
+    for name in example.NAMES:
+        model = example.make_model((28, 28, 1), clips=False)
+        model.save(tmp_path / f"{name}-0.keras")
+    check(results.robust_mnist, tmp_path, mnist_file)
+
+
+def test_tables_and_pictures_of_graphs(
+    tmp_path: Path,
+    figures: list[dict[str, list[float]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    example = import_module("cora")
+    monkeypatch.setattr(example, "load", lambda _: example.make_up())
+    monkeypatch.setattr(example, "train", lambda *_: example.make_model(300, 4, 0.5))
+    del figures[0]["robust accuracy"], figures[1]["robust accuracy"]
+    check(results.cora, tmp_path, None)
+    reviews = import_module("reviews")
+    monkeypatch.setattr(
+        reviews, "load", lambda _, part: reviews.make_up(len(part), 400)
+    )
+    figures[0]["all labels"] = [84.0]
+    check(results.imdb, tmp_path, None)
+    check(results.imdb_taught, tmp_path, None)
 
 
 def test_a_report_per_network_gives_a_row_per_attack() -> None:

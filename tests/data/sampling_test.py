@@ -91,6 +91,37 @@ def test_edges_of_weight_0_are_drawn_last() -> None:
     assert (weights[:, 1] == 0).all()
 
 
+@pytest.mark.parametrize("count", [32, 33])
+def test_many_neighbors_are_drawn_like_few(count: int) -> None:
+    """More than 32 are drawn by another algorithm."""
+    graph = Graph((np.zeros(40, int), np.arange(1, 41)), ids=range(41))
+    drawn = _choose(graph, [[0]] * 4000, count, Sampling.UNIFORM)[0][:, :, 0]
+    assert (np.diff(np.sort(drawn), axis=1) > 0).all()
+    for place in (0, 1, count - 1):
+        counts = np.bincount(drawn[:, place], minlength=41)
+        assert counts[0] == 0
+        assert np.abs(counts[1:] - 100).max() < 50
+
+
+@pytest.mark.parametrize("sampling", Sampling.all())
+@pytest.mark.parametrize("count", [3, 40])
+def test_degrees_of_all_sizes(sampling: Sampling, count: int) -> None:
+    """Samples are grouped by similar degrees; each result keeps its place."""
+    degrees = np.array([0, 1, 7, 8, 9, 12, 13, 50, 3000, 20_000])
+    sources = np.repeat(np.arange(len(degrees)), degrees)
+    targets = len(degrees) + np.concatenate([np.arange(degree) for degree in degrees])
+    graph = Graph((sources, targets), ids=range(len(degrees) + degrees.max()))
+    nodes = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 3))
+    neighbors, weights = _choose(graph, nodes[:, np.newaxis], count, sampling)
+    for node, found, weight in zip(nodes, neighbors[..., 0], weights, strict=True):
+        there = min(count, degrees[node])
+        assert weight.tolist() == [1] * there + [0] * (count - there)
+        assert (found[there:] == node).all()
+        drawn = found[:there] - len(degrees)
+        assert len(set(drawn.tolist())) == there
+        assert ((drawn >= 0) & (drawn < degrees[node])).all()
+
+
 def test_chance_follows_the_seed(graph: Graph) -> None:
     rows = [[0]] * 20
     draw = [_choose(graph, rows, 2, Sampling.UNIFORM, seed)[0] for seed in (1, 1, 2)]

@@ -88,7 +88,7 @@ def check_training(model: keras.Model, x: Any, path: Path) -> None:
     assert np.isfinite(history["loss"]).all()
     assert history["scaled_adversarial_loss"][0] > 0
     logs = model.evaluate(x, LABELS, verbose=0, return_dict=True)
-    model.save(path / "model.keras")
+    keras.saving.save_model(model, path / "model.keras")
     loaded = keras.saving.load_model(path / "model.keras")
     expected = model.predict(x, verbose=0)
     np.testing.assert_allclose(loaded.predict(x, verbose=0), expected, rtol=1e-4)

@@ -154,6 +154,33 @@ def test_modules_of_keras():
     assert not keras_internals.is_own_activation(tf.tanh)
 
 
+def test_functional_models_with_a_class_of_their_own():
+    class Named(keras.Model):
+        """Adds no code that a pass runs."""
+
+    class OwnCall(keras.Model):
+        def call(self, inputs):
+            return super().call(inputs)
+
+    class Counted(keras.Model):
+        def __call__(self, *args, **kwargs):
+            return super().__call__(*args, **kwargs)
+
+    def made(kind):
+        inputs = keras.Input((2,))
+        return kind(inputs, keras.layers.Dense(1)(inputs))
+
+    assert keras_internals.is_functional(made(Named))
+    assert keras_internals.has_operations(made(Named))
+    assert not keras_internals.is_functional(made(OwnCall))
+    assert not keras_internals.is_functional(made(Counted))
+    assert not keras_internals.is_functional(keras.layers.Dense(1))
+    sequential = keras.Sequential([keras.layers.Dense(1)])
+    assert not keras_internals.has_operations(sequential)
+    sequential(np.ones((1, 2)))
+    assert keras_internals.has_operations(sequential)
+
+
 def test_fn_and_fn_kwargs_of_losses():
     loss = keras.losses.BinaryCrossentropy(from_logits=True)
     name, settings = keras_internals.function_of_loss(loss)

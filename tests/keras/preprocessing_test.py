@@ -69,7 +69,7 @@ def wrapped(base):
 def test_fit_preprocesses_as_the_task_does(data):
     model, plain = wrapped(Classifier()), wrapped(Plain())
     validation = {"validation_data": (TEXTS, Y)}, {"validation_data": (ONE_HOT, Y)}
-    settings = {"epochs": 2, "shuffle": False, "verbose": 0}
+    settings = {"epochs": 1, "shuffle": False, "verbose": 0}
     logs = model.fit(**data(TEXTS), **validation[0], **settings).history
     rows = data(ONE_HOT)
     if isinstance(rows["x"], list):

@@ -75,9 +75,19 @@ class Case:
         """Trains on samples in order and returns what was logged."""
         names = {term.name for term in model.terms()}
         x = neighbors_of({"x": X}, 2) if "graph" in names else {"x": X}
-        data = tf.data.Dataset.from_tensor_slices((x, Y)).batch(batch_size)
+        data = untuned(tf.data.Dataset.from_tensor_slices((x, Y)).batch(batch_size))
         with contextlib.nullcontext() if self.draws else _same_for_all_samples():
             return model.fit(data, epochs=EPOCHS, verbose=0).history
+
+
+def untuned(data: tf.data.Dataset) -> tf.data.Dataset:
+    """The dataset without the thread that tunes it.
+
+    The thread may take its time to end when the machine is busy.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return data.with_options(options)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import nsl
 from tests.keras.contract.base import SAMPLES, X, Y
-from tests.keras.distribution.cases import Case, graph
+from tests.keras.distribution.cases import Case, graph, untuned
 
 NODES = SAMPLES
 
@@ -22,10 +22,7 @@ def nodes(variant: str, context: Any = None, epoch: Any = None) -> tf.data.Datas
     """The batches of an epoch; labels are the nodes' own where they are counted."""
     rows = np.arange(NODES)
     graph = nsl.data.Graph((rows, np.roll(rows, 1)), ids=rows, undirected=True)
-    # The thread that tunes a dataset may take its time to end when the machine is busy.
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return nsl.data.neighbor_dataset(
+    data = nsl.data.neighbor_dataset(
         graph,
         {"x": X},
         Y,
@@ -36,7 +33,8 @@ def nodes(variant: str, context: Any = None, epoch: Any = None) -> tf.data.Datas
         seed=3,
         input_context=context,
         epoch=epoch,
-    ).with_options(options)
+    )
+    return untuned(data)
 
 
 def node_data(strategy: tf.distribute.Strategy, variant: str, epoch: Any) -> Any:
