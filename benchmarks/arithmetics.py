@@ -18,7 +18,7 @@ import sys
 import time
 from pathlib import Path
 
-from numpy._core import _multiarray_umath as numpy_core
+from numpy._core import _multiarray_umath as numpy_core  # type: ignore[attr-defined]
 
 ROOT = Path(__file__).resolve().parents[1]
 

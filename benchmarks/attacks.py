@@ -143,7 +143,7 @@ def bare_passes(model: Any, attack: Attack, batch_size: int, framework: str) -> 
 
     @tf.function
     def passes(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        for _ in tf.range(attack.steps):
+        for _ in tf.range(attack.steps):  # type: ignore[attr-defined]
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(x)
                 logits = model(x, training=False)

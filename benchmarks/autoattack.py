@@ -263,7 +263,7 @@ def run_original(case: Case, network: str, checkout: str) -> dict[str, Any]:
     """Evaluates with the original, in a process with PyTorch."""
     sys.path.insert(0, checkout)
     import torch
-    from autoattack import AutoAttack
+    from autoattack import AutoAttack  # type: ignore[attr-defined]
 
     torch.set_num_threads(int(os.environ["TF_NUM_INTRAOP_THREADS"]))
     with np.load(network) as file:

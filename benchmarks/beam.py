@@ -142,7 +142,7 @@ def main() -> None:
                 folder,
             )
             return
-        vectors = graph_job.make_vectors(flags.nodes, 100)
+        vectors = graph_job.make_vectors(flags.nodes, 100, "groups")
         graph_job.write_embeddings(folder / "embeddings.tfr", vectors)
         splits = max(int(np.log2(flags.nodes / 500)), 1)
         for title, search in (

@@ -38,7 +38,7 @@ def gather(x: np.ndarray, rows: np.ndarray) -> None:
 def compiled_loop(dataset: tf.data.Dataset, batches: int) -> Callable[[], None]:
     @tf.function
     def consume(iterator: tf.data.Iterator) -> None:
-        for _ in tf.range(batches):
+        for _ in tf.range(batches):  # type: ignore[attr-defined]
             next(iterator)
 
     return lambda: consume(iter(dataset))

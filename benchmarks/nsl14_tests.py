@@ -105,7 +105,7 @@ def _supply() -> None:
         if not hasattr(tf.keras.losses, name):
             setattr(tf.keras.losses, name, getattr(tf.keras.losses, new))
     regularizer = importlib.import_module(f"{OLD}.lib.regularizer")
-    regularizer._virtual_adv_regularizer = regularizer.virtual_adversarial_loss
+    regularizer._virtual_adv_regularizer = regularizer.virtual_adversarial_loss  # type: ignore[attr-defined]
     # The build of NSL 1.4 tests these modules in an empty package. In the installed
     # package, these names are functions.
     tools = importlib.import_module(f"{OLD}.tools")

@@ -119,7 +119,7 @@ def draw(path: Path, result: Result) -> None:
     clean, attacked = result.clean_accuracy, result.attacked_accuracy
     title = f"test accuracy {clean:.1%}, after a gradient sign step {attacked:.1%}"
     axis.set(xlabel="epoch", ylabel="mean loss", yscale="log", title=title)
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False)
     figure.savefig(path, dpi=110)

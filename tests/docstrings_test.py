@@ -1,16 +1,21 @@
-"""Examples in docstrings: they parse, and call what there is with arguments it has.
+"""Examples in docstrings: they run, or call what there is with arguments it has.
 
-Most need data that the reader has, so they do not run here; the pages' programs do.
+Those at a prompt (>>>) run. The others need data that the reader has: only their names
+and arguments are checked.
 """
 
 import ast
+import doctest
 import re
 import textwrap
 from collections.abc import Iterator
 
 import griffe
+import numpy as np
 import pytest
+import tensorflow as tf
 
+import nsl
 from tests.pages import ROOT
 
 PACKAGE = griffe.load("nsl", search_paths=[str(ROOT)])
@@ -33,6 +38,11 @@ def _examples() -> Iterator[tuple[str, str]]:
 
 
 EXAMPLES = dict(_examples())
+AT_A_PROMPT = {
+    found.path: found.docstring.value
+    for found in _objects(PACKAGE)
+    if found.docstring and ">>> " in found.docstring.value
+}
 
 
 def _problems(source: str) -> list[str]:
@@ -75,8 +85,19 @@ def test_the_example_of(path: str) -> None:
     assert not _problems(EXAMPLES[path])
 
 
+@pytest.mark.parametrize("path", AT_A_PROMPT)
+def test_the_example_at_a_prompt_of(path: str) -> None:
+    names = {"nsl": nsl, "np": np, "tf": tf}
+    found = doctest.DocTestParser().get_doctest(AT_A_PROMPT[path], names, path, path, 0)
+    flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+    said: list[str] = []
+    doctest.DocTestRunner(optionflags=flags).run(found, out=said.append)
+    assert not said, "".join(said)
+
+
 def test_there_are_examples_and_mistakes_are_found() -> None:
     assert len(EXAMPLES) > 20
+    assert AT_A_PROMPT
     assert _problems("nsl.lib.normalise(x)") == ["nsl.lib.normalise does not exist"] * 2
     assert _problems("nsl.attacks.PGD(stepz=1)") == [
         "nsl.attacks.PGD has no argument 'stepz'"

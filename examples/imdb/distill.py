@@ -46,7 +46,7 @@ class Task(NamedTuple):
 def make_task(train: Reviews, new: Reviews, quick: bool) -> Task:
     tokens = tokenize(train, new, WORDS, 52 if quick else 800, pairs=True)
     embeddings = embed(train, new, 32 if quick else 128, pairs=True)
-    return Task(*tokens, *embeddings, train[1], new[1])
+    return Task(*tokens, *embeddings, train[1], new[1])  # type: ignore[call-arg]
 
 
 def teach(

@@ -21,10 +21,13 @@ class Graph:
     sorted by weight, heaviest first; ties are sorted by id, largest first. Duplicate
     edges are merged and keep the largest weight. Self-loops are dropped and counted.
 
+    >>> graph = nsl.data.Graph({"a": {"b": 0.5}, "b": {"c": 1.0}}, undirected=True)
+    >>> graph.num_edges
+    4
+    >>> graph.rows(["c", "a"]).tolist()
+    [2, 0]
+
     ```python
-    graph = nsl.data.Graph({"a": {"b": 0.5}, "b": {"c": 1.0}}, undirected=True)
-    graph.num_edges  # 4
-    graph.rows(["c", "a"])  # [2, 0]
     nsl.data.Graph("graph.tsv", ids=ids)  # ids in the order of the feature rows
     nsl.data.Graph((sources, targets), ids=range(2708))
     ```

@@ -30,10 +30,12 @@ def pairwise_distance_wrapper(
     weighted and reduced.
 
     Example:
-    ```python
-    config = nsl.configs.DistanceConfig("l2", sum_over_axis=-1)
-    nsl.lib.pairwise_distance_wrapper([[1.0, 1.0]], [[3.0, 0.0]], 1.0, config)  # 5.0
-    ```
+    >>> config = nsl.configs.DistanceConfig("l2", sum_over_axis=-1)
+    >>> distance = nsl.lib.pairwise_distance_wrapper(
+    ...     [[1.0, 1.0]], [[3.0, 0.0]], 1.0, config
+    ... )
+    >>> float(distance)
+    5.0
 
     Args:
       sources: A floating tensor of shape [batch, ...].

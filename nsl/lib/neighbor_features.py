@@ -32,14 +32,16 @@ def unpack_neighbor_features(
     """Splits features into those of the samples and those of their neighbors.
 
     Example:
-    ```python
-    features = {
-        "x": [[0.0, 1.0]], "NL_nbr_0_x": [[2.0, 3.0]], "NL_nbr_0_weight": [[0.5]]
-    }
-    samples, neighbors, weights = nsl.lib.unpack_neighbor_features(
-        features, nsl.configs.GraphNeighborConfig(max_neighbors=1)
-    )  # {"x": [[0.0, 1.0]]}, {"x": [[2.0, 3.0]]}, [[0.5]]
-    ```
+    >>> features = {
+    ...     "x": tf.constant([[0.0, 1.0]]),
+    ...     "NL_nbr_0_x": tf.constant([[2.0, 3.0]]),
+    ...     "NL_nbr_0_weight": tf.constant([[0.5]]),
+    ... }
+    >>> samples, neighbors, weights = nsl.lib.unpack_neighbor_features(
+    ...     features, nsl.configs.GraphNeighborConfig(max_neighbors=1)
+    ... )
+    >>> neighbors["x"].numpy().tolist(), weights.numpy().tolist()
+    ([[2.0, 3.0]], [[0.5]])
 
     Args:
       features: Dense, ragged or sparse tensors by name, of rank 2 or more. For each

@@ -114,7 +114,7 @@ def test_a_radius_of_float64_counts_to_its_last_digit() -> None:
 
 
 def test_a_structure_of_several_dtypes_has_one_ball() -> None:
-    x = {
+    x: dict[str, Any] = {
         "a": X[:, :2].astype(np.float16),
         "b": X[:, 2:4].astype(np.float32),
         "c": X[:, 4:],
@@ -127,7 +127,8 @@ def test_a_structure_of_several_dtypes_has_one_ball() -> None:
 
     y = np.argmax(model(x), axis=1)
     for norm, order in ORDERS.items():
-        found = attacks.PGD(norm=norm, steps=3)(model, x, y, epsilon=EPSILONS[norm])
+        attack = attacks.PGD(norm=norm, steps=3)
+        found: dict[str, Any] = attack(model, x, y, epsilon=EPSILONS[norm])
         assert {k: v.dtype for k, v in found.items()} == {
             k: v.dtype for k, v in x.items()
         }

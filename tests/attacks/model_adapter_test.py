@@ -115,7 +115,7 @@ def test_state_kept_restores_and_takes_what_has_no_variables():
             return x
 
     variable, model = tf.Variable(1.0, trainable=False), Model()
-    model.v = variable
+    model.v = variable  # type: ignore[attr-defined]
     with ModelAdapter(model).state_kept():
         variable.assign(5.0)
     assert variable.numpy() == 1.0
@@ -248,7 +248,7 @@ def test_counts_examples_in_eager_and_compiled_calls():
 
     @tf.function
     def thrice(x):
-        for _ in tf.range(3):
+        for _ in tf.range(3):  # type: ignore[attr-defined]
             adapter(x)
 
     thrice(x)

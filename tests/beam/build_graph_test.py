@@ -190,7 +190,7 @@ def test_files_of_different_dimensions(tmp_path: Path) -> None:
 
 def test_the_transform_refuses(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"must be a GraphBuilderConfig.*float"):
-        nsl.beam.BuildGraph(0.8)  # type: ignore[arg-type]
+        nsl.beam.BuildGraph(0.8)
     with pytest.raises(ValueError, match="block_size must be at least 1"):
         nsl.beam.BuildGraph(nsl.configs.GraphBuilderConfig(), block_size=0)
     with pytest.raises(ValueError, match="edges_at_once must be at least 1"):

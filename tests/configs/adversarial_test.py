@@ -39,7 +39,7 @@ def test_nested_defaults_are_not_shared():
     assert other.adv_neighbor_config.adv_step_size == 0.001
     one, other = configs.VirtualAdvConfig(), configs.VirtualAdvConfig()
     assert one.adv_neighbor_config is not other.adv_neighbor_config
-    assert one.distance_config is not other.distance_config
+    assert one.distance_config is not other.distance_config  # type: ignore[attr-defined]
 
 
 def test_flat_config():

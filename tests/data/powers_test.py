@@ -50,7 +50,7 @@ def test_wrong_arguments(graph: Graph) -> None:
     with pytest.raises(ValueError, match="hops must be at least 1, but is 0"):
         graph.power(0)
     with pytest.raises(TypeError, match=r"hops must be an integer, but is 1\.5"):
-        graph.power(1.5)  # type: ignore[arg-type]
+        graph.power(1.5)
     with pytest.raises(ValueError, match="max_neighbors must be at least 1"):
         graph.power(2, max_neighbors=0)
     with pytest.raises(ValueError, match=r"not negative, but the smallest is -1\.0"):

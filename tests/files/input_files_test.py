@@ -31,7 +31,7 @@ def test_expand_paths_refuses() -> None:
     with pytest.raises(FileNotFoundError, match="There is no file ''"):
         expand_paths("")
     with pytest.raises(TypeError, match="list of paths"):
-        expand_paths(3)  # type: ignore[arg-type]
+        expand_paths(3)
 
 
 def test_a_pipe_can_be_read_at_any_position(tmp_path: Path) -> None:

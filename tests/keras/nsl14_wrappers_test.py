@@ -158,7 +158,7 @@ class TestOverriddenCall:
             "graph": nsl.keras.GraphRegularization,
         }[kind]
 
-        class Counting(base_class):
+        class Counting(base_class):  # type: ignore[valid-type]
             calls = 0
 
             def call(self, inputs, training=None):

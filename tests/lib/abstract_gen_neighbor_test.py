@@ -8,7 +8,7 @@ from nsl import lib
 
 def test_gen_neighbor_is_abstract():
     with pytest.raises(TypeError, match="gen_neighbor"):
-        lib.GenNeighbor()
+        lib.GenNeighbor()  # type: ignore[abstract]
 
 
 def test_subclass():

@@ -39,7 +39,7 @@ def test_all_else_is_not(make):
 
 def test_names_follow_the_order_of_flatten():
     assert features.names(NESTED) == ["a/x", "b/0", "b/1/0"]
-    pair = collections.namedtuple("Pair", "u v")
+    pair = collections.namedtuple("Pair", "u v")  # type: ignore[name-match]
     assert features.names(pair(tf.ones([1]), tf.ones([1]))) == ["0", "1"]
     assert features.names(tf.ones([1])) == [""]
     ragged = {"r": tf.ragged.constant([[1.0]]), "d": tf.ones([1])}

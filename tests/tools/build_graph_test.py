@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from example_files import write_examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsl.configs import GraphBuilderConfig
 from nsl.tools import build_graph, build_graph_from_config
 from nsl.tools.build_graph import GraphBuilder, main
+from tests.tools.example_files import write_examples
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "graph_building.json"
 LAUNCHER = Path(__file__).parents[2] / "tools" / "build_graph.py"

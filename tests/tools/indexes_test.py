@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from build_graph_test import cosines, grouped_vectors, read_edges, write_vectors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +18,12 @@ from nsl.tools.inverted_lists import InvertedLists
 from nsl.tools.lsh import Buckets
 from nsl.tools.similar_pairs import nearest_pairs, sample_pairs, similar_pairs
 from nsl.tools.similarity import NumpyProduct, Pairs
+from tests.tools.build_graph_test import (
+    cosines,
+    grouped_vectors,
+    read_edges,
+    write_vectors,
+)
 
 INDEXES = ("all pairs", "hashing", "lists", "lists that are all probed")
 ALL = {"index": "ivf", "recall": 1.0, "random_seed": 0}

@@ -12,7 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import tensorflow as tf
-from example_files import (
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+from nsl.tools import pack_nbrs
+from nsl.tools.pack_nbrs import main
+from tests.tools.example_files import (
     example,
     plain,
     read_examples,
@@ -21,12 +27,6 @@ from example_files import (
     write_lines,
     write_records,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from pyarrow import parquet
-
-from nsl.tools import pack_nbrs
-from nsl.tools.pack_nbrs import main
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "packing.json"
 LAUNCHER = Path(__file__).parents[2] / "tools" / "pack_nbrs.py"

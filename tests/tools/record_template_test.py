@@ -3,12 +3,12 @@
 import struct
 from typing import Any
 
-from example_files import example
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsl.tools import example_wire
 from nsl.tools.record_template import RecordTemplate
+from tests.tools.example_files import example
 
 NAMES = st.binary(min_size=1, max_size=4)
 ROWS = st.lists(st.floats(width=32), min_size=1, max_size=5).map(

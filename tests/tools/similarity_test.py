@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from example_files import write_examples
 
 from nsl.progress import Progress
 from nsl.tools import build_graph, similarity
@@ -21,6 +20,7 @@ from nsl.tools.similarity import (
     num_comparisons,
     one_run,
 )
+from tests.tools.example_files import write_examples
 
 PRODUCTS = [NumpyProduct(), TensorFlowProduct("/CPU:0")]
 
@@ -119,12 +119,12 @@ def test_tensorflow_is_asked_only_where_a_device_is(
     asked: list[str] = []
     found: list[str] = []
     monkeypatch.setattr(tf.config, "list_physical_devices", gpus)
-    monkeypatch.setattr(similarity.glob, "glob", lambda pattern: [])
-    monkeypatch.setattr(similarity.sys, "platform", "linux")
+    monkeypatch.setattr(similarity.glob, "glob", lambda pattern: [])  # type: ignore[attr-defined]
+    monkeypatch.setattr(similarity.sys, "platform", "linux")  # type: ignore[attr-defined]
     with fastest_product() as product:
         assert isinstance(product, NumpyProduct)
     assert asked == []
-    monkeypatch.setattr(similarity.glob, "glob", lambda pattern: ["/dev/nvidia0"])
+    monkeypatch.setattr(similarity.glob, "glob", lambda pattern: ["/dev/nvidia0"])  # type: ignore[attr-defined]
     with fastest_product() as product:
         assert isinstance(product, NumpyProduct)
     assert asked == ["GPU"]

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from example_files import read_examples, write_examples, write_lines
 
 from nsl.tools import pack_nbrs
+from tests.tools.example_files import read_examples, write_examples, write_lines
 
 # A command whose 20th record meets what stands in {event}.
 PROGRAM = """

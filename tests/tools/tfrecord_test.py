@@ -6,11 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from example_files import example, read_examples, read_records, write_records
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsl.tools import build_graph, pack_nbrs, tfrecord
+from tests.tools.example_files import (
+    example,
+    read_examples,
+    read_records,
+    write_records,
+)
 
 RECORDS = [b"", b"a", b"b" * 1000, b"\x00" * 17]
 

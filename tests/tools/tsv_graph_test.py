@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from example_files import write_lines
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsl.tools import add_edge, add_undirected_edges, read_tsv_graph, write_tsv_graph
+from tests.tools.example_files import write_lines
 
 IDS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=6).filter(
     lambda node: not set(node) & set("\t\n\r")

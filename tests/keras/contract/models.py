@@ -76,7 +76,7 @@ class ModelsContract(ContractBase):
 
         dense = np.tile(np.array([[1.0, 2.0, 0.0]], "float32"), (SAMPLES, 1))
         if kind == "ragged":
-            other = tf.RaggedTensor.from_tensor(dense, padding=0)
+            other = tf.RaggedTensor.from_tensor(dense, padding=0)  # type: ignore[attr-defined]
         else:
             other = tf.sparse.from_dense(dense)
 

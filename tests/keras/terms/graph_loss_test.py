@@ -461,7 +461,7 @@ def accuracy_on_blobs(objective, multiplier, **config):
         x.astype("float32"),
         labels,
         is_labeled,
-        neighbor_config=config.neighbor_config,
+        neighbor_config=config.neighbor_config,  # type: ignore[attr-defined]
         batch_size=120,
         sampling="uniform",
         seed=0,
