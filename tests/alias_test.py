@@ -127,7 +127,7 @@ def test_every_public_name_is_identical(room: str) -> None:
 
 
 def test_enum_members_are_identical() -> None:
-    from neural_structured_learning.configs.configs import DistanceType  # type: ignore[import-not-found]
+    from neural_structured_learning.configs.configs import DistanceType
 
     import neural_structured_learning as old
 
@@ -140,7 +140,7 @@ def test_enum_members_are_identical() -> None:
 
 
 def test_forms_of_import() -> None:
-    import neural_structured_learning.lib.utils as u  # type: ignore[import-not-found]
+    import neural_structured_learning.lib.utils as u
     from neural_structured_learning.lib import utils
 
     assert u is utils
