@@ -287,7 +287,8 @@ class _Collector:
                 if block.labels:
                     self.labels.append(self._label_number(block.labels[number]))
             elif found >= first:
-                raise block.error(number, f"duplicate id {node.decode()!r}")
+                message = f"duplicate id {node.decode()!r}, which an earlier record has"
+                raise block.error(number, message)
             else:
                 self.duplicates += 1
         if len(kept) < len(vectors):
