@@ -238,10 +238,9 @@ def teach(
     The consistency loss often helps, but can also starve rare classes. The result is
     therefore chosen from the predictions of each training and the mean logits of the
     last two, smoothed with three teleport probabilities. The choice has the highest
-    likelihood of the known labels after `soften`. Each class counts equally. In it,
-    each validation node counts equally, and all labeled nodes together as much as one
-    of them. Without validation nodes, the result is the mean, smoothed with the
-    teleport probability of the walks.
+    likelihood of the known labels after `soften`, where all labeled nodes of a class
+    count as much as one validation node. Without validation nodes, the result is the
+    mean, smoothed with the teleport probability of the walks.
 
     The prediction for a node is the softmax of the model's mean logits at the ends of
     random walks from it: a sampled personalized PageRank of the logits (Gasteiger et
@@ -592,10 +591,7 @@ def _likelihood(probabilities: Floats, labels: NodeLabels) -> float:
     weight = np.ones(len(known))
     first = len(labels.validation)
     weight[first:] /= counts[y[first:]]
-    logs = weight * _log(probabilities[known, y])
-    totals = np.bincount(y, weight, labels.classes)
-    means = np.bincount(y, logs, labels.classes)[totals > 0] / totals[totals > 0]
-    return float(means.mean())
+    return float(np.average(_log(probabilities[known, y]), weights=weight))
 
 
 def _distill(

@@ -360,7 +360,7 @@ class TestRules:
         np.testing.assert_array_equal(misled, alone)
         assert (alone.argmax(axis=1) == data.y).all()
 
-    def test_each_class_counts_equally_in_the_choice(self) -> None:
+    def test_labeled_nodes_of_a_class_count_once_in_the_choice(self) -> None:
         y = np.array([0, 0, 0, 1, 1, 1, 0])
         weight = np.array([1, 1, 0, 1, 1, 0, 0])
         validation = np.array([0, 0, 1, 0, 0, 0, 1], bool)
@@ -369,8 +369,7 @@ class TestRules:
         probabilities = np.full((7, 3), 0.05, np.float32)
         probabilities[np.arange(7), y] = right
         logs = np.log(right)
-        first = (logs[[0, 1]].mean() + logs[2] + logs[6]) / 3
-        expected = (first + logs[[3, 4]].mean()) / 2
+        expected = (logs[[0, 1]].mean() + logs[[3, 4]].mean() + logs[2] + logs[6]) / 4
         assert few_labels._likelihood(probabilities, labels) == pytest.approx(expected)
 
     @pytest.mark.parametrize("right", [True, False])
