@@ -15,6 +15,7 @@ and the files of film reviews (see examples/imdb/reviews.py), or some of these.
 
 import argparse
 import dataclasses
+import functools
 import hashlib
 import re
 import shutil
@@ -23,6 +24,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -249,15 +251,20 @@ def robust_mnist(folder: Path, data: Path | None) -> str:
     return format_table(figures, title, MNIST_NAMES)
 
 
-def imdb(folder: Path, data: Path | None) -> str:
-    example, reviews = import_module("graph"), import_module("reviews")
+def _film_reviews(
+    example: Any, folder: Path, data: Path | None
+) -> tuple[list[Figures], Any]:
+    """Returns the figures of a program in imdb/, and the task that it solves."""
+    reviews = import_module("reviews")
     parts = [reviews.load(data, part) for part in ("train", "test")]
     task = example.make_task(*parts, quick=False)
+    measure = functools.partial(example.compare, task)
+    return _figures(measure, f"imdb/{example.__name__}.py", folder), task
 
-    def measure(seed: int) -> Figures:
-        return example.compare(task, seed)
 
-    figures = _figures(measure, "imdb/graph.py", folder)
+def imdb(folder: Path, data: Path | None) -> str:
+    example = import_module("graph")
+    figures, task = _film_reviews(example, folder, data)
     pictures.imdb(folder / "imdb.png", figures)
     columns = ("plain", "regularized", "linear baseline")
     table = format_table(figures, "test accuracy in %", columns)
@@ -265,14 +272,7 @@ def imdb(folder: Path, data: Path | None) -> str:
 
 
 def imdb_taught(folder: Path, data: Path | None) -> str:
-    example, reviews = import_module("distill"), import_module("reviews")
-    parts = [reviews.load(data, part) for part in ("train", "test")]
-    task = example.make_task(*parts, quick=False)
-
-    def measure(seed: int) -> Figures:
-        return example.compare(task, seed)
-
-    figures = _figures(measure, "imdb/distill.py", folder)
+    figures, _ = _film_reviews(import_module("distill"), folder, data)
     columns = ("labels alone", "teacher", "distilled")
     return format_table(figures, "test accuracy in %", columns)
 
