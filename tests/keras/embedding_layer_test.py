@@ -1092,3 +1092,52 @@ def test_tokens_without_a_layer_say_so():
     model = adversarial(reader())
     with pytest.raises(ValueError, match="embedding_layer"):
         model.fit(TOKENS, ANSWERS[:, None], verbose=0)
+
+
+class TestOneLookup:
+    """The neighbors' pass continues from the embeddings of the samples' pass."""
+
+    @pytest.mark.parametrize("norm", ["l2", "infinity"])
+    def test_the_update_is_that_of_two_passes(self, norm):
+        keras.utils.set_random_seed(3)
+        texts = [keras.Input((6,), dtype="int32", name=name) for name in ("a", "b")]
+        vectors = [keras.Input((6, WIDTH)) for _ in texts]
+        pooled = [
+            keras.layers.GlobalAveragePooling1D()(vectors[0]),
+            keras.layers.GlobalMaxPooling1D()(vectors[1]),
+        ]
+        hidden = keras.layers.Dense(3, "tanh")(keras.layers.Concatenate()(pooled))
+        head = keras.Model(vectors, keras.layers.Dense(1)(hidden))
+        embedding = keras.layers.Embedding(
+            VOCABULARY, WIDTH, name="embedding", activity_regularizer="l2"
+        )
+        base = keras.Model(texts, head([embedding(text) for text in texts]))
+        model = adversarial(base, embedding_layer="embedding", adv_grad_norm=norm)
+        rng = np.random.default_rng(0)
+        x = [rng.integers(VOCABULARY, size=(16, 6)).astype("int32") for _ in texts]
+        y = rng.integers(2, size=(16, 1)).astype("float32")
+        moved = model.perturb_on_batch(x, y)["embedding"]
+        moves = [
+            m - np.asarray(embedding(ids)) for m, ids in zip(moved, x, strict=True)
+        ]
+
+        loss = keras.losses.BinaryCrossentropy(from_logits=True)
+        with tf.GradientTape() as tape:
+            found = [embedding(ids) for ids in x]
+            # Keras divides activity regularizers by the batch size.
+            total = loss(y, head(found)) + sum(
+                0.01 * tf.reduce_sum(tf.square(each)) / 16 for each in found
+            )
+            found = [embedding(i) + m for i, m in zip(x, moves, strict=True)]
+            total += 0.5 * loss(y, head(found))
+        expected = [
+            np.asarray(weight) - 0.1 * np.asarray(tf.convert_to_tensor(gradient))
+            for weight, gradient in zip(
+                base.trainable_weights,
+                tape.gradient(total, [w.value for w in base.trainable_weights]),
+                strict=True,
+            )
+        ]
+        model.train_on_batch(x, y)
+        for weight, value in zip(base.trainable_weights, expected, strict=True):
+            np.testing.assert_allclose(np.asarray(weight), value, atol=1e-5)
