@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import nsl
-from tests.keras.contract import StepContract
+from tests.keras.contract import TermWeightsContract
 from tests.keras.contract.base import X, Y, assert_weights_equal, mlp
 
 VOCABULARY, LENGTH, WIDTH = 12, 6, 4
@@ -869,11 +869,9 @@ class TestSideBranches:
         assert logs["scaled_graph_loss"] > 0
 
 
-class TestHiddenLayerOfNumbersContract(StepContract):
+class TestHiddenLayerOfNumbersContract(TermWeightsContract):
     term_metric = "scaled_adversarial_loss"
-    term_in_evaluation = True
     term_is_weighted = True
-    takes_any_structure = True
 
     def wrap(self, base):
         config = nsl.configs.make_adv_reg_config(

@@ -6,10 +6,13 @@ import pytest
 import tensorflow as tf
 
 import nsl
-from tests.keras.contract import WrapperContract
+from tests.keras.contract import TermWeightsContract
 from tests.keras.contract.base import SAMPLES, X, Y, mlp, renewed
+from tests.keras.contract.data import DataContract
+from tests.keras.contract.inference import InferenceContract
+from tests.keras.contract.losses import LossesContract
+from tests.keras.contract.models import FeaturesContract
 from tests.keras.contract.state import PassesContract
-from tests.keras.contract.weights import WeightsContract
 
 
 def neighbors_of(x, count):
@@ -30,11 +33,22 @@ def rows_of(value, rows):
     return tf.gather(value, rows) if tf.is_tensor(value) else value[rows]
 
 
-class TestContract(WrapperContract):
+class TestContract(
+    DataContract,
+    FeaturesContract,
+    InferenceContract,
+    LossesContract,
+    PassesContract,
+    TermWeightsContract,
+):
+    """What depends on the neighbors in the batch.
+
+    stacked_regularization_test runs the rest of the contract on a model with this term.
+    """
+
     term_metric = "scaled_graph_loss"
     term_in_evaluation = False
     term_is_weighted = False
-    takes_any_structure = False
 
     def wrap(self, base):
         config = nsl.configs.make_graph_reg_config(max_neighbors=2, multiplier=0.3)
@@ -44,7 +58,7 @@ class TestContract(WrapperContract):
         return neighbors_of(x, 2)
 
 
-class TestContrastiveContract(WeightsContract, PassesContract):
+class TestContrastiveContract(TermWeightsContract, PassesContract):
     term_metric = "scaled_graph_loss"
     term_is_weighted = False
     objective = "contrastive"

@@ -38,7 +38,8 @@ def compiled(inner, outer, **compile_args):
 class TestContract(StepContract, MetricsContract, SavingContract, ProcessContract):
     """Adversarial around graph, the documented way.
 
-    What else there is to being a model, either wrapper's own test file has tested.
+    The rest of being a model is tested for each wrapper alone. The graph wrapper's own
+    tests leave out what is tested here.
     """
 
     term_metric = "scaled_adversarial_loss"
