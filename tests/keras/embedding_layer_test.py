@@ -807,8 +807,10 @@ class TestSideBranches:
         ("way", "config"),
         [
             ("graph", {"random_init": True, "pgd_epsilon": 0.5}),
-            ("nested", {"embedding_layer": ["embedding", "reads"]}),
-            ("nested", {"pgd_epsilon": 0.5}),
+            (
+                "nested",
+                {"embedding_layer": ["embedding", "reads"], "pgd_epsilon": 0.5},
+            ),
             ("graph", {"objective": "virtual", "start_epoch": 1}),
             ("eager", {"mode": "replace"}),
             ("xla", {"pgd_epsilon": 0.4}),
@@ -839,8 +841,9 @@ class TestSideBranches:
         expected = trained(Opaque, "graph" if xla else way)
         assert_weights_equal(trained(lambda base: base, way), expected, 1e-4)
 
-    @pytest.mark.parametrize("nested", [False, True])
-    @pytest.mark.parametrize("shares", [True, False])
+    @pytest.mark.parametrize(
+        ("shares", "nested"), [(True, False), (True, True), (False, False)]
+    )
     def test_run_outside_of_the_loop(self, shares, nested):
         base = two_towers(nested)
         base = base if shares else Opaque(base)
