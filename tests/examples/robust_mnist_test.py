@@ -49,5 +49,5 @@ def test_evaluations_of_other_images_are_not_taken_for_these(folder: Path) -> No
 
 
 def test_a_saved_network_needs_no_wrapper(folder: Path) -> None:
-    model = keras.models.load_model(folder / "pgd-0.keras")
+    model = keras.models.load_model(folder / "pgd-infinity-0.keras")
     assert isinstance(model, keras.Sequential)

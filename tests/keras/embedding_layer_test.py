@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import nsl
-from tests.keras.contract import StepContract
+from tests.keras.contract import TermWeightsContract
 from tests.keras.contract.base import X, Y, assert_weights_equal, mlp
 
 VOCABULARY, LENGTH, WIDTH = 12, 6, 4
@@ -874,7 +874,7 @@ class Towers(keras.Model):
     """A functional model with a class of its own."""
 
 
-def two_towers(nested=False):
+def two_towers(nested=False, dropout=0.5):
     """A text and an image, whose tower does not depend on the words."""
     keras.utils.set_random_seed(3)
     tokens = keras.Input((LENGTH,), dtype="int32", name="tokens")
@@ -884,7 +884,7 @@ def two_towers(nested=False):
     text = shared(keras.layers.GlobalAveragePooling1D(name="reads")(words(tokens)))
     seen = keras.layers.Conv2D(2, 2, name="sees")(image)
     seen = keras.layers.BatchNormalization()(seen)
-    seen = keras.layers.Dropout(0.5)(keras.layers.Flatten()(seen))
+    seen = keras.layers.Dropout(dropout)(keras.layers.Flatten()(seen))
     seen = shared(keras.layers.Dense(WIDTH)(seen))
     joined = keras.layers.Concatenate()([text, seen, keras.ops.tanh(text * seen)])
     logit = keras.layers.Dense(1)
@@ -914,20 +914,24 @@ class TestSideBranches:
     @pytest.mark.parametrize(
         ("way", "config"),
         [
-            ("graph", {"pgd_epsilon": 0.5}),
-            ("nested", {"embedding_layer": ["embedding", "reads"]}),
-            ("nested", {"pgd_epsilon": 0.5}),
+            ("graph", {"random_init": True, "pgd_epsilon": 0.5}),
+            (
+                "nested",
+                {"embedding_layer": ["embedding", "reads"], "pgd_epsilon": 0.5},
+            ),
             ("graph", {"objective": "virtual", "start_epoch": 1}),
             ("eager", {"mode": "replace"}),
-            ("xla", {"random_init": True, "pgd_epsilon": 0.4}),
+            ("xla", {"pgd_epsilon": 0.4}),
         ],
         ids=str,
     )
     def test_train_as_if_they_ran_in_each_iteration(self, way, config):
         settings = {"embedding_layer": "embedding", "pgd_iterations": 3, **config}
 
-        def trained(wrap):
-            base = wrap(two_towers(nested=way == "nested"))
+        def trained(wrap, way):
+            # XLA drops other units.
+            dropout = 0.0 if xla else 0.5
+            base = wrap(two_towers(way == "nested", dropout))
             model = adversarial(base, jit_compile=way == "xla", **settings)
             model.run_eagerly = way == "eager"
             model.fit(
@@ -940,11 +944,14 @@ class TestSideBranches:
             )
             return model.get_weights()
 
-        expected = trained(Opaque)
-        assert_weights_equal(trained(lambda base: base), expected, 1e-4)
+        xla = way == "xla"
+        # Compiling takes longest.
+        expected = trained(Opaque, "graph" if xla else way)
+        assert_weights_equal(trained(lambda base: base, way), expected, 1e-4)
 
-    @pytest.mark.parametrize("nested", [False, True])
-    @pytest.mark.parametrize("shares", [True, False])
+    @pytest.mark.parametrize(
+        ("shares", "nested"), [(True, False), (True, True), (False, False)]
+    )
     def test_run_outside_of_the_loop(self, shares, nested):
         base = two_towers(nested)
         base = base if shares else Opaque(base)
@@ -977,11 +984,9 @@ class TestSideBranches:
         assert logs["scaled_graph_loss"] > 0
 
 
-class TestHiddenLayerOfNumbersContract(StepContract):
+class TestHiddenLayerOfNumbersContract(TermWeightsContract):
     term_metric = "scaled_adversarial_loss"
-    term_in_evaluation = True
     term_is_weighted = True
-    takes_any_structure = True
 
     def wrap(self, base):
         config = nsl.configs.make_adv_reg_config(
