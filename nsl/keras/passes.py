@@ -15,9 +15,7 @@ from nsl.keras.clean_pass import CleanPass, PassOutputs, Perturbations, Point
 from nsl.keras.compiled_losses import OutputLoss, output_losses
 from nsl.keras.layer_changes import (
     Changes,
-    Detached,
     adding,
-    detaching,
     replacing,
     watching,
 )
@@ -63,8 +61,6 @@ class Passes:
         # Outputs of the perturbed layers in the pass over the samples, with the rows of
         # neighbors that shared it.
         self._perturbed_rows: dict[str, list[tf.Tensor]] = {}
-        # See `run_samples`.
-        self.detached: list[Detached] = []
 
     def run_base(self, x: Any, training: bool | None) -> Any:
         """Runs the base model on features in the structure of the batch."""
@@ -84,10 +80,7 @@ class Passes:
             state.assign(value)
 
     def run_samples(
-        self,
-        clean: CleanPass,
-        tape: tf.GradientTape | None = None,
-        detach: bool = False,
+        self, clean: CleanPass, tape: tf.GradientTape | None = None
     ) -> CleanPass:
         """Runs the clean pass and computes the labeled loss.
 
@@ -97,16 +90,11 @@ class Passes:
           clean: The samples. Receives the outputs and the labeled loss.
           tape: The tape that will differentiate the loss with respect to
             `attacked_inputs`, if any.
-          detach: Whether `run_perturbed` may continue from the outputs of this pass
-            where only embeddings are perturbed. The gradients of a loss with respect to
-            the second tensor of each pair in `detached` are then to be summed over all
-            passes, and continued from the first. This looks up each embedding once.
 
         Returns:
           `clean`.
         """
         clean.states = self._states()
-        self.detached = []
         sharing = {
             name: neighbors.features
             for name, neighbors in clean.neighbors.items()
@@ -121,10 +109,7 @@ class Passes:
             if tape is not None:
                 tape.watch(tf.nest.flatten(clean.perturbations))
         elif tape is not None:
-            if detach and len(batches) == 1 and self._perturbs_embeddings_only():
-                changes = detaching(tape, self._perturbed, self.detached)
-            else:
-                changes = watching(tape, self._perturbed)
+            changes = watching(tape, self._perturbed)
         if tape is not None and self._perturbs_features:
             tape.watch(perturbable(clean.x))
         outputs = self._run_concatenated(batches, clean.training, changes)
@@ -141,13 +126,6 @@ class Passes:
         with keras_internals.losses_hidden(*hidden):
             clean.labeled_loss = self._compiled_loss(clean, clean.x, clean.y_pred)
         return clean
-
-    def _perturbs_embeddings_only(self) -> bool:
-        """Whether perturbed outputs depend on a table and on integers alone."""
-        return not self._perturbs_features and all(
-            isinstance(find_layer(self._base_model, name), keras.layers.Embedding)
-            for name in self._perturbed
-        )
 
     def attacked_inputs(self, clean: CleanPass) -> list[tf.Tensor]:
         """Lists the tensors that terms perturb.
@@ -261,10 +239,7 @@ class Passes:
         Returns:
           The outputs of the base model.
         """
-        if self.detached:
-            changes = replacing(self.centers(clean), point.perturbations)
-        else:
-            changes = adding(point.perturbations)
+        changes = adding(point.perturbations)
         [outputs] = self._run_isolated(clean, [[point.x]], clean.training, changes)
         return outputs.model
 
@@ -421,9 +396,10 @@ class Passes:
         An ascent then runs only what lies above the layer.
         """
         if len(perturbations) == 1 and not self._perturbs_features:
-            [added] = perturbations.values()
+            [(name, added)] = perturbations.items()
             if len(added) == 1:
-                return replacing(self.centers(clean), perturbations)
+                [center] = self.centers(clean)[name]
+                return replacing(name, center, added[0])
         return adding(perturbations)
 
     def labeled_loss(

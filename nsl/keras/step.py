@@ -9,7 +9,6 @@ from typing import Any
 import tensorflow as tf
 
 from nsl.keras.clean_pass import CleanPass
-from nsl.keras.layer_changes import Detached
 from nsl.keras.passes import Passes
 from nsl.keras.terms.term import Term
 
@@ -62,7 +61,7 @@ class Step:
         after = [t for t in terms if t.needs_input_gradient and not t.replaces_samples]
         with tf.GradientTape(persistent=attacked) as tape:
             tape.watch(perturbed or [])
-            passes.run_samples(clean, tape if attacked else None, detach=attacked)
+            passes.run_samples(clean, tape if attacked else None)
             own = passes.own_losses()
             if not any(term.replaces_labeled_loss for term in terms):
                 self.losses.append(clean.labeled_loss)
@@ -73,31 +72,26 @@ class Step:
             targets = [passes.scaled(loss) for loss in self.losses]
         # The clean pass may have built the model.
         weights = perturbed or passes.trainable_weights
-        detached = [continued for _, continued in passes.detached]
-        sources = [*weights, *detached]
         if attacked:
             # One backward pass yields the gradients for the weights and the attack,
             # which maximizes the labeled loss alone.
             found: Any = tape.gradient(
-                targets[0], (sources, passes.attacked_inputs(clean))
+                targets[0], (weights, passes.attacked_inputs(clean))
             )
             gradients, of_inputs = found
             passes.set_gradients(clean, of_inputs)
             if targets[1:]:
                 gradients = _sum_gradients(
-                    gradients, tape.gradient(targets[1:], sources)
+                    gradients, tape.gradient(targets[1:], weights)
                 )
         else:
-            gradients = tape.gradient(targets, sources)
-        if not detached:
-            del tape
+            gradients = tape.gradient(targets, weights)
+        del tape
         for term in after:
-            with tf.GradientTape() as of_term:
-                of_term.watch([*(perturbed or []), *detached])
-                target = passes.scaled(self.add(term, of_term))
-            gradients = _sum_gradients(gradients, of_term.gradient(target, sources))
-        if detached:
-            gradients = _continued(gradients, passes.detached, weights, tape)
+            with tf.GradientTape() as tape:
+                tape.watch(perturbed or [])
+                target = passes.scaled(self.add(term, tape))
+            gradients = _sum_gradients(gradients, tape.gradient(target, weights))
         return gradients
 
     def run_samples(self, attacked: bool) -> None:
@@ -151,23 +145,6 @@ class Step:
         self.losses.append(loss)
         self.term_losses[term.name] = loss
         return loss
-
-
-def _continued(
-    gradients: list[Any],
-    detached: list[Detached],
-    weights: list[Any],
-    tape: tf.GradientTape,
-) -> list[Any]:
-    """Continues the gradients with respect to detached outputs, which come last."""
-    of_weights, of_detached = gradients[: len(weights)], gradients[len(weights) :]
-    outputs = [output for output, _ in detached]
-    upstream = [
-        tf.zeros_like(output) if gradient is None else tf.convert_to_tensor(gradient)
-        for output, gradient in zip(outputs, of_detached, strict=True)
-    ]
-    below: Any = tape.gradient(outputs, weights, output_gradients=upstream)
-    return _sum_gradients(of_weights, below)
 
 
 def _sum_gradients(left: list[Any], right: list[Any]) -> list[Any]:
