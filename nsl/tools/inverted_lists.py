@@ -116,7 +116,7 @@ class InvertedLists:
         self._sizes = np.bincount(self._own, minlength=count)
         self._starts = np.cumsum(self._sizes) - self._sizes
         few = np.flatnonzero(self._others() < min(least, nodes - 1))
-        if gap < math.inf and len(few):
+        if gap < math.inf and lists and len(few):
             _, more = self._nearest_lists(few, lists, math.inf)
             probes = np.sort(np.concatenate((self._probes, more)))
             self._probes = probes[np.append(True, probes[1:] != probes[:-1])]

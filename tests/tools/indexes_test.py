@@ -1,5 +1,6 @@
 """Every index finds what comparing all pairs finds, or tells how much of it."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,13 @@ from tests.tools.build_graph_test import (
     write_vectors,
 )
 
-INDEXES = ("all pairs", "hashing", "lists", "lists that are all probed")
+INDEXES = (
+    "all pairs",
+    "hashing",
+    "lists",
+    "lists within a gap",
+    "lists that are all probed",
+)
 ALL = {"index": "ivf", "recall": 1.0, "random_seed": 0}
 
 
@@ -41,7 +48,9 @@ def make(
     if kind == "hashing":
         return Buckets.of(embeddings, 2, 3, seed)
     lists = InvertedLists(embeddings, seed)
-    lists.probe(probes if kind == "lists" else len(embeddings), least)
+    if kind == "lists that are all probed":
+        probes = len(embeddings)
+    lists.probe(probes, least, 0.2 if kind == "lists within a gap" else math.inf)
     return lists
 
 
@@ -192,6 +201,42 @@ def test_probes_as_few_lists_as_the_recall_needs() -> None:
         assert len(both) / len(exact.sources) > recall - 4 * np.sqrt(0.25 / 2000)
     assert comparisons == sorted(set(comparisons))
     assert lists.comparisons() < 0.3 * 4000 * 4000 / 2
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.1, 0.5, math.inf])
+@pytest.mark.parametrize("most", [0, 1, 6])
+def test_probes_the_nearest_lists_within_a_gap(most: int, gap: float) -> None:
+    values = np.random.default_rng(0).standard_normal((400, 5), np.float32)
+    lists = InvertedLists(embeddings_of(values), 0)
+    lists.probe(most, 0, gap)
+    sources, targets = np.triu_indices(len(values), 1)
+    ranks, gaps = lists.probes_needed(sources, targets)
+    compared = lists.compares(sources, targets)
+    # Products of another shape may be rounded differently.
+    inner, outer = (
+        ((ranks <= most) & (gaps <= gap + error)).any(axis=0) for error in (-1e-5, 1e-5)
+    )
+    inner |= (ranks == 0).any(axis=0)
+    assert (inner <= compared).all()
+    assert (compared <= outer).all()
+
+
+def test_nodes_at_the_edge_of_a_list_probe_more() -> None:
+    random = np.random.default_rng(0)
+    values = random.standard_normal((40, 16), np.float32)[
+        random.integers(40, size=3000)
+    ]
+    values += 0.5 * random.standard_normal(values.shape, np.float32)
+    embeddings = embeddings_of(values)
+    sample = sample_pairs(embeddings, 1000, NumpyProduct(), -1.0, 5)
+    lists = InvertedLists(embeddings, 0, lists=60)
+    lists.tune(sample, 0.9, 5)
+    found = lists.compares(sample.sources, sample.targets).mean()
+    comparisons = lists.comparisons()
+    ranks, _ = lists.probes_needed(sample.sources, sample.targets)
+    lists.probe(int(np.quantile(ranks.min(axis=0), found)), 5)
+    assert found > 0.9
+    assert comparisons < 0.7 * lists.comparisons()
 
 
 def test_the_sample_does_not_train_centroids_with_any_seed() -> None:
