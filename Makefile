@@ -11,8 +11,14 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 .PHONY: test check coverage test-arithmetics matrix demo docs notebooks package api \
   results lint format clean
 
-test: lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+# The types are checked beside the tests, for that is the work of one core.
+test: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@$(BIN)/mypy >$(VENV)/types.txt 2>&1 & types=$$!; \
+	  $(BIN)/python -m pytest -n 2 --dist worksteal; tests=$$?; \
+	  wait $$types; types=$$?; echo mypy; cat $(VENV)/types.txt; \
+	  test $$tests = 0 && test $$types = 0
 
 # What speaks of the files that changed since main, in less than two minutes.
 check: $(STAMP)

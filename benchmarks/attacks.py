@@ -26,7 +26,7 @@ version of TensorFlow, by `python -m venv` and `pip install`.
 The models are trained and saved by examples/robust_mnist.py:
 
     python examples/robust_mnist.py --output_dir=robust_mnist
-    python benchmarks/attacks.py robust_mnist/plain-0.keras robust_mnist/pgd-0.keras
+    python benchmarks/attacks.py robust_mnist/{plain,pgd}-infinity-0.keras
 """
 
 import argparse

@@ -14,8 +14,8 @@ classified correctly after each attack, the CPU time of all attacks, and two ver
     git clone https://github.com/fra31/auto-attack
     python3 -m venv torch && torch/bin/pip install torch==2.13.0 numpy
     python examples/robust_mnist.py --output_dir=robust_mnist
-    python benchmarks/autoattack.py robust_mnist/pgd-0.keras --autoattack=auto-attack \
-        --torch_python=torch/bin/python --data=mnist.npz
+    python benchmarks/autoattack.py robust_mnist/pgd-infinity-0.keras --data=mnist.npz \
+        --autoattack=auto-attack --torch_python=torch/bin/python
 
 The runs are interleaved, each in a separate process. The CPU time is that of the whole
 evaluation after the network was loaded, including compilation and the checks that both

@@ -222,7 +222,7 @@ def robust_mnist(folder: Path, data: Path | None) -> str:
         )
 
     figures = _figures(measure, "robust_mnist.py", folder)
-    paths = [folder / f"{name}-0.keras" for name in example.NAMES]
+    paths = [folder / f"{name}-infinity-0.keras" for name in example.NAMES]
     models = [keras.models.load_model(path) for path in paths]
     attack = nsl.attacks.AutoPGD(steps=40, early_stop=True)
     epsilons = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)

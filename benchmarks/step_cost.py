@@ -14,6 +14,13 @@ step of each wrapper. It prints the ratio of each to its lower limit:
 - PGD at an embedding layer: 2 (F+B), and k-1 passes for the gradient of the layer's
   outputs, through the layers above it only
 
+A pass is measured where it costs least: F+B is a whole training step of the base model,
+and the gradient of the input is a function of its own that does nothing else. So
+2 (F+B) contains two updates of the weights, of which the wrapper makes one, and for PGD
+at a layer two lookups of the embeddings, of which it also makes one. What the wrapper
+adds to the passes, above all the steps of the ascent, projection included, is not in
+the limit.
+
 Then it measures the peak memory of PGD in separate processes. The numbers are medians
 and quartiles.
 

@@ -4,12 +4,13 @@
     python scripts/check.py --since=HEAD~1
 
 Runs every changed test file. For a module of nsl, runs the test file that mirrors it;
-if there is none, the tests of its subpackage that mention it, or else those of the
-modules that import it. Also runs the programs of changed pages and the tests of changed
-examples. `make test` runs everything.
+if there is none, the tests of its subpackage that mention it most, or else those of the
+modules that import it, as many as take a minute or two. Also runs the programs of
+changed pages and the tests of changed examples. `make test` runs everything.
 """
 
 import argparse
+import contextlib
 import re
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+# Lines of tests that two cores run in a minute and a half, for one changed file.
+LINES = 1500
 # Cheap tests that cover every file of the package.
 ALWAYS = ("tests/imports_test.py", "tests/public_api_test.py")
 # The tests of files that no test mirrors.
@@ -44,12 +47,23 @@ def changed_files(since: str) -> list[str]:
 
 
 def _named(room: Path, stem: str) -> list[str]:
-    """Lists the tests of a subpackage that mention a module, in any case."""
+    """Lists the tests of a subpackage that mention a module in any case, most first."""
     word = re.compile(rf"\b{stem.replace('_', '_?')}\b", re.IGNORECASE)
     tests = sorted((ROOT / room).rglob("*_test.py"))
-    return [
-        str(path.relative_to(ROOT)) for path in tests if word.search(path.read_text())
-    ]
+    counts = {path: len(word.findall(path.read_text())) for path in tests}
+    found = sorted(filter(counts.get, tests), key=counts.__getitem__, reverse=True)
+    return [str(path.relative_to(ROOT)) for path in found]
+
+
+def _affordable(tests: Iterable[str]) -> list[str]:
+    """Lists the first tests, as many as have `LINES` lines, and at least one."""
+    found, lines = [], 0
+    for test in dict.fromkeys(tests):
+        lines += len((ROOT / test).read_text().splitlines())
+        if found and lines > LINES:
+            break
+        found.append(test)
+    return found
 
 
 def tests_of(file: str) -> list[str]:
@@ -69,13 +83,14 @@ def tests_of(file: str) -> list[str]:
     if path.parts[0] == "nsl":
         path = path.relative_to("nsl")
     if path.parts[0] == "tests":
-        return _named(path.parent, path.stem)
+        return _affordable(_named(path.parent, path.stem))
     mirror = Path("tests", path).with_name(f"{path.stem}_test.py")
     if (ROOT / mirror).exists():
         return [str(mirror)]
-    return _named(Path("tests", path.parts[0]), path.stem) or [
-        test for importer in _importers(path) for test in tests_of(importer)
-    ]
+    return _affordable(
+        _named(Path("tests", path.parts[0]), path.stem)
+        or [test for importer in _importers(path) for test in tests_of(importer)]
+    )
 
 
 def _importers(path: Path) -> list[str]:
@@ -106,18 +121,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--since", default="main", help="default: %(default)s")
     files = changed_files(parser.parse_args(arguments).since)
     python = [file for file in files if file.endswith(".py")]
+    tests = chosen(files)
     commands = []
     if python:
         commands += [["ruff", "check", *python], ["ruff", "format", "--check", *python]]
-        commands += [["mypy"]]
-    if tests := chosen(files):
-        commands += [["pytest", "-q", *tests]]
+    if tests:
+        both = ["-n2", "--dist=worksteal"] if len(tests) > len(ALWAYS) + 1 else []
+        commands += [["pytest", "-q", *both, *tests]]
     failed = False
-    for command in commands:
-        print(" ".join(command), flush=True)
-        done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=False)
-        failed |= done.returncode != 0
+    with contextlib.ExitStack() as stack:
+        # The types beside the tests, which leave a core to spare at times.
+        types = [stack.enter_context(_types())] if python else []
+        for command in commands:
+            print(" ".join(command), flush=True)
+            command = [sys.executable, "-m", *command]
+            failed |= subprocess.run(command, cwd=ROOT, check=False).returncode != 0
+        for process in types:
+            print("mypy", process.communicate()[0], sep="\n", end="", flush=True)
+            failed |= process.returncode != 0
     return int(failed)
+
+
+def _types() -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "mypy"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 if __name__ == "__main__":

@@ -11,6 +11,12 @@ import hypothesis
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# What XLA compiles runs for milliseconds: optimizing it takes longer.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # A core a worker. Threads of two that share the cores wait for each other, busily.
+    for _name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(_name, "1")
 
 hypothesis.settings.register_profile(
     "nsl", max_examples=15, deadline=None, derandomize=True, database=None

@@ -1,9 +1,11 @@
 """Every Python and shell block of the documentation runs, page by page, in order.
 
-What needs another machine or takes long is marked as another language (`console`,
-`text`). Programs in examples/ have tests of their own.
+Models train for two epochs at most; `make notebooks` runs the pages as they are. What
+needs another machine or takes long is marked as another language (`console`, `text`).
+Programs in examples/ have tests of their own.
 """
 
+import functools
 import os
 import subprocess
 import sys
@@ -16,11 +18,21 @@ import pytest
 from tests.pages import ROOT, all_blocks
 
 RUN = ("python", "sh")
+#: A page that asserts what its models learn.
+IN_FULL = ROOT / "docs" / "guides" / "few_labels.md"
 PAGES = [
     page
     for page in sorted((ROOT / "docs").rglob("*.md"))
     if any(language in RUN for language, _ in all_blocks(page))
 ]
+
+
+_FIT = keras.Model.fit
+
+
+@functools.wraps(_FIT)
+def _fit_briefly(*data: Any, epochs: int = 1, **settings: Any) -> Any:
+    return _FIT(*data, epochs=min(epochs, 2), **settings)
 
 
 def _run_in_shell(text: str, where: str) -> None:
@@ -44,6 +56,8 @@ def test_the_programs_of(
     monkeypatch.chdir(tmp_path)
     for folder in ("tools", "examples", "benchmarks"):
         (tmp_path / folder).symlink_to(ROOT / folder)
+    if page != IN_FULL:
+        monkeypatch.setattr(keras.Model, "fit", _fit_briefly)
     keras.utils.set_random_seed(0)
     namespace: dict[str, Any] = {"__name__": "__main__"}
     for number, (language, text) in enumerate(all_blocks(page), 1):

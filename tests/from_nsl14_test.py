@@ -160,7 +160,7 @@ class _Names(dict[str, Any]):
         return _classifier()
 
     def make_model(self) -> Any:
-        return _adversarial(_classifier(), self["data"])
+        return _adversarial(_classifier())
 
     def make_trained(self) -> Any:
         return lambda **s: _adversarial(_classifier(), self["data"], **s)

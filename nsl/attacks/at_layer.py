@@ -152,7 +152,8 @@ class AtLayer:
         def outputs_and_masks(x: Any, memory: Any) -> Any:
             del memory
             y_pred, found = self._run(x, [None] * len(self.names))
-            note_padding(found, x, y_pred)
+            by_layer = dict(zip(self.names, found, strict=True))
+            note_padding(self._model, by_layer, x, y_pred)
             masks = tf.nest.map_structure(keras_internals.mask_of, found)
             return tf.nest.map_structure(_at_least_32_bits, found), [
                 [[] if mask is None else [mask] for mask in of_layer]

@@ -32,9 +32,10 @@ class ModelAdapter:
     """Calls a model for inference and restores its state.
 
     The model may be a Keras model, any callable of tensors, the `predict` method of a
-    Keras model (which is replaced by the model), or a function of NumPy arrays, such as
-    scikit-learn's `predict_proba`, which has no gradients. The adapter holds a weak
-    reference; callers must keep the model alive.
+    Keras model (which is replaced by the model), or a function without gradients: of
+    NumPy arrays, such as scikit-learn's `predict_proba`, or of tensors whose values it
+    reads, such as by `numpy()`. The adapter holds a weak reference; callers must keep
+    the model alive.
 
     Args:
       model: A callable from features to outputs. If it takes `training`, that is False.
@@ -79,6 +80,7 @@ class ModelAdapter:
         self.classes = self._most_classes = 0
         self.decisions = False
         self.is_native = True
+        self._reads_values = False
         self.takes_logarithms = False
         self.assumptions: list[str] = []
         self.guessed = False
@@ -280,8 +282,11 @@ class ModelAdapter:
             return self.model(x, **self._kwargs)
 
         def of_arrays(*leaves: Any) -> Any:
-            arrays = tf.nest.pack_sequence_as(x, [np.asarray(leaf) for leaf in leaves])
-            return numbers_as_array(self.model(arrays, **self._kwargs))
+            arrays = [np.asarray(leaf) for leaf in leaves]
+            if self._reads_values:
+                arrays = [*map(tf.convert_to_tensor, arrays)]
+            arguments = tf.nest.pack_sequence_as(x, arrays)
+            return numbers_as_array(self.model(arguments, **self._kwargs))
 
         if tf.executing_eagerly():
             outputs = of_arrays(*tf.nest.flatten(x))
@@ -305,6 +310,7 @@ class ModelAdapter:
 
     def _first_call(self, x: Any) -> Any:
         """Detects whether the model takes tensors, also float64, or NumPy arrays."""
+        self._reads_values = False
         kinds = [(True, False)]
         if any(leaf.dtype == tf.float64 for leaf in tf.nest.flatten(x)):
             kinds.append((True, True))
@@ -322,10 +328,24 @@ class ModelAdapter:
                 # Strings become bytes in a tensor, but the function may need strings.
                 self.is_native = False
                 outputs = numbers_as_array(self.call_uncounted(x))
+            elif self.is_native and len(kinds) > 1 and self._leaves_graph(x):
+                self.is_native, self._reads_values = False, True
             outputs = tf.nest.map_structure(tf.convert_to_tensor, outputs)
             self._kinds = tf.nest.map_structure(any_batch_size, outputs)
             return outputs
         raise errors[0]
+
+    def _leaves_graph(self, x: Any) -> bool:
+        """Returns whether the model reads its tensors' values, without gradients."""
+        program = tf.function(lambda x: self.call_uncounted(x), autograph=False)
+        try:
+            program.get_concrete_function(x)
+        except tf.errors.OperatorNotAllowedInGraphError:
+            return False  # `if` on a tensor: the function has gradients.
+        except (NotImplementedError, AttributeError, TypeError):
+            # From `np.asarray`, `numpy()` and `predict` of a Keras model.
+            return True
+        return False
 
     def chosen(self, outputs: Any) -> Any:
         """Returns the chosen output; all of them if none was chosen."""

@@ -6,16 +6,19 @@ confident for unlabeled ones; it then smooths the predictions along the edges. `
 trains the model from its initial weights on these soft labels of all nodes, using only
 each node's own features.
 
-With n nodes, c classes and e directed edges, predictions take at most 60 * n * c bytes
-and the graph 16 * e, in addition to the features and the model. A batch has at most
-2 * walks * batch_size samples in the first stage and batch_size in the second. `teach`
-trains two or three times for `teacher_steps` updates, only once with unlabeled nodes,
-and predicts for all nodes each time. `distill` runs `steps` updates.
+With n nodes, c classes and e directed edges, predictions take at most 100 * n * c bytes
+and the graph 16 * e, in addition to the features, once more as dense float32 while at
+most 2^27 values, and the model. A batch has at most 2 * walks * batch_size samples in
+the first stage and batch_size in the second. `teach` trains four or five times for
+`teacher_steps` updates, only once with unlabeled nodes, and predicts for all nodes each
+time. `distill` runs `steps` updates.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -30,10 +33,13 @@ from nsl.data.powers import at_least_one
 from nsl.data.walks import Walks, teleport_of_size
 from nsl.keras.node_labels import NodeLabels, node_weights
 from nsl.keras.node_model import SMALLEST_PROBABILITY, NodeModel
+from nsl.keras.smooth_features import smooth_features
 
 Floats = npt.NDArray[np.float32]
 
-_TELEPORTS = (0.1, 0.2, 0.4)
+_TELEPORTS = (0.4, 1.0)
+_FEATURE_HOPS, _FEATURE_DROPOUT = (1, 2), 0.5
+_MOST_CHOSEN, _LEAST_GAIN, _SAMPLE = 4, 1e-4, 1000
 _MIN_EDGES, _MIN_HOMOPHILY = 30, 0.1
 _PASSES, _MIN_STEPS, _MAX_STEPS = 30, 300, 1500
 _MIN_SHARE = 1e-3
@@ -231,16 +237,23 @@ def teach(
     The model is trained from its current weights several times, and keeps the weights
     of the last training:
 
-    1. Given validation nodes and a graph: on the labeled nodes, without the graph.
-    2. On the labeled nodes, with random walks.
-    3. On all nodes, with random walks and the consistency loss.
+    1. On the labeled nodes, with float features averaged over the nodes that are at
+       most one edge away; then two edges (Wu et al., 2019,
+       https://arxiv.org/abs/1902.07153). This is left out for models with sparse
+       inputs, and for features of more than 2^27 values.
+    2. Given validation nodes: on the labeled nodes, without the graph.
+    3. On the labeled nodes, with random walks.
+    4. On all nodes, with random walks and the consistency loss. It often helps, but can
+       also collapse where features say little.
 
-    The consistency loss often helps, but can also starve rare classes. The result is
-    therefore chosen from the predictions of each training and the mean logits of the
-    last two, smoothed with three teleport probabilities. The choice has the highest
-    likelihood of the known labels after `soften`, where all labeled nodes of a class
-    count as much as one validation node. Without validation nodes, the result is the
-    mean, smoothed with the teleport probability of the walks.
+    All predictions except those of 2 are also smoothed, with the teleport probability
+    of the walks and with 0.4. Starting from the best, up to four of them are added to
+    the result, their geometric mean after `soften`, while this increases the likelihood
+    of the known labels (Caruana et al., 2004, "Ensemble selection from libraries of
+    models"). Each class counts by its share of the supervised predictions, as
+    validation nodes may lack a class or be of another distribution; in a class, all
+    labeled nodes count as one validation node. Without validation nodes, the result is
+    the mean of the predictions smoothed with the teleport probability of the walks.
 
     The prediction for a node is the softmax of the model's mean logits at the ends of
     random walks from it: a sampled personalized PageRank of the logits (Gasteiger et
@@ -537,61 +550,113 @@ def _teach(
             f"The graph has {graph.num_nodes} nodes, but x has {network.nodes} "
             "rows. Pass the ids of all nodes to the graph."
         )
-    validates = len(labels.validation) > 0
-    walks = None
-    if graph is not None:
-        teleport = (
-            teleport_of_size(graph, settings.hops)
-            if settings.teleport is None
-            else settings.teleport
-        )
-        walks = Walks(graph, teleport, settings.hops)
     start = network.weights()
 
-    def trained(walks: Walks | None, consistency: float) -> Floats:
+    def trained(network: NodeModel, walks: Walks | None, consistency: float) -> Floats:
         network.set_weights(start)
         chosen = dataclasses.replace(settings, consistency=consistency)
         return _Teaching(network, labels, walks, chosen).train()
 
-    candidates = []
-    if walks and validates:
-        candidates.append(trained(None, 0.0))
-    taught = [trained(walks, each) for each in sorted({0.0, settings.consistency})]
-    smoothed = [taught]
-    if graph is not None:
-        smoothed = [
-            [
-                propagate(graph, logs, teleport=each, hops=settings.hops)
-                for logs in taught
-            ]
-            for each in (_TELEPORTS if validates else (teleport,))
-        ]
-    for group in smoothed:
-        candidates += [*group, np.mean(group, axis=0)]
-    if not validates:
-        return _softmax(candidates[-1])
-    likelihoods = [
-        _likelihood(soften(_softmax(each), settings.confidence), labels)
-        for each in candidates
+    strengths = sorted({0.0, settings.consistency})
+    validates, confidence = len(labels.validation) > 0, settings.confidence
+    if graph is None:
+        candidates = [trained(network, None, each) for each in strengths]
+        if validates:
+            shares = _shares(candidates[:1])
+            candidates = _chosen(candidates, shares, labels, confidence)
+        return _mean(candidates, confidence)
+    teleport = settings.teleport
+    if teleport is None:
+        teleport = teleport_of_size(graph, settings.hops)
+    walks = Walks(graph, teleport, settings.hops)
+    # The model keeps the weights of the last training.
+    taught = [trained(each, None, 0.0) for each in _smoothed(network, graph, settings)]
+    alone = trained(network, None, 0.0) if validates else None
+    taught += [trained(network, walks, each) for each in strengths]
+    smoothed = [
+        [propagate(graph, logs, teleport=each, hops=settings.hops) for logs in taught]
+        for each in ((teleport, *_TELEPORTS) if validates else (teleport,))
     ]
-    best = int(np.argmax(likelihoods))
-    if walks and best == 0:
-        logging.warning(
-            "Validation nodes are predicted better without the graph: it is not used "
-            "for soft labels."
-        )
-    return _softmax(candidates[best])
+    candidates = list(itertools.chain(*smoothed))
+    if alone is not None:
+        supervised = smoothed[0][: len(taught) - len(strengths) + 1]
+        shares = _shares(supervised)
+        candidates = _chosen([alone, *candidates], shares, labels, confidence)
+        if all(each is alone for each in candidates):
+            logging.warning(
+                "Validation nodes are predicted best without the graph: it is not used "
+                "for soft labels."
+            )
+    return _mean(candidates, confidence)
 
 
-def _likelihood(probabilities: Floats, labels: NodeLabels) -> float:
-    """Returns the mean log-likelihood of the known labels; see `teach`."""
+def _smoothed(
+    network: NodeModel, graph: Graph, settings: Settings
+) -> Iterator[NodeModel]:
+    """Yields the model with features that are averaged over one hop, and over two."""
+    if network.takes_sparse:
+        return
+    dropout = settings.input_dropout
+    for hops in _FEATURE_HOPS:
+        x = smooth_features(network.features, graph, hops)
+        if x is not None:
+            yield network.reading(x, _FEATURE_DROPOUT if dropout is None else dropout)
+
+
+def _mean(candidates: list[Floats], confidence: float) -> Floats:
+    """Returns the normalized geometric mean of softened predictions."""
+    soft = [_log(soften(_softmax(each), confidence)) for each in candidates]
+    return _softmax(np.mean(soft, axis=0))
+
+
+def _shares(logs: list[Floats]) -> Floats:
+    """Returns the share of each class among the predictions of the mean."""
+    mean = np.mean(logs, axis=0)
+    counts = 1 + np.bincount(mean.argmax(axis=1), minlength=mean.shape[1])
+    return (counts / counts.sum()).astype(np.float32)
+
+
+def _chosen(
+    candidates: list[Floats], shares: Floats, labels: NodeLabels, confidence: float
+) -> list[Floats]:
+    """Chooses predictions one by one while the likelihood of their mean increases.
+
+    Args:
+      candidates: Log-probabilities of shape [nodes, classes].
+      shares: How much each class counts, of shape [classes].
+      labels: The labels.
+      confidence: The mean confidence of the predictions and of their mean.
+
+    Returns:
+      Up to four of the candidates, possibly some more than once.
+    """
     known = np.concatenate([labels.validation, labels.labeled])
-    y = labels.y[known]
-    counts = np.bincount(labels.y[labels.labeled], minlength=labels.classes)
+    y, first = labels.y[known], len(labels.validation)
     weight = np.ones(len(known))
-    first = len(labels.validation)
-    weight[first:] /= counts[y[first:]]
-    return float(np.average(_log(probabilities[known, y]), weights=weight))
+    weight[first:] /= np.bincount(y[first:])[y[first:]]
+    weight *= (shares / np.maximum(np.bincount(y, weight, labels.classes), 1e-9))[y]
+    others = np.linspace(0, len(labels.y) - 1, _SAMPLE).astype(int)
+    rows = np.concatenate([known, others])
+
+    def softened(logs: Floats) -> Floats:
+        return _log(soften(_softmax(logs), confidence))
+
+    def likelihood(logs: Floats) -> float:
+        correct = softened(logs)[np.arange(len(known)), y]
+        return float(np.average(correct, weights=weight))
+
+    soft = [softened(each[rows]) for each in candidates]
+    chosen: list[Floats] = []
+    total, highest = np.zeros_like(soft[0]), -np.inf
+    while len(chosen) < _MOST_CHOSEN:
+        likelihoods = [likelihood(total + each) for each in soft]
+        best = int(np.argmax(likelihoods))
+        if likelihoods[best] <= highest + _LEAST_GAIN:
+            break
+        highest = likelihoods[best]
+        total += soft[best]
+        chosen.append(candidates[best])
+    return chosen
 
 
 def _distill(

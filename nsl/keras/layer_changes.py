@@ -31,19 +31,26 @@ def watching(tape: tf.GradientTape, names: list[str]) -> Changes:
     return dict.fromkeys(names, watch)
 
 
-def adding(perturbations: Perturbations) -> Changes:
+def adding(perturbations: Perturbations, shared: bool = False) -> Changes:
     """Adds perturbations to the outputs of layers.
 
-    If neighbors share the pass, only the first rows, the samples, are perturbed.
+    Args:
+      perturbations: What to add, by layer name.
+      shared: Whether neighbors share the pass. Only the first rows, the samples, are
+        perturbed then.
     """
     return {
-        name: functools.partial(_added, name, added)
+        name: functools.partial(_added, name, added, shared)
         for name, added in perturbations.items()
     }
 
 
 def _added(
-    name: str, perturbations: list[tf.Tensor], position: int, output: tf.Tensor
+    name: str,
+    perturbations: list[tf.Tensor],
+    shared: bool,
+    position: int,
+    output: tf.Tensor,
 ) -> tf.Tensor:
     if position >= len(perturbations):
         raise ValueError(
@@ -52,6 +59,8 @@ def _added(
             "often in every pass."
         )
     perturbation = tf.cast(perturbations[position], output.dtype)
+    if not shared:
+        return output + tf.ensure_shape(perturbation, output.shape)
     rest = tf.shape(output)[0] - tf.shape(perturbation)[0]
     paddings = tf.stack([[0, rest], *[[0, 0]] * (output.shape.rank - 1)])
     return output + tf.ensure_shape(tf.pad(perturbation, paddings), output.shape)

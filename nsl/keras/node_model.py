@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -29,6 +30,8 @@ class NodeModel:
       nodes: The number of nodes.
       classes: The number of classes.
       seed: The seed, int64.
+      features: The features as they were passed, those of a dataset concatenated.
+      takes_sparse: Whether the model has sparse inputs.
     """
 
     def __init__(
@@ -66,24 +69,40 @@ class NodeModel:
         self._batch_size, self._learning_rate = batch_size, learning_rate
         features = _concatenated(x) if isinstance(x, tf.data.Dataset) else x
         self.nodes = _num_rows(features)
-        self._rows = tf.nest.map_structure(
-            lambda value: feature_rows(value, "A feature of x", self.nodes), features
-        )
         inputs = getattr(model, "inputs", None) or ()
-        self._takes_sparse = any(getattr(each, "sparse", False) for each in inputs)
-        self._dropout = tf.nest.map_structure(
-            lambda value: _dropout_rate(value, input_dropout), features
-        )
+        self.takes_sparse = any(getattr(each, "sparse", False) for each in inputs)
+        self._load(features, input_dropout)
         self._from_logits = (
             _outputs_logits(model) if from_logits is None else from_logits
         )
         output = self._output(self.batch(tf.range(min(2, self.nodes))), False)
         self.classes = self._check_output(keras.tree.flatten(output))
+
+    def _load(self, x: Any, input_dropout: float | None) -> None:
+        """Loads the features of the nodes."""
+        self.features = x
+        self._rows = tf.nest.map_structure(
+            lambda value: feature_rows(value, "A feature of x", self.nodes), x
+        )
+        self._dropout = tf.nest.map_structure(
+            lambda value: _dropout_rate(value, input_dropout), x
+        )
         self._predict_batch = tf.function(
             lambda rows: self.log_probabilities(self.batch(rows), training=False),
             input_signature=[tf.TensorSpec([None], tf.int32)],
             autograph=False,
         )
+
+    def reading(self, x: Any, input_dropout: float) -> NodeModel:
+        """Returns the same model and settings with other features of the nodes.
+
+        Args:
+          x: The features.
+          input_dropout: The dropout rate of float features.
+        """
+        other = copy.copy(self)
+        other._load(x, input_dropout)
+        return other
 
     def _check_output(self, outputs: list[Any]) -> int:
         """Checks that the model outputs what it should, and returns the classes."""
@@ -133,7 +152,7 @@ class NodeModel:
             values = gather(rows, nodes)
             if dropout_seed is not None and rate:
                 values = _dropout(values, rate, dropout_seed)
-            if isinstance(values, tf.SparseTensor) and not self._takes_sparse:
+            if isinstance(values, tf.SparseTensor) and not self.takes_sparse:
                 return tf.sparse.to_dense(values)
             return values
 

@@ -105,7 +105,7 @@ class Passes:
             batches, sharing = [clean.x], {}
         changes: Changes | None = None
         if clean.perturbations:
-            changes = adding(clean.perturbations)
+            changes = adding(clean.perturbations, shared=len(batches) > 1)
             if tape is not None:
                 tape.watch(tf.nest.flatten(clean.perturbations))
         elif tape is not None:
@@ -550,7 +550,7 @@ class Passes:
                 inputs = to_base_inputs(self._base_model, x)
                 y_pred = self._side_branches.run_rest(inputs)
         outputs = {name: checked(recorded[name], part) for name, part in layers.items()}
-        note_padding(outputs, x, y_pred)
+        note_padding(self._base_model, outputs, x, y_pred)
         return PassOutputs(y_pred, outputs)
 
     def _run(

@@ -326,11 +326,12 @@ class _Ascent:
             for mask in given("feature_mask")
         ]
         self._norm_type = config.adv_grad_norm
+        radius, scale = _ball(config.pgd_epsilon, radii)
         self.threat = ThreatModel(
             features,
             config.adv_grad_norm,
-            radius=None if config.pgd_epsilon is None else 1.0,
-            scale=radii,
+            radius=radius,
+            scale=scale,
             low=given("clip_value_min"),
             high=given("clip_value_max"),
             mask=masks,
@@ -357,6 +358,22 @@ class _Ascent:
         direction = self.threat.steepest_step(self.threat.rows(gradients))
         perturbation = point + self._steps * direction - self.threat.centers
         return self.threat.place(self.threat.project(perturbation))
+
+
+def _ball(
+    epsilon: Any, radii: list[tf.Tensor | None]
+) -> tuple[Any, list[tf.Tensor | None] | None]:
+    """Returns the radius of the ball and the scale of each leaf, as `ThreatModel`s.
+
+    One radius for all features needs no scale.
+    """
+    if all(radius is None for radius in radii):
+        return None, None
+    if not tf.nest.is_nested(epsilon):
+        [radius, *_] = (radius for radius in radii if radius is not None)
+        if radius.shape.rank == 0:
+            return radius, None
+    return 1.0, radii
 
 
 def _attack_dtype(leaf: Any) -> tf.DType:

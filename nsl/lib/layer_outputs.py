@@ -86,6 +86,54 @@ def _find(model: Any, part: str, name: str) -> Any:
     return found[0]
 
 
+def inputs_behind(model: Any, layer: Any) -> list[frozenset[str]]:
+    """Finds the inputs of a model that the outputs of a layer depend on.
+
+    Args:
+      model: A functional or sequential model, or one that contains such a model around
+        the layer.
+      layer: The layer. If it is part of a layer that is not a functional model, the
+        calls of that layer count.
+
+    Returns:
+      For each call of the layer in one pass, in order, the names of the inputs. Calls
+      that `recorded_outputs` ignores are left out. Empty if no functional model
+      contains the layer.
+    """
+    found: list[frozenset[str]] = []
+
+    def contains(outer: Any) -> bool:
+        return any(layer is part for part in keras_internals.all_layers(outer))
+
+    def runner(operation: Any) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            used = tf.nest.flatten((args, kwargs))
+            names = [each for each in used if isinstance(each, frozenset)]
+            behind = frozenset().union(*names)
+            if contains(operation) and not kwargs.get("reverse"):
+                given = tf.nest.flatten(args[:1])
+                opens = operation is not layer and keras_internals.has_operations(
+                    operation
+                )
+                if opens and len(given) == len(operation.inputs):
+                    return keras_internals.run_operations(operation, given, runner)
+                found.append(behind)
+            return [behind for _ in tf.nest.flatten(operation.output)]
+
+        return call
+
+    for outer in keras_internals.all_layers(model):
+        if (
+            outer is not layer
+            and contains(outer)
+            and keras_internals.has_operations(outer)
+        ):
+            inputs: list[Any] = [frozenset([each.name]) for each in outer.inputs]
+            keras_internals.run_operations(outer, inputs, runner)
+            break
+    return found
+
+
 @contextlib.contextmanager
 def recorded_outputs(layer: Any, change: Change | None = None) -> Iterator[list[Any]]:
     """Records what a layer returns while the body runs.

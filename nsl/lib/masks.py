@@ -8,33 +8,78 @@ from typing import Any
 import tensorflow as tf
 
 from nsl.lib.keras_internals import keep_mask, mask_of
+from nsl.lib.layer_outputs import find_layer, inputs_behind
 
-# The feature in which models of keras-hub take the padding, instead of a Keras mask.
+# The end of the names of features in which models of keras-hub take the padding,
+# instead of a Keras mask: 'padding_mask', or one each for an encoder and a decoder.
 PADDING_MASK = "padding_mask"
+_OF_DECODER = f"decoder_{PADDING_MASK}"
 
 
-def note_padding(of_layers: Any, features: Any, y_pred: Any) -> None:
-    """Attaches the feature 'padding_mask' as a mask to outputs of layers.
+def note_padding(
+    model: Any, of_layers: Mapping[str, list[Any]], features: Any, y_pred: Any
+) -> None:
+    """Attaches features such as 'padding_mask' as masks to outputs of layers.
+
+    The feature 'encoder_padding_mask' is the mask of outputs that depend on another
+    feature whose name starts with 'encoder_'; other prefixes likewise. Outputs that
+    depend on both an encoder and a decoder are those of the decoder.
 
     Args:
-      of_layers: The outputs of layers, in any structure. Those of shape [batch, length,
-        ..., d] without a mask get one.
+      model: The model.
+      of_layers: By name, the outputs of layers in one pass. Those of shape [batch,
+        length, ..., d] without a mask get one.
       features: The features. Without such a feature of shape [batch, length], or
         without a dict, no output gets a mask.
       y_pred: The outputs of the model. They get no mask, which would change the loss.
     """
-    mask = features.get(PADDING_MASK) if isinstance(features, Mapping) else None
-    if mask is None:
+    named = features if isinstance(features, Mapping) else {}
+    masks = {
+        name: mask
+        for name, mask in named.items()
+        if str(name).endswith(PADDING_MASK) and len(mask.shape) > 1
+    }
+    if not masks:
         return
-    rank, excluded = len(mask.shape), tf.nest.flatten(y_pred)
-    for output in tf.nest.flatten(of_layers):
-        if (
-            mask_of(output) is None
-            and output.shape.rank > rank > 1
-            and tuple(output.shape[1:rank]) == tuple(mask.shape[1:])
-            and not any(output is each for each in excluded)
-        ):
-            keep_mask(output, tf.cast(mask, tf.bool))
+    excluded = tf.nest.flatten(y_pred)
+    for layer, tensors in of_layers.items():
+        behind: list[frozenset[str]] = []
+        if masks.keys() != {PADDING_MASK}:
+            behind = inputs_behind(model, find_layer(model, layer))
+        for i, output in enumerate(tensors):
+            if mask_of(output) is not None or any(output is each for each in excluded):
+                continue
+            # A call of the layer may return several tensors.
+            call = i * len(behind) // len(tensors)
+            known = behind[call] if behind else None
+            fitting = [
+                name
+                for name, mask in masks.items()
+                if _fits(mask, output) and _belongs(name, known)
+            ]
+            if _OF_DECODER in fitting:
+                fitting = [_OF_DECODER]
+            if len(fitting) == 1:
+                keep_mask(output, tf.cast(masks[fitting[0]], tf.bool))
+
+
+def _fits(mask: Any, output: Any) -> bool:
+    rank = len(mask.shape)
+    return output.shape.rank > rank and tuple(output.shape[1:rank]) == tuple(
+        mask.shape[1:]
+    )
+
+
+def _belongs(name: str, behind: frozenset[str] | None) -> bool:
+    """Returns whether a mask belongs to an output that depends on these features.
+
+    If they are not known, all masks do.
+    """
+    prefix = name.removesuffix(PADDING_MASK)
+    return behind is None or any(
+        other.startswith(prefix) and not other.endswith(PADDING_MASK)
+        for other in behind
+    )
 
 
 def joint_mask(*outputs: Any) -> tf.Tensor | None:

@@ -43,8 +43,8 @@ _SHOWN = 6
 # The number of radii to try at huge epsilon, each a quarter of the last.
 _SHRINKINGS = 9
 _NO_GRADIENTS = (
-    "The model takes NumPy arrays, which have no gradients: attacks that need them "
-    "were skipped."
+    "The model computes outside of TensorFlow, so it has no gradients: attacks that "
+    "need them were skipped."
 )
 _PROVEN = (
     "An example is certified if interval bounds prove that no point of the ball "

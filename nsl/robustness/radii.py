@@ -56,7 +56,8 @@ def read_radii(epsilons: Any, examples: Examples) -> tuple[list[Radius], list[st
         if not values or not all(np.isfinite(values)) or values[0] <= 0:
             raise ValueError(
                 "epsilons must be a number greater than 0, or several of them, but "
-                f"received {epsilons!r}."
+                f"received {epsilons!r}. The report always includes the accuracy "
+                "without attacks."
             )
     keys = [v if isinstance(v, float) else value_text(v) for v in values]
     # Number the second of two equal names.

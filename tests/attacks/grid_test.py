@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsl import attacks
@@ -117,6 +117,8 @@ def test_a_grid_of_each_feature() -> None:
     assert np.abs(found["share"] - x["share"]).max() > 0.09
 
 
+# Each norm and grid is compiled.
+@settings(max_examples=8)
 @given(
     st.sampled_from(sorted(ORDERS)),
     st.integers(0, 1000),

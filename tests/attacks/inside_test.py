@@ -58,12 +58,11 @@ def _check(found: Any, x: np.ndarray, norm: str, epsilon: Any) -> np.ndarray:
 
 
 def _cases() -> list[Any]:
-    """Each attack in each norm, in two dtypes of four, in turn."""
+    """Each attack in each norm, in one of four dtypes, in turn."""
     return [
-        pytest.param(name, norm, DTYPES[(i + j + k) % 4], id=f"{name}-{norm}-{k}")
+        pytest.param(name, norm, DTYPES[(i + j) % 4], id=f"{name}-{norm}")
         for i, name in enumerate(KINDS)
         for j, norm in enumerate(ORDERS)
-        for k in (0, 2)
         if (name, norm) != ("hopskipjump", "l1")
     ]
 

@@ -728,3 +728,33 @@ def test_a_model_that_changes_a_variable_of_its_own_starts_each_pass_from_it():
     assert model.mean.numpy() == 0.0
     np.testing.assert_allclose(found, again, atol=1e-6)
     assert np.abs(found - x).max() > 0.09
+
+
+@pytest.mark.parametrize("way", ["asarray", "numpy", "predict"])
+def test_a_function_that_reads_values_has_no_gradients(way):
+    model = keras.Sequential([keras.Input((12,)), keras.layers.Dense(3)])
+    weights = model.layers[0].kernel.numpy()
+    function = {
+        "asarray": lambda x: tf.constant(np.asarray(x) @ weights),
+        "numpy": lambda x: tf.constant(x.numpy() @ weights),
+        "predict": lambda x: tf.constant(model.predict(x, verbose=0)),
+    }[way]
+    adapter, x = adapt(function), inputs()
+    adapter.examine(tf.constant(x))
+    assert not adapter.is_native
+    np.testing.assert_allclose(adapter.predict(x, 4), x @ weights, atol=1e-6)
+    options = {"epsilon": 0.2, "seed": 0}
+    found = attacks.Square(steps=3)(function, x, **options)
+    expected = attacks.Square(steps=3)(model, x, **options)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    with pytest.raises(ValueError, match=r"no gradient.*Square"):
+        PGD(function, x, epsilon=0.2)
+
+
+def test_a_function_that_cannot_be_traced_for_another_reason_keeps_its_gradients():
+    def model(x):
+        return x @ np.eye(12, dtype="float32") if tf.reduce_sum(x) > 0 else x
+
+    adapter = adapt(model)
+    adapter.examine(tf.constant(inputs()))
+    assert adapter.is_native

@@ -133,8 +133,8 @@ def test_tables_and_pictures_of_images(
     check(results.mnist, tmp_path, mnist_file)
     example = import_module("robust_mnist")
     for name in example.NAMES:
-        model = example.make_model((28, 28, 1), clips=False)
-        model.save(tmp_path / f"{name}-0.keras")
+        model = example.make_model((28, 28, 1), contrast=False)
+        model.save(tmp_path / f"{name}-infinity-0.keras")
     check(results.robust_mnist, tmp_path, mnist_file)
 
 

@@ -1,5 +1,7 @@
 """examples/robust_mnist.py in small."""
 
+import contextlib
+import io
 import re
 from pathlib import Path
 
@@ -12,8 +14,11 @@ ARGUMENTS = ["--quick", "--images=150"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the program made, and in `printed.txt` what it said."""
     folder = tmp_path_factory.mktemp("robust_mnist")
-    robust_mnist.main([*ARGUMENTS, f"--output_dir={folder}"])
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        robust_mnist.main([*ARGUMENTS, f"--output_dir={folder}"])
+    (folder / "printed.txt").write_text(printed.getvalue())
     return folder
 
 
@@ -30,10 +35,9 @@ def test_networks_and_finished_attacks_are_not_made_again(
 
 @pytest.mark.arithmetic
 def test_adversarial_training_withstands_what_brings_the_plain_network_down(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path,
 ) -> None:
-    robust_mnist.main([*ARGUMENTS, f"--output_dir={folder}"])
-    printed = capsys.readouterr().out
+    printed = (folder / "printed.txt").read_text()
     clean, robust = (
         [float(share) for share in re.findall(rf"\n{row} +([\d.]+)%", printed)]
         for row in ("clean", "robust accuracy")
@@ -49,5 +53,5 @@ def test_evaluations_of_other_images_are_not_taken_for_these(folder: Path) -> No
 
 
 def test_a_saved_network_needs_no_wrapper(folder: Path) -> None:
-    model = keras.models.load_model(folder / "pgd-0.keras")
+    model = keras.models.load_model(folder / "pgd-infinity-0.keras")
     assert isinstance(model, keras.Sequential)

@@ -19,13 +19,33 @@ class TestFgsmContract(WrapperContract):
     term_metric = "scaled_adversarial_loss"
     term_in_evaluation = True
     term_is_weighted = True
-    takes_any_structure = True
 
     def wrap(self, base):
         config = nsl.configs.make_adv_reg_config(
             multiplier=0.5, adv_step_size=0.2, adv_grad_norm="infinity"
         )
         return nsl.keras.AdversarialRegularization(base, adv_config=config)
+
+    @pytest.mark.parametrize("structure", ["tensor", "list", "tuple", "dict", "nested"])
+    def test_structure_of_features(self, structure):
+        first, second = X[:, :2], X[:, 2:]
+        a, b = keras.Input((2,), name="a"), keras.Input((2,), name="b")
+        inputs, x = {
+            "tensor": (a, first),
+            "list": ([a, b], [first, second]),
+            "tuple": ((a, b), (first, second)),
+            "dict": ({"a": a, "b": b}, {"b": second, "a": first}),
+            "nested": ({"n": {"a": a}, "b": b}, {"n": {"a": first}, "b": second}),
+        }[structure]
+        keras.utils.set_random_seed(1)
+        flat = keras.tree.flatten(inputs)
+        hidden = keras.layers.Concatenate()(flat) if len(flat) > 1 else flat[0]
+        model = self.compiled(keras.Model(inputs, keras.layers.Dense(3)(hidden)))
+        history = self.fit(model, x=x)
+        assert np.isfinite(history.history["loss"]).all()
+        logs = model.evaluate(x, Y, verbose=0, return_dict=True)
+        assert np.isfinite(logs["loss"])
+        assert model.predict(x, verbose=0).shape == (SAMPLES, 3)
 
 
 class TestPgdContract(StateContract):

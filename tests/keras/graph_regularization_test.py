@@ -6,10 +6,13 @@ import pytest
 import tensorflow as tf
 
 import nsl
-from tests.keras.contract import WrapperContract
+from tests.keras.contract import TermWeightsContract
 from tests.keras.contract.base import SAMPLES, X, Y, mlp, renewed
+from tests.keras.contract.data import DataContract
+from tests.keras.contract.inference import InferenceContract
+from tests.keras.contract.losses import LossesContract
+from tests.keras.contract.models import FeaturesContract
 from tests.keras.contract.state import PassesContract
-from tests.keras.contract.weights import WeightsContract
 
 
 def neighbors_of(x, count):
@@ -30,11 +33,22 @@ def rows_of(value, rows):
     return tf.gather(value, rows) if tf.is_tensor(value) else value[rows]
 
 
-class TestContract(WrapperContract):
+class TestContract(
+    DataContract,
+    FeaturesContract,
+    InferenceContract,
+    LossesContract,
+    PassesContract,
+    TermWeightsContract,
+):
+    """What depends on the neighbors in the batch.
+
+    stacked_regularization_test runs the rest of the contract on a model with this term.
+    """
+
     term_metric = "scaled_graph_loss"
     term_in_evaluation = False
     term_is_weighted = False
-    takes_any_structure = False
 
     def wrap(self, base):
         config = nsl.configs.make_graph_reg_config(max_neighbors=2, multiplier=0.3)
@@ -44,7 +58,7 @@ class TestContract(WrapperContract):
         return neighbors_of(x, 2)
 
 
-class TestContrastiveContract(WeightsContract, PassesContract):
+class TestContrastiveContract(TermWeightsContract, PassesContract):
     term_metric = "scaled_graph_loss"
     term_is_weighted = False
     objective = "contrastive"
@@ -99,7 +113,7 @@ class TestGraphLoss:
             model = wrapped(keras.Model(inputs, outputs), output_name=output_name)
             model.compile(
                 loss=["mse", "mse"] if structure == "list" else {"a": "mse"},
-                run_eagerly=output_name is not None,
+                run_eagerly=output_name is not None or structure == "list",
             )
             batch = neighbors_of({"x": X}, 2)
             y = {"a": X[:, :2], "b": X[:, :2]}
@@ -258,7 +272,7 @@ class TestMasks:
     """Padded positions do not count, however many there are."""
 
     @staticmethod
-    def logs(steps, objective="distance", recurrent=True, **config):
+    def logs(steps, objective="distance", recurrent=True, run_eagerly=False, **config):
         random = np.random.default_rng(0)
         samples, *neighbors = random.integers(1, 20, (3, 8, 6))
         samples[:4, 4:] = neighbors[0][::2, 3:] = 0
@@ -282,7 +296,7 @@ class TestMasks:
                 max_neighbors=2, multiplier=1.0, objective=objective, **config
             ),
         )
-        model.compile("sgd", "sparse_categorical_crossentropy")
+        model.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=run_eagerly)
         x = {"x": padded(samples)}
         for k in range(2):
             x[f"NL_nbr_{k}_x"] = padded(neighbors[k])
@@ -308,8 +322,10 @@ class TestMasks:
         # A recurrent layer takes long to trace. Without it all padded positions are
         # alike, so that in a sum they would add nothing even if they counted.
         recurrent = "embedding_layer" in config or "reduction" in config
+        # Of the short one at that: traced and eager must agree, too.
         short, long = (
-            self.logs(steps, recurrent=recurrent, **config)[0] for steps in (6, 20)
+            self.logs(steps, recurrent=recurrent, run_eagerly=eager, **config)[0]
+            for steps, eager in ((6, recurrent), (20, True))
         )
         assert short["scaled_graph_loss"] > 1e-4
         assert long == pytest.approx(short, rel=1e-4)

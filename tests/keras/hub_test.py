@@ -51,6 +51,20 @@ def bert(dtype: str | None = None, reads_texts: bool = False) -> keras.Model:
     )
 
 
+def bart() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    backbone = keras_hub.models.BartBackbone(
+        vocabulary_size=len(WORDS),
+        num_layers=1,
+        num_heads=2,
+        hidden_dim=8,
+        intermediate_dim=16,
+        max_sequence_length=32,
+    )
+    first = backbone(backbone.input)["decoder_sequence_output"][:, 0]
+    return keras.Model(backbone.input, keras.layers.Dense(2)(first))
+
+
 def vit() -> keras.Model:
     keras.utils.set_random_seed(0)
     backbone = keras_hub.models.ViTBackbone(
@@ -148,6 +162,26 @@ def test_padding_of_bert_is_not_moved_and_does_not_count(
         np.testing.assert_allclose(lengths[1:], lengths[:1] * 2, rtol=1e-3)
     if "standardize_layers" in config:
         assert np.all(lengths[0] <= 0.6 * (1 + 1e-4))
+
+
+def test_padding_of_both_texts_of_bart_is_not_moved() -> None:
+    base = bart()
+    table = base.get_layer("bart_backbone").get_layer("token_embedding")
+    model = adversarial(base, random_init=True, pgd_epsilon=0.3, pgd_iterations=2)
+    for lengths in ((8, 8), (8, 12)):
+        x = {}
+        for part, length, shift in zip(
+            ("encoder", "decoder"), lengths, (0, 1), strict=True
+        ):
+            found = preprocessor(length)(TEXTS)
+            for name in ("token_ids", "padding_mask"):
+                x[f"{part}_{name}"] = np.roll(np.asarray(found[name]), shift, 0)
+        points = model.perturb_on_batch(x, LABELS)["token_embedding"]
+        for part, point in zip(("encoder", "decoder"), points, strict=True):
+            moves = point - np.asarray(table(x[f"{part}_token_ids"]))
+            kept = x[f"{part}_padding_mask"] > 0
+            assert np.all(moves[~kept] == 0)
+            assert np.all(np.abs(moves[kept]).max(-1) > 0)
 
 
 def test_bert_with_a_graph() -> None:

@@ -340,6 +340,13 @@ class TestMasksAndBounds:
         np.testing.assert_allclose(result["a"], 0.5)
         np.testing.assert_allclose(result["b"], 2)
 
+    def test_no_radius_for_any_feature_is_no_bound(self):
+        result = ascend(
+            X, G, adv_step_size=3.0, adv_grad_norm="infinity", pgd_epsilon={"a": None}
+        )
+        np.testing.assert_allclose(result["a"], 3)
+        np.testing.assert_allclose(result["b"], 3)
+
     def test_radius_zero_moves_nothing(self):
         assert self.run(pgd_epsilon=0) == ([[0, 0]] * 2, [[0]] * 2)
 

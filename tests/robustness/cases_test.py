@@ -68,7 +68,12 @@ def _check(report: RobustnessReport, distances: np.ndarray, reach: float) -> Non
 
 
 def _evaluate(model: Any, x: Any = X, y: Any = Y, **given: Any) -> RobustnessReport:
-    arguments = {"epsilons": EPSILON, "attacks": [FAB(steps=5)], "verbose": False}
+    arguments = {
+        "epsilons": EPSILON,
+        "attacks": [FAB(steps=5)],
+        "check": False,
+        "verbose": False,
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", nsl.robustness.RobustnessWarning)
         return nsl.evaluate_robustness(model, x, y, **{**arguments, **given})
@@ -116,7 +121,7 @@ def test_every_dtype_of_features_gives_what_float32_gives(
 ) -> None:
     x = X.astype(dtype)
     distances = _distances(x)
-    report = _evaluate(model, x)
+    report = _evaluate(model, x, check=dtype is ml_dtypes.bfloat16)
     _check(report, distances, EPSILON)
 
 
@@ -183,7 +188,7 @@ def test_evaluation_leaves_the_state_of_a_recurrent_model_alone() -> None:
     y = np.arange(100) % 3
     before = [v.numpy() for v in kept_variables(model)]
     assert [v.shape for v in before if v.dtype == np.float32] == [(10, 3)] * 2
-    report = _evaluate(model, x, y, attacks="quick")
+    report = _evaluate(model, x, y, attacks="quick", check=True)
     assert "random_model" not in _names(report)
     assert "batch_dependent" not in _names(report)
     for variable, value in zip(kept_variables(model), before, strict=True):
@@ -299,11 +304,13 @@ def _logit(x: Any) -> tf.Tensor:
 
 
 def test_what_the_data_does_not_settle_is_a_guess_and_said() -> None:
-    report = _evaluate(_logit, BINARY_X, BINARY_Y, attacks=["fgsm"])
+    report = _evaluate(_logit, BINARY_X, BINARY_Y, attacks=["fgsm"], check=True)
     assert "guessed_outputs" in _names(report)
     assert any("probabilities" in one for one in report.assumptions)
     assert "Assumed: The outputs are treated as probabilities" in str(report)
-    given = _evaluate(_logit, BINARY_X, BINARY_Y, attacks=["fgsm"], from_logits=True)
+    given = _evaluate(
+        _logit, BINARY_X, BINARY_Y, attacks=["fgsm"], from_logits=True, check=True
+    )
     assert "guessed_outputs" not in _names(given)
     assert given.clean_accuracy == 0.75
     assert report.clean_accuracy == 0.75
@@ -312,7 +319,7 @@ def test_what_the_data_does_not_settle_is_a_guess_and_said() -> None:
 def test_a_linear_last_layer_gives_a_logit() -> None:
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     model.set_weights([np.array([[0.25]]), np.array([0.5])])
-    report = _evaluate(model, BINARY_X, np.ones(40, int), attacks=["fgsm"])
+    report = _evaluate(model, BINARY_X, np.ones(40, int), attacks=["fgsm"], check=True)
     assert report.clean_accuracy == 1.0
     assert "guessed_outputs" not in _names(report)
     assert any("logits" in one for one in report.assumptions)
@@ -323,7 +330,7 @@ def test_a_sigmoid_gives_a_probability() -> None:
     model = keras.Sequential([keras.Input((1,)), layer])
     model.set_weights([np.array([[1.0]]), np.array([0.0])])
     y = (np.arange(40) >= 20).astype(int)
-    report = _evaluate(model, BINARY_X, y, attacks=["fgsm"])
+    report = _evaluate(model, BINARY_X, y, attacks=["fgsm"], check=True)
     assert report.clean_accuracy == 1.0
     assert "guessed_outputs" not in _names(report)
     assert any("probabilities" in one for one in report.assumptions)
@@ -336,7 +343,9 @@ def test_where_one_column_may_move_nothing_is_said_of_huge_epsilons(
     model: keras.Model,
 ) -> None:
     mask = np.eye(8, dtype=np.float32)[0]
-    report = _evaluate(model, feature_mask=mask, bounds=(0, 1), attacks="quick")
+    report = _evaluate(
+        model, feature_mask=mask, bounds=(0, 1), attacks="quick", check=True
+    )
     assert _names(report) == []
     assert report.robust_accuracy[EPSILON] > 0.2
 
@@ -349,7 +358,7 @@ def test_where_an_example_cannot_become_another_nothing_is_said_either(
         {"bounds": (0.4, 0.6)},
         {"feature_mask": np.arange(100)[:, None] % 2 * np.ones((1, 8))},
     ):
-        report = _evaluate(model, attacks="quick", **given)
+        report = _evaluate(model, attacks="quick", **given, check=True)
         assert "robust_at_huge_epsilon" not in _names(report)
 
 
@@ -366,7 +375,13 @@ def test_columns_of_other_scales_are_no_sign_of_a_failing_attack() -> None:
 
     epsilons = [np.array([1.0, 0.001], np.float32)]
     report = _evaluate(
-        near_zero, x, y, epsilons=epsilons, attacks="quick", from_logits=True
+        near_zero,
+        x,
+        y,
+        epsilons=epsilons,
+        attacks="quick",
+        from_logits=True,
+        check=True,
     )
     assert report.clean_accuracy == 1.0
     assert "robust_at_huge_epsilon" not in _names(report)
@@ -506,7 +521,7 @@ def test_a_radius_for_each_column_by_name(model: keras.Model) -> None:
     x = {"income": X[:, :6], "age": X[:, 6:]}
     epsilons = {"income": 0.1, "age": 0.4}
     columns = np.array([0.1] * 6 + [0.4] * 2)
-    report = _evaluate(table, x, epsilons=epsilons)
+    report = _evaluate(table, x, epsilons=epsilons, check=True)
     _check(report, _distances(X, columns=columns), 1.0)
     found = FAB(steps=5)(table, x, Y, epsilon=epsilons)
     assert np.abs(found["income"] - x["income"]).max() <= 0.1
@@ -524,7 +539,9 @@ def test_regression_is_evaluated_by_a_tolerance() -> None:
         return tf.linalg.matvec(x, tf.constant(weights))
 
     y = X @ weights + np.linspace(-0.9, 0.9, 100).astype(np.float32)
-    report = _evaluate(predict, X, y, attacks=["pgd"], criterion=Within(1.0))
+    report = _evaluate(
+        predict, X, y, attacks=["pgd"], criterion=Within(1.0), check=True
+    )
     errors = np.abs(y - X @ weights) + EPSILON * np.abs(weights).sum()
     np.testing.assert_array_equal(report.robust[0], errors <= 1.0)
     assert report.clean_accuracy == 1.0
@@ -543,6 +560,7 @@ def test_segmentation_is_evaluated_by_the_share_of_pixels() -> None:
         epsilons=epsilon,
         attacks=["pgd"],
         criterion=ShareRight(0.75),
+        check=True,
     )
     np.testing.assert_array_equal(report.robust[0], ~falls)
     assert 0 < falls.mean() < 1
@@ -557,7 +575,9 @@ def test_several_labels_are_evaluated_as_such_if_asked_for() -> None:
 
     # Without a random start the label that is nearest to fall leads.
     attacks = [PGD(steps=5, random_start=False)]
-    report = _evaluate(several, x, y, attacks=attacks, criterion="exact_match")
+    report = _evaluate(
+        several, x, y, attacks=attacks, criterion="exact_match", check=True
+    )
     ways = np.abs(x - 0.5)
     np.testing.assert_array_equal(report.robust[0], (ways > EPSILON).all(axis=1))
     each = _evaluate(several, x, y, attacks=["pgd"], criterion="per_label")
@@ -584,7 +604,7 @@ def test_labels_alone_are_attacked_by_decisions() -> None:
     def predict(x: np.ndarray) -> np.ndarray:
         return (np.asarray(x) @ KERNEL).argmax(axis=1)
 
-    report = _evaluate(predict, X[:50], Y[:50], attacks="standard")
+    report = _evaluate(predict, X[:50], Y[:50], attacks="standard", check=True)
     assert list(report.results) == ["hopskipjump"]
     distances = _distances(X[:50], Y[:50])
     assert not report.robust[0][distances <= 0].any()
@@ -703,7 +723,7 @@ def test_an_overconfident_model_has_a_direction() -> None:
     assert np.all(sure.predict(X, verbose=0).max(1) > 0.999999)
     found = FGSM()(sure, X, right, epsilon=0.05)
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    assert "zero_gradients" not in _names(_evaluate(sure, attacks="quick"))
+    assert "zero_gradients" not in _names(_evaluate(sure, attacks="quick", check=True))
 
 
 def test_a_lucky_draw_of_a_random_model_is_no_success() -> None:

@@ -13,7 +13,7 @@ from tests.keras.contract.modes import ModesContract
 from tests.keras.contract.processes import ProcessContract
 from tests.keras.contract.saving import SavingContract
 from tests.keras.contract.state import StateContract
-from tests.keras.contract.weights import WeightsContract
+from tests.keras.contract.weights import TermWeightsContract, WeightsContract
 
 
 class StepContract(ModesContract, WeightsContract):
@@ -37,6 +37,6 @@ __all__ = [
     "ProcessContract",
     "StateContract",
     "StepContract",
-    "WeightsContract",
+    "TermWeightsContract",
     "WrapperContract",
 ]

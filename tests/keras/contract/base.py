@@ -22,8 +22,6 @@ class ContractBase:
     term_in_evaluation: bool
     #: Metrics of further terms, which evaluation does not log.
     further_metrics: tuple[str, ...] = ()
-    #: Whether any structure of features can be trained on, or dicts alone.
-    takes_any_structure: bool
     #: Whether the term draws no random numbers. XLA, several replicas and repeated
     #: evaluation draw others: losses and weights are then only near.
     draws_alike = True

@@ -129,28 +129,6 @@ class DataContract(ContractBase):
             base = Subclassed()
         assert_weights_equal(self.trained_weights(base), expected)
 
-    @pytest.mark.parametrize("structure", ["tensor", "list", "tuple", "dict", "nested"])
-    def test_structure_of_features(self, structure):
-        first, second = X[:, :2], X[:, 2:]
-        a, b = keras.Input((2,), name="a"), keras.Input((2,), name="b")
-        inputs, x = {
-            "tensor": (a, first),
-            "list": ([a, b], [first, second]),
-            "tuple": ((a, b), (first, second)),
-            "dict": ({"a": a, "b": b}, {"b": second, "a": first}),
-            "nested": ({"n": {"a": a}, "b": b}, {"n": {"a": first}, "b": second}),
-        }[structure]
-        keras.utils.set_random_seed(1)
-        flat = keras.tree.flatten(inputs)
-        hidden = keras.layers.Concatenate()(flat) if len(flat) > 1 else flat[0]
-        model = self.compiled(keras.Model(inputs, keras.layers.Dense(3)(hidden)))
-        if self.takes_any_structure:
-            history = self.fit(model, x=x)
-            assert np.isfinite(history.history["loss"]).all()
-        logs = model.evaluate(x, Y, verbose=0, return_dict=True)
-        assert np.isfinite(logs["loss"])
-        assert model.predict(x, verbose=0).shape == (SAMPLES, 3)
-
     @pytest.mark.parametrize("form", ["pair", "triple", "dataset", "split"])
     def test_validation(self, form):
         validation = {

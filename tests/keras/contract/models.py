@@ -14,47 +14,8 @@ from tests.keras.contract.base import (
 )
 
 
-class ModelsContract(ContractBase):
-    """What base models may be made of."""
-
-    def test_jit_compiles_common_layers(self):
-        keras.utils.set_random_seed(1)
-        base = keras.Sequential(
-            [
-                keras.Input((4,), name="x"),
-                keras.layers.Reshape((4, 1)),
-                keras.layers.Conv1D(3, 2),
-                keras.layers.BatchNormalization(),
-                keras.layers.Dropout(0.3),
-                keras.layers.LSTM(3),
-                keras.layers.Dense(3),
-            ]
-        )
-        model = self.compiled(base, jit_compile=True)
-        assert np.isfinite(self.fit(model).history["loss"]).all()
-
-    def test_mirrored_strategy_builds_a_subclassed_model(self):
-        class Subclassed(keras.Model):
-            def __init__(self):
-                super().__init__()
-                self.out = keras.layers.Dense(3, kernel_initializer="ones")
-
-            def call(self, inputs):
-                return self.out(inputs["x"])
-
-        devices = tf.config.list_logical_devices("CPU")
-        strategy = tf.distribute.MirroredStrategy(
-            [device.name for device in devices],
-            cross_device_ops=tf.distribute.ReductionToOneDevice(),
-        )
-        with strategy.scope():
-            model = self.compiled(Subclassed())
-        self.fit(model, batch_size=12)
-        assert_weights_equal(
-            model.get_weights(),
-            self.trained_weights(Subclassed(), batch_size=12),
-            self.near(1e-5),
-        )
+class FeaturesContract(ContractBase):
+    """Features that are neither floats nor dense."""
 
     @pytest.mark.parametrize("kind", ["ragged", "sparse"])
     def test_ragged_and_sparse_features(self, kind):
@@ -116,3 +77,46 @@ class ModelsContract(ContractBase):
         self.fit(model, x=dataset, y=None, batch_size=None)
         for old, new in zip(before, model.get_weights(), strict=True):
             assert not np.array_equal(old, new)
+
+
+class ModelsContract(FeaturesContract):
+    """What base models may be made of."""
+
+    def test_jit_compiles_common_layers(self):
+        keras.utils.set_random_seed(1)
+        base = keras.Sequential(
+            [
+                keras.Input((4,), name="x"),
+                keras.layers.Reshape((4, 1)),
+                keras.layers.Conv1D(3, 2),
+                keras.layers.BatchNormalization(),
+                keras.layers.Dropout(0.3),
+                keras.layers.LSTM(3),
+                keras.layers.Dense(3),
+            ]
+        )
+        model = self.compiled(base, jit_compile=True)
+        assert np.isfinite(self.fit(model).history["loss"]).all()
+
+    def test_mirrored_strategy_builds_a_subclassed_model(self):
+        class Subclassed(keras.Model):
+            def __init__(self):
+                super().__init__()
+                self.out = keras.layers.Dense(3, kernel_initializer="ones")
+
+            def call(self, inputs):
+                return self.out(inputs["x"])
+
+        devices = tf.config.list_logical_devices("CPU")
+        strategy = tf.distribute.MirroredStrategy(
+            [device.name for device in devices],
+            cross_device_ops=tf.distribute.ReductionToOneDevice(),
+        )
+        with strategy.scope():
+            model = self.compiled(Subclassed())
+        self.fit(model, batch_size=12)
+        assert_weights_equal(
+            model.get_weights(),
+            self.trained_weights(Subclassed(), batch_size=12),
+            self.near(1e-5),
+        )

@@ -142,10 +142,14 @@ def _wrap(
 
 
 def _at_hidden_layer(base: keras.Model) -> keras.Model:
-    """Perturbs a layer in units, and within bounds, that all replicas have part in."""
+    """Perturbs a layer in units, and within bounds, that all replicas have part in.
+
+    And weights by a gradient that they have part in.
+    """
     return adversarial(
         base,
         **PGD,
+        weight_perturbation=0.1,
         embedding_layer=base.layers[0].name,
         standardize_layers=True,
         clip_to_layer_range=True,
@@ -157,8 +161,7 @@ def _cases() -> list[Case]:
     cases = [
         Case(FIRST, lambda base: graph(adversarial(base))),
         Case("random-start", random_start, draws=True),
-        Case("hidden-layer", _at_hidden_layer),
-        Case("weights", functools.partial(adversarial, weight_perturbation=0.1, **PGD)),
+        Case("hidden-layer-weights", _at_hidden_layer),
     ]
     # Every objective and mode, so that a new one is tested as soon as it is there; an
     # adversarial one and one of graphs in the same model, which is made only once.
@@ -179,6 +182,5 @@ CASES = {case.name: case for case in _cases()}
 #: What workers train, too. They differ from devices of one machine in how tensors are
 #: gathered and summed: contrastive gathers, the others sum.
 OF_WORKERS = {
-    name: CASES[name]
-    for name in (FIRST, "random-start", "replace-contrastive", "trades-propagation")
+    name: CASES[name] for name in (FIRST, "random-start", "replace-contrastive")
 }

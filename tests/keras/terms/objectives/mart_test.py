@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import nsl
-from tests.keras.contract import WeightsContract
+from tests.keras.contract import TermWeightsContract
 from tests.keras.contract.base import X, Y, mlp
 from tests.keras.terms.objectives.by_hand import check_step, crossentropy, divergence
 from tests.keras.terms.objectives.digits import (
@@ -16,7 +16,7 @@ from tests.keras.terms.objectives.digits import (
 )
 
 
-class TestMartContract(WeightsContract):
+class TestMartContract(TermWeightsContract):
     term_metric = "scaled_adversarial_loss"
     term_is_weighted = True
 
