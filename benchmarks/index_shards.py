@@ -41,7 +41,7 @@ def shares_met(
     together = random[edges.sources] == random[edges.targets]
     shares = {"at random": float(together.mean())}
     lists = InvertedLists(embeddings, 0, lists=shards)
-    needed = lists.probes_needed(edges.sources, edges.targets)
+    needed = lists.probes_needed(edges.sources, edges.targets)[0].min(axis=0)
     for count in visits:
         shares[f"by centroids, {count} visits"] = float((needed <= count).mean())
     return shares

@@ -140,27 +140,23 @@ class _CompareFn(beam.DoFn):
             )
         self._pairs.inc(similarity.num_comparisons(order))
         search = Search("Comparing", order, is_new)
-        if self._num_neighbors is not None:
-            nearest = nearest_pairs(
+        if self._num_neighbors is None:
+            parts = similar_pairs(embeddings, [search], self._product, self._threshold)
+        else:
+            parts = nearest_pairs(
                 embeddings,
                 [search],
                 self._product,
                 self._threshold,
                 self._num_neighbors,
             )
-            for source, target, weight in zip(
-                *(column.tolist() for column in nearest), strict=True
-            ):
-                yield ids[source], ids[target], weight
-            return
-        for pairs in similar_pairs(
-            embeddings, [search], self._product, self._threshold
-        ):
+        for pairs in parts:
             for source, target, weight in zip(
                 *(column.tolist() for column in pairs), strict=True
             ):
                 yield ids[source], ids[target], weight
-                yield ids[target], ids[source], weight
+                if self._num_neighbors is None:
+                    yield ids[target], ids[source], weight
 
 
 def _pair(edge: _Edge) -> tuple[tuple[bytes, bytes], _Edge]:

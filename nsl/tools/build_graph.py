@@ -24,6 +24,7 @@ from nsl.tools.indexes import AllPairs, make_index
 from nsl.tools.job_output import JobOutput
 from nsl.tools.nearest_neighbors import mutual_pairs
 from nsl.tools.similar_pairs import nearest_pairs, similar_pairs
+from nsl.tools.similarity import Pairs
 
 ARGUMENTS = "embeddings.tfr... graph.tsv"
 USAGE = f"""\
@@ -155,18 +156,16 @@ def build_graph_from_config(
         similarity.fastest_product(cores) as product,
     ):
         index, recall = make_index(config, embeddings, product)
+        searches = index.searches()
         if k is None:
-            for pairs in similar_pairs(
-                embeddings, index.searches(), product, threshold
-            ):
-                statistics.add_both_ways(pairs.sources, pairs.targets)
-                file.write(embeddings.ids, *pairs, both_ways=True)
+            parts = similar_pairs(embeddings, searches, product, threshold)
         else:
-            pairs = nearest_pairs(embeddings, index.searches(), product, threshold, k)
-            if config.mutual:
-                pairs = mutual_pairs(pairs, len(embeddings))
-            statistics.add(pairs.sources, pairs.targets)
-            file.write(embeddings.ids, *pairs)
+            parts = nearest_pairs(embeddings, searches, product, threshold, k)
+        if config.mutual:
+            parts = iter([mutual_pairs(Pairs.joined(parts), len(embeddings))])
+        for pairs in parts:
+            statistics.add(pairs.sources, pairs.targets, both_ways=k is None)
+            file.write(embeddings.ids, *pairs, both_ways=k is None)
 
     report = statistics.report()
     if not isinstance(index, AllPairs):

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 _MIN_SQUARED_NORM = 1e-12  # a vector is divided by max(its norm, 1e-6)
 _LARGE_NORM = 1e30
-_BLOCK_ROWS = 4096
+_BLOCK_ROWS = 1024
 
 
 class Embeddings:

@@ -32,9 +32,18 @@ class GraphStatistics:
         self._equal_edges = 0
 
     def add(
-        self, sources: npt.NDArray[np.integer], targets: npt.NDArray[np.integer]
+        self,
+        sources: npt.NDArray[np.integer],
+        targets: npt.NDArray[np.integer],
+        both_ways: bool = False,
     ) -> None:
-        """Adds directed edges."""
+        """Adds directed edges.
+
+        Args:
+          sources: The sources, of shape [edges].
+          targets: The targets, of shape [edges].
+          both_ways: Whether to add the reverse of each edge too.
+        """
         self._edges += len(sources)
         np.add.at(self._degrees, sources, 1)
         self._touched[sources] = True
@@ -45,14 +54,9 @@ class GraphStatistics:
             labeled = (source_labels >= 0) & (target_labels >= 0)
             self._labeled_edges += int(labeled.sum())
             self._equal_edges += int((source_labels == target_labels)[labeled].sum())
-
-    def add_both_ways(
-        self, sources: npt.NDArray[np.integer], targets: npt.NDArray[np.integer]
-    ) -> None:
-        """Adds edges and their reverses."""
-        self.add(sources, targets)
-        self._edges += len(sources)
-        np.add.at(self._degrees, targets, 1)
+        if both_ways:
+            self._edges += len(sources)
+            np.add.at(self._degrees, targets, 1)
 
     def _roots(self, nodes: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
         roots = self._parents[nodes]

@@ -6,15 +6,16 @@ are compared with it in one matrix product.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
 
 from nsl.progress import Progress
+from nsl.ranks import ranks_in_groups
 from nsl.tools.embeddings import Embeddings
 from nsl.tools.similar_pairs import Search
-from nsl.tools.similarity import Order, Pairs, at_most_kth, one_run
+from nsl.tools.similarity import Order, Pairs, one_run
 from nsl.tools.workers import in_order
 
 _ROWS = 1024
@@ -22,9 +23,12 @@ _MAX_LISTS = 1 << 14
 _ITERATIONS = 5
 # The number of training vectors per centroid.
 _TRAINED_PER_LIST = 24
-_PART_PROBES = 1 << 23
+_PART_PROBES = 1 << 21
 # `tune` aims at a miss rate of this fraction of the one requested.
-_MISS_MARGIN = 0.75
+_MISS_MARGIN = 0.6
+# The fraction of these misses that are due to the limit on the number of probes.
+_LIMITED = 0.5
+_LARGEST_GAP = 4.0
 
 _Floats = npt.NDArray[np.float32]
 _Ints = npt.NDArray[np.integer]
@@ -33,13 +37,10 @@ _Ints = npt.NDArray[np.integer]
 class InvertedLists:
     """Inverted lists of vectors by nearest centroid.
 
-    Each vector is in the list of its nearest centroid and probes some other lists. Two
-    vectors are compared if they are in the same list, or one probes the list of the
-    other. A vector whose lists have too few others, such as one far from all centroids,
-    is compared with all vectors.
-
-    Attributes:
-      probes: The number of lists that a vector probes besides its own.
+    Each vector is in the list of its nearest centroid and probes the other lists whose
+    centroids are almost as similar. Two vectors are compared if they are in the same
+    list, or one probes the list of the other. A vector whose lists have too few others,
+    such as one far from all centroids, is compared with all vectors.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class InvertedLists:
         workers: int = 1,
         lists: int | None = None,
     ) -> None:
-        """Trains the centroids and assigns the vectors to lists.
+        """Trains the centroids. `tune` or `probe` must be called before a search.
 
         Args:
           embeddings: The vectors.
@@ -69,128 +70,157 @@ class InvertedLists:
         self._centroids = _centroids(
             embeddings.unit_rows(np.sort(sample)), lists, random, workers
         )
-        rows = (
-            embeddings.unit_rows(slice(start, start + _ROWS))
-            for start in range(0, nodes, _ROWS)
-        )
-        with Progress("Assigning to lists", nodes, "nodes") as progress:
-            self._own = _nearest(rows, self._centroids, workers, progress)
-        self._members = np.argsort(self._own, kind="stable").astype(np.int32)
-        self._sizes = np.bincount(self._own, minlength=lists)
-        self._starts = np.cumsum(self._sizes) - self._sizes
-        self.probes = 0
-        self._probed = np.empty((nodes, 0), np.int16)
-        self._compares_all = np.zeros(nodes, np.bool_)
+        self._all = False
 
     def tune(self, pairs: Pairs, recall: float, least: int) -> None:
-        """Chooses the smallest number of probes that reaches a recall.
+        """Chooses lists to probe, as few as reach a recall.
 
         Args:
           pairs: Pairs of similar nodes, a sample of the pairs to find.
           recall: The fraction of pairs to find; 1 probes all lists.
           least: The minimum number of others that a node is compared with.
         """
-        probes = 0
         if recall >= 1:
-            probes = len(self._centroids) - 1
-        elif len(pairs.sources):
-            ranks = self.probes_needed(pairs.sources, pairs.targets)
+            self.probe(len(self._centroids), least)
+            return
+        most, gap = 0, 0.0
+        if len(pairs.sources):
             # A margin for sampling error.
-            aim = 1 - _MISS_MARGIN * (1 - recall)
-            last = math.ceil(aim * len(ranks)) - 1
-            probes = int(np.partition(ranks, last)[last])
-        self.probe(probes, least)
+            misses = _MISS_MARGIN * (1 - recall)
+            ranks, gaps = self.probes_needed(pairs.sources, pairs.targets)
+            # A node far from all centroids is about as similar to all of them, so that
+            # the gap alone would have it probe them all.
+            found = 1 - _LIMITED * misses
+            most = int(np.quantile(ranks.min(axis=0), found, method="inverted_cdf"))
+            gaps[ranks > most] = _LARGEST_GAP
+            found = 1 - misses
+            gap = float(np.quantile(gaps.min(axis=0), found, method="inverted_cdf"))
+        self.probe(most, least, gap)
 
-    def probe(self, lists: int, least: int) -> None:
-        """Sets the number of nearest lists that each node probes besides its own.
+    def probe(self, lists: int, least: int, gap: float = math.inf) -> None:
+        """Assigns the nodes to lists, and chooses the other lists that each one probes.
 
         Args:
-          lists: The number of lists.
+          lists: The maximum number of other lists, those of the nearest centroids.
           least: The minimum number of others that a node is compared with.
+          gap: How much less similar a node may be to the centroid of another list than
+            to that of its own list.
         """
-        self.probes = min(lists, len(self._centroids) - 1)
+        nodes, count = len(self._embeddings), len(self._centroids)
+        lists = min(lists, count - 1)
+        self._all = lists == count - 1 and gap == math.inf
         if self._all:
             return
-        self._probed = self._nearest_lists(self.probes)
-        others = self._sizes[self._own] - 1
-        for column in self._probed.T:
-            others += self._sizes[column]
-        self._compares_all = others < min(least, len(self._own) - 1)
+        self._own, self._probes = self._nearest_lists(np.arange(nodes), lists, gap)
+        self._members = np.argsort(self._own, kind="stable").astype(np.int32)
+        self._sizes = np.bincount(self._own, minlength=count)
+        self._starts = np.cumsum(self._sizes) - self._sizes
+        few = np.flatnonzero(self._others() < min(least, nodes - 1))
+        if gap < math.inf and lists and len(few):
+            _, more = self._nearest_lists(few, lists, math.inf)
+            probes = np.sort(np.concatenate((self._probes, more)))
+            self._probes = probes[np.append(True, probes[1:] != probes[:-1])]
+        self._compares_all = self._others() < min(least, nodes - 1)
+        queries, probed = np.divmod(self._probes, count)
+        self._queries = queries[np.argsort(probed.astype(np.int16), kind="stable")]
+        self._queries = self._queries.astype(np.int32)
+        self._num_queries = np.bincount(probed, minlength=count)
 
-    def probes_needed(self, sources: _Ints, targets: _Ints) -> _Ints:
-        """Returns the number of probes from which on each pair is compared.
+    def _nearest_lists(
+        self, nodes: _Ints, most: int, gap: float
+    ) -> tuple[_Ints, _Ints]:
+        """Returns the own list of nodes, and their probes.
+
+        Args:
+          nodes: The nodes, in ascending order.
+          most: The maximum number of other lists.
+          gap: See `probe`.
+
+        Returns:
+          The own lists; and `node * lists + list` for each probe, in ascending order.
+        """
+        count = len(self._centroids)
+
+        def nearest(start: int) -> tuple[_Ints, _Ints]:
+            some = nodes[start : start + _ROWS]
+            products = self._products(some)
+            each, own = np.arange(len(some)), np.argmax(products, axis=1)
+            if not most:
+                return own.astype(np.int16), np.empty(0, np.int64)
+            bound = (products[each, own] - np.float32(gap))[:, np.newaxis]
+            products[each, own] = -np.inf
+            is_probed = products >= bound
+            over = np.flatnonzero(np.count_nonzero(is_probed, axis=1) > most)
+            rows = products[over]
+            is_probed[over] = rows >= np.partition(rows, -most, axis=1)[:, [-most]]
+            row, probed = np.divmod(np.flatnonzero(is_probed), count)
+            kept = ranks_in_groups(row) < most  # More are equally similar.
+            return own.astype(np.int16), some[row[kept]] * count + probed[kept]
+
+        owns: list[_Ints] = [np.empty(0, np.int16)]
+        probes: list[_Ints] = [np.empty(0, np.int64)]
+        with Progress("Assigning to lists", len(nodes), "nodes") as progress:
+            starts = range(0, len(nodes), _ROWS)
+            for own, part in in_order(nearest, starts, self._workers):
+                owns.append(own)
+                probes.append(part)
+                progress.advance(len(own))
+        return np.concatenate(owns), np.concatenate(probes)
+
+    def _others(self) -> _Ints:
+        """Returns the number of others in the lists of each node."""
+        nodes, lists = np.divmod(self._probes, len(self._centroids))
+        others = np.bincount(nodes, self._sizes[lists], minlength=len(self._own))
+        return others.astype(np.int64) + self._sizes[self._own] - 1
+
+    def probes_needed(
+        self, sources: _Ints, targets: _Ints
+    ) -> tuple[_Ints, npt.NDArray[np.float32]]:
+        """Returns when each pair is compared, as functions of the arguments of `probe`.
 
         Args:
           sources: The first node of each pair.
           targets: The second node of each pair.
+
+        Returns:
+          The number of lists and the gap from which on the first node probes the list
+          of the second, and the second that of the first, both of shape [2, pairs].
         """
-        return np.minimum(
-            self._rank(sources, self._own[targets]),
-            self._rank(targets, self._own[sources]),
-        )
+        nodes = np.concatenate((sources, targets))
+        parts = [slice(i, i + _ROWS) for i in range(0, len(nodes), _ROWS)]
+        own = np.empty(len(nodes), np.int64)
+        for part in parts:
+            own[part] = np.argmax(self._products(nodes[part]), axis=1)
+        other = np.roll(own, len(sources))
+        ranks, gaps = np.empty(len(nodes), np.int64), np.empty(len(nodes), np.float32)
+        for part in parts:
+            products = self._products(nodes[part])
+            given = np.take_along_axis(products, other[part, np.newaxis], axis=1)
+            ranks[part] = (products > given).sum(axis=1)
+            gaps[part] = products.max(axis=1) - given[:, 0]
+        return ranks.reshape(2, -1), gaps.reshape(2, -1)
 
-    def _rank(self, nodes: _Ints, lists: _Ints) -> _Ints:
-        """Returns the rank of a list among those of each node, nearest first.
-
-        A node's own list is nearest; it has rank 0.
-        """
-        ranks = np.empty(len(nodes), np.int64)
-        for start in range(0, len(nodes), _ROWS):
-            some = slice(start, start + _ROWS)
-            products = self._embeddings.unit_rows(nodes[some]) @ self._centroids.T
-            given = np.take_along_axis(products, lists[some, np.newaxis], axis=1)
-            ranks[some] = (products > given).sum(axis=1)
-        return ranks
-
-    def _nearest_lists(self, count: int) -> npt.NDArray[np.int16]:
-        """Returns the lists nearest to each node except its own, [nodes, count]."""
-        nodes = len(self._own)
-        result = np.empty((nodes, count), np.int16)
-
-        def choose(start: int) -> int:
-            own = self._own[start : start + _ROWS]
-            rows = self._embeddings.unit_rows(slice(start, start + _ROWS))
-            products = rows @ self._centroids.T
-            products[np.arange(len(own)), own] = -np.inf
-            least = at_most_kth(products, count, 1)
-            row, lists = np.nonzero(products >= least[:, np.newaxis])
-            order = np.lexsort((-products[row, lists], row))
-            row, lists = row[order], lists[order]
-            nearest = np.arange(len(row)) - np.searchsorted(row, row) < count
-            result[start : start + _ROWS] = lists[nearest].reshape(-1, count)
-            return len(own)
-
-        if count:
-            with Progress("Choosing lists to probe", nodes, "nodes") as progress:
-                starts = range(0, nodes, _ROWS)
-                for done in in_order(choose, starts, self._workers):
-                    progress.advance(done)
-        return result
-
-    @property
-    def _all(self) -> bool:
-        return self.probes >= len(self._centroids) - 1
+    def _products(self, nodes: slice | _Ints) -> _Floats:
+        """Returns the similarities of nodes to all centroids."""
+        return self._embeddings.unit_rows(nodes) @ self._centroids.T
 
     def comparisons(self) -> float:
         """Returns the approximate number of pairs that are compared."""
         if self._all:
-            return len(self._own) * (len(self._own) - 1) / 2
+            return len(self._embeddings) * (len(self._embeddings) - 1) / 2
         sizes = self._sizes.astype(np.float64)
-        queries = np.zeros(len(sizes))
-        for column in self._probed.T:
-            queries += np.bincount(column, minlength=len(sizes))
         with_all = float(self._compares_all.sum()) * len(self._own)
-        return float((sizes * (sizes - 1) / 2 + sizes * queries).sum()) + with_all
+        return with_all + float((sizes * ((sizes - 1) / 2 + self._num_queries)).sum())
 
     def searches(self) -> Iterator[Search]:
         """Yields the searches that together compare each pair exactly once."""
         if self._all:
-            yield Search("Comparing", one_run(len(self._own)))
+            yield Search("Comparing", one_run(len(self._embeddings)))
             return
         ends = np.repeat(self._starts + self._sizes, self._sizes)
         yield Search("Comparing within lists", Order(self._members, ends))
         lists = len(self._sizes)
-        parts = -(-self._probed.size // _PART_PROBES)
+        parts = -(-len(self._queries) // _PART_PROBES)
         for part in range(parts):
             first, last = lists * part // parts, lists * (part + 1) // parts
             yield Search(
@@ -212,31 +242,32 @@ class InvertedLists:
 
     def _probes_of(self, first: int, last: int) -> Order:
         """Returns an order in which each run has a list's members, then its queries."""
-        nodes, places = np.nonzero((self._probed >= first) & (self._probed < last))
-        probed = self._probed[nodes, places]
-        order = np.argsort(probed, kind="stable")
-        counts = np.bincount(probed - first, minlength=last - first)
-        sizes = self._sizes[first:last]
-        start, end = self._starts[first], self._starts[first] + sizes.sum()
-        run = np.concatenate(
-            (np.repeat(np.arange(last - first), sizes), probed[order] - first)
+        sizes, counts = self._sizes[first:last], self._num_queries[first:last]
+        ends, start = np.cumsum(sizes), self._num_queries[:first].sum()
+        joined = np.insert(
+            self._members[self._starts[first] :][: ends[-1]],
+            np.repeat(ends, counts),
+            self._queries[start:][: counts.sum()],
         )
-        joined = np.concatenate(
-            (self._members[start:end], nodes[order].astype(np.int32))
-        )
-        lengths = sizes + counts
-        ends = np.cumsum(lengths)
+        ends = np.cumsum(sizes + counts)
         return Order(
-            joined[np.argsort(run, kind="stable")],  # members stay before queries
-            np.repeat(ends, lengths),
-            np.repeat(ends - counts, lengths),
+            joined,
+            np.repeat(ends, sizes + counts),
+            np.repeat(ends - counts, sizes + counts),
         )
 
     def _is_new(self, members: _Ints, queries: _Ints) -> npt.NDArray[np.bool_]:
         """Returns which pairs no other list's search compares, or only a later one."""
         lists, homes = self._own[members], self._own[queries]
-        back = (self._probed[members] == homes[:, np.newaxis]).any(axis=1)
-        return ~back | (lists < homes)
+        return ~self._probe(members, homes) | (lists < homes)
+
+    def _probe(self, nodes: _Ints, lists: _Ints) -> npt.NDArray[np.bool_]:
+        """Returns which nodes probe the given lists, one for each."""
+        probes = nodes.astype(np.int64) * len(self._centroids) + lists
+        place = np.searchsorted(self._probes, probes)
+        found = place < len(self._probes)
+        found[found] = self._probes[place[found]] == probes[found]
+        return found
 
     def compares(self, sources: _Ints, targets: _Ints) -> npt.NDArray[np.bool_]:
         """See `Index`."""
@@ -249,24 +280,9 @@ class InvertedLists:
         first, second = self._own[sources], self._own[targets]
         return (
             (first != second)
-            & (self._probed[sources] != second[:, np.newaxis]).all(axis=1)
-            & (self._probed[targets] != first[:, np.newaxis]).all(axis=1)
+            & ~self._probe(sources, second)
+            & ~self._probe(targets, first)
         )
-
-
-def _nearest(
-    parts: Iterable[_Floats], centroids: _Floats, workers: int, progress: Progress
-) -> npt.NDArray[np.int32]:
-    """Returns the index of the nearest centroid to each row."""
-
-    def nearest(rows: _Floats) -> npt.NDArray[np.int32]:
-        return np.argmax(rows @ centroids.T, axis=1).astype(np.int32)
-
-    lists = [np.empty(0, np.int32)]
-    for part in in_order(nearest, parts, workers):
-        lists.append(part)
-        progress.advance(len(part))
-    return np.concatenate(lists)
 
 
 def _centroids(
@@ -274,12 +290,17 @@ def _centroids(
 ) -> _Floats:
     """Trains centroids with spherical k-means."""
     centroids = rows[random.permutation(len(rows))[:count]]
+
+    def nearest(start: int) -> _Ints:
+        return np.argmax(rows[start : start + _ROWS] @ centroids.T, axis=1)
+
     with Progress("Training centroids", _ITERATIONS * len(rows), "nodes") as progress:
         for _ in range(_ITERATIONS):
-            parts = (
-                rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS)
-            )
-            own = _nearest(parts, centroids, workers, progress)
+            parts: list[_Ints] = [np.empty(0, np.int64)]
+            for part in in_order(nearest, range(0, len(rows), _ROWS), workers):
+                parts.append(part)
+                progress.advance(len(part))
+            own = np.concatenate(parts)
             order = np.argsort(own, kind="stable")
             found, first = np.unique(own[order], return_index=True)
             sums = np.add.reduceat(rows[order], first, axis=0)

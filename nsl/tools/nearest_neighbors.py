@@ -1,13 +1,17 @@
 """The k nearest neighbors of each node, updated as pairs are found."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
+from nsl.ranks import ranks_in_groups
 from nsl.tools.embeddings import Embeddings
 from nsl.tools.similarity import Candidates, Pairs
 from nsl.tools.workers import in_order
 
 _BLOCK_NODES = 1 << 14
+_MOST_PENDING = 1 << 15
 
 _Floats = npt.NDArray[np.float32]
 _Ints = npt.NDArray[np.integer]
@@ -51,6 +55,9 @@ class NearestNeighbors:
         self._neighbors = np.empty(shape, np.int32)
         self._values = np.empty(shape, np.float32)
         self._filled = np.zeros(len(embeddings), np.int32)
+        # Candidates that are not in the buffers yet: nodes, neighbors, similarities.
+        self._pending: list[tuple[_Ints, _Ints, _Floats]] = []
+        self._num_pending = 0
         self._least = _below(np.float64(threshold) - embeddings.error)
         self.bound = np.full(len(embeddings), self._least, np.float32)
         if nodes is not None:
@@ -59,79 +66,42 @@ class NearestNeighbors:
 
     def add(self, found: Candidates) -> None:
         """Adds pairs, each once and in one direction."""
-        row_ends, column_ends = found.row_nodes, found.column_nodes
-        self._add(row_ends, found.rows, column_ends[found.columns], found.values)
-        kept = np.flatnonzero(found.values >= self.bound[column_ends][found.columns])
-        columns = found.columns[kept]
-        # NumPy's stable sort of 16-bit integers is a radix sort.
-        small = len(column_ends) <= 1 << 16
-        order = np.argsort(
-            columns.astype(np.uint16) if small else columns, kind="stable"
-        )
-        kept = kept[order]
-        self._add(
-            column_ends,
-            columns[order],
-            row_ends[found.rows[kept]],
-            found.values[kept],
-        )
+        sources, targets, values = found.sources, found.targets, found.values
+        for nodes, others in ((sources, targets), (targets, sources)):
+            kept = np.flatnonzero(values >= self.bound[nodes])
+            self._pending.append((nodes[kept], others[kept], values[kept]))
+            self._num_pending += len(kept)
+        if self._num_pending > _MOST_PENDING:
+            self._settle()
 
-    def _add(self, nodes: _Ints, places: _Ints, others: _Ints, values: _Floats) -> None:
-        """Adds candidates `others` of `nodes[places]`; `places` is sorted."""
-        kept = values >= self.bound[nodes][places]
-        places, others, values = places[kept], others[kept], values[kept]
-        if not len(places):
+    def _settle(self) -> None:
+        """Moves the pending candidates into the buffers."""
+        if not self._num_pending:
             return
-        counts = np.bincount(places, minlength=len(nodes))
-        start = np.cumsum(counts) - counts
-        filled = self._filled[nodes]
-        rank = np.arange(len(places)) - start[places]
-        # A node gets a bound as soon as it has k candidates.
-        unbound = (self.bound[nodes] == self._least) & (counts > 0)
-        most = np.where(unbound, self._k - 1, self._width)
-        fits = filled + counts <= most
-        if not fits.all():
-            over = np.flatnonzero(~fits)
-            self._select(nodes[over], counts[over], start[over], others, values)
-            kept = fits[places]
-            places, others, values = places[kept], others[kept], values[kept]
-            rank = rank[kept]
-        own, rank = nodes[places], filled[places] + rank
-        self._neighbors[own, rank] = others
-        self._values[own, rank] = values
-        self._filled[nodes[fits]] += counts[fits].astype(np.int32)
+        nodes, others, values = map(np.concatenate, zip(*self._pending, strict=True))
+        self._pending, self._num_pending = [], 0
+        # Sorting numbers is faster than argsort.
+        keys = np.sort(nodes.astype(np.int64) << 32 | np.arange(len(nodes)))
+        nodes, order = keys >> 32, keys & 0xFFFFFFFF
+        others, values = others[order], values[order]
+        while len(nodes):
+            place = self._filled[nodes] + ranks_in_groups(nodes)
+            fits = place < self._width
+            entry = nodes[fits], place[fits]
+            self._neighbors[entry], self._values[entry] = others[fits], values[fits]
+            last = np.append(nodes[1:] != nodes[:-1], True)
+            some, filled = nodes[last], np.minimum(place[last] + 1, self._width)
+            self._filled[some] = filled
+            # A node gets a bound as soon as it has k candidates.
+            unbound = (filled >= self._k) & (self.bound[some] == self._least)
+            self._drop(some[unbound | (filled == self._width)])
+            rest = np.flatnonzero(~fits)
+            rest = rest[values[rest] >= self.bound[nodes[rest]]]
+            nodes, others, values = nodes[rest], others[rest], values[rest]
 
-    def _select(
-        self,
-        nodes: _Ints,
-        counts: _Ints,
-        start: _Ints,
-        others: _Ints,
-        values: _Floats,
-    ) -> None:
-        """Adds candidates to full nodes, and drops those not among the k largest.
-
-        Args:
-          nodes: The nodes.
-          counts: The number of new candidates of each node.
-          start: The start of each node's candidates in `others` and `values`.
-          others: The candidates.
-          values: Their float32 similarities.
-        """
-        width = self._width + int(counts.max())
-        # Columns: the node's buffer, then its new candidates.
-        of = np.full((len(nodes), width), -1, np.int32)
-        value = np.full((len(nodes), width), -np.inf, np.float32)
-        empty = np.arange(self._width) >= self._filled[nodes, np.newaxis]
-        of[:, : self._width] = self._neighbors[nodes]
-        value[:, : self._width] = np.where(empty, -np.inf, self._values[nodes])
-        own = np.repeat(np.arange(len(nodes)), counts)
-        place = np.arange(len(own)) - np.repeat(np.cumsum(counts) - counts, counts)
-        new = np.repeat(start, counts) + place
-        of[own, self._width + place] = others[new]
-        value[own, self._width + place] = values[new]
-
-        row, of, value, least = self._largest(of, value)
+    def _drop(self, nodes: _Ints) -> None:
+        """Drops candidates of nodes that are not among the k largest."""
+        row, of, value, least = self._largest(nodes)
         count = np.bincount(row, minlength=len(nodes))
         close = count > (self._k + self._width) // 2
         if close.any():
@@ -151,25 +121,26 @@ class NearestNeighbors:
         self.bound[nodes] = least
 
     def _largest(
-        self, of: npt.NDArray[np.int32], value: _Floats
+        self, nodes: _Ints
     ) -> tuple[_Ints, npt.NDArray[np.int32], _Floats, _Floats]:
-        """Returns the entries of each row that may be among its k largest.
+        """Returns the candidates of nodes that may be among the k largest.
 
         Args:
-          of: Candidates, of shape [rows, places].
-          value: Their float32 similarities, -inf for empty places.
+          nodes: The nodes.
 
         Returns:
-          The row, candidate and similarity of each such entry; and the smallest
-          similarity of such entries in each row.
+          For each such candidate, the index into `nodes`, the candidate and its
+          similarity; and for each node, the smallest similarity of such candidates.
         """
-        # The true k-th largest is at least kth - error, and entries below
+        empty = np.arange(self._width) >= self._filled[nodes, np.newaxis]
+        value = self._values[nodes]
+        value[empty] = -np.inf
+        # The true k-th largest is at least kth - error, and candidates below
         # kth - 2 * error are truly smaller than that.
-        place = value.shape[1] - self._k
-        kth = np.partition(value, place, axis=1)[:, place].astype(np.float64)
+        kth = np.partition(value, -self._k, axis=1)[:, -self._k].astype(np.float64)
         least = np.maximum(_below(kth - 2 * self._embeddings.error), self._least)
         row, place = np.nonzero(value >= least[:, np.newaxis])
-        return row, of[row, place], value[row, place], least
+        return row, self._neighbors[nodes[row], place], value[row, place], least
 
     def _sorted(
         self, nodes: _Ints, row: _Ints, of: _Ints
@@ -186,36 +157,37 @@ class NearestNeighbors:
           similarity.
         """
         similarities = self._embeddings.similarities(nodes[row], of)
-        order = np.lexsort((-self._id_ranks[of], -similarities, row))
-        count = np.bincount(row, minlength=len(nodes))
-        rank = np.arange(len(row)) - (np.cumsum(count) - count)[row]
+        rank = ranks_in_groups(row)
+        # Complex numbers are sorted by the real part, then by the imaginary part.
+        shape = len(nodes), int(rank.max(initial=-1)) + 1
+        keys = np.full(shape, np.inf, np.complex128)
+        keys.real[row, rank] = -similarities
+        keys.imag[row, rank] = -self._id_ranks[of]
+        order = np.argsort(keys, axis=1)[row, rank] + np.arange(len(row)) - rank
         return order, rank, similarities[order]
 
-    def pairs(self, workers: int = 1) -> Pairs:
-        """Returns the neighbors of each node, the most similar first.
-
-        This frees the buffers: no method may be called afterwards.
+    def pairs(self, workers: int = 1) -> Iterator[Pairs]:
+        """Yields the neighbors of each node, the most similar first.
 
         Args:
           workers: The number of threads.
+
+        Yields:
+          The neighbors of some nodes; nodes are in ascending order.
         """
+        self._settle()
 
         def chosen(start: int) -> Pairs:
             filled = self._filled[start : start + _BLOCK_NODES]
             nodes = start + np.flatnonzero(filled)
-            empty = np.arange(self._width) >= self._filled[nodes, np.newaxis]
-            value = np.where(empty, np.float32(-np.inf), self._values[nodes])
-            row, of, _, _ = self._largest(self._neighbors[nodes], value)
+            row, of, _, _ = self._largest(nodes)
             order, rank, similarities = self._sorted(nodes, row, of)
             wanted = (rank < self._k) & (similarities >= self._threshold)
             order = order[wanted]
             sources = nodes[row[order]].astype(np.int32)
             return Pairs(sources, of[order], similarities[wanted])
 
-        starts = range(0, max(len(self._filled), 1), _BLOCK_NODES)
-        parts = list(in_order(chosen, starts, workers))
-        del self._neighbors, self._values
-        return Pairs(*map(np.concatenate, zip(*parts, strict=True)))
+        yield from in_order(chosen, range(0, len(self._filled), _BLOCK_NODES), workers)
 
 
 def _below(similarities: npt.NDArray[np.float64] | np.float64) -> _Floats:

@@ -81,7 +81,7 @@ def nearest_pairs(
     threshold: float,
     num_neighbors: int,
     nodes: _Nodes | None = None,
-) -> Pairs:
+) -> Iterator[Pairs]:
     """Finds the nearest neighbors of each node.
 
     Args:
@@ -92,14 +92,14 @@ def nearest_pairs(
       num_neighbors: The maximum number of neighbors per node.
       nodes: The nodes to find neighbors of; None for all.
 
-    Returns:
-      The nodes and their neighbors, sorted by node, the most similar first.
+    Yields:
+      Some nodes and their neighbors, sorted by node, the most similar first.
     """
     k = min(num_neighbors, max(len(embeddings) - 1, 1))
     nearest = NearestNeighbors(embeddings, k, threshold, nodes)
     for found in _candidates(embeddings, searches, product, nearest.bound, best=k):
         nearest.add(found)
-    return nearest.pairs(product.workers)
+    yield from nearest.pairs(product.workers)
 
 
 def sample_pairs(
@@ -131,12 +131,12 @@ def sample_pairs(
     ]
     searches.append(Search("Sampling", Order(nodes, ends, ends * 0 + len(sample))))
     if k is not None:
-        return nearest_pairs(embeddings, searches, product, threshold, k, sample)
+        return Pairs.joined(
+            nearest_pairs(embeddings, searches, product, threshold, k, sample)
+        )
     inner, outer = (
-        list(similar_pairs(embeddings, [search], product, threshold))
+        Pairs.joined(similar_pairs(embeddings, [search], product, threshold))
         for search in searches
     )
-    reverse = [Pairs(targets, sources, values) for sources, targets, values in inner]
-    none = Pairs(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0))
-    parts = [none, *inner, *reverse, *outer]
-    return Pairs(*map(np.concatenate, zip(*parts, strict=True)))
+    reverse = Pairs(inner.targets, inner.sources, inner.similarities)
+    return Pairs.joined([inner, reverse, outer])

@@ -10,7 +10,7 @@ import glob
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -43,6 +43,12 @@ class Pairs(NamedTuple):
             self.sources[wanted], self.targets[wanted], self.similarities[wanted]
         )
 
+    @classmethod
+    def joined(cls, parts: Iterable["Pairs"]) -> "Pairs":
+        """Returns the pairs of all parts."""
+        none = cls(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0))
+        return cls(*map(np.concatenate, zip(none, *parts, strict=True)))
+
 
 class Order(NamedTuple):
     """An order of nodes, divided into runs; only nodes in the same run are compared.
@@ -73,7 +79,7 @@ class Candidates(NamedTuple):
     Attributes:
       row_nodes: The nodes of the block's rows.
       column_nodes: The nodes of the block's columns.
-      rows: The row of each pair, in ascending order.
+      rows: The row of each pair.
       columns: The column of each pair.
       values: The float32 similarity of each pair.
     """
@@ -137,12 +143,12 @@ class Product(Protocol):
           margin: How far below the last of the largest an entry may be.
 
         Returns:
-          The rows and the columns of the entries, in row-major order, and their values.
+          The rows, the columns and the values of the entries.
         """
 
 
 def _are_many(count: int, shape: tuple[int, int], best: int) -> bool:
-    return 0 < best < min(shape) - 1 and count > 8 * best * sum(shape)
+    return 0 < best < min(shape) - 1 and count > 2 * best * sum(shape)
 
 
 class NumpyProduct:
@@ -242,7 +248,7 @@ class NumpyProduct:
             )
             row, column = np.divmod(np.flatnonzero(wanted), len(low_columns))
             parts.append(row * width + low_columns[column])
-        return np.sort(np.concatenate(parts)) if len(parts) > 1 else parts[0]
+        return np.concatenate(parts)
 
 
 def at_most_kth(values: _Floats, k: int, axis: int) -> _Floats:

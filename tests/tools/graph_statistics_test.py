@@ -29,7 +29,7 @@ def test_agrees_with_scipy(edges: int) -> None:
 def test_a_long_path_is_one_component() -> None:
     order = np.random.default_rng(0).permutation(10_000)
     statistics = GraphStatistics(10_000)
-    statistics.add_both_ways(order[1:], order[:-1])
+    statistics.add(order[1:], order[:-1], both_ways=True)
     report = statistics.report()
     assert report["largest_component"] == 10_000
     assert report["edges"] == 2 * 9_999

@@ -1,5 +1,6 @@
 """Every index finds what comparing all pairs finds, or tells how much of it."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,13 @@ from tests.tools.build_graph_test import (
     write_vectors,
 )
 
-INDEXES = ("all pairs", "hashing", "lists", "lists that are all probed")
+INDEXES = (
+    "all pairs",
+    "hashing",
+    "lists",
+    "lists within a gap",
+    "lists that are all probed",
+)
 ALL = {"index": "ivf", "recall": 1.0, "random_seed": 0}
 
 
@@ -41,7 +48,9 @@ def make(
     if kind == "hashing":
         return Buckets.of(embeddings, 2, 3, seed)
     lists = InvertedLists(embeddings, seed)
-    lists.probe(probes if kind == "lists" else len(embeddings), least)
+    if kind == "lists that are all probed":
+        probes = len(embeddings)
+    lists.probe(probes, least, 0.2 if kind == "lists within a gap" else math.inf)
     return lists
 
 
@@ -104,7 +113,9 @@ def test_nearest_neighbors(
 ) -> None:
     embeddings = embeddings_of(values)
     index = make(kind, embeddings, seed, probes, k)
-    pairs = nearest_pairs(embeddings, index.searches(), NumpyProduct(), threshold, k)
+    pairs = Pairs.joined(
+        nearest_pairs(embeddings, index.searches(), NumpyProduct(), threshold, k)
+    )
     count = len(values)
     sources, targets = np.divmod(np.arange(count * count), count)
     similarities = embeddings.similarities(sources, targets)
@@ -132,8 +143,14 @@ def test_nearest_neighbors(
 def test_nearest_among_equal_ones_are_the_larger_ids(kind: str, equal: int) -> None:
     values = np.repeat(grouped_vectors(1500 // equal, 6), equal, axis=0)
     embeddings = embeddings_of(values)
-    pairs = nearest_pairs(
-        embeddings, make(kind, embeddings, 0, 1, 3).searches(), NumpyProduct(), 1.0, 3
+    pairs = Pairs.joined(
+        nearest_pairs(
+            embeddings,
+            make(kind, embeddings, 0, 1, 3).searches(),
+            NumpyProduct(),
+            1.0,
+            3,
+        )
     )
     expected = []
     for node in range(len(values)):
@@ -171,17 +188,55 @@ def test_probes_as_few_lists_as_the_recall_needs() -> None:
     exact = sample_pairs(embeddings, 4000, product, -1.0, 4)
     sample = sample_pairs(embeddings, 500, product, -1.0, 4)
     lists = InvertedLists(embeddings, 0)
-    probes = []
+    comparisons = []
     for recall in (0.5, 0.9, 0.99):
         lists.tune(sample, recall, 4)
-        probes.append(lists.probes)
-        pairs = nearest_pairs(embeddings, lists.searches(), product, -1.0, 4)
+        comparisons.append(lists.comparisons())
+        pairs = Pairs.joined(
+            nearest_pairs(embeddings, lists.searches(), product, -1.0, 4)
+        )
         both = {*zip(pairs.sources.tolist(), pairs.targets.tolist(), strict=True)}
         both &= {*zip(exact.sources.tolist(), exact.targets.tolist(), strict=True)}
         # The sample of 2000 edges is one of all; four standard errors.
         assert len(both) / len(exact.sources) > recall - 4 * np.sqrt(0.25 / 2000)
-    assert probes == sorted(set(probes))
+    assert comparisons == sorted(set(comparisons))
     assert lists.comparisons() < 0.3 * 4000 * 4000 / 2
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.1, 0.5, math.inf])
+@pytest.mark.parametrize("most", [0, 1, 6])
+def test_probes_the_nearest_lists_within_a_gap(most: int, gap: float) -> None:
+    values = np.random.default_rng(0).standard_normal((400, 5), np.float32)
+    lists = InvertedLists(embeddings_of(values), 0)
+    lists.probe(most, 0, gap)
+    sources, targets = np.triu_indices(len(values), 1)
+    ranks, gaps = lists.probes_needed(sources, targets)
+    compared = lists.compares(sources, targets)
+    # Products of another shape may be rounded differently.
+    inner, outer = (
+        ((ranks <= most) & (gaps <= gap + error)).any(axis=0) for error in (-1e-5, 1e-5)
+    )
+    inner |= (ranks == 0).any(axis=0)
+    assert (inner <= compared).all()
+    assert (compared <= outer).all()
+
+
+def test_nodes_at_the_edge_of_a_list_probe_more() -> None:
+    random = np.random.default_rng(0)
+    values = random.standard_normal((40, 16), np.float32)[
+        random.integers(40, size=3000)
+    ]
+    values += 0.5 * random.standard_normal(values.shape, np.float32)
+    embeddings = embeddings_of(values)
+    sample = sample_pairs(embeddings, 1000, NumpyProduct(), -1.0, 5)
+    lists = InvertedLists(embeddings, 0, lists=60)
+    lists.tune(sample, 0.9, 5)
+    found = lists.compares(sample.sources, sample.targets).mean()
+    comparisons = lists.comparisons()
+    ranks, _ = lists.probes_needed(sample.sources, sample.targets)
+    lists.probe(int(np.quantile(ranks.min(axis=0), found)), 5)
+    assert found > 0.9
+    assert comparisons < 0.7 * lists.comparisons()
 
 
 def test_the_sample_does_not_train_centroids_with_any_seed() -> None:
@@ -190,11 +245,11 @@ def test_the_sample_does_not_train_centroids_with_any_seed() -> None:
     product = NumpyProduct()
     some = sample_pairs(embeddings, 500, product, -1.0, 5)
     searches = AllPairs(3000).searches()
-    every = nearest_pairs(embeddings, searches, product, -1.0, 5)
+    every = Pairs.joined(nearest_pairs(embeddings, searches, product, -1.0, 5))
     for seed in range(2):
         lists = InvertedLists(embeddings, seed, lists=40)
         sampled, true = (
-            lists.probes_needed(pairs.sources, pairs.targets).mean()
+            lists.probes_needed(pairs.sources, pairs.targets)[0].min(axis=0).mean()
             for pairs in (some, every)
         )
         # 1.51 for 1.85 if the seed draws the sample as training vectors.
@@ -210,7 +265,7 @@ def test_vectors_far_from_all_others_have_neighbors() -> None:
     product = NumpyProduct()
     lists = InvertedLists(embeddings, 0)
     lists.tune(sample_pairs(embeddings, 100, product, -1.0, 5), 0.9, 5)
-    pairs = nearest_pairs(embeddings, lists.searches(), product, -1.0, 5)
+    pairs = Pairs.joined(nearest_pairs(embeddings, lists.searches(), product, -1.0, 5))
     assert (np.bincount(pairs.sources) == 5).all()
     assert lists.comparisons() < 0.2 * 3000 * 3000 / 2
 
@@ -225,13 +280,10 @@ def test_threads_give_what_one_gives(threads: int, k: int | None) -> None:
         lists = InvertedLists(embeddings, 0, workers)
         lists.probe(3, 0)
         if k is None:
-            pairs = list(similar_pairs(embeddings, lists.searches(), product, 0.8))
-            columns = map(np.concatenate, zip(*pairs, strict=True))
+            parts = similar_pairs(embeddings, lists.searches(), product, 0.8)
         else:
-            columns = iter(
-                nearest_pairs(embeddings, lists.searches(), product, -1.0, k)
-            )
-        return [column.tolist() for column in columns]
+            parts = nearest_pairs(embeddings, lists.searches(), product, -1.0, k)
+        return [column.tolist() for column in Pairs.joined(parts)]
 
     assert found(threads) == found(1)
 

@@ -9,7 +9,7 @@ from nsl.tools.embeddings import Embeddings
 from nsl.tools.indexes import AllPairs
 from nsl.tools.lsh import Buckets
 from nsl.tools.similar_pairs import Search, nearest_pairs, similar_pairs
-from nsl.tools.similarity import NumpyProduct, num_comparisons, one_block
+from nsl.tools.similarity import NumpyProduct, Pairs, num_comparisons, one_block
 
 
 def random_embeddings(count: int) -> Embeddings:
@@ -55,4 +55,4 @@ def test_blocks_together_give_what_one_search_gives() -> None:
     ]
     assert pairs_of(together) == by_rounds
     nearest = nearest_pairs(embeddings, AllPairs(90).searches(), product, -1.0, 4)
-    assert np.bincount(nearest.sources).tolist() == [4] * 90
+    assert np.bincount(Pairs.joined(nearest).sources).tolist() == [4] * 90
