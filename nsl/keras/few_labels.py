@@ -9,9 +9,9 @@ each node's own features.
 With n nodes, c classes and e directed edges, predictions take at most 100 * n * c bytes
 and the graph 16 * e, in addition to the features, once more as dense float32 while at
 most 2^27 values, and the model. A batch has at most 2 * walks * batch_size samples in
-the first stage and batch_size in the second. `teach` trains four or five times for
-`teacher_steps` updates, only once with unlabeled nodes, and predicts for all nodes each
-time. `distill` runs `steps` updates.
+the first stage and batch_size in the second. `teach` trains twice for `teacher_steps`
+updates, with validation nodes five times, only once with unlabeled nodes, and predicts
+for all nodes each time. `distill` runs `steps` updates.
 """
 
 from __future__ import annotations
@@ -237,8 +237,8 @@ def teach(
     The model is trained from its current weights several times, and keeps the weights
     of the last training:
 
-    1. On the labeled nodes, with float features averaged over the nodes that are at
-       most one edge away; then two edges (Wu et al., 2019,
+    1. Given validation nodes: on the labeled nodes, with float features averaged over
+       the nodes that are at most one edge away; then two edges (Wu et al., 2019,
        https://arxiv.org/abs/1902.07153). This is left out for models with sparse
        inputs, and for features of more than 2^27 values.
     2. Given validation nodes: on the labeled nodes, without the graph.
@@ -570,8 +570,11 @@ def _teach(
         teleport = teleport_of_size(graph, settings.hops)
     walks = Walks(graph, teleport, settings.hops)
     # The model keeps the weights of the last training.
-    taught = [trained(each, None, 0.0) for each in _smoothed(network, graph, settings)]
-    alone = trained(network, None, 0.0) if validates else None
+    taught, alone = [], None
+    if validates:
+        smooth = _smoothed(network, graph, settings)
+        taught = [trained(each, None, 0.0) for each in smooth]
+        alone = trained(network, None, 0.0)
     taught += [trained(network, walks, each) for each in strengths]
     smoothed = [
         [propagate(graph, logs, teleport=each, hops=settings.hops) for logs in taught]

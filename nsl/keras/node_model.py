@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -87,8 +88,9 @@ class NodeModel:
         self._dropout = tf.nest.map_structure(
             lambda value: _dropout_rate(value, input_dropout), x
         )
+        # A new partial: TensorFlow warns about repeated tracing of one function.
         self._predict_batch = tf.function(
-            lambda rows: self.log_probabilities(self.batch(rows), training=False),
+            functools.partial(self._prediction),
             input_signature=[tf.TensorSpec([None], tf.int32)],
             autograph=False,
         )
@@ -162,6 +164,9 @@ class NodeModel:
     def _output(self, batch: tuple[Any, ...], training: bool) -> Any:
         inputs = tf.nest.pack_sequence_as(self._rows, batch)
         return self.model(to_base_inputs(self.model, inputs), training=training)
+
+    def _prediction(self, rows: tf.Tensor) -> tf.Tensor:
+        return self.log_probabilities(self.batch(rows), training=False)
 
     def log_probabilities(self, batch: tuple[Any, ...], training: bool) -> tf.Tensor:
         """Returns predicted log-probabilities, float32 of shape [batch, classes]."""
