@@ -282,11 +282,10 @@ class ModelAdapter:
             return self.model(x, **self._kwargs)
 
         def of_arrays(*leaves: Any) -> Any:
-            arrays = [np.asarray(leaf) for leaf in leaves]
+            arrays = tf.nest.pack_sequence_as(x, [np.asarray(leaf) for leaf in leaves])
             if self._reads_values:
-                arrays = [*map(tf.convert_to_tensor, arrays)]
-            arguments = tf.nest.pack_sequence_as(x, arrays)
-            return numbers_as_array(self.model(arguments, **self._kwargs))
+                arrays = tf.nest.map_structure(tf.convert_to_tensor, arrays)
+            return numbers_as_array(self.model(arrays, **self._kwargs))
 
         if tf.executing_eagerly():
             outputs = of_arrays(*tf.nest.flatten(x))
