@@ -40,7 +40,7 @@ class Settings:
 
 
 L2 = Settings("l2", 2.0, epochs=(3, 8))
-QUICK = Settings("infinity", 0.2, 2, 0.01, (4, 4, 4, 6), 64)
+QUICK = Settings("infinity", 0.2, 2, 0.01, (4, 4, 4, 16), 64)
 
 
 def load(path: Path | None, quick: bool) -> tuple[Images, Images]:
