@@ -24,6 +24,14 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS += ["good", "bad", "film", "a", "the", "was"]
 TEXTS = ["a good film", "the film was bad", "good good", "bad film"] * 2
 LABELS = np.array([1, 0, 1, 0] * 2)
+SIZES: dict[str, int] = {
+    "vocabulary_size": len(WORDS),
+    "num_layers": 1,
+    "num_heads": 2,
+    "hidden_dim": 8,
+    "intermediate_dim": 16,
+    "max_sequence_length": 32,
+}
 
 
 def preprocessor(length: int) -> Any:
@@ -35,15 +43,7 @@ def preprocessor(length: int) -> Any:
 
 def bert(dtype: str | None = None, reads_texts: bool = False) -> keras.Model:
     keras.utils.set_random_seed(0)
-    backbone = keras_hub.models.BertBackbone(
-        vocabulary_size=len(WORDS),
-        num_layers=1,
-        num_heads=2,
-        hidden_dim=8,
-        intermediate_dim=16,
-        max_sequence_length=32,
-        dtype=dtype,
-    )
+    backbone = keras_hub.models.BertBackbone(**SIZES, dtype=dtype)
     return keras_hub.models.BertTextClassifier(
         backbone=backbone,
         num_classes=2,
@@ -53,14 +53,7 @@ def bert(dtype: str | None = None, reads_texts: bool = False) -> keras.Model:
 
 def bart() -> keras.Model:
     keras.utils.set_random_seed(0)
-    backbone = keras_hub.models.BartBackbone(
-        vocabulary_size=len(WORDS),
-        num_layers=1,
-        num_heads=2,
-        hidden_dim=8,
-        intermediate_dim=16,
-        max_sequence_length=32,
-    )
+    backbone = keras_hub.models.BartBackbone(**SIZES)
     first = backbone(backbone.input)["decoder_sequence_output"][:, 0]
     return keras.Model(backbone.input, keras.layers.Dense(2)(first))
 
