@@ -79,8 +79,8 @@ def test_weights_that_differ_by_direction_give_rows_that_sum_to_one() -> None:
 
 
 def test_numbers_that_underflow_are_no_error() -> None:
+    values = np.full((12, 2), 1e-38, np.float32)
     with np.errstate(all="raise"):
-        values = np.full((12, 2), 1e-38, np.float32)
         found = nsl.data.propagate(random_graph(), values, teleport=1e-5, hops=40)
     assert np.isfinite(found).all()
 
