@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +98,9 @@ class Search:
         self._jit_compile = jit_compile and model.is_native
         # Pad batches to a few sizes if each size would be compiled.
         self._pads = self._jit_compile or model.batch_size is not None
+        # A function that waits for TensorFlow itself, as `model.predict` does, would
+        # wait forever if a graph that runs it held the only thread.
+        self._eager = not model.is_native and _inter_op_threads() == 1
         self._attempts = attack.attempts(model.classes)
         self._memory = model.memory()
         self._function, self._traced = self._compiled()
@@ -218,7 +222,7 @@ class Search:
         batch, leaves = self._examples.batch(index, limits, *given), None
         for parts in calls:
             function = self._function
-            if not self._pads:
+            if not (self._pads or self._eager):
                 function = self._traced_for(limits, state, seed, end, parts)
             padded = self._padded(batch, state)
             leaves, state = function(*padded, seed, end, parts)
@@ -278,13 +282,16 @@ class Search:
             return [leaf for leaf in leaves if is_perturbable(leaf)], state
 
         def make() -> Any:
+            if self._eager:
+                return lambda *a: run(*tf.nest.map_structure(_as_tensor, a)), {}
             # A new partial: TensorFlow warns about repeated tracing of the same
             # function.
             return tf.function(
                 functools.partial(run), autograph=False, jit_compile=self._jit_compile
             ), {}
 
-        key = (attack, loss_fn, criterion, self._jit_compile, model.classes)
+        modes = self._jit_compile, self._eager
+        key = (attack, loss_fn, criterion, *modes, model.classes)
         return model.compiled(key, make)
 
     @functools.cached_property
@@ -351,3 +358,19 @@ def _rows(state: Any, rows: Any) -> Any:
 
 def _concatenated(*parts: np.ndarray) -> np.ndarray:
     return np.concatenate(parts) if len(parts) > 1 and parts[0].ndim else parts[0]
+
+
+def _as_tensor(value: Any) -> Any:
+    """Returns an array as a tensor; strings and None stay."""
+    return tf.constant(value) if isinstance(value, np.ndarray | np.generic) else value
+
+
+def _inter_op_threads() -> int:
+    """Returns how many TensorFlow ops can run at the same time."""
+    chosen = tf.config.threading.get_inter_op_parallelism_threads()
+    chosen = chosen or int(os.environ.get("TF_NUM_INTEROP_THREADS", 0))
+    if chosen:
+        return chosen
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -2,6 +2,7 @@
 
 import collections
 import gc
+import threading
 import weakref
 
 import keras
@@ -749,6 +750,26 @@ def test_a_function_that_reads_values_has_no_gradients(way):
     np.testing.assert_allclose(found, expected, atol=1e-6)
     with pytest.raises(ValueError, match=r"no gradient.*Square"):
         PGD(function, x, epsilon=0.2)
+
+
+def test_a_function_that_waits_for_tensorflow_on_the_only_thread(monkeypatch):
+    """A traced attack would hold the thread that `predict` needs, forever."""
+    model = keras.Sequential([keras.Input((12,)), keras.layers.Dense(3)])
+    traced = attacks.Square(steps=3)(model.predict_on_batch, inputs(), epsilon=0.2)
+    monkeypatch.setenv("TF_NUM_INTEROP_THREADS", "1")
+    called_in_graph = []
+
+    def predict(x):
+        called_in_graph.append(threading.current_thread() is not main)
+        return model.predict(x, verbose=0)
+
+    main = threading.current_thread()
+    for attack in attacks.Square(steps=3), attacks.HopSkipJump(steps=2):
+        found = attack(predict, inputs(), epsilon=0.2)
+        if isinstance(attack, attacks.Square):
+            np.testing.assert_allclose(found, traced, atol=1e-6)
+    assert called_in_graph
+    assert not any(called_in_graph)
 
 
 def test_a_function_that_cannot_be_traced_for_another_reason_keeps_its_gradients():
