@@ -15,9 +15,13 @@ class InferenceContract(ContractBase):
         base = innermost(model)
         expected = base.predict(X, verbose=0)
         for x in (X, {"x": X}, self.training_x({"x": X})):
-            np.testing.assert_allclose(model.predict(x, verbose=0), expected, rtol=1e-5)
-            np.testing.assert_allclose(model(x), expected, rtol=1e-5)
-        np.testing.assert_allclose(model.predict_on_batch(X), expected, rtol=1e-5)
+            np.testing.assert_allclose(
+                model.predict(x, verbose=0), expected, rtol=1e-5, atol=1e-6
+            )
+            np.testing.assert_allclose(model(x), expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            model.predict_on_batch(X), expected, rtol=1e-5, atol=1e-6
+        )
 
     def test_predict_before_training(self):
         base = mlp()
