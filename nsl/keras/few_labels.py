@@ -10,15 +10,14 @@ With n nodes, c classes and e directed edges, predictions take at most 100 * n *
 and the graph 16 * e, in addition to the features, once more as dense float32 while at
 most 2^27 values, and the model. A batch has at most 2 * walks * batch_size samples in
 the first stage and batch_size in the second. `teach` trains twice for `teacher_steps`
-updates, with validation nodes five times, only once with unlabeled nodes, and predicts
-for all nodes each time. `distill` runs `steps` updates.
+updates, with validation nodes four times, only once with unlabeled nodes, and predicts
+for all nodes each time. With validation nodes, it also trains a graph convolutional
+network if that takes minutes at most. `distill` runs `steps` updates.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -31,15 +30,14 @@ from nsl.data import Graph, propagate
 from nsl.data.feature_rows import plain_array
 from nsl.data.powers import at_least_one
 from nsl.data.walks import Walks, teleport_of_size
+from nsl.keras.graph_convolution import graph_convolution
 from nsl.keras.node_labels import NodeLabels, node_weights
 from nsl.keras.node_model import SMALLEST_PROBABILITY, NodeModel
 from nsl.keras.smooth_features import smooth_features
 
 Floats = npt.NDArray[np.float32]
 
-_TELEPORTS = (0.4, 1.0)
-_FEATURE_HOPS, _FEATURE_DROPOUT = (1, 2), 0.5
-_MOST_CHOSEN, _LEAST_GAIN, _SAMPLE = 4, 1e-4, 1000
+_FEATURE_HOPS, _FEATURE_DROPOUT = 2, 0.5
 _MIN_EDGES, _MIN_HOMOPHILY = 30, 0.1
 _PASSES, _MIN_STEPS, _MAX_STEPS = 30, 300, 1500
 _MIN_SHARE = 1e-3
@@ -237,23 +235,27 @@ def teach(
     The model is trained from its current weights several times, and keeps the weights
     of the last training:
 
-    1. Given validation nodes: on the labeled nodes, with float features averaged over
-       the nodes that are at most one edge away; then two edges (Wu et al., 2019,
+    1. Given validation nodes: on the labeled nodes, without the graph.
+    2. Given validation nodes: on the labeled nodes, with float features averaged over
+       the nodes that are at most two edges away (Wu et al., 2019,
        https://arxiv.org/abs/1902.07153). This is left out for models with sparse
        inputs, and for features of more than 2^27 values.
-    2. Given validation nodes: on the labeled nodes, without the graph.
     3. On the labeled nodes, with random walks.
     4. On all nodes, with random walks and the consistency loss. It often helps, but can
        also collapse where features say little.
 
-    All predictions except those of 2 are also smoothed, with the teleport probability
-    of the walks and with 0.4. Starting from the best, up to four of them are added to
-    the result, their geometric mean after `soften`, while this increases the likelihood
-    of the known labels (Caruana et al., 2004, "Ensemble selection from libraries of
-    models"). Each class counts by its share of the supervised predictions, as
-    validation nodes may lack a class or be of another distribution; in a class, all
-    labeled nodes count as one validation node. Without validation nodes, the result is
-    the mean of the predictions smoothed with the teleport probability of the walks.
+    Given validation nodes, a graph convolutional network is trained on the labeled
+    nodes and float features as well (Kipf and Welling, 2017,
+    https://arxiv.org/abs/1609.02907), unless this would take longer than a few minutes:
+    for graphs of at most 2^20 directed edges, and features of at most 2^24 values, or
+    2^21 that are not zero.
+
+    The predictions of 2 to 4 are smoothed, with the teleport probability of the walks.
+    The result is the geometric mean of the predictions after `soften`. Validation nodes
+    leave out those that are clearly worse than the best: by more than one standard
+    error of the difference in accuracy. Each class counts by its share of the
+    supervised predictions, as validation nodes may lack a class or be of another
+    distribution.
 
     The prediction for a node is the softmax of the model's mean logits at the ends of
     random walks from it: a sampled personalized PageRank of the logits (Gasteiger et
@@ -558,52 +560,51 @@ def _teach(
         return _Teaching(network, labels, walks, chosen).train()
 
     strengths = sorted({0.0, settings.consistency})
-    validates, confidence = len(labels.validation) > 0, settings.confidence
+    alone: list[Floats] = []
     if graph is None:
+        # The model keeps the weights of the last training.
         candidates = [trained(network, None, each) for each in strengths]
-        if validates:
-            shares = _shares(candidates[:1])
-            candidates = _chosen(candidates, shares, labels, confidence)
-        return _mean(candidates, confidence)
-    teleport = settings.teleport
-    if teleport is None:
-        teleport = teleport_of_size(graph, settings.hops)
-    walks = Walks(graph, teleport, settings.hops)
-    # The model keeps the weights of the last training.
-    taught, alone = [], None
-    if validates:
-        smooth = _smoothed(network, graph, settings)
-        taught = [trained(each, None, 0.0) for each in smooth]
-        alone = trained(network, None, 0.0)
-    taught += [trained(network, walks, each) for each in strengths]
-    smoothed = [
-        [propagate(graph, logs, teleport=each, hops=settings.hops) for logs in taught]
-        for each in ((teleport, *_TELEPORTS) if validates else (teleport,))
-    ]
-    candidates = list(itertools.chain(*smoothed))
-    if alone is not None:
-        supervised = smoothed[0][: len(taught) - len(strengths) + 1]
+    else:
+        teleport = settings.teleport
+        if teleport is None:
+            teleport = teleport_of_size(graph, settings.hops)
+        walks = Walks(graph, teleport, settings.hops)
+        candidates = []
+        if len(labels.validation):
+            alone = [trained(network, None, 0.0)]
+            averaged = _averaged(network, graph, settings.input_dropout)
+            candidates += [trained(averaged, None, 0.0)] if averaged else []
+        candidates += [trained(network, walks, each) for each in strengths]
+        candidates = [
+            propagate(graph, logs, teleport=teleport, hops=settings.hops)
+            for logs in candidates
+        ]
+        if len(labels.validation):
+            seed = int(network.seed)
+            found = graph_convolution(network.features, graph, labels, seed)
+            candidates[:0] = [] if found is None else [found]
+    if len(labels.validation):
+        supervised = candidates[: len(candidates) - len(strengths) + 1]
         shares = _shares(supervised)
-        candidates = _chosen([alone, *candidates], shares, labels, confidence)
-        if all(each is alone for each in candidates):
+        candidates = _reliable([*alone, *candidates], shares, labels)
+        if alone and all(each is alone[0] for each in candidates):
             logging.warning(
                 "Validation nodes are predicted best without the graph: it is not used "
                 "for soft labels."
             )
-    return _mean(candidates, confidence)
+    return _mean(candidates, settings.confidence)
 
 
-def _smoothed(
-    network: NodeModel, graph: Graph, settings: Settings
-) -> Iterator[NodeModel]:
-    """Yields the model with features that are averaged over one hop, and over two."""
+def _averaged(
+    network: NodeModel, graph: Graph, dropout: float | None
+) -> NodeModel | None:
+    """Returns the model with averaged features, or None if it cannot read them."""
     if network.takes_sparse:
-        return
-    dropout = settings.input_dropout
-    for hops in _FEATURE_HOPS:
-        x = smooth_features(network.features, graph, hops)
-        if x is not None:
-            yield network.reading(x, _FEATURE_DROPOUT if dropout is None else dropout)
+        return None
+    x = smooth_features(network.features, graph, _FEATURE_HOPS)
+    if x is None:
+        return None
+    return network.reading(x, _FEATURE_DROPOUT if dropout is None else dropout)
 
 
 def _mean(candidates: list[Floats], confidence: float) -> Floats:
@@ -619,47 +620,29 @@ def _shares(logs: list[Floats]) -> Floats:
     return (counts / counts.sum()).astype(np.float32)
 
 
-def _chosen(
-    candidates: list[Floats], shares: Floats, labels: NodeLabels, confidence: float
+def _reliable(
+    candidates: list[Floats], shares: Floats, labels: NodeLabels
 ) -> list[Floats]:
-    """Chooses predictions one by one while the likelihood of their mean increases.
+    """Returns the predictions that are not clearly worse than the best.
 
     Args:
       candidates: Log-probabilities of shape [nodes, classes].
       shares: How much each class counts, of shape [classes].
       labels: The labels.
-      confidence: The mean confidence of the predictions and of their mean.
 
     Returns:
-      Up to four of the candidates, possibly some more than once.
+      The candidates whose accuracy on validation nodes, with weighted classes, is at
+      most one standard error below the highest: that of the difference, if there is
+      none in truth.
     """
-    known = np.concatenate([labels.validation, labels.labeled])
-    y, first = labels.y[known], len(labels.validation)
-    weight = np.ones(len(known))
-    weight[first:] /= np.bincount(y[first:])[y[first:]]
-    weight *= (shares / np.maximum(np.bincount(y, weight, labels.classes), 1e-9))[y]
-    others = np.linspace(0, len(labels.y) - 1, _SAMPLE).astype(int)
-    rows = np.concatenate([known, others])
-
-    def softened(logs: Floats) -> Floats:
-        return _log(soften(_softmax(logs), confidence))
-
-    def likelihood(logs: Floats) -> float:
-        correct = softened(logs)[np.arange(len(known)), y]
-        return float(np.average(correct, weights=weight))
-
-    soft = [softened(each[rows]) for each in candidates]
-    chosen: list[Floats] = []
-    total, highest = np.zeros_like(soft[0]), -np.inf
-    while len(chosen) < _MOST_CHOSEN:
-        likelihoods = [likelihood(total + each) for each in soft]
-        best = int(np.argmax(likelihoods))
-        if likelihoods[best] <= highest + _LEAST_GAIN:
-            break
-        highest = likelihoods[best]
-        total += soft[best]
-        chosen.append(candidates[best])
-    return chosen
+    rows = labels.validation
+    y = labels.y[rows]
+    weight = (shares / np.maximum(np.bincount(y, minlength=labels.classes), 1))[y]
+    weight /= weight.sum()
+    correct = np.array([each[rows].argmax(axis=1) == y for each in candidates], float)
+    losses = correct[np.argmax(correct @ weight)] - correct
+    errors = np.sqrt(np.square(losses) @ weight**2)
+    return [candidates[i] for i in np.flatnonzero(losses @ weight <= errors + 1e-9)]
 
 
 def _distill(

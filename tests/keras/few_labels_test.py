@@ -357,33 +357,36 @@ class TestRules:
         assert (misled.argmax(axis=1) == data.y).all()
         assert (alone.argmax(axis=1) == data.y).all()
 
-    def test_predictions_that_complete_each_other_are_averaged(self) -> None:
+    def test_predictions_that_are_clearly_worse_are_left_out(self) -> None:
         y = np.arange(40) % 2
         validation = np.arange(40) >= 4
         labels = NodeLabels.of(y, ~validation, validation, 40, 2)
-        shares = np.array([0.5, 0.5], np.float32)
         logs = np.where(np.arange(2) == y[:, np.newaxis], 2.0, 0.0).astype(np.float32)
-        halves = []
-        for half in (np.arange(40) < 20, np.arange(40) >= 20):
-            uncertain = logs.copy()
-            uncertain[half] = [0.1, 0.0]
-            halves.append(uncertain)
-        chosen = few_labels._chosen([-logs, *halves], shares, labels, 0.7)
-        assert {id(each) for each in chosen} == {id(each) for each in halves}
 
-    def test_classes_count_by_their_share_and_labeled_nodes_once(self) -> None:
-        """One node of class 1 is known to nine of class 0; class 2 is only labeled."""
-        y = np.array([0] * 10 + [1] * 2 + [2] * 9)
-        weight = np.array([1] + [0] * 9 + [1, 0] + [1] * 9)
-        labels = NodeLabels.of(y, weight, weight == 0, 21, 3)
+        def wrong_for(count: int) -> np.ndarray:
+            changed = logs.copy()
+            changed[40 - count :] *= -1
+            return changed
+
+        # The standard error of three wrong nodes is 1.7 nodes.
+        candidates = [wrong_for(count) for count in (1, 0, 3, 36)]
+        shares = np.array([0.5, 0.5], np.float32)
+        kept = few_labels._reliable(candidates, shares, labels)
+        assert [id(each) for each in kept] == [id(each) for each in candidates[:2]]
+
+    def test_classes_count_by_their_share(self) -> None:
+        """Nineteen validation nodes are of class 0, two of class 1, none of class 2."""
+        y = np.array([0] * 19 + [1] * 2 + [0, 1, 2])
+        weight = np.arange(24) >= 21
+        labels = NodeLabels.of(y, weight, ~weight, 24, 3)
         logs = np.eye(3, dtype=np.float32)[y]
         first, second = logs.copy(), logs.copy()
-        first[y == 1] *= 0.2
-        second[y == 0] *= 0.7
+        first[y == 1] = [1, 0, 0]
+        second[:8] = [0, 1, 0]
         for shares, best in (([0.8, 0.1, 0.1], first), ([0.1, 0.8, 0.1], second)):
             wanted = np.array(shares, np.float32)
-            chosen = few_labels._chosen([first, second], wanted, labels, 0.6)
-            assert chosen[0] is best
+            (kept,) = few_labels._reliable([first, second], wanted, labels)
+            assert kept is best
 
     @pytest.mark.parametrize("right", [True, False])
     def test_validation_nodes_choose_the_stage(
