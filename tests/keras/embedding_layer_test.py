@@ -230,6 +230,8 @@ class TestPadding:
             {"standardize_layers": True},
             {"random_init": True, "pgd_iterations": 2, "pgd_epsilon": 0.5},
             {"objective": "virtual"},
+            {"clip_to_layer_range": True},
+            {"clip_value_max": -0.02},
         ],
         ids=str,
     )
