@@ -565,7 +565,7 @@ class Passes:
             return
         for name, tensors in outputs.items():
             for tensor in tensors:
-                rows = tensor.shape[0] if tensor.shape.rank else 1
+                rows = 1 if tensor.shape.rank == 0 else tensor.shape[0]
                 # A sample may have several rows, such as a document's sentences.
                 if rows is not None and (not size or rows % size):
                     raise ValueError(
