@@ -170,6 +170,14 @@ class AtLayer:
                     f"layer='{name}' returns {[o.dtype.name for o in of_layer]}, which "
                     "cannot be perturbed. Choose a layer with floating outputs."
                 )
+            rows = len(tf.nest.flatten(self._x)[0])
+            if any(output.shape[:1] != (rows,) for output in of_layer):
+                shapes = [output.shape for output in of_layer]
+                raise ValueError(
+                    f"layer='{name}' must return one output per example, of shape "
+                    f"[{rows}, ...], but returns {shapes}. Choose a layer whose "
+                    "outputs depend on the features."
+                )
             ones = list(map(_like, of_mask, of_layer))
             several = len(of_layer) > 1
             outputs[name] = of_layer if several else of_layer[0]

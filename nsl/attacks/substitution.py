@@ -247,10 +247,12 @@ class Substitution:
                 f"{self.max_candidates:,} ({candidates.sum():,.0f} passes in total). "
                 "Lower max_changes, list fewer replacements, or raise max_candidates."
             )
+        # The first call of the model uses a whole batch.
+        most_useful = max(1, min(_BATCH_SIZE, int(candidates.sum())))
         with adapted(
             model,
             examples,
-            batch_size or _BATCH_SIZE,
+            batch_size or most_useful,
             output=output,
             from_logits=from_logits,
         ) as (adapter, size):

@@ -64,9 +64,12 @@ class AdvNeighborConfig:
         of the features. Layers may be nested in other models; if a name is ambiguous,
         prefix it with the nested model's, as in 'query_tower/embedding'. This perturbs
         models of token ids, strings or categories, which have no gradient (Miyato et
-        al., 2017, https://arxiv.org/abs/1605.07725). Values per feature are then keyed
-        by layer name. Padding, which the layer masks or a feature 'padding_mask' marks
-        with 0, as in keras-hub, is not perturbed and does not count in the norm.
+        al., 2017, https://arxiv.org/abs/1605.07725). The outputs must be dense floats
+        of shape [batch, ...], or one-hot, multi-hot or count encodings. If a layer
+        returns several rows per sample, such as one per sentence, each row has its own
+        norm. Values per feature are then keyed by layer name. Padding, which the layer
+        masks or a feature 'padding_mask' marks with 0, as in keras-hub, is not
+        perturbed and does not count in the norm.
       perturb_features: Whether to perturb the features as well as the outputs of
         `embedding_layer`, in one joint norm.
       norm_per_position: Whether each position of a feature or output of shape

@@ -211,7 +211,7 @@ class Passes:
                 entries = tf.range(int(layer.mask_zero), layer.input_dim)
                 # `__call__` would add activity regularization losses.
                 found[name] = tf.stop_gradient(layer.call(entries[tf.newaxis])[0])
-            elif getattr(layer, "output_mode", None) in ("one_hot", "multi_hot"):
+            elif keras_internals.output_mode(layer) in ("one_hot", "multi_hot"):
                 found[name] = tf.constant([[0.0], [1.0]])
         return found
 
@@ -550,8 +550,30 @@ class Passes:
                 inputs = to_base_inputs(self._base_model, x)
                 y_pred = self._side_branches.run_rest(inputs)
         outputs = {name: checked(recorded[name], part) for name, part in layers.items()}
+        self._check_batch_axis(outputs, x)
         note_padding(self._base_model, outputs, x, y_pred)
         return PassOutputs(y_pred, outputs)
+
+    def _check_batch_axis(self, outputs: dict[str, list[tf.Tensor]], x: Any) -> None:
+        """Raises ValueError for outputs that all samples share.
+
+        Such as embeddings of positions, which are of shape [length, d].
+        """
+        first = next(feature for feature in tf.nest.flatten(x) if feature is not None)
+        size = first.shape[0]
+        if size is None and has_fixed_batch_size(self._base_model):
+            return
+        for name, tensors in outputs.items():
+            for tensor in tensors:
+                rows = 1 if tensor.shape.rank == 0 else tensor.shape[0]
+                # A sample may have several rows, such as a document's sentences.
+                if rows is not None and (not size or rows % size):
+                    raise ValueError(
+                        f"embedding_layer is '{name}', whose outputs all samples "
+                        f"share: expected shape [{size or 'batch'}, ...], but it "
+                        f"returns {describe(tensors)}. Choose a layer whose outputs "
+                        "depend on the features."
+                    )
 
     def _run(
         self,

@@ -138,8 +138,9 @@ def nothing_to_perturb(features: Any) -> str:
         f"{described(features)}. Only dense floating tensors that the loss depends on "
         "can. Cast integers to float32 before the model sees them (uint8 images: "
         "tf.cast(x, tf.float32) / 255). For token ids and categories, perturb their "
-        "embeddings: in nsl.keras, name the embedding layer with "
-        "AdvNeighborConfig(embedding_layer=...). If a feature is floating, call "
+        "embeddings: name the embedding layer, in nsl.keras with "
+        "AdvNeighborConfig(embedding_layer=...), in nsl.attacks and "
+        "nsl.evaluate_robustness with layer=.... If a feature is floating, call "
         "tape.watch on it before the model runs."
     )
 

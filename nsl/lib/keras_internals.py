@@ -109,6 +109,16 @@ def keep_mask(output: Any, mask: Any) -> None:
     output._keras_mask = mask
 
 
+def output_mode(layer: Any) -> str | None:
+    """Returns how a layer encodes categories, such as 'one_hot', or None.
+
+    Public `output_mode` of most layers; `TextVectorization._output_mode`. Without it,
+    the bags of words that this layer returns are integers, which nothing perturbs.
+    """
+    mode = getattr(layer, "output_mode", None) or getattr(layer, "_output_mode", None)
+    return mode if isinstance(mode, str) else None
+
+
 def note_mask(layer: Any, inputs: Any, mask: Any, outputs: Any) -> None:
     """Attaches masks to a layer's outputs, as Keras does after `call`.
 

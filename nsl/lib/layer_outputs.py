@@ -13,6 +13,9 @@ import tensorflow as tf
 
 from nsl.lib import keras_internals
 
+# Values of `output_mode` with which a layer encodes categories as numbers.
+_ENCODINGS = ("one_hot", "multi_hot", "count")
+
 # Maps an output, and its index among all outputs of the layer in one pass, to the
 # output that replaces it.
 Change = Callable[[int, tf.Tensor], tf.Tensor]
@@ -38,6 +41,8 @@ def find_layer(model: Any, name: str) -> Any:
     found, parent = model, model
     for part in name.split("/"):
         found, parent = _find(found, part, name), found
+    if type(found).__name__ == "FeatureSpace":
+        found = _encoder(found)
     if type(found).__name__ == "InputLayer":
         raise ValueError(
             f"Expected a layer of the model '{parent.name}' that computes something, "
@@ -56,6 +61,18 @@ def find_layer(model: Any, name: str) -> Any:
                 f"'{outer.name}' with unroll=True."
             )
     return found
+
+
+def _encoder(space: Any) -> Any:
+    """Returns the layer that computes what a `keras.utils.FeatureSpace` returns."""
+    if space.output_mode != "concat":
+        columns = {key: layer.name for key, layer in space.one_hot_encoders.items()}
+        raise ValueError(
+            f"Expected a layer that returns a tensor, but the FeatureSpace "
+            f"'{space.name}' returns a dict of columns. Name the layers that encode "
+            f"them: {columns}."
+        )
+    return space.concat
 
 
 def _is_loop(layer: Any) -> bool:
@@ -212,6 +229,8 @@ class _Recorder:
         if mask is None:
             mask = tf.nest.map_structure(keras_internals.mask_of, inputs)
         outputs = self._call(*args, **kwargs)
+        if keras_internals.output_mode(self._layer) in _ENCODINGS:
+            outputs = tf.nest.map_structure(_as_declared, outputs)
         keras_internals.note_mask(self._layer, inputs, mask, outputs)
         for listener in listeners:
             outputs = listener.hear(outputs)
@@ -253,6 +272,14 @@ class _Listener:
         if changed is not output and mask is not None:
             keras_internals.keep_mask(changed, mask)
         return changed
+
+
+def _as_declared(output: Any) -> Any:
+    """Returns an encoding of categories as floats, as its symbolic output in Keras.
+
+    Lookups such as `keras.layers.StringLookup` return integers.
+    """
+    return tf.cast(output, tf.float32) if output.dtype.is_integer else output
 
 
 def _handed_on(output: Any) -> Any:

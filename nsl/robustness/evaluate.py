@@ -131,7 +131,8 @@ def evaluate_robustness(
         example. For several outputs, a dict of them. None infers it from the compiled
         loss of a Keras model, or assumes one class per example; the report says which.
       layer: The name of a layer of a Keras model, or several, whose outputs to perturb
-        instead of the features.
+        instead of the features. There may be no input, such as a text, that produces
+        the perturbed outputs.
       batch_size: The number of examples per batch. None leaves it to the attacks.
       seed: Determines all random numbers of the attacks.
       cascade: Whether each attack runs only on examples that are still robust after the

@@ -561,6 +561,19 @@ def test_the_model_is_left_as_it_was_and_passes_are_known() -> None:
     np.testing.assert_array_equal(x, np.arange(6).reshape(3, 2))
 
 
+def test_few_candidates_are_few_calls_of_an_expensive_model() -> None:
+    sizes = []
+
+    def model(x: np.ndarray) -> np.ndarray:
+        sizes.append(len(x))
+        return np.stack([x[:, 0], 0.5 - x[:, 0]], axis=1).astype("float32")
+
+    attack = Substitution({0: [0, 1]})
+    report = attack.report(model, np.zeros([5, 2], int))
+    assert report.fallen.all()
+    assert max(sizes) == report.candidates.sum() == 5
+
+
 def test_the_report_says_what_flips_decisions() -> None:
     def scores(x: dict[str, np.ndarray]) -> np.ndarray:
         return np.eye(2)[np.asarray(x["a"]) * np.asarray(x["b"])]

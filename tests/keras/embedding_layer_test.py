@@ -230,6 +230,8 @@ class TestPadding:
             {"standardize_layers": True},
             {"random_init": True, "pgd_iterations": 2, "pgd_epsilon": 0.5},
             {"objective": "virtual"},
+            {"clip_to_layer_range": True},
+            {"clip_value_max": -0.02},
         ],
         ids=str,
     )
@@ -598,6 +600,101 @@ def two_columns():
         "city": _RANDOM.integers(0, 5, 16).astype("int32"),
         "job": _RANDOM.integers(0, 4, 16).astype("int32"),
     }
+
+
+def encoded_columns():
+    """Numbers beside encodings, and the layers of both encodings."""
+    keras.utils.set_random_seed(4)
+    numbers = keras.Input((3,), name="numbers")
+    city = keras.Input((1,), dtype="string", name="city")
+    jobs = keras.Input((2,), dtype="string", name="jobs")
+    parts = [
+        keras.layers.StringLookup(vocabulary=["a", "b"], output_mode=mode, name=name)(x)
+        for mode, name, x in (("one_hot", "cities", city), ("multi_hot", "all", jobs))
+    ]
+    joined = keras.layers.Concatenate()([numbers, *parts])
+    outputs = keras.layers.Dense(1, name="logit")(joined)
+    x = {
+        "numbers": _RANDOM.normal(size=(16, 3)).astype("float32"),
+        "city": _RANDOM.choice(["a", "b"], (16, 1)),
+        "jobs": _RANDOM.choice(["a", "b", "c"], (16, 2)),
+    }
+    model = keras.Model({"numbers": numbers, "city": city, "jobs": jobs}, outputs)
+    return model, {name: tf.constant(column) for name, column in x.items()}
+
+
+def feature_space(output_mode):
+    keras.utils.set_random_seed(4)
+    space = keras.utils.FeatureSpace(
+        {"job": keras.utils.FeatureSpace.integer_hashed(3), "age": "float"},
+        output_mode=output_mode,
+    )
+    records = {"job": TOKENS[:, 0], "age": X[:16, 0]}
+    records = {name: tf.constant(c)[:, None] for name, c in records.items()}
+    space(records)
+    return space, records
+
+
+class FromSpace(keras.Model):
+    def __init__(self, space):
+        super().__init__()
+        self.space = space
+        self.logit = keras.layers.Dense(1, name="logit")
+
+    def call(self, records):
+        parts = keras.tree.flatten(self.space(records))
+        return self.logit(keras.ops.concatenate(parts, -1))
+
+
+class TestEncodings:
+    def test_of_lookups_share_a_norm_with_numbers(self):
+        base, records = encoded_columns()
+        model = adversarial(
+            base, embedding_layer=["cities", "all"], perturb_features=True
+        )
+        found = model.perturb_on_batch(records, ANSWERS)
+        cities, jobs = (
+            base.get_layer(name)(records[column])
+            for name, column in (("cities", "city"), ("all", "jobs"))
+        )
+        clean = np.concatenate([records["numbers"], cities, jobs], axis=1)
+        moves = np.concatenate([found[n] for n in ("numbers", "cities", "all")], 1)
+        moves -= clean
+        direction = logit_weights(base) / np.linalg.norm(logit_weights(base))
+        expected = -0.3 * np.outer(2 * ANSWERS - 1, direction)
+        np.testing.assert_allclose(moves, expected, atol=1e-5)
+
+    def test_of_words_in_a_bag(self):
+        keras.utils.set_random_seed(2)
+        words = keras.layers.TextVectorization(
+            output_mode="multi_hot", vocabulary=["good", "bad", "film"], name="words"
+        )
+        base = keras.Sequential(
+            [
+                keras.Input((1,), dtype="string"),
+                words,
+                keras.layers.Dense(1, name="logit"),
+            ]
+        )
+        found = adversarial(
+            base,
+            embedding_layer="words",
+            adv_step_size=100.0,
+            adv_grad_norm="infinity",
+            clip_to_layer_range=True,
+        ).perturb_on_batch(tf.constant([["good film"], ["bad"]]), ANSWERS[:2])
+        falls = (logit_weights(base) < 0) ^ (ANSWERS[:2, None] > 0)
+        np.testing.assert_array_equal(found["words"], np.where(falls, 0.0, 1.0))
+
+    def test_of_a_feature_space(self):
+        space, records = feature_space("concat")
+        base = FromSpace(space)
+        base(records)
+        model = adversarial(base, embedding_layer=space.name)
+        found = model.perturb_on_batch(records, ANSWERS)[space.name]
+        weights = np.asarray(base.logit.kernel)[:, 0]
+        expected = -0.3 * np.outer(2 * ANSWERS - 1, weights) / np.linalg.norm(weights)
+        np.testing.assert_allclose(found - space(records), expected, atol=1e-5)
 
 
 class TestSeveral:
@@ -1062,6 +1159,31 @@ class TestErrors:
         np.testing.assert_allclose(
             np.linalg.norm(moves.reshape(16, -1), axis=1), 0.3, rtol=1e-4
         )
+
+    def test_columns_of_a_feature_space_without_concatenation(self):
+        space, records = feature_space("dict")
+        model = adversarial(FromSpace(space), embedding_layer=space.name)
+        names = r"dict of columns.*\{'job': 'category_encoding"
+        with pytest.raises(ValueError, match=names):
+            model.perturb_on_batch(records, ANSWERS)
+
+    @pytest.mark.parametrize("eagerly", [False, True])
+    def test_embeddings_of_positions_are_of_no_sample(self, eagerly):
+        class Positions(keras.layers.Layer):
+            def build(self, shape):
+                self.embedding = keras.layers.Embedding(LENGTH, WIDTH, name="place")
+
+            def call(self, inputs):
+                return inputs + self.embedding(keras.ops.arange(LENGTH))
+
+        base = reader(Positions(), keras.layers.Flatten())
+        model = adversarial(base, embedding_layer=["embedding", "place"])
+        model.compile("sgd", model.loss, run_eagerly=eagerly)
+        with pytest.raises(ValueError, match="'place', whose outputs all samples"):
+            model.fit(TOKENS, ANSWERS[:, None], verbose=0)
+        attack = nsl.attacks.FGSM()
+        with pytest.raises(ValueError, match=r"'place' must.*\[16, ...\].*\(6, 4\)"):
+            attack(base, TOKENS, ANSWERS[:, None], epsilon=0.1, layer="place")
 
     def test_integers_cannot_be_perturbed(self):
         tokens = keras.Input((LENGTH,), dtype="int32")

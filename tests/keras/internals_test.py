@@ -137,6 +137,14 @@ def test_keras_mask():
     assert keras_internals.mask_of(tf.ones([1])) is None
 
 
+def test_output_mode():
+    words = keras.layers.TextVectorization(output_mode="count")
+    kinds = keras.layers.CategoryEncoding(3, output_mode="one_hot")
+    layers = words, kinds, keras.layers.Dense(1)
+    found = [keras_internals.output_mode(layer) for layer in layers]
+    assert found == ["count", "one_hot", None]
+
+
 def test_modules_of_keras():
     assert keras_internals.is_own_layer(keras.layers.Dense(1))
     assert keras_internals.is_own_activation(keras.activations.tanh)

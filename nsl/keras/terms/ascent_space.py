@@ -137,28 +137,36 @@ class AscentSpace:
         return {k: v for k, v in of_features.items() if k in self.start}
 
     def _with_masks_and_ranges(self, config: AdvNeighborConfig) -> AdvNeighborConfig:
-        """Adds the padding masks and ranges of layers to the settings."""
+        """Adds the padding masks and ranges of layers to the settings.
+
+        Padding has no bounds, so that clipping does not move it.
+        """
         known: list[_Coordinates | None] = []
         for name in sorted(self.start):
             parts = self._layers.get(name)
             leaves = len(tf.nest.flatten(self.start[name]))
             known += parts if parts is not None else [None] * leaves
-        found: dict[str, tuple[str, Callable[..., tf.Tensor]]] = {
-            "feature_mask": ("mask", tf.multiply),
-            "clip_value_min": ("low", tf.maximum),
-            "clip_value_max": ("high", tf.minimum),
+        found: dict[str, tuple[str, Callable[..., tf.Tensor], float | None]] = {
+            "feature_mask": ("mask", tf.multiply, None),
+            "clip_value_min": ("low", tf.maximum, float("-inf")),
+            "clip_value_max": ("high", tf.minimum, float("inf")),
         }
         changes = {}
-        for setting, (attribute, join) in found.items():
+        for setting, (attribute, join, missing) in found.items():
             own = [getattr(part, attribute, None) for part in known]
-            if all(value is None for value in own):
-                continue
             given = getattr(config, setting)
+            if given is None and all(value is None for value in own):
+                continue
             given = feature_structures.spread(given, self.start, setting)
             joined = [
                 a if b is None else b if a is None else join(tf.cast(a, b.dtype), b)
                 for a, b in zip(given, own, strict=True)
             ]
+            if missing is not None:
+                joined = [
+                    bound if part is None else part.outside_padding(bound, missing)
+                    for part, bound in zip(known, joined, strict=True)
+                ]
             changes[setting] = tf.nest.pack_sequence_as(self.start, joined)
         return attrs.evolve(config, **changes) if changes else config
 
@@ -196,6 +204,13 @@ class _Coordinates:
             else:
                 low, high = _range(values, self.mask)
             self.low, self.high = self._from_output(low), self._from_output(high)
+
+    def outside_padding(self, bound: Any, missing: float) -> Any:
+        """Replaces a bound, if there is one, by another value at padding."""
+        if bound is None or self.mask is None:
+            return bound
+        dtype = self.start.dtype
+        return tf.where(self.mask > 0, tf.cast(bound, dtype), tf.cast(missing, dtype))
 
     def perturbation(self, coordinates: tf.Tensor) -> tf.Tensor:
         """Returns the perturbation of the output at the given coordinates."""
