@@ -268,7 +268,7 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         step = _KERAS_STEP.get()
         in_step = step is not None and step.wrapper is self
         symbolic = any(map(keras.backend.is_keras_tensor, tf.nest.flatten(inputs)))
-        if symbolic or (training is False and not in_step) or not self.compiled:
+        if symbolic or (training is False and not in_step):
             return run()
         x, y, sample_weight = self.unpack(inputs)
         holds_labels = y is not None
@@ -280,11 +280,14 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         x, y, sample_weight = keras.tree.map_structure(to_tensor, (x, y, sample_weight))
         terms = self._active_terms(training=training is not False)
         terms = [term for term in terms if term.applies(x, y)]
+        if not self.compiled:
+            terms = self._terms_before_compile(terms, training)
         if not terms:
             return run()
         clean = self._without_neighbors(terms, x, y, sample_weight, bool(training))
         losses = self._losses_of_call(terms, clean, keywords)
-        if holds_labels and not in_step and not terms[-1].replaces_labeled_loss:
+        replaced = terms[-1].replaces_labeled_loss or not self.compiled
+        if holds_labels and not in_step and not replaced:
             losses = [clean.labeled_loss, *losses]
         self.add_loss(losses)
         return clean.y_pred
@@ -502,6 +505,20 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
             return step((x, y, sample_weight))
         finally:
             _KERAS_STEP.reset(token)
+
+    def _terms_before_compile(
+        self, terms: list[Term], training: bool | None
+    ) -> list[Term]:
+        """Lists the terms that a call can compute before `compile`."""
+        lacking = [term.name for term in terms if term.needs_loss]
+        if lacking and training:
+            raise ValueError(
+                f"{self.name} was called with training=True, but its {lacking[0]} term "
+                "depends on the compiled loss, and the model is not compiled. Call "
+                "compile(optimizer, loss) first, or call with training=False to leave "
+                "the term out."
+            )
+        return [term for term in terms if not term.needs_loss]
 
     def _losses_of_call(
         self, terms: list[Term], clean: CleanPass, keywords: dict[str, Any]
