@@ -19,6 +19,7 @@ from nsl.keras.layer_changes import (
     replacing,
     watching,
 )
+from nsl.keras.replicas import share_of_replica
 from nsl.keras.shared_pass import has_fixed_batch_size, may_share_pass, recurrent_states
 from nsl.keras.side_branches import SideBranches
 from nsl.lib import keras_internals
@@ -458,8 +459,9 @@ class Passes:
     def own_losses(self) -> list[tf.Tensor]:
         """Returns the base model's own losses of the latest pass, as scalars.
 
-        These are the losses of weight and activity regularizers and of `add_loss`.
-        Empty if the base model overrides `compute_loss`, which includes them.
+        These are the losses of weight and activity regularizers and of `add_loss`; of
+        each, this replica's share. Empty if the base model overrides `compute_loss`,
+        which includes them.
         """
         if computes_loss(self._base_model):
             return []
@@ -467,7 +469,7 @@ class Passes:
             loss if loss.dtype.is_floating else tf.cast(loss, keras.config.floatx())
             for loss in map(tf.convert_to_tensor, self._wrapper.losses)
         ]
-        return [tf.reduce_sum(loss) for loss in floats]
+        return [share_of_replica(tf.reduce_sum(loss)) for loss in floats]
 
     @property
     def has_loss(self) -> bool:

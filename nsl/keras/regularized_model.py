@@ -88,6 +88,9 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         if self._core is base_model:
             warn_of_unused_overrides(base_model)
         self.built = base_model.built
+        inputs = keras_internals.input_structure(self._core)
+        if inputs is not None:
+            keras_internals.note_input_shape(self, inputs)
         self._terms = tuple(terms)
         self._term_metrics: dict[str, keras.metrics.Mean] = {}
         self._epoch: tf.Variable | None = None
@@ -285,11 +288,18 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         if not terms:
             return run()
         clean = self._without_neighbors(terms, x, y, sample_weight, bool(training))
-        losses = self._losses_of_call(terms, clean, keywords)
+        token = _KERAS_STEP.set(None)
+        try:
+            losses = self._losses_of_call(terms, clean, keywords)
+        finally:
+            _KERAS_STEP.reset(token)
         replaced = terms[-1].replaces_labeled_loss or not self.compiled
         if holds_labels and not in_step and not replaced:
             losses = [clean.labeled_loss, *losses]
-        self.add_loss(losses)
+        if step is not None and in_step:
+            step.losses.extend(losses)
+        else:
+            self.add_loss(losses)
         return clean.y_pred
 
     def compute_loss(
@@ -302,10 +312,16 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
     ) -> tf.Tensor:
         """Computes the loss of one pass, by `compute_loss` of the base model if any."""
         if computes_loss(self._core):
-            return keras_internals.compiled_loss(
+            loss = keras_internals.compiled_loss(
                 self._core, x, y, y_pred, sample_weight, training
             )
-        return super().compute_loss(x, y, y_pred, sample_weight, training)
+        else:
+            loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        step = _KERAS_STEP.get()
+        if step is not None and step.wrapper is self:
+            for term_loss in step.losses:
+                loss += tf.cast(term_loss, loss.dtype)
+        return loss
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Configures training, with the arguments of `keras.Model.compile`.
@@ -498,9 +514,9 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         return type(self).call is not RegularizedModel.call
 
     def _keras_step(self, step: Any, data: Any, y: Any, sample_weight: Any) -> Any:
-        """Runs a step of `keras.Model`, in which `call` adds the losses of terms."""
+        """Runs a step of `keras.Model`, in which `call` computes the terms' losses."""
         x = keras.utils.unpack_x_y_sample_weight(data)[0]
-        token = _KERAS_STEP.set(_KerasStep(self, y, sample_weight))
+        token = _KERAS_STEP.set(_KerasStep(self, y, sample_weight, []))
         try:
             return step((x, y, sample_weight))
         finally:
@@ -637,11 +653,17 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
 
 
 class _KerasStep(NamedTuple):
-    """The running step of `keras.Model`, and the parts of its batch `call` lacks."""
+    """The running step of `keras.Model`, and the parts of its batch `call` lacks.
+
+    `call` puts the losses of terms into `losses`, and `compute_loss` adds them. Those
+    of `add_loss` are the same list for all replicas of a strategy, and Keras divides
+    them by the number of replicas.
+    """
 
     wrapper: RegularizedModel
     y: Any
     sample_weight: Any
+    losses: list[tf.Tensor]
 
 
 # A context variable, as the replicas of a strategy run in threads.
