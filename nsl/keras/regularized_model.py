@@ -271,7 +271,9 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         step = _KERAS_STEP.get()
         in_step = step is not None and step.wrapper is self
         symbolic = any(map(keras.backend.is_keras_tensor, tf.nest.flatten(inputs)))
-        if symbolic or (training is False and not in_step):
+        # Keras builds a model by calling it, in a graph that is thrown away.
+        builds = step is not None and in_step and step.graph is not _current_graph()
+        if symbolic or builds or (training is False and not in_step):
             return run()
         x, y, sample_weight = self.unpack(inputs)
         holds_labels = y is not None
@@ -516,7 +518,9 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
     def _keras_step(self, step: Any, data: Any, y: Any, sample_weight: Any) -> Any:
         """Runs a step of `keras.Model`, in which `call` computes the terms' losses."""
         x = keras.utils.unpack_x_y_sample_weight(data)[0]
-        token = _KERAS_STEP.set(_KerasStep(self, y, sample_weight, []))
+        token = _KERAS_STEP.set(
+            _KerasStep(self, y, sample_weight, _current_graph(), [])
+        )
         try:
             return step((x, y, sample_weight))
         finally:
@@ -663,6 +667,7 @@ class _KerasStep(NamedTuple):
     wrapper: RegularizedModel
     y: Any
     sample_weight: Any
+    graph: tf.Graph | None
     losses: list[tf.Tensor]
 
 
@@ -670,6 +675,10 @@ class _KerasStep(NamedTuple):
 _KERAS_STEP: contextvars.ContextVar[_KerasStep | None] = contextvars.ContextVar(
     "keras_step", default=None
 )
+
+
+def _current_graph() -> tf.Graph | None:
+    return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
 
 
 def _copy_metrics(metrics: Any) -> Any:
