@@ -76,8 +76,8 @@ class CleanPass:
       outputs: The outputs of the base model and of the layers that terms asked for.
       neighbor_outputs: By term name, the outputs of each neighbor, if the neighbors
         shared the pass with the samples.
-      labeled_loss: The compiled loss, without the base model's own losses. Unset until
-        the pass has run, and if a custom loop holds the labels.
+      labeled_loss: The compiled loss, without the base model's own losses; 0 if a
+        custom loop holds the labels. Unset until the pass has run.
       input_gradient: The gradient of `labeled_loss` in the structure of `x`, with None
         for a feature that has no gradient. None if no term needs it.
       layer_gradients: The same for the outputs of perturbed layers, by layer name.

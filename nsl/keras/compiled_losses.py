@@ -145,6 +145,28 @@ def output_losses(
     return found
 
 
+def losses_given(loss: Any, y_pred: Any) -> dict[Any, Any]:
+    """Returns the argument `loss` of `compile` for each output.
+
+    Keras itself assigns losses to outputs when it first computes them, which a custom
+    loop over batches without labels never does.
+
+    Args:
+      loss: A loss or its name; or a list of them, or a dict by the names of outputs.
+      y_pred: The outputs.
+
+    Returns:
+      The losses by the path or the name of their output.
+    """
+    if isinstance(loss, Mapping):
+        named = {(name,): one for name, one in loss.items()}
+    else:
+        paths = [path for path, _ in keras.tree.flatten_with_path(y_pred)]
+        listed = list(loss) if isinstance(loss, list | tuple) else [loss] * len(paths)
+        named = dict(zip(paths, listed, strict=False))
+    return {key: keras.losses.get(one) for key, one in named.items() if one is not None}
+
+
 def _of_output(values: Any, i: int, keys: tuple[Any, ...]) -> Any:
     """Picks the labels or weights of one output, by name or by position."""
     if not keras.tree.is_nested(values):

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from nsl.data.feature_rows import feature_rows, gather
 from nsl.keras.base_model import check_base_model, to_base_inputs
+from nsl.lib import keras_internals
 from nsl.progress import Progress
 
 Floats = npt.NDArray[np.float32]
@@ -243,9 +244,8 @@ class NodeModel:
 def _outputs_logits(model: keras.Model) -> bool:
     """Returns whether the compiled loss of a model expects logits."""
     loss = getattr(model, "loss", None)
-    return bool(getattr(loss, "from_logits", False)) or bool(
-        getattr(loss, "_fn_kwargs", {}).get("from_logits", False)
-    )
+    _, settings = keras_internals.function_of_loss(loss)
+    return bool(settings.get("from_logits", getattr(loss, "from_logits", False)))
 
 
 def _dropout_rate(value: Any, input_dropout: float | None) -> float:

@@ -12,13 +12,14 @@ import tensorflow as tf
 from nsl.keras.base_model import computes_loss, run_base, to_base_inputs
 from nsl.keras.batches import are_dense, batch_size, describe, perturbable
 from nsl.keras.clean_pass import CleanPass, PassOutputs, Perturbations, Point
-from nsl.keras.compiled_losses import OutputLoss, output_losses
+from nsl.keras.compiled_losses import OutputLoss, losses_given, output_losses
 from nsl.keras.layer_changes import (
     Changes,
     adding,
     replacing,
     watching,
 )
+from nsl.keras.replicas import share_of_replica
 from nsl.keras.shared_pass import has_fixed_batch_size, may_share_pass, recurrent_states
 from nsl.keras.side_branches import SideBranches
 from nsl.lib import keras_internals
@@ -118,8 +119,9 @@ class Passes:
         for name, features in sharing.items():
             clean.neighbor_outputs[name] = rest[: len(features)]
             rest = rest[len(features) :]
-        if clean.y is None and self._wrapper.loss is not None:
+        if clean.y is None and (self._in_call or self._wrapper.loss is not None):
             # A custom loop holds the labels and computes the labeled loss itself.
+            clean.labeled_loss = tf.zeros([])
             return clean
         # An overridden compute_loss of the base model includes its own losses.
         hidden = [] if computes_loss(self._base_model) else [self._wrapper]
@@ -427,6 +429,7 @@ class Passes:
         known = keras_internals.losses_by_output(self._wrapper)
         known = known or keras_internals.losses_by_output(self._base_model)
         names, weight = self.output_names, clean.sample_weight
+        known = known or losses_given(self._wrapper.loss, clean.y_pred)
         return output_losses(known, names, clean.y, clean.y_pred, weight)
 
     @property
@@ -456,8 +459,9 @@ class Passes:
     def own_losses(self) -> list[tf.Tensor]:
         """Returns the base model's own losses of the latest pass, as scalars.
 
-        These are the losses of weight and activity regularizers and of `add_loss`.
-        Empty if the base model overrides `compute_loss`, which includes them.
+        These are the losses of weight and activity regularizers and of `add_loss`; of
+        each, this replica's share. Empty if the base model overrides `compute_loss`,
+        which includes them.
         """
         if computes_loss(self._base_model):
             return []
@@ -465,7 +469,7 @@ class Passes:
             loss if loss.dtype.is_floating else tf.cast(loss, keras.config.floatx())
             for loss in map(tf.convert_to_tensor, self._wrapper.losses)
         ]
-        return [tf.reduce_sum(loss) for loss in floats]
+        return [share_of_replica(tf.reduce_sum(loss)) for loss in floats]
 
     @property
     def has_loss(self) -> bool:
@@ -487,7 +491,7 @@ class Passes:
 
     def scaled(self, loss: tf.Tensor) -> tf.Tensor:
         """Scales a loss as the optimizer does against underflow of half precision."""
-        optimizer = self._wrapper.optimizer
+        optimizer = getattr(self._wrapper, "optimizer", None)
         return loss if optimizer is None else optimizer.scale_loss(loss)
 
     def unscaled(self, x: Any, gradients: list[tf.Tensor | None]) -> Any:

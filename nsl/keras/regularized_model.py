@@ -88,6 +88,9 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         if self._core is base_model:
             warn_of_unused_overrides(base_model)
         self.built = base_model.built
+        inputs = keras_internals.input_structure(self._core)
+        if inputs is not None:
+            keras_internals.note_input_shape(self, inputs)
         self._terms = tuple(terms)
         self._term_metrics: dict[str, keras.metrics.Mean] = {}
         self._epoch: tf.Variable | None = None
@@ -268,7 +271,9 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         step = _KERAS_STEP.get()
         in_step = step is not None and step.wrapper is self
         symbolic = any(map(keras.backend.is_keras_tensor, tf.nest.flatten(inputs)))
-        if symbolic or (training is False and not in_step) or not self.compiled:
+        # Keras builds a model by calling it, in a graph that is thrown away.
+        builds = step is not None and in_step and step.graph is not _current_graph()
+        if symbolic or builds or (training is False and not in_step):
             return run()
         x, y, sample_weight = self.unpack(inputs)
         holds_labels = y is not None
@@ -280,13 +285,23 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         x, y, sample_weight = keras.tree.map_structure(to_tensor, (x, y, sample_weight))
         terms = self._active_terms(training=training is not False)
         terms = [term for term in terms if term.applies(x, y)]
+        if not self.compiled:
+            terms = self._terms_before_compile(terms, training)
         if not terms:
             return run()
         clean = self._without_neighbors(terms, x, y, sample_weight, bool(training))
-        losses = self._losses_of_call(terms, clean, keywords)
-        if holds_labels and not in_step and not terms[-1].replaces_labeled_loss:
+        token = _KERAS_STEP.set(None)
+        try:
+            losses = self._losses_of_call(terms, clean, keywords)
+        finally:
+            _KERAS_STEP.reset(token)
+        replaced = terms[-1].replaces_labeled_loss or not self.compiled
+        if holds_labels and not in_step and not replaced:
             losses = [clean.labeled_loss, *losses]
-        self.add_loss(losses)
+        if step is not None and in_step:
+            step.losses.extend(losses)
+        else:
+            self.add_loss(losses)
         return clean.y_pred
 
     def compute_loss(
@@ -299,10 +314,16 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
     ) -> tf.Tensor:
         """Computes the loss of one pass, by `compute_loss` of the base model if any."""
         if computes_loss(self._core):
-            return keras_internals.compiled_loss(
+            loss = keras_internals.compiled_loss(
                 self._core, x, y, y_pred, sample_weight, training
             )
-        return super().compute_loss(x, y, y_pred, sample_weight, training)
+        else:
+            loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        step = _KERAS_STEP.get()
+        if step is not None and step.wrapper is self:
+            for term_loss in step.losses:
+                loss += tf.cast(term_loss, loss.dtype)
+        return loss
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Configures training, with the arguments of `keras.Model.compile`.
@@ -495,13 +516,29 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
         return type(self).call is not RegularizedModel.call
 
     def _keras_step(self, step: Any, data: Any, y: Any, sample_weight: Any) -> Any:
-        """Runs a step of `keras.Model`, in which `call` adds the losses of terms."""
+        """Runs a step of `keras.Model`, in which `call` computes the terms' losses."""
         x = keras.utils.unpack_x_y_sample_weight(data)[0]
-        token = _KERAS_STEP.set(_KerasStep(self, y, sample_weight))
+        token = _KERAS_STEP.set(
+            _KerasStep(self, y, sample_weight, _current_graph(), [])
+        )
         try:
             return step((x, y, sample_weight))
         finally:
             _KERAS_STEP.reset(token)
+
+    def _terms_before_compile(
+        self, terms: list[Term], training: bool | None
+    ) -> list[Term]:
+        """Lists the terms that a call can compute before `compile`."""
+        lacking = [term.name for term in terms if term.needs_loss]
+        if lacking and training:
+            raise ValueError(
+                f"{self.name} was called with training=True, but its {lacking[0]} term "
+                "depends on the compiled loss, and the model is not compiled. Call "
+                "compile(optimizer, loss) first, or call with training=False to leave "
+                "the term out."
+            )
+        return [term for term in terms if not term.needs_loss]
 
     def _losses_of_call(
         self, terms: list[Term], clean: CleanPass, keywords: dict[str, Any]
@@ -620,17 +657,28 @@ class RegularizedModel(keras_internals.StrategyHooks, keras.Model):
 
 
 class _KerasStep(NamedTuple):
-    """The running step of `keras.Model`, and the parts of its batch `call` lacks."""
+    """The running step of `keras.Model`, and the parts of its batch `call` lacks.
+
+    `call` puts the losses of terms into `losses`, and `compute_loss` adds them. Those
+    of `add_loss` are the same list for all replicas of a strategy, and Keras divides
+    them by the number of replicas.
+    """
 
     wrapper: RegularizedModel
     y: Any
     sample_weight: Any
+    graph: tf.Graph | None
+    losses: list[tf.Tensor]
 
 
 # A context variable, as the replicas of a strategy run in threads.
 _KERAS_STEP: contextvars.ContextVar[_KerasStep | None] = contextvars.ContextVar(
     "keras_step", default=None
 )
+
+
+def _current_graph() -> tf.Graph | None:
+    return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
 
 
 def _copy_metrics(metrics: Any) -> Any:

@@ -18,6 +18,18 @@ def of_global_batch(loss: tf.Tensor) -> tf.Tensor:
     return loss * tf.cast(tf.distribute.get_strategy().num_replicas_in_sync, loss.dtype)
 
 
+def share_of_replica(loss: tf.Tensor) -> tf.Tensor:
+    """Returns a replica's share of a loss that is the same on all replicas.
+
+    Args:
+      loss: A loss of any shape, such as that of a weight regularizer.
+
+    Returns:
+      The loss divided by the number of replicas, as `keras.Model.fit` scales it.
+    """
+    return loss / tf.cast(tf.distribute.get_strategy().num_replicas_in_sync, loss.dtype)
+
+
 def replica_seed(generator: keras.random.SeedGenerator) -> tf.Tensor:
     """Draws the next seed, a different one on each replica.
 

@@ -1,8 +1,9 @@
 """All of nsl's uses of Keras's private interface.
 
-Each name appears here once, with its purpose and the behavior without it. This file
-does not import Keras, so rooms that work without Keras can use it. If a Keras release
-renames something, `tests/keras/internals_test.py` fails and names it.
+Each name appears here once, with its purpose and the behavior without it. No other file
+may use one of them. If a Keras release renames something,
+`tests/keras/internals_test.py` fails and names it. This file does not import Keras, so
+rooms that work without Keras can use it.
 """
 
 from __future__ import annotations
@@ -198,7 +199,8 @@ def run_operations(
 ) -> Any:
     """Runs a functional or sequential model with its operations replaced by functions.
 
-    `Function._run_through_graph`. Without it there are no interval bounds.
+    `Function._run_through_graph`. Required for interval bounds and for attacks at a
+    layer that share side branches: without it, these raise AttributeError.
 
     Args:
       model: The model, built.
@@ -223,12 +225,12 @@ def run_operations(
 
 
 def function_of_loss(loss: Any) -> tuple[str, dict[str, Any]]:
-    """Returns the name and settings of the Keras function that a loss object wraps.
+    """Returns the name and settings of the Keras function behind a loss.
 
     `LossFunctionWrapper.fn` and `_fn_kwargs`. Without them, an empty name: the form of
     the outputs is then unknown, and config fields such as `from_logits` must be set.
     """
-    function: Any = getattr(loss, "fn", None)
+    function: Any = loss if inspect.isfunction(loss) else getattr(loss, "fn", None)
     if not getattr(function, "__module__", "").startswith(f"{_KERAS}losses."):
         return "", {}
     return function.__name__, dict(getattr(loss, "_fn_kwargs", {}))
@@ -270,7 +272,8 @@ def own_metrics(model: Any) -> list[Any]:
 def track_loss(model: Any, loss: tf.Tensor, count: tf.Tensor) -> None:
     """Adds a batch to the metric 'loss'.
 
-    `Trainer._loss_tracker`. Without it, 'loss' would be missing from the logs.
+    `Trainer._loss_tracker`. Required: without it, steps raise AttributeError, since
+    'loss' would otherwise be missing from the logs.
     """
     model._loss_tracker.update_state(loss, sample_weight=count)
 
@@ -279,7 +282,8 @@ def track_loss(model: Any, loss: tf.Tensor, count: tf.Tensor) -> None:
 def losses_hidden(*models: Any) -> Iterator[None]:
     """Hides `model.losses` from `compute_loss`.
 
-    `Layer._losses_override`. Without it they would count twice.
+    `Layer._losses_override`. Required if the model has losses, which would otherwise
+    count twice: without it, steps raise AttributeError.
     """
     hiding = [model for model in models if model.losses]
     for model in hiding:
@@ -296,8 +300,8 @@ def losses_hidden(*models: Any) -> Iterator[None]:
 def losses_kept(model: Any) -> Iterator[None]:
     """Restores the losses of a model and its layers after the body.
 
-    `Layer._losses`. Without it, losses that layers add would count once per forward
-    pass.
+    `Layer._losses`. Required, since losses that layers add would otherwise count once
+    per forward pass: without it, calls in a custom loop raise AttributeError.
     """
     before = [(layer, list(layer._losses)) for layer in all_layers(model)]
     try:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import nsl
 from nsl.lib import keras_internals
 
 
@@ -281,3 +282,28 @@ def test_hooks_of_strategies(name):
     assert list(inspect.signature(ours).parameters) == list(
         inspect.signature(hook).parameters
     )
+
+
+def test_distribute_strategy():
+    strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
+    with strategy.scope():
+        made = model()
+    assert made._distribute_strategy is strategy
+    assert model()._distribute_strategy is None
+
+
+def test_wrappers_do_not_reuse_private_names_of_keras():
+    plain = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    unset = set(vars(keras.Model(name="unset")))
+    plain.compile("sgd", "mse")
+    plain.train_on_batch(np.ones((2, 2)), np.ones(2))
+    hooks = set(vars(keras_internals.StrategyHooks))
+    for kind in (nsl.keras.AdversarialRegularization, nsl.keras.GraphRegularization):
+        bases = [base for base in kind.__mro__ if base.__module__.startswith("nsl.")]
+        own = {name for base in bases for name in vars(base)} - hooks
+        own |= set(vars(kind(plain))) - unset
+        taken = own & {*dir(plain), *vars(plain)}
+        taken = {
+            n for n in taken if n[0] == "_" and n[:2] != "__" and n[:6] != "_self_"
+        }
+        assert not taken, f"{kind.__name__} and Keras both have {sorted(taken)}"

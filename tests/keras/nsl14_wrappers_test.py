@@ -138,6 +138,42 @@ class TestLossesOfACustomLoop:
         model({"x": X}, training=True)
         assert model.losses == []
 
+    @pytest.mark.parametrize("training", [True, None])
+    def test_graph_losses_need_no_compile(self, training):
+        model, expected = graph(), compiled(graph())
+        for made in (model, expected):
+            made(WITH_NEIGHBORS, training=training)
+        [found], [loss] = model.losses, expected.losses
+        assert float(found) == pytest.approx(float(loss), rel=1e-6)
+
+    def test_adversarial_losses_need_a_compiled_loss(self):
+        model = adversarial()
+        # Without `training`, a call may only be meant to build the model.
+        model(LABELED)
+        assert model.losses == []
+        with pytest.raises(ValueError, match="adversarial term depends on the compil"):
+            model(LABELED, training=True)
+
+    @pytest.mark.parametrize("loss", [LOSS, [LOSS], {"out": LOSS}])
+    def test_unlabeled_batches_before_any_labels(self, loss):
+        config = nsl.configs.make_adv_reg_config(
+            objective="virtual", adv_step_size=1.0, pgd_iterations=0, random_init=True
+        )
+        losses = []
+        for labeled_before in (False, True):
+            keras.utils.set_random_seed(0)
+            inputs = keras.Input((4,), name="x")
+            outputs = keras.layers.Dense(3, name="out")(inputs)
+            model = adversarial(keras.Model(inputs, outputs), config)
+            model.compile("sgd", loss)
+            if labeled_before:
+                # Keras learns which loss an output has when it first computes it.
+                model.compute_loss(y=Y, y_pred=model.base_model(X))
+            model({"x": X}, training=True)
+            losses += map(float, model.losses)
+        assert losses[0] > 0
+        assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
     def test_fit_leaves_no_losses_behind(self):
         model = fitted(compiled(adversarial()), LABELED)
         assert model.losses == []

@@ -6,7 +6,7 @@ import keras
 import pytest
 import tensorflow as tf
 
-from tests.keras.contract.base import X, Y
+from tests.keras.contract.base import X, Y, mlp
 from tests.keras.distribution.cases import adversarial
 
 
@@ -34,3 +34,7 @@ def test_a_step_in_a_loop_of_ones_own_is_not_rewritten(step: str) -> None:
     witness.seen.clear()
     tf.function(getattr(model, step))(({"x": X}, Y))
     assert witness.seen == {"DISABLED"}
+
+
+def test_converts_to_tensorflow_lite_before_any_call() -> None:
+    assert tf.lite.TFLiteConverter.from_keras_model(adversarial(mlp())).convert()

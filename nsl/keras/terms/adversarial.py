@@ -55,6 +55,7 @@ class AdversarialTerm(Term):
 
     name = "adversarial"
     in_evaluation = True
+    needs_loss = True
 
     def __init__(
         self,

@@ -53,6 +53,7 @@ class GraphTerm(Term):
         enabled = config.neighbor_config.max_neighbors > 0
         self.multiplier: Any = config.multiplier if enabled else 0.0
         self.start_epoch = config.start_epoch
+        self.needs_loss = config.objective is GraphObjective.PROPAGATION
 
     def at(self, step: Any, epoch: Any = None) -> GraphTerm:
         """Resolves the multiplier for one step. It is 0 before the start epoch."""

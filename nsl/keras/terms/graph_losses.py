@@ -208,7 +208,7 @@ class _Propagation(GraphLoss, objective=GraphObjective.PROPAGATION):
 
     def __call__(self, outputs: NeighborOutputs, config: GraphRegConfig) -> tf.Tensor:
         loss, weights = outputs.loss, outputs.weights
-        if loss is None:
+        if loss is None or loss.labels is None:
             raise ValueError(
                 "The objective 'propagation' compares the labels of samples with the "
                 "predictions for their neighbors, so it needs an output of the model "

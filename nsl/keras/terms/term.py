@@ -23,7 +23,8 @@ class Term(abc.ABC):
         optimizer updates to the factor. A term with multiplier 0 is skipped.
       start_epoch: The first epoch of `fit` in which the term takes part in training.
       in_evaluation: Whether `evaluate` computes the term too.
-      needs_labels: Whether the term needs labels and a compiled loss.
+      needs_labels: Whether the term needs labels.
+      needs_loss: Whether the term needs a compiled loss.
       needs_input_gradient: Whether the term needs `CleanPass.input_gradient`. Its loss
         must then not depend on the weights through `CleanPass.y_pred`.
       embedding_layer: The layer whose outputs the loss needs, or None.
@@ -47,6 +48,7 @@ class Term(abc.ABC):
     updates: int = 1
     weight_perturbation: Any = 0.0
     needs_labels: bool = False
+    needs_loss: bool = False
     in_evaluation: ClassVar[bool] = False
     config: Any = None
     embedding_layer: str | None = None

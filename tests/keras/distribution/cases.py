@@ -37,6 +37,7 @@ def graph(base: keras.Model, **config: Any) -> keras.Model:
     return nsl.keras.GraphRegularization(base, config)
 
 
+GRAPH = nsl.configs.make_graph_reg_config(max_neighbors=2, multiplier=0.3)
 PGD = {
     "pgd_iterations": 2,
     "pgd_epsilon": 0.3,
@@ -62,7 +63,11 @@ class Case:
 
     def compiled(self, **compile_args: Any) -> Any:
         """Makes the model, always with the same initial weights and seeds."""
-        model = self.wrap(mlp())
+        base = mlp()
+        for weights in base.trainable_variables:
+            # Losses of the base model's own must not count once per replica.
+            weights.regularizer = keras.regularizers.L2(0.05)
+        model = self.wrap(base)
         settings = {
             "optimizer": keras.optimizers.SGD(0.1, momentum=0.9),
             "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -156,12 +161,18 @@ def _at_hidden_layer(base: keras.Model) -> keras.Model:
     )
 
 
+class _OverridesCall(nsl.keras.GraphRegularization):
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        return super().call(inputs, training=training)
+
+
 def _cases() -> list[Case]:
     random_start = functools.partial(adversarial, random_init=True, **PGD)
     cases = [
         Case(FIRST, lambda base: graph(adversarial(base))),
         Case("random-start", random_start, draws=True),
         Case("hidden-layer-weights", _at_hidden_layer),
+        Case("overridden-call", lambda base: _OverridesCall(adversarial(base), GRAPH)),
     ]
     # Every objective and mode, so that a new one is tested as soon as it is there; an
     # adversarial one and one of graphs in the same model, which is made only once.
