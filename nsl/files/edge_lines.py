@@ -4,6 +4,7 @@ import ast
 import codecs
 import csv
 import math
+import operator
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from nsl.files.edge_columns import LARGEST_WEIGHT, EdgeColumns, Edges, named_col
 from nsl.files.id_table import Strings
 
 _TAB, _NEWLINE, _QUOTE = b'\t\n"'
+_SPECIAL = frozenset(b'"#%\xef')  # the first bytes of ids that may need quotes
 _COMMENTS = np.frombuffer(b"#%", np.uint8)
 _AFTER_COMMENT_SIGN = np.frombuffer(b" \t#%\n", np.uint8)
 _FORM = "source<TAB>target or source<TAB>target<TAB>weight"
@@ -394,7 +396,7 @@ def _needs_quotes(node: bytes) -> bool:
 
 def _quoted(nodes: Sequence[bytes]) -> Sequence[bytes]:
     """Quotes ids that look like comments or quoted ids."""
-    if not any(node[0] in b'"#%\xef' for node in nodes):
+    if _SPECIAL.isdisjoint(map(operator.itemgetter(0), nodes)):
         return nodes
     return [
         b'"%b"' % node.replace(b'"', b'""') if _needs_quotes(node) else node
