@@ -86,6 +86,8 @@ def find_layout(line: bytes, prefer_commas: bool = False) -> tuple[Layout | None
                 "another library, such as NetworkX, and pass a sparse matrix or a list "
                 "of edges to nsl.data.Graph"
             )
+    if re.fullmatch(rb'"?sep=."?', line):  # for Excel
+        return None, False
     uncommented = line.lstrip(b"#% ")
     readings = _readings(uncommented, prefer_commas)
     for separator, names in readings.items():
@@ -361,6 +363,8 @@ def parse_weight(text: str | bytes | float) -> float:
     Raises:
       ValueError: If the weight is not a number, or not finite in float32.
     """
+    if text in ("", b""):
+        raise ValueError("the weight is empty")
     try:
         weight = float(text)
     except ValueError as error:

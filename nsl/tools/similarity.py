@@ -23,6 +23,8 @@ from nsl.tools.workers import in_order
 _MIN_COLUMNS = 64
 _WORD = 8
 _TILE, _TILE_COLUMNS = 768 * 192, 192
+# Above this fraction of hits, a block is multiplied as a whole.
+_MANY = 1 / 16
 _PART = 8
 
 _Floats: TypeAlias = npt.NDArray[np.float32]
@@ -180,7 +182,7 @@ class NumpyProduct:
     """
 
     rows = 768
-    columns = 3072
+    columns = 2304
 
     def __init__(self, workers: int = 1) -> None:
         """Initializes the product.
@@ -201,13 +203,12 @@ class NumpyProduct:
     ) -> tuple[_Ints, _Ints, _Floats]:
         """See `Product`."""
         if not isinstance(bound, tuple):
-            bounds = (np.full(len(v), bound, np.float32) for v in (rows, columns))
-            found = self._reaching(rows, columns, *bounds)
-            assert found is not None
-            return found
-        found = self._reaching(rows, columns, *bound, best)
+            least = (np.full(len(v), bound, np.float32) for v in (rows, columns))
+            found = self._few_reaching(rows, columns, *least, best)
+            return found or self._many_reaching(rows, columns, bound)
+        found = self._few_reaching(rows, columns, *bound, best)
         if found is None:
-            found = self._best(rows, columns, *bound, best, margin)
+            return self._many_reaching(rows, columns, bound, best, margin)
         row, column, values = found
         wanted = values >= np.minimum(bound[0][row], bound[1][column])
         return row[wanted], column[wanted], values[wanted]
@@ -235,13 +236,13 @@ class NumpyProduct:
             self._buffer("is_hit", np.bool_, words),
         )
 
-    def _reaching(
+    def _few_reaching(
         self,
         rows: _Floats,
         columns: _Floats,
         row_bound: _Floats,
         column_bound: _Floats,
-        best: int = 0,
+        best: int,
     ) -> tuple[_Ints, _Ints, _Floats] | None:
         """Finds the products that reach the smallest bound of their tile.
 
@@ -269,10 +270,11 @@ class NumpyProduct:
                 np.greater_equal(tile.values, bound, out=tile.mask)
                 # Hits are rare, so finding nonzero words of 8 bytes first is faster.
                 found = np.not_equal(tile.words, 0, out=tile.is_hit).nonzero()[0]
-                if best and len(found) > len(tile.words) // 16:
+                if len(found) > len(tile.words) // _WORD:
                     share = np.count_nonzero(tile.mask) / tile.product.size
                     shape = len(rows), len(columns)
-                    if _are_many(share * shape[0] * shape[1], shape, best):
+                    count = share * shape[0] * shape[1]
+                    if share > _MANY or _are_many(count, shape, best):
                         return None
                 values.append(tile.values.take(found, axis=0))
                 found += len(words) * words_per_tile
@@ -295,24 +297,30 @@ class NumpyProduct:
             return row[first], column[first], reached_values[first]
         return row, column, reached_values
 
-    def _best(
+    def _many_reaching(
         self,
         rows: _Floats,
         columns: _Floats,
-        row_bound: _Floats,
-        column_bound: _Floats,
-        best: int,
-        margin: float,
+        bound: float | tuple[_Floats, _Floats],
+        best: int = 0,
+        margin: float = 0.0,
     ) -> tuple[_Ints, _Ints, _Floats]:
-        """Finds the products that reach a bound and may be the best of their line."""
+        """Finds the products that reach a bound, in the whole product at once."""
         shape = len(rows), len(columns)
         product = self._buffer("product", np.float32, shape[0] * shape[1])
         product = product.reshape(shape)
         np.matmul(rows, columns.T, out=product)
-        kth = at_most_kth(product, best + 1, 1) - np.float32(margin)
-        column_kth = at_most_kth(product, best + 1, 0) - np.float32(margin)
-        wanted = product >= np.maximum(row_bound, kth)[:, np.newaxis]
-        wanted |= product >= np.maximum(column_bound, column_kth)
+        if not isinstance(bound, tuple):
+            wanted = product >= np.float32(bound)
+        else:
+            row_bound, column_bound = bound
+            if 0 < best < min(shape) - 1:
+                kth = at_most_kth(product, best + 1, 1) - np.float32(margin)
+                column_kth = at_most_kth(product, best + 1, 0) - np.float32(margin)
+                row_bound = np.maximum(row_bound, kth)
+                column_bound = np.maximum(column_bound, column_kth)
+            wanted = product >= row_bound[:, np.newaxis]
+            wanted |= product >= column_bound
         found = np.flatnonzero(wanted)
         return *np.divmod(found, shape[1]), product.reshape(-1)[found]
 
