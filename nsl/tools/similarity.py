@@ -203,8 +203,10 @@ class NumpyProduct:
     ) -> tuple[_Ints, _Ints, _Floats]:
         """See `Product`."""
         if not isinstance(bound, tuple):
-            least = (np.full(len(v), bound, np.float32) for v in (rows, columns))
-            found = self._few_reaching(rows, columns, *least, best)
+            bounds = np.full(max(len(rows), len(columns)), bound, np.float32)
+            found = self._few_reaching(
+                rows, columns, bounds[: len(rows)], bounds[: len(columns)], best
+            )
             return found or self._many_reaching(rows, columns, bound)
         found = self._few_reaching(rows, columns, *bound, best)
         if found is None:
@@ -258,7 +260,9 @@ class NumpyProduct:
         row_least = np.minimum.reduceat(row_bound, tops)
         column_least = np.minimum.reduceat(column_bound, np.arange(parts) * width)
         words_per_tile = -(-height * width // _WORD)
-        words, values, bounds = [], [], []
+        words: list[_Ints] = []
+        values: list[_Floats] = []
+        bounds: list[np.float32] = []
         tile: _Tile | None = None
         for left, least in zip(lefts.tolist(), column_least, strict=True):
             part = columns[left : left + width].T
@@ -280,9 +284,9 @@ class NumpyProduct:
                 found += len(words) * words_per_tile
                 words.append(found)
                 bounds.append(bound)
-        least = np.repeat(bounds, list(map(len, words)))
         near = np.concatenate(values)
-        reached = np.flatnonzero(near >= least[:, np.newaxis])
+        word_bounds = np.repeat(bounds, list(map(len, words)))
+        reached = np.flatnonzero(near >= word_bounds[:, np.newaxis])
         place = np.concatenate(words)[reached // _WORD] * _WORD + reached % _WORD
         number = place // (words_per_tile * _WORD)
         place -= number * (words_per_tile * _WORD)
