@@ -127,7 +127,7 @@ def build_graph(
     vectors = [
         pipeline
         | f"Input{number}"
-        >> sources.read_embeddings(paths, id_feature_name, embedding_feature_name)
+        >> sources.embedding_source(paths, id_feature_name, embedding_feature_name)
         | f"Number{number}"
         >> beam.MapTuple(
             lambda node, row, number=number: (node, (number, row)),

@@ -82,10 +82,10 @@ def pack_nbrs(
     pipeline = beam.Pipeline(options=pipeline_options)
     records = {
         "labeled": pipeline
-        | "Labeled" >> sources.read_examples(labeled, id_feature_name),
+        | "Labeled" >> sources.example_source(labeled, id_feature_name),
         "unlabeled": pipeline
-        | "Unlabeled" >> sources.read_examples(unlabeled, id_feature_name),
-        "edges": pipeline | "Graph" >> sources.read_edges(graphs, NAMESPACE),
+        | "Unlabeled" >> sources.example_source(unlabeled, id_feature_name),
+        "edges": pipeline | "Graph" >> sources.edge_source(graphs, NAMESPACE),
     } | "PackNeighbors" >> PackNeighbors(
         add_undirected_edges=add_undirected_edges,
         max_nbrs=max_nbrs,

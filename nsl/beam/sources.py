@@ -74,12 +74,12 @@ class _ReadEmbeddingsFn(beam.DoFn):
                 yield node, vector.tobytes()
 
 
-def read_examples(paths: Sequence[str], id_feature_name: str) -> beam.PTransform:
+def example_source(paths: Sequence[str], id_feature_name: str) -> beam.PTransform:
     """Returns a transform that reads (id, serialized Example) from TFRecord files."""
     return _ReadFiles(paths, _ReadExamplesFn(id_feature_name))
 
 
-def read_edges(paths: Sequence[str], namespace: str) -> beam.PTransform:
+def edge_source(paths: Sequence[str], namespace: str) -> beam.PTransform:
     """Returns a transform that reads (source, target, weight) from files of edges.
 
     Args:
@@ -89,7 +89,7 @@ def read_edges(paths: Sequence[str], namespace: str) -> beam.PTransform:
     return _ReadFiles(paths, _ReadEdgesFn(namespace))
 
 
-def read_embeddings(
+def embedding_source(
     paths: Sequence[str], id_feature_name: str, embedding_feature_name: str
 ) -> beam.PTransform:
     """Returns a transform that reads (id, little-endian floats) from files."""

@@ -4,6 +4,7 @@ import ast
 import codecs
 import csv
 import math
+import operator
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from nsl.files.edge_columns import LARGEST_WEIGHT, EdgeColumns, Edges, named_col
 from nsl.files.id_table import Strings
 
 _TAB, _NEWLINE, _QUOTE = b'\t\n"'
+_SPECIAL = frozenset(b'"#%\xef')  # the first bytes of ids that may need quotes
 _COMMENTS = np.frombuffer(b"#%", np.uint8)
 _AFTER_COMMENT_SIGN = np.frombuffer(b" \t#%\n", np.uint8)
 _FORM = "source<TAB>target or source<TAB>target<TAB>weight"
@@ -84,6 +86,8 @@ def find_layout(line: bytes, prefer_commas: bool = False) -> tuple[Layout | None
                 "another library, such as NetworkX, and pass a sparse matrix or a list "
                 "of edges to nsl.data.Graph"
             )
+    if re.fullmatch(rb'"?sep=."?', line):  # for Excel
+        return None, False
     uncommented = line.lstrip(b"#% ")
     readings = _readings(uncommented, prefer_commas)
     for separator, names in readings.items():
@@ -359,6 +363,8 @@ def parse_weight(text: str | bytes | float) -> float:
     Raises:
       ValueError: If the weight is not a number, or not finite in float32.
     """
+    if text in ("", b""):
+        raise ValueError("the weight is empty")
     try:
         weight = float(text)
     except ValueError as error:
@@ -394,7 +400,7 @@ def _needs_quotes(node: bytes) -> bool:
 
 def _quoted(nodes: Sequence[bytes]) -> Sequence[bytes]:
     """Quotes ids that look like comments or quoted ids."""
-    if not any(node[0] in b'"#%\xef' for node in nodes):
+    if _SPECIAL.isdisjoint(map(operator.itemgetter(0), nodes)):
         return nodes
     return [
         b'"%b"' % node.replace(b'"', b'""') if _needs_quotes(node) else node

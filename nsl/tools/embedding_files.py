@@ -82,6 +82,10 @@ class EmbeddingReader:
         """
         file = input_files.open_input(path)
         head = file.read(input_files.HEAD_BYTES)
+        if input_files.is_compressed(head) and not tfrecord.is_header(head):
+            file.seek(0)
+            file = input_files.decompress(file, path)
+            head = file.read(input_files.HEAD_BYTES)
         if arrow_files.is_arrow_file(head):
             read = self._read_table
         elif array_files.is_array_file(head):
@@ -248,7 +252,10 @@ def _unequal(dimensions: int, expected: int) -> str:
 
 def _as_vectors(array: npt.NDArray[Any], what: str) -> npt.NDArray[np.float32]:
     """Converts numbers to float32, without a copy if possible."""
-    if array.dtype.kind not in "fiu" or array.ndim != 2:
+    kind = array.dtype.kind
+    # To NumPy, bfloat16 is of kind V, like the bytes of a structure.
+    is_number = kind in "fiu" or (kind == "V" and np.can_cast(array.dtype, np.float32))
+    if not is_number or array.ndim != 2:
         raise ValueError(
             f"{what} must be numbers of shape [nodes, dimensions], but have dtype "
             f"{array.dtype} and shape {array.shape}."

@@ -73,7 +73,12 @@ class Embeddings:
         self, nodes: slice | npt.NDArray[np.integer]
     ) -> npt.NDArray[np.float32]:
         """Returns the normalized vectors of nodes, float32."""
-        return self.vectors[nodes] * self._scales[nodes, np.newaxis]
+        scales = self._scales[nodes, np.newaxis]
+        if isinstance(nodes, slice):
+            return self.vectors[nodes] * scales
+        rows = self.vectors.take(nodes, axis=0)
+        rows *= scales
+        return rows
 
     def similarities(
         self, sources: npt.NDArray[np.integer], targets: npt.NDArray[np.integer]

@@ -20,10 +20,10 @@ _Ints = npt.NDArray[np.integer]
 class NearestNeighbors:
     """Keeps the k most similar of the candidates added for each node.
 
-    Each node has a buffer of 2k + 16 candidates with float32 similarities. When it is
-    full, only those are kept that may be among the k largest given the float32 rounding
-    error. Similarities in float64 decide at the end, or earlier if too many candidates
-    are within that error. Ties are broken by id: the largest ids are kept.
+    Each node has a buffer of k + max(k, 16) candidates with float32 similarities. When
+    it is full, only those are kept that may be among the k largest given the float32
+    rounding error. Similarities in float64 decide at the end, or earlier if too many
+    candidates are within that error. Ties are broken by id: the largest ids are kept.
 
     Attributes:
       bound: The smallest float32 similarity that can still enter each node's k
@@ -49,7 +49,7 @@ class NearestNeighbors:
         self._k = k
         self._threshold = threshold
         self._id_ranks = embeddings.id_ranks
-        self._width = 2 * k + 16
+        self._width = k + max(k, 16)
         shape = len(embeddings), self._width
         # Pages of np.empty take no memory until they are written.
         self._neighbors = np.empty(shape, np.int32)

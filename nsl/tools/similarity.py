@@ -21,8 +21,10 @@ from nsl.tools.embeddings import Embeddings
 from nsl.tools.workers import in_order
 
 _MIN_COLUMNS = 64
-_WORD_BYTES = 8
-_PROBED_ROWS = 8
+_WORD = 8
+_TILE, _TILE_COLUMNS = 768 * 192, 192
+# Above this fraction of hits, a block is multiplied as a whole.
+_MANY = 1 / 16
 _PART = 8
 
 _Floats: TypeAlias = npt.NDArray[np.float32]
@@ -147,21 +149,40 @@ class Product(Protocol):
         """
 
 
-def _are_many(count: int, shape: tuple[int, int], best: int) -> bool:
+def _are_many(count: float, shape: tuple[int, int], best: int) -> bool:
     return 0 < best < min(shape) - 1 and count > 2 * best * sum(shape)
 
 
-class NumpyProduct:
-    """Multiplies on the CPU, into reused buffers that stay in the cache.
+class _Tile(NamedTuple):
+    """Buffers for the product of a tile, padded to whole words of 8 products.
 
-    Comparing a block with a scalar takes a third of the time of comparing it with a
-    bound for each row or column. Each block is therefore first compared with a scalar
-    that most bounds reach. Its hits are then compared with their own bounds, as are the
-    few rows and columns with lower bounds.
+    Attributes:
+      product: The product, of shape [rows, columns].
+      values: The same memory, of shape [words, 8].
+      mask: Which products are hits, of shape [words, 8].
+      words: The same memory, of shape [words].
+      is_hit: Which words have hits, of shape [words].
     """
 
-    rows = 512
-    columns = 2048
+    product: _Floats
+    values: _Floats
+    mask: npt.NDArray[np.bool_]
+    words: npt.NDArray[np.uint64]
+    is_hit: npt.NDArray[np.bool_]
+
+
+class NumpyProduct:
+    """Multiplies on the CPU, in tiles that stay in the cache.
+
+    A tile is multiplied and compared before it leaves the cache, which together takes
+    less time than a product that is written to memory. Comparing with a scalar takes
+    half the time of comparing with a bound for each row, so a tile is compared with its
+    smallest bound. This is fastest if rows and columns are sorted by their bounds. Only
+    the few products that reach it are compared with their own bounds.
+    """
+
+    rows = 768
+    columns = 2304
 
     def __init__(self, workers: int = 1) -> None:
         """Initializes the product.
@@ -181,24 +202,18 @@ class NumpyProduct:
         margin: float = 0.0,
     ) -> tuple[_Ints, _Ints, _Floats]:
         """See `Product`."""
-        shape = len(rows), len(columns)
-        product = self._buffer("product", np.float32, shape[0] * shape[1])
-        product = product.reshape(shape)
-        np.matmul(rows, columns.T, out=product)
         if not isinstance(bound, tuple):
-            found = self._positions(product, bound)
-        else:
-            # Estimate the number of hits in the block from its first few rows.
-            first = product[:_PROBED_ROWS] >= np.minimum(
-                bound[0][:_PROBED_ROWS, np.newaxis], bound[1]
+            bounds = np.full(max(len(rows), len(columns)), bound, np.float32)
+            found = self._few_reaching(
+                rows, columns, bounds[: len(rows)], bounds[: len(columns)], best
             )
-            count = int(np.count_nonzero(first)) * shape[0] // len(first)
-            if _are_many(count, shape, best):
-                kth = at_most_kth(product, best + 1, 1) - margin
-                column_kth = at_most_kth(product, best + 1, 0) - margin
-                bound = np.maximum(bound[0], kth), np.maximum(bound[1], column_kth)
-            found = self._reaching(product, *bound)
-        return *np.divmod(found, shape[1]), product.reshape(-1)[found]
+            return found or self._many_reaching(rows, columns, bound)
+        found = self._few_reaching(rows, columns, *bound, best)
+        if found is None:
+            return self._many_reaching(rows, columns, bound, best, margin)
+        row, column, values = found
+        wanted = values >= np.minimum(bound[0][row], bound[1][column])
+        return row[wanted], column[wanted], values[wanted]
 
     def _buffer(self, name: str, dtype: Any, size: int) -> npt.NDArray[Any]:
         """Returns this thread's buffer of a name."""
@@ -208,47 +223,110 @@ class NumpyProduct:
             setattr(self._buffers, name, buffer)
         return buffer[:size]
 
-    def _positions(self, product: _Floats, bound: float | np.float32) -> _Ints:
-        """Returns the flat indices where the product reaches a scalar bound."""
-        size = product.size
-        mask = self._buffer("mask", np.bool_, -(-size // _WORD_BYTES) * _WORD_BYTES)
-        np.greater_equal(product.reshape(-1), np.float32(bound), out=mask[:size])
-        mask[size:] = False
-        # Hits are rare, so finding nonzero 8-byte words first is faster.
-        some = np.flatnonzero(mask.view(np.uint64) != 0)
-        word, place = np.divmod(
-            np.flatnonzero(mask.reshape(-1, _WORD_BYTES)[some]), _WORD_BYTES
+    def _tile(self, rows: int, columns: int) -> "_Tile":
+        """Returns this thread's buffers for the product of a tile."""
+        size = rows * columns
+        words = -(-size // _WORD)
+        values = self._buffer("tile", np.float32, words * _WORD)
+        values[size:] = -np.inf
+        mask = self._buffer("mask", np.bool_, words * _WORD)
+        return _Tile(
+            values[:size].reshape(rows, columns),
+            values.reshape(words, _WORD),
+            mask.reshape(words, _WORD),
+            mask.view(np.uint64),
+            self._buffer("is_hit", np.bool_, words),
         )
-        return some[word] * _WORD_BYTES + place
 
-    def _reaching(
-        self, product: _Floats, row_bound: _Floats, column_bound: _Floats
-    ) -> _Ints:
-        """Returns the flat indices where the product reaches a row or column bound."""
-        width = product.shape[1]
-        bounds = np.concatenate((row_bound, column_bound))
-        few = len(bounds) // 64
-        common = np.partition(bounds, few)[few]
-        found = self._positions(product, common)
-        row, column = np.divmod(found, width)
-        least = np.minimum(row_bound[row], column_bound[column])
-        parts = [found[product.reshape(-1)[found] >= least]]
-        low_rows = np.flatnonzero(row_bound < common)
-        if len(low_rows):
-            part = product[low_rows]
-            wanted = (part >= row_bound[low_rows, np.newaxis]) & (part < common)
-            row, column = np.divmod(np.flatnonzero(wanted), width)
-            parts.append(low_rows[row] * width + column)
-        low_columns = np.flatnonzero(column_bound < common)
-        if len(low_columns):
-            part = product[:, low_columns]
-            # Exclude entries that were already found in the low rows.
-            wanted = (part >= column_bound[low_columns]) & (
-                part < np.minimum(row_bound, common)[:, np.newaxis]
-            )
-            row, column = np.divmod(np.flatnonzero(wanted), len(low_columns))
-            parts.append(row * width + low_columns[column])
-        return np.concatenate(parts)
+    def _few_reaching(
+        self,
+        rows: _Floats,
+        columns: _Floats,
+        row_bound: _Floats,
+        column_bound: _Floats,
+        best: int,
+    ) -> tuple[_Ints, _Ints, _Floats] | None:
+        """Finds the products that reach the smallest bound of their tile.
+
+        Returns:
+          Their rows, columns and values; None if there are very many.
+        """
+        parts = -(-len(columns) // _TILE_COLUMNS)
+        width = -(-len(columns) // parts)
+        height = min(_TILE // width, len(rows))
+        tops = range(0, len(rows), height)
+        # All tiles have the same width; the last one may overlap the one before.
+        lefts = np.minimum(np.arange(parts) * width, len(columns) - width)
+        row_least = np.minimum.reduceat(row_bound, tops)
+        column_least = np.minimum.reduceat(column_bound, np.arange(parts) * width)
+        words_per_tile = -(-height * width // _WORD)
+        words: list[_Ints] = []
+        values: list[_Floats] = []
+        bounds: list[np.float32] = []
+        tile: _Tile | None = None
+        for left, least in zip(lefts.tolist(), column_least, strict=True):
+            part = columns[left : left + width].T
+            for top, bound in zip(tops, np.minimum(row_least, least), strict=True):
+                strip = rows[top : top + height]
+                if tile is None or len(tile.product) != len(strip):
+                    tile = self._tile(len(strip), width)
+                np.matmul(strip, part, out=tile.product)
+                np.greater_equal(tile.values, bound, out=tile.mask)
+                # Hits are rare, so finding nonzero words of 8 bytes first is faster.
+                found = np.not_equal(tile.words, 0, out=tile.is_hit).nonzero()[0]
+                if len(found) > len(tile.words) // _WORD:
+                    share = np.count_nonzero(tile.mask) / tile.product.size
+                    shape = len(rows), len(columns)
+                    count = share * shape[0] * shape[1]
+                    if share > _MANY or _are_many(count, shape, best):
+                        return None
+                values.append(tile.values.take(found, axis=0))
+                found += len(words) * words_per_tile
+                words.append(found)
+                bounds.append(bound)
+        near = np.concatenate(values)
+        word_bounds = np.repeat(bounds, list(map(len, words)))
+        reached = np.flatnonzero(near >= word_bounds[:, np.newaxis])
+        place = np.concatenate(words)[reached // _WORD] * _WORD + reached % _WORD
+        number = place // (words_per_tile * _WORD)
+        place -= number * (words_per_tile * _WORD)
+        row = place // width
+        column = place - row * width
+        part_number = number // len(tops)
+        row += (number - part_number * len(tops)) * height
+        column += lefts[part_number]
+        reached_values = near.reshape(-1)[reached]
+        if parts * width > len(columns):
+            first = column >= part_number * width
+            return row[first], column[first], reached_values[first]
+        return row, column, reached_values
+
+    def _many_reaching(
+        self,
+        rows: _Floats,
+        columns: _Floats,
+        bound: float | tuple[_Floats, _Floats],
+        best: int = 0,
+        margin: float = 0.0,
+    ) -> tuple[_Ints, _Ints, _Floats]:
+        """Finds the products that reach a bound, in the whole product at once."""
+        shape = len(rows), len(columns)
+        product = self._buffer("product", np.float32, shape[0] * shape[1])
+        product = product.reshape(shape)
+        np.matmul(rows, columns.T, out=product)
+        if not isinstance(bound, tuple):
+            wanted = product >= np.float32(bound)
+        else:
+            row_bound, column_bound = bound
+            if 0 < best < min(shape) - 1:
+                kth = at_most_kth(product, best + 1, 1) - np.float32(margin)
+                column_kth = at_most_kth(product, best + 1, 0) - np.float32(margin)
+                row_bound = np.maximum(row_bound, kth)
+                column_bound = np.maximum(column_bound, column_kth)
+            wanted = product >= row_bound[:, np.newaxis]
+            wanted |= product >= column_bound
+        found = np.flatnonzero(wanted)
+        return *np.divmod(found, shape[1]), product.reshape(-1)[found]
 
 
 def at_most_kth(values: _Floats, k: int, axis: int) -> _Floats:
@@ -387,15 +465,12 @@ def candidate_pairs(
       The candidates of each block; each pair occurs once.
     """
 
-    def bounds(start: int, end: int) -> _Floats:
-        # A copy, because the caller may increase bounds in the meantime.
-        return np.array(np.asarray(bound)[order.part(start, end)])
-
     def compare(block: _Block) -> tuple[Candidates, float]:
         rows, columns, values = product(
-            embeddings.unit_rows(order.part(block.row_start, block.row_end)),
-            block.column_rows,
-            (bounds(block.row_start, block.row_end), bounds(block.start, block.end))
+            embeddings.unit_rows(block.rows),
+            block.column_vectors,
+            # Copies, because the caller may increase bounds in the meantime.
+            (np.array(bound[block.rows]), np.array(bound[block.columns]))
             if isinstance(bound, np.ndarray)
             else bound,
             # In a block of several runs, the largest entries may not be in one run.
@@ -403,11 +478,7 @@ def candidate_pairs(
             2 * embeddings.error,
         )
         found = Candidates(
-            order.nodes_at(block.row_start, block.row_end),
-            order.nodes_at(block.start, block.end),
-            rows,
-            columns,
-            values,
+            _as_array(block.rows), _as_array(block.columns), rows, columns, values
         )
         if block.row_start < block.end or not block.in_one_run:
             row_places, places = rows + block.row_start, columns + block.start
@@ -416,7 +487,7 @@ def candidate_pairs(
             )
         return found, block.compared
 
-    blocks = _blocks(embeddings, order, product)
+    blocks = _blocks(embeddings, order, product, bound)
     for found, compared in in_order(compare, blocks, product.workers):
         if len(found.rows):
             yield found
@@ -424,20 +495,55 @@ def candidate_pairs(
 
 
 class _Block(NamedTuple):
-    """A block of the similarity matrix: places `start` to `end` are its columns."""
+    """A block of the similarity matrix.
+
+    Attributes:
+      start: The first place of the columns.
+      end: The end of their places.
+      row_start: The first place of the rows.
+      rows: The nodes of the rows, an index into arrays.
+      columns: The nodes of the columns.
+      column_vectors: The unit vectors of the columns.
+      in_one_run: Whether rows and columns are in one run.
+      compared: The number of pairs.
+    """
 
     start: int
     end: int
     row_start: int
-    row_end: int
-    column_rows: _Floats
+    rows: slice | _Ints
+    columns: slice | _Ints
+    column_vectors: _Floats
     in_one_run: bool
     compared: float
 
 
-def _blocks(embeddings: Embeddings, order: Order, product: Product) -> Iterator[_Block]:
-    """Yields the blocks that cover all pairs within runs."""
+def _as_array(nodes: slice | _Ints) -> _Ints:
+    return np.arange(nodes.start, nodes.stop) if isinstance(nodes, slice) else nodes
+
+
+def _from(nodes: slice | _Ints, start: int, end: int) -> slice | _Ints:
+    if isinstance(nodes, slice):
+        return slice(nodes.start + start, min(nodes.start + end, nodes.stop))
+    return nodes[start:end]
+
+
+def _blocks(
+    embeddings: Embeddings, order: Order, product: Product, bound: Bound
+) -> Iterator[_Block]:
+    """Yields the blocks that cover all pairs within runs.
+
+    Nodes of a run are sorted by their bounds, if they have any, so that neighboring
+    rows and columns of a block have similar bounds.
+    """
     run_ends, splits = order.run_ends, order.splits
+
+    def nodes_of(start: int, end: int, in_one_run: bool) -> slice | _Ints:
+        nodes = order.part(start, end)
+        if not in_one_run or not isinstance(bound, np.ndarray):
+            return nodes
+        return _as_array(nodes)[np.argsort(-bound[nodes])]
+
     start = 0
     while start < len(run_ends):
         if splits is None:
@@ -453,21 +559,34 @@ def _blocks(embeddings: Embeddings, order: Order, product: Product) -> Iterator[
                 start = last
                 continue
             end = min(start + product.columns, first)
-        column_rows = embeddings.unit_rows(order.part(start, end))
+        in_one_run = bool(run_ends[start] == last)
+        column_nodes = nodes_of(start, end, in_one_run)
+        column_vectors = embeddings.unit_rows(column_nodes)
         compared = _compared(order, start, end)
         # Keep the block size with fewer columns by taking more rows.
         height = product.rows * max(1, product.columns // (2 * (end - start)))
-        for row_start in range(first, last, height):
-            row_end = min(row_start + height, last)
-            yield _Block(
-                start,
-                end,
-                row_start,
-                row_end,
-                column_rows,
-                bool(run_ends[start] == last),
-                compared * (row_end - row_start) / (last - first),
-            )
+        parts = [(first, last, nodes_of(first, last, in_one_run))]
+        is_diagonal = in_one_run and first == start
+        if is_diagonal:
+            # First the columns with each other; rows need only those before them.
+            parts = [
+                (first, end, column_nodes),
+                (end, last, nodes_of(end, last, in_one_run)),
+            ]
+        for part_start, part_end, row_nodes in parts:
+            for row_start in range(part_start, part_end, height):
+                row_end = min(row_start + height, part_end)
+                count = (row_end if is_diagonal and row_start < end else end) - start
+                yield _Block(
+                    start,
+                    end,
+                    row_start,
+                    _from(row_nodes, row_start - part_start, row_end - part_start),
+                    _from(column_nodes, 0, count),
+                    column_vectors[:count],
+                    in_one_run,
+                    compared * (row_end - row_start) / (last - first),
+                )
         start = end
 
 

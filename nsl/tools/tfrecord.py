@@ -28,7 +28,8 @@ def _masked_crc(data: bytes) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def _is_header(head: bytes) -> bool:
+def is_header(head: bytes) -> bool:
+    """Returns whether bytes start with a record's length and its checksum."""
     if len(head) < _HEADER.size:
         return False
     return _HEADER.unpack_from(head)[1] == _masked_crc(head[:8])
@@ -63,7 +64,7 @@ class RecordFile:
         self._file.seek(0)
         # The length of the first record may look like the magic number of a compression
         # format, but then its checksum would not match.
-        if not _is_header(head) and (
+        if not is_header(head) and (
             input_files.is_compressed(head) or input_files.is_zlib(head)
         ):
             self._file = input_files.decompress(self._file, path)
@@ -115,7 +116,7 @@ class RecordFile:
             if len(header) == _HEADER.size:
                 length = lengths.get(header, -1)
                 if length < 0:
-                    if not _is_header(header):
+                    if not is_header(header):
                         raise self._damage(number, start + at, "length")
                     length = _HEADER.unpack(header)[0]
                     if len(lengths) < _KNOWN_HEADERS:

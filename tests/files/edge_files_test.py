@@ -150,6 +150,8 @@ EXPECTED = [(b"a", "é".encode(), 0.5), (b"b", b"c", 2.0)]
         ("a, é, 0.5\n b , c , 2\n", {}),
         ('"a","é",0.5\nb,"c","2"\n', {}),
         ("a;é;0.5\nb;c;2\n", {}),
+        ("sep=;\nSource;Target;Weight\na;é;0.5\nb;c;2\n",
+         {"comment_lines": 1, "header_lines": 1}),
         ("a|é|0.5\nb|c|2\n", {}),
         ("a é 0.5\nb c 2\n", {}),
         ("  a   é 0.5\n  b \tc 2  \n", {}),
@@ -217,7 +219,7 @@ def test_ids_are_what_they_are(line: str, tmp_path: Path) -> None:
     [
         ("a;b;0,5\n", "line 1: the line is ambiguous"),
         ("a\tb\t0,5\n", "line 1: the weight '0,5' is not a number"),
-        ("a\tb\t\n", "line 1: the weight '' is not a number"),
+        ("a\tb\t\n", "line 1: the weight is empty"),
         ("a\tb\nc\tr\td\n", "line 2: the weight 'd' is not a number"),
         ("a b c d\n", r"line 1: expected .* received 4 columns"),
         ("a\tb\rc\td\ne\tf\n", "line 1: the line contains a carriage return"),

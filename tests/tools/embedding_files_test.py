@@ -1,11 +1,14 @@
 """Embeddings from Parquet, Arrow and NumPy files and from memory, as from TFRecords."""
 
+import gzip
+import lzma
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import tensorflow as tf
 from pyarrow import feather, parquet
 
 from nsl.tools import build_graph, read_tsv_graph
@@ -84,6 +87,20 @@ def test_ids_of_arrays_are_the_numbers_of_rows(folder: Path) -> None:
     assert _graph(folder, VECTORS.astype(np.float64)) == expected
     pattern = f"{folder / 'first.npy'},{folder / 'rest.npy'}"
     assert _graph(folder, pattern) == expected
+
+
+@pytest.mark.parametrize("name", ["x.tfr", "x.npy", "x.parquet", "x.arrow"])
+@pytest.mark.parametrize("compress", [gzip.compress, lzma.compress])
+def test_compressed_files(folder: Path, name: str, compress: Any) -> None:
+    path = folder / f"{name}.compressed"
+    path.write_bytes(compress((folder / name).read_bytes()))
+    assert _graph(folder, path) == _graph(folder, folder / name)
+
+
+@pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16])
+def test_numbers_of_two_bytes(folder: Path, dtype: tf.DType) -> None:
+    vectors = tf.cast(VECTORS, dtype).numpy()
+    assert _graph(folder, vectors) == _graph(folder, vectors.astype(np.float32))
 
 
 def test_labels_in_a_table(folder: Path) -> None:

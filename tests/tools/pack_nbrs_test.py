@@ -590,7 +590,7 @@ BAD_LINES = [
     ("\tb", "line 5: the source id is empty"),
     ("a\t\t1", "line 5: the target id is empty"),
     ("a\tb\tmuch", "line 5: the weight 'much' is not a number"),
-    ("a\tb\t", "line 5: the weight '' is not a number"),
+    ("a\tb\t", "line 5: the weight is empty"),
     ("a\tb\tnan", "line 5: the weight must be finite, but is nan"),
     ("a\tb\t-inf", "line 5: the weight must be finite, but is -inf"),
     ("a\tb\t1e39", "line 5: the weight 1e[+]39 is too large"),
