@@ -85,7 +85,7 @@ class Settings:
     consistency: float = 1.0
     sharpening_temperature: float = 0.5
     balance: float = 0.5
-    confidence: float = 0.7
+    confidence: float = 0.9
     input_dropout: float | None = None
     learning_rate: float = 0.01
     batch_size: int = 512
@@ -332,7 +332,7 @@ def distill(
     return model
 
 
-def soften(answers: Any, confidence: float = 0.7) -> Floats:
+def soften(answers: Any, confidence: float = 0.9) -> Floats:
     """Rescales predictions with a temperature to reach a mean confidence.
 
     Guo et al. (2017), https://arxiv.org/abs/1706.04599, fit the temperature to
