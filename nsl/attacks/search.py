@@ -362,7 +362,7 @@ def _concatenated(*parts: np.ndarray) -> np.ndarray:
 
 def _as_tensor(value: Any) -> Any:
     """Returns an array as a tensor; strings and None stay."""
-    return tf.constant(value) if isinstance(value, np.ndarray | np.generic) else value
+    return value if value is None or isinstance(value, str) else tf.constant(value)
 
 
 def _inter_op_threads() -> int:

@@ -332,7 +332,7 @@ class TestRules:
         assert np.abs(first - last).max() > 1e-3
         mean = np.exp((first + last) / 2)
         mean /= mean.sum(axis=1, keepdims=True)
-        np.testing.assert_allclose(answers, mean, rtol=1e-3)
+        np.testing.assert_allclose(answers, mean, rtol=1e-3, atol=1e-6)
 
     def test_a_misleading_graph_is_not_used(self, data: Data) -> None:
         x = np.eye(CLASSES, WORDS, dtype=np.float32)[data.y]
