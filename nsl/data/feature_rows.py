@@ -57,6 +57,12 @@ class SparseRows:
 Rows: TypeAlias = tf.Tensor | tf.RaggedTensor | SparseRows
 
 
+def is_floating(value: Any) -> bool:
+    """Returns whether a feature, dense, sparse or ragged, holds floats."""
+    dtype = getattr(value, "dtype", None)
+    return tf.as_dtype(np.asarray(value).dtype if dtype is None else dtype).is_floating
+
+
 def feature_rows(value: Any, what: str, nodes: int) -> Rows:
     """Loads a feature into host memory, without a copy if possible.
 

@@ -10,8 +10,10 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from nsl.data import Graph
+from nsl.data.feature_rows import is_floating
 from nsl.data.sparse_matrices import canonical, is_sparse_matrix
 from nsl.keras.node_labels import NodeLabels
+from nsl.keras.node_model import dropout
 from nsl.progress import Progress
 
 _HIDDEN, _DROPOUT, _DECAY = 64, 0.5, 5e-4
@@ -58,9 +60,12 @@ def graph_convolution(
     weight = labels.weight[labels.labeled, np.newaxis]
     targets = tf.constant(weight / weight.sum() * labels.one_hot[labels.labeled])
 
+    def dropped(values: Any, seed: tf.Tensor | None) -> Any:
+        return values if seed is None else dropout(values, _DROPOUT, seed)
+
     def logits(seeds: Any = (None, None)) -> tf.Tensor:
-        hidden = _product(spread, _product(_dropout(x, seeds[0]), kernels[0]))
-        kept = _dropout(tf.nn.relu(hidden + biases[0]), seeds[1])
+        hidden = _product(spread, _product(dropped(x, seeds[0]), kernels[0]))
+        kept = dropped(tf.nn.relu(hidden + biases[0]), seeds[1])
         return _product(spread, _product(kept, kernels[1])) + biases[1]
 
     variables = [*kernels, *biases]
@@ -83,20 +88,27 @@ def graph_convolution(
 
 def _concatenated(features: Any) -> Matrix | None:
     """Returns the features of floats, of shape [nodes, columns], or None."""
-    parts = [_columns(value) for value in tf.nest.flatten(features) if _is_float(value)]
-    if not parts:
+    values = [
+        value
+        for value in tf.nest.flatten(features)
+        if is_floating(value) and not isinstance(value, tf.RaggedTensor)
+    ]
+    size = sum(np.prod(np.shape(value), dtype=float) for value in values)
+    count = sum(map(_count_nonzero, values))
+    dense = size <= _MOST_DENSE and count >= _DENSE_SHARE * size
+    if not values or not (dense or count <= _MOST_SPARSE):
         return None
-    matrix = tf.sparse.concat(1, parts)
-    count = int(tf.size(matrix.values))
-    size = np.prod(matrix.shape, dtype=float)
-    if size <= _MOST_DENSE and count >= _DENSE_SHARE * size:
-        return tf.sparse.to_dense(matrix)
-    return matrix if count <= _MOST_SPARSE else None
+    matrix = tf.sparse.concat(1, [_columns(value) for value in values])
+    return tf.sparse.to_dense(matrix) if dense else matrix
 
 
-def _is_float(value: Any) -> bool:
-    dtype = getattr(value, "dtype", np.asarray(value).dtype)
-    return tf.as_dtype(dtype).is_floating and not isinstance(value, tf.RaggedTensor)
+def _count_nonzero(value: Any) -> int:
+    """Returns how many values `_columns` takes from a feature."""
+    if is_sparse_matrix(value):
+        return int(value.nnz)
+    if isinstance(value, tf.SparseTensor):
+        return int(tf.size(value.values))
+    return int(np.count_nonzero(value))
 
 
 def _columns(value: Any) -> tf.SparseTensor:
@@ -130,11 +142,3 @@ def _product(matrix: Matrix, dense: tf.Tensor) -> tf.Tensor:
     if isinstance(matrix, tf.SparseTensor):
         return tf.sparse.sparse_dense_matmul(matrix, dense)
     return matrix @ dense
-
-
-def _dropout(matrix: Matrix, seed: tf.Tensor | None) -> Matrix:
-    if seed is None:
-        return matrix
-    if isinstance(matrix, tf.SparseTensor):
-        return matrix.with_values(_dropout(matrix.values, seed))
-    return tf.nn.experimental.stateless_dropout(matrix, _DROPOUT, seed)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from nsl.data.feature_rows import feature_rows, gather
+from nsl.data.feature_rows import feature_rows, gather, is_floating
 from nsl.keras.base_model import check_base_model, to_base_inputs
 from nsl.lib import keras_internals
 from nsl.progress import Progress
@@ -154,7 +154,7 @@ class NodeModel:
         def of_feature(rows: Any, rate: float) -> Any:
             values = gather(rows, nodes)
             if dropout_seed is not None and rate:
-                values = _dropout(values, rate, dropout_seed)
+                values = dropout(values, rate, dropout_seed)
             if isinstance(values, tf.SparseTensor) and not self.takes_sparse:
                 return tf.sparse.to_dense(values)
             return values
@@ -250,8 +250,7 @@ def _outputs_logits(model: keras.Model) -> bool:
 
 def _dropout_rate(value: Any, input_dropout: float | None) -> float:
     """Returns the dropout rate of a feature."""
-    dtype = tf.as_dtype(getattr(value, "dtype", np.asarray(value).dtype))
-    if not dtype.is_floating:
+    if not is_floating(value):
         return 0.0
     if input_dropout is not None:
         return input_dropout
@@ -261,12 +260,12 @@ def _dropout_rate(value: Any, input_dropout: float | None) -> float:
     return _SPARSE_DROPOUT if zeros >= _SPARSE_SHARE else 0.0
 
 
-def _dropout(values: Any, rate: float, seed: tf.Tensor) -> Any:
+def dropout(values: Any, rate: float, seed: tf.Tensor) -> Any:
     """Applies inverted dropout to a dense, sparse or ragged tensor."""
     if isinstance(values, tf.SparseTensor):
-        return values.with_values(_dropout(values.values, rate, seed))
+        return values.with_values(dropout(values.values, rate, seed))
     if isinstance(values, tf.RaggedTensor):
-        return values.with_flat_values(_dropout(values.flat_values, rate, seed))
+        return values.with_flat_values(dropout(values.flat_values, rate, seed))
     draws = tf.random.stateless_uniform(tf.shape(values), seed)
     return tf.where(draws >= rate, values / tf.cast(1 - rate, values.dtype), 0)
 

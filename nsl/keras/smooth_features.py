@@ -9,6 +9,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from nsl.data import Graph, propagate
+from nsl.data.feature_rows import is_floating
 from nsl.data.sparse_matrices import is_sparse_matrix
 
 _MOST_VALUES, _COLUMNS = 1 << 27, 256
@@ -45,11 +46,10 @@ def smooth_features(features: Any, graph: Graph, hops: int) -> Any | None:
 
 def _fits(value: Any) -> bool:
     """Returns whether a feature holds floats and is small enough."""
-    if isinstance(value, tf.RaggedTensor):
+    if isinstance(value, tf.RaggedTensor) or not is_floating(value):
         return False
-    dtype = tf.as_dtype(getattr(value, "dtype", np.asarray(value).dtype))
     size = np.prod([int(length) for length in np.shape(value)], dtype=float)
-    return bool(dtype.is_floating and size <= _MOST_VALUES)
+    return bool(size <= _MOST_VALUES)
 
 
 def _mean(value: Any, graph: Graph, hops: int) -> npt.NDArray[np.floating]:
